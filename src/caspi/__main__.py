@@ -1,0 +1,5 @@
+"""`python -m caspi` is `caspi`."""
+
+from caspi.cli import main
+
+main()

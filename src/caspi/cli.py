@@ -1,0 +1,374 @@
+"""The command line: one command a stage, no logic. Results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Optional
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from caspi.errors import CaspiError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Teach Qwen3-ASR a language, and prove what it learnt. Start with: caspi demo",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
+Overrides = Annotated[
+    Optional[list[str]], typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as train.effective_batch=64.")
+]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """Options before the command."""
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _finish(outcome: object, as_json: bool) -> None:
+    from caspi.commands import Outcome
+
+    assert isinstance(outcome, Outcome)  # noqa: S101 - for the type checker
+    if as_json:
+        print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
+    else:
+        _say(outcome.line)
+        if outcome.path != Path():
+            print(outcome.path)
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+def _recipe(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+    from caspi import recipe
+
+    return recipe.load(path, tuple(overrides or ()))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of sentences, voices, batches and augmentation.")] = 0,
+    json_: Json = False,
+) -> None:
+    """The whole path on the tiny model, on a CPU, in minutes.
+
+    Example: caspi demo --out runs/demo
+    """
+    from caspi.demo import run
+
+    _finish(run(out, seed), json_)
+
+
+@app.command()
+def prepare(recipe: RecipeFile, overrides: Overrides = None, json_: Json = False) -> None:
+    """Sources to a corpus.
+
+    Example: caspi prepare recipes/torah.yaml corpus.workers=4
+    """
+    from caspi import commands
+
+    _finish(commands.prepare(_recipe(recipe, overrides)), json_)
+
+
+@app.command()
+def audit(
+    corpus: Annotated[Path, typer.Argument(help="A folder made by caspi prepare.")],
+    recipe: Annotated[Optional[Path], typer.Argument(help="Recorded in the report.")] = None,
+    model: Annotated[str, typer.Option(help="The recogniser that judges: tiny, a folder or a Hub id.")] = "Qwen/Qwen3-ASR-1.7B-hf",
+    json_: Json = False,
+) -> None:
+    """Is the corpus worth training on? PROCEED and CAUTION exit 0, STOP exits 3.
+
+    Example: caspi audit runs/torah/corpus --model runs/torah/train/average
+    """
+    from caspi import commands
+
+    _finish(commands.audit(corpus, model, _recipe(recipe, None) if recipe else None), json_)
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    gpu: Annotated[Optional[str], typer.Option(help="A GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    json_: Json = False,
+) -> None:
+    """Batches, memory, hours and cost, before any of it is spent.
+
+    Example: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
+    """
+    from caspi import commands
+
+    _finish(commands.plan(_recipe(recipe, overrides), gpu, gpus), json_)
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each stage would train; allocate nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Runs the stages of a recipe; started again, it goes on where it stopped.
+
+    Examples: caspi train recipes/demo.yaml
+              caspi train recipes/round2.yaml model.init=random model.scale=1.7b --dry-run
+    """
+    from caspi import commands
+
+    loaded = _recipe(recipe, overrides)
+    if dry_run:
+        outcome = commands.shapes(loaded)
+        if not json_:
+            _show_shapes(outcome.summary)
+        _finish(outcome, json_)
+    else:
+        _finish(commands.train(loaded), json_)
+
+
+def _show_shapes(summary: dict) -> None:  # type: ignore[type-arg]
+    groups = Table(title=f"{summary['parameters']:,} parameters", title_justify="left")
+    groups.add_column("group")
+    groups.add_column("parameters", justify="right")
+    for name, count in summary["groups"].items():
+        groups.add_row(name, f"{count:,}")
+    stages = Table(title="Stages", title_justify="left")
+    for column in ("stage", "trains", "lr", "parameters", "note"):
+        stages.add_column(column, justify="right" if column in ("lr", "parameters") else "left")
+    for stage in summary["stages"]:
+        for row in stage["groups"]:
+            stages.add_row(stage["name"], row["group"], f"{row['lr']:g}", f"{row['parameters']:,}", row["note"])
+        stages.add_row(stage["name"], "all of it", "", f"{stage['trainable']:,}", "", style="bold", end_section=True)
+    console = Console()
+    console.print(groups)
+    console.print(stages)
+
+
+@app.command()
+def average(
+    run: Annotated[Path, typer.Argument(help="A folder made by caspi train.")],
+    top: Annotated[int, typer.Option(min=1, help="How many of the best checkpoints.")] = 3,
+    json_: Json = False,
+) -> None:
+    """Averages the best checkpoints of a run.
+
+    Example: caspi average runs/demo/train --top 3
+    """
+    from caspi import commands
+
+    _finish(commands.average(run, top), json_)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
+    corpora: Annotated[list[str], typer.Argument(metavar="CORPUS ...", help="Folders made by caspi prepare.")],
+    out: Annotated[Path, typer.Option(help="Where results.jsonl, summary.json and report.html go.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many utterances of each.")] = None,
+    json_: Json = False,
+) -> None:
+    """Word error rate with its interval, transcripts, and the worst utterances.
+
+    Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation
+    """
+    from caspi import commands
+
+    _finish(commands.evaluate(model, corpora, out, split, limit), json_)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help=".csv or .jsonl with reference and hypothesis.")],
+    out: Annotated[Optional[Path], typer.Option(help="Where the results go (default: FILE-score).")] = None,
+    language: Annotated[str, typer.Option(help="Whose text rules.")] = "Hebrew",
+    json_: Json = False,
+) -> None:
+    """Scores any system's transcripts as evaluate scores ours.
+
+    Example: caspi score whisper.csv --out runs/whisper
+    """
+    from caspi import commands
+
+    _finish(commands.score(file, language, out or file.with_name(f"{file.stem}-score")), json_)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="EVAL_A", help="A folder made by caspi evaluate or score.")],
+    b: Annotated[Path, typer.Argument(metavar="EVAL_B", help="Another, of the same utterances.")],
+    out: Annotated[Optional[Path], typer.Option(help="Where the page goes (default: beside B).")] = None,
+    json_: Json = False,
+) -> None:
+    """Is B better than A, and could it be luck?
+
+    Example: caspi compare runs/demo/evaluation-last runs/demo/evaluation
+    """
+    from caspi import commands
+
+    _finish(commands.compare(a, b, out or b.with_name(f"{a.name}-against-{b.name}")), json_)
+
+
+@app.command()
+def transcribe(
+    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Audio in any format.")],
+    context: Annotated[str, typer.Option(help="Names and terms to expect, or the text before.")] = "",
+    language: Annotated[Optional[str], typer.Option(help="Force a language, such as Hebrew.")] = None,
+    format: Annotated[str, typer.Option(help="txt, json, srt or vtt.")] = "txt",
+    out: Annotated[Optional[Path], typer.Option(help="A folder, one file each (default: stdout).")] = None,
+    json_: Json = False,
+) -> None:
+    """Audio of any length to text or subtitles.
+
+    Example: caspi transcribe runs/demo/train/average talk.mp3 --language Hebrew --format srt --out subtitles
+    """
+    from caspi import commands
+
+    outcome = commands.transcribe(model, files, format, out, context, language)
+    if out is None and not json_:
+        for file in outcome.summary["files"]:
+            print(file["output"], end="")
+    _finish(outcome, json_)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    to: Annotated[str, typer.Option(help="hf (transformers, bf16) or qwen-asr (original layout).")],
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    json_: Json = False,
+) -> None:
+    """A checkpoint other programs can load.
+
+    Example: caspi export runs/demo/train/average --to qwen-asr --out runs/demo/qwen-asr
+    """
+    from caspi import commands
+
+    _finish(commands.export(model, to, out), json_)
+
+
+@app.command()
+def publish(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="user/name on the Hub.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Uploads a model to the Hub after checking that it loads.
+
+    Example: caspi publish runs/demo/train/average me/caspi-demo --dry-run
+    """
+    from caspi import commands
+
+    _finish(commands.publish(model, repository, dry_run), json_)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """OpenAI's transcription endpoint over HTTP.
+
+    Example: caspi serve runs/demo/train/average --port 8000
+    """
+    from caspi.errors import MissingDependency
+
+    try:
+        import uvicorn
+
+        from caspi.inference.server import application
+    except ImportError as error:
+        raise MissingDependency("caspi serve", package="fastapi", extra="serve") from error
+    from caspi.inference.transcriber import Transcriber
+
+    uvicorn.run(application(Transcriber.of(model)), host=host, port=port)
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """What this machine has, what is missing, how to get it.
+
+    Example: caspi doctor
+    """
+    from dataclasses import asdict
+
+    from caspi.doctor import examine
+
+    findings = examine()
+    if json_:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            print(f"{finding.status:8} {finding.what:14} {finding.detail}")
+    if any(finding.status == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _quiet_libraries() -> None:
+    """Libraries speak through our messages, not over them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _guarded(run: Callable[[], object], debug: bool) -> int:
+    """Exit code of a command; every failure is one line unless `--debug` asks for more."""
+    try:
+        result = run()
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.exceptions.Abort:
+        _say("caspi: interrupted")
+        return 130
+    except click.ClickException as error:
+        error.show(file=sys.stderr)
+        return error.exit_code
+    except CaspiError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"caspi: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("caspi: interrupted")
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point."""
+    _quiet_libraries()
+    command = typer.main.get_command(app)
+    sys.exit(_guarded(lambda: command(standalone_mode=False), debug="--debug" in sys.argv))
+
+
+if __name__ == "__main__":
+    main()

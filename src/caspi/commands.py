@@ -1,0 +1,310 @@
+"""What each command does: run the stage, write its report, say where the result is. No argument parsing here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from caspi import pages, recipe as recipes, report
+from caspi.errors import UsageError
+from caspi.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """line: the last line a person reads; path: where the result is; summary: what --json prints."""
+
+    line: str
+    path: Path
+    summary: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
+
+
+def prepare(recipe: Recipe) -> Outcome:
+    """Sources to corpus."""
+    from caspi.corpus import prepare as stage
+
+    config = recipe.corpus
+    summary = stage.prepare(config, recipe.language)
+    partial = summary.pop("partial")
+    summary = {"stage": "prepare", "name": recipe.name, **summary, "sources": _source_fingerprints(recipe)}
+    report.write(partial, pages.prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
+    stage.publish(partial, config.path)
+    rejected = sum(summary["rejected"].values())
+    line = f"{summary['kept']:,} utterances kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
+    return Outcome(line, config.path / report.HTML, summary)
+
+
+def _source_fingerprints(recipe: Recipe) -> list[dict[str, str]]:
+    return [
+        {"kind": source.kind, "path": str(source.path), "fingerprint": report.fingerprint(source.path)}
+        if source.kind == "manifest"
+        else {"kind": source.kind}
+        for source in recipe.corpus.sources
+    ]
+
+
+def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
+    """A sample of the corpus judged; STOP ends with exit code 3."""
+    from caspi.audit.audit import STOP, AuditConfig
+    from caspi.audit.audit import audit as judge
+    from caspi.corpus.store import Corpus
+    from caspi.model.loading import ModelConfig, load
+
+    summary = judge(Corpus.open(corpus, "train"), load(ModelConfig(start=model)), AuditConfig())
+    summary = {"stage": "audit", "corpus": str(corpus), "corpus_fingerprint": report.fingerprint(corpus), "model": model, **summary}
+    out = corpus.with_name(corpus.name + "-audit")
+    page = report.write(out, pages.audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
+    (out / "alignment_report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
+    line = f"{summary['decision']}: {summary['reason']}"
+    return Outcome(line, page, summary, 3 if summary["decision"] == STOP else 0)
+
+
+def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
+    """Batches, memory of weights and optimizer, and with a GPU kind hours and cost."""
+    from caspi.corpus.store import Corpus
+    from caspi.model.loading import load_processor
+    from caspi.model.prompt import Prompt
+    from caspi.training import preflight
+    from caspi.training.data import TrainingSet
+
+    config = recipe.require_train()
+    known = preflight.gpus()
+    if gpu is not None and gpu not in known:
+        raise UsageError(f"--gpu {gpu}: not one of {', '.join(known)} ({preflight.GPUS_FILE} lists them)")
+    shape = preflight.shapes(recipe.model, config.stages)
+    prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
+    data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
+    planned = preflight.batches(data, config, count, recipe.seed)
+    for stage, needs in zip(planned, shape["stages"], strict=True):
+        stage["trainable"], stage["weights_gib"] = needs["trainable"], needs["weights_gib"]
+        if gpu is not None:
+            seconds = preflight.compute_seconds(stage, shape["groups"], needs, known[gpu], count)
+            stage["hours"] = seconds / 3600
+            stage["cost"] = stage["hours"] * known[gpu].price * count
+    summary = {
+        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "stages": planned, **shape_summary(shape),
+        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt),
+    }  # fmt: skip
+    page = report.write(
+        recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan"),
+        pages.plan_page(recipe.name, summary),
+        summary,
+        recipes.dump(recipe),
+    )
+    steps = sum(stage["steps"] for stage in planned)
+    line = f"{steps:,} steps over {len(planned)} stages"
+    if gpu is not None:
+        hours, cost = sum(s["hours"] for s in planned), sum(s["cost"] for s in planned)
+        line += f", about {hours:.2f} h on {count} x {gpu}, {cost:.2f} $ (estimate, model-FLOP use assumed)"
+    return Outcome(line, page, summary)
+
+
+def shape_summary(shape: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in all and by group."""
+    return {"parameters": shape["parameters"], "groups": shape["groups"]}
+
+
+def shapes(recipe: Recipe) -> Outcome:
+    """Groups and trainable counts of every stage, on the meta device."""
+    from caspi.training import preflight
+
+    summary = {"stage": "train", "dry_run": True, **preflight.shapes(recipe.model, recipe.require_train().stages)}
+    return Outcome(f"{summary['parameters']:,} parameters, nothing allocated", Path(), summary)
+
+
+def train(recipe: Recipe) -> Outcome:
+    """All stages, or what is left of them."""
+    from caspi.training.stages import METRICS
+    from caspi.training.stages import train as run
+
+    config = recipe.require_train()
+    _guard_run(config.path, recipe)
+    result = run(config, recipe.model, recipe.corpus.path, recipe.seed)
+    summary = {
+        "stage": "train",
+        "name": recipe.name,
+        "corpus": str(recipe.corpus.path),
+        "corpus_fingerprint": report.fingerprint(recipe.corpus.path),
+        "synthetic": _is_synthetic(recipe.corpus.path),
+        "shuffled_transcripts": config.shuffle_transcripts,
+        "seed": recipe.seed,
+        "stages": result.stages,
+        "final": str(result.final),
+    }
+    page = report.write(
+        config.path, pages.train_page(recipe.name, summary, config.path / METRICS), summary, recipes.dump(recipe)
+    )
+    last = result.stages[-1]["checkpoints"][-1]
+    return Outcome(f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}", page, summary)
+
+
+def _guard_run(path: Path, recipe: Recipe) -> None:
+    """A run folder belongs to one recipe: resuming under another would mix two runs."""
+    path.mkdir(parents=True, exist_ok=True)
+    started = path / report.RECIPE
+    if started.is_file() and started.read_text(encoding="utf-8") != recipes.dump(recipe):
+        raise UsageError(f"{path} holds a run of another recipe: set train.path to a new folder, or delete it")
+    started.write_text(recipes.dump(recipe), encoding="utf-8")
+
+
+def _is_synthetic(folder: Path) -> bool:
+    content = json.loads((folder / report.REPORT).read_text(encoding="utf-8"))
+    return bool(content.get("synthetic"))
+
+
+def average(run: Path, top: int) -> Outcome:
+    """The best checkpoints of a run's last stage, averaged."""
+    from caspi.export import averaging
+    from caspi.training import checkpoints
+
+    content = run / report.REPORT
+    if not content.is_file():
+        raise UsageError(f"{run} is not a finished run (it has no {report.REPORT}): caspi train makes one")
+    stage = Path(json.loads(content.read_text(encoding="utf-8"))["stages"][-1]["path"])
+    chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
+    out = run / "average"
+    averaging.average(chosen, out)
+    parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
+    summary = {"stage": "average", "parts": parts, "weights": report.fingerprint(out / averaging.WEIGHTS)}
+    (out / "average.json").write_text(json.dumps(summary, indent=1))
+    steps = ", ".join(str(part["step"]) for part in parts)
+    return Outcome(f"average of {len(chosen)} checkpoints (steps {steps})", out, summary)
+
+
+def evaluate(model: str, corpora: Sequence[str], out: Path, split: str, limit: int | None = None) -> Outcome:
+    """A model on corpora, with transcripts, scores and their page."""
+    from caspi.corpus.store import Corpus
+    from caspi.evaluation import evaluate as stage
+    from caspi.inference.transcriber import Transcriber
+    from caspi.model.loading import resolve
+
+    opened = [Corpus.open(Path(corpus), split) for corpus in corpora]  # type: ignore[arg-type]
+    transcriber = Transcriber.of(model)
+    pairs, seconds = stage.evaluate(transcriber, opened, limit)
+    name = opened[0].utterance(0).language
+    summary = stage.write(out, pairs, seconds, name)
+    inputs = {
+        "model": model,
+        "model_fingerprint": report.fingerprint(Path(resolve(model))) if Path(resolve(model)).is_dir() else model,
+        "corpora": [{"path": c, "split": split, "fingerprint": report.fingerprint(Path(c))} for c in corpora],
+    }
+    page = _write_evaluation(out, f"caspi evaluate · {model}", summary, inputs)
+    return Outcome(verdict(summary), page, summary)
+
+
+def score(file: Path, language_name: str, out: Path) -> Outcome:
+    """Any system's transcripts, scored as `evaluate` scores ours."""
+    from caspi.evaluation import evaluate as stage
+    from caspi.evaluation.transcripts import read_pairs
+
+    summary = stage.write(out, read_pairs(file), None, language_name)
+    page = _write_evaluation(out, f"caspi score · {file.name}", summary, {"file": str(file), "fingerprint": report.fingerprint(file)})
+    return Outcome(verdict(summary), page, summary)
+
+
+def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> Path:
+    from caspi.evaluation.evaluate import RESULTS
+
+    rows = [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
+    return report.write(out, pages.evaluate_page(title, summary, rows), {"stage": "evaluate", **inputs, **summary})
+
+
+def verdict(summary: dict[str, Any]) -> str:
+    """`WER 0.083 [0.061, 0.105] (fair 0.081) on 200 utterances`."""
+    leaderboard = summary["leaderboard"]
+    return (
+        f"WER {pages.rate(leaderboard['wer'], leaderboard['wer_ci'])} (fair {summary['fair']['wer']:.3f}) "
+        f"on {summary['utterances']:,} utterances"
+    )
+
+
+def compare(a: Path, b: Path, out: Path) -> Outcome:
+    """Is B better than A, and could it be luck?"""
+    from caspi.evaluation.compare import compare as stage
+    from caspi.evaluation.compare import read_results
+
+    scores = stage(a, b)
+    rows_a, rows_b = read_results(a), read_results(b)
+    changed = [
+        (x["errors"], y["errors"], x["reference"], x["hypothesis"], y["hypothesis"])
+        for key, x in rows_a.items()
+        if (y := rows_b[key])["hypothesis"] != x["hypothesis"]
+    ]
+    changed.sort(key=lambda row: -abs(row[0] - row[1]))
+    summary = {
+        "stage": "compare",
+        "a": str(a),
+        "b": str(b),
+        **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
+        "differ": len(changed),
+    }
+    page = report.write(out, pages.compare_page(summary, changed), summary)
+    return Outcome(scores["leaderboard"].sentence(), page, summary)
+
+
+def transcribe(
+    model: str, files: Sequence[Path], format_name: str, out: Path | None, context: str, language_name: str | None
+) -> Outcome:
+    """Files to text, one output a file; without `out` the text is in the summary."""
+    from caspi import audio
+    from caspi.inference.subtitles import FORMATS
+    from caspi.inference.transcriber import Transcriber
+
+    if format_name not in FORMATS:
+        raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
+    recordings = [audio.decode(file) for file in files]
+    transcriber = Transcriber.of(model)
+    said = transcriber.transcribe(
+        recordings, contexts=[context] * len(files), languages=[language_name] * len(files)
+    )
+    rendered = [FORMATS[format_name](transcript) for transcript in said]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        for file, text in zip(files, rendered, strict=True):
+            (out / f"{file.stem}.{format_name}").write_text(text, encoding="utf-8")
+    seconds = sum(transcript.seconds for transcript in said)
+    summary = {
+        "stage": "transcribe",
+        "files": [
+            {"file": str(file), "output": text, **asdict(transcript)}
+            for file, text, transcript in zip(files, rendered, said, strict=True)
+        ],
+    }
+    return Outcome(f"{len(files)} files, {seconds:.1f} s of audio", out or Path(), summary)
+
+
+def export(model: str, to: str, out: Path) -> Outcome:
+    """A checkpoint in another program's format."""
+    from caspi.export.formats import export as stage
+
+    stage(model, to, out)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    return Outcome(f"{to}, {size / 2**20:,.1f} MiB", out, {"stage": "export", "model": model, "to": to, "bytes": size})
+
+
+def publish(model: str, repository: str, dry_run: bool) -> Outcome:
+    """A model folder to the Hub."""
+    from caspi.export.publishing import publish as stage
+
+    summary = stage(model, repository, dry_run=dry_run)
+    size = sum(file["bytes"] for file in summary["files"])
+    verb = "would be uploaded" if dry_run else "uploaded"
+    return Outcome(f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", Path(model), summary)
+
+
+def clean(folder: Path) -> None:
+    """Removes an earlier demo's folder; refuses one that is not a demo's."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / DEMO_MARK).is_file():
+            raise UsageError(f"{folder} is not empty and no demo made it: give another --out")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DEMO_MARK).write_text("made by caspi demo; deleted by the next one\n")
+
+
+DEMO_MARK = ".caspi-demo"

@@ -1,0 +1,227 @@
+"""Sources to corpus: decode, cut, clean, filter, split, store. `process` is the whole of it for one recording."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from caspi import audio
+from caspi.config import Config
+from caspi.corpus.filters import Filters, Reason, reject
+from caspi.corpus.segmentation import Segmentation, Span, spans
+from caspi.corpus.sources import SourceConfig, recordings
+from caspi.corpus.splits import Splits, split_of
+from caspi.corpus.store import SplitWriter
+from caspi.corpus.utterance import SPLITS, Recording, Split, Utterance, Word
+from caspi.errors import UsageError
+from caspi.language import TextPolicy, language
+from caspi.progress import Progress
+
+_EXAMPLES_PER_REASON = 5
+
+
+class CorpusConfig(Config):
+    """What `caspi prepare` does and where it puts it."""
+
+    path: Path
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    segmentation: Segmentation = Segmentation()
+    text: TextPolicy = TextPolicy()
+    filters: Filters = Filters()
+    splits: Splits = Splits()
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    utterance: Utterance
+    flac: bytes
+    split: Split | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    id: str
+    source: str
+    reason: Reason
+    detail: str
+
+
+def process(recording: Recording, config: CorpusConfig) -> list[Kept | Rejected]:
+    """Everything that happens to one recording; pure, so that any engine can run it anywhere."""
+    try:
+        samples, spoken_words = recording.audio.load()
+    except audio.AudioError as error:
+        return [Rejected(recording.id, recording.source, error.reason, str(error))]  # type: ignore[arg-type]
+    total = len(samples) / audio.SAMPLE_RATE
+    pieces = list(_pieces(recording, total, spoken_words, config.segmentation))
+    if not pieces:
+        return [Rejected(recording.id, recording.source, "empty_text", "no segment")]
+    names = [recording.id] if len(pieces) == 1 else [f"{recording.id}-{number:04d}" for number in range(len(pieces))]
+    timed = bool(recording.segments)
+    return [
+        _outcome(recording, name, piece, samples, total, timed, config)
+        for name, piece in zip(names, pieces, strict=True)
+    ]
+
+
+def _pieces(
+    recording: Recording, total: float, words: tuple[Word, ...], policy: Segmentation
+) -> Iterator[Span]:
+    if recording.segments:
+        yield from spans(recording.segments, policy)
+    else:
+        end = total if recording.end is None else recording.end
+        yield Span(recording.start, end, recording.text, words)
+
+
+def _outcome(
+    recording: Recording, name: str, piece: Span, samples: np.ndarray, total: float, timed: bool, config: CorpusConfig
+) -> Kept | Rejected:
+    def rejected(reason: Reason, detail: str) -> Rejected:
+        return Rejected(name, recording.source, reason, detail)
+
+    if not 0 <= piece.start < piece.end <= total + 0.1:
+        return rejected("times_outside_audio", f"{piece.start:.2f}-{piece.end:.2f} s of {total:.2f} s")
+    rules = language(recording.language)
+    text = rules.training_text(piece.text, config.text)
+    first, last = (round(t * audio.SAMPLE_RATE) for t in (piece.start, min(piece.end, total)))
+    clip = samples[first:last]
+    seconds = len(clip) / audio.SAMPLE_RATE
+    reason = reject(clip, seconds, text, rules.script_share(text), config.filters)
+    if reason == "too_long" and not timed:
+        reason = "long_without_times"
+    if reason:
+        return rejected(reason, f"{seconds:.2f} s: {text[:80]}")
+    words = tuple(
+        Word(cleaned, max(0.0, word.start - piece.start), min(seconds, word.end - piece.start))
+        for word in piece.words
+        if (cleaned := rules.training_text(word.text, config.text))
+    )
+    utterance = Utterance(
+        id=name,
+        text=text,
+        seconds=seconds,
+        source=recording.source,
+        group=recording.group,
+        language=recording.language,
+        context=rules.training_text(recording.context, config.text),
+        words=words,
+        synthetic=recording.synthetic,
+    )
+    return Kept(utterance, audio.encode_flac(clip), recording.split)
+
+
+def prepare(config: CorpusConfig, spoken_language: str) -> dict[str, Any]:
+    """Runs every recording through `process` and writes the corpus; returns what the report says of it.
+
+    The folder appears whole or not at all. Raises UsageError where nothing is kept.
+    """
+    started = time.monotonic()
+    partial = config.path.with_name(config.path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tally = _Tally()
+    writers = {split: SplitWriter(partial, split) for split in SPLITS}
+    with Progress("prepare", unit="h of audio") as progress:
+        for outcome in _outcomes(recordings(config.sources, spoken_language), config):
+            tally.add(outcome)
+            if isinstance(outcome, Kept):
+                split = outcome.split or split_of(outcome.utterance.group, config.splits)
+                writers[split].add(outcome.utterance, outcome.flac)
+                progress.advance(outcome.utterance.seconds / 3600)
+    for writer in writers.values():
+        writer.close()
+    if not tally.kept:
+        shutil.rmtree(partial)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.most_common()) or "no input"
+        raise UsageError(f"corpus {config.path} would be empty: {reasons}; check corpus.sources and corpus.filters")
+    summary = tally.summary() | {
+        "splits": {
+            split: {"utterances": w.count, "hours": w.seconds / 3600, "fingerprint": w.fingerprint}
+            for split, w in writers.items()
+        },
+        "seconds": time.monotonic() - started,
+    }
+    return summary | {"partial": partial}
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Puts a finished folder in the place of an earlier one."""
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+
+
+def _outcomes(found: Iterable[Recording], config: CorpusConfig) -> Iterator[Kept | Rejected]:
+    """Outcomes in the order of the input, whatever the number of workers."""
+    if config.workers == 1:
+        for recording in found:
+            yield from process(recording, config)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
+        for outcomes in pool.imap(_process_in_worker, found, chunksize=1 if _few_and_long(config) else 16):
+            yield from outcomes
+
+
+def _few_and_long(config: CorpusConfig) -> bool:
+    return any(source.kind == "manifest" for source in config.sources)
+
+
+_worker_config: CorpusConfig | None = None
+
+
+def _start_worker(config: CorpusConfig) -> None:
+    global _worker_config
+    _worker_config = config
+
+
+def _process_in_worker(recording: Recording) -> list[Kept | Rejected]:
+    if _worker_config is None:
+        raise RuntimeError("worker was not started with its configuration")
+    return process(recording, _worker_config)
+
+
+class _Tally:
+    """Counts, so that input == kept + rejected can be checked by whoever reads the report."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.input = 0
+        self.synthetic = 0
+        self.hours: defaultdict[str, float] = defaultdict(float)
+        self.rejected: Counter[str] = Counter()
+        self.examples: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+
+    def add(self, outcome: Kept | Rejected) -> None:
+        self.input += 1
+        if isinstance(outcome, Kept):
+            self.kept += 1
+            self.synthetic += outcome.utterance.synthetic
+            self.hours[outcome.utterance.source] += outcome.utterance.seconds / 3600
+            return
+        self.rejected[outcome.reason] += 1
+        if len(self.examples[outcome.reason]) < _EXAMPLES_PER_REASON:
+            self.examples[outcome.reason].append({"id": outcome.id, "detail": outcome.detail})
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "input": self.input,
+            "kept": self.kept,
+            "rejected": dict(sorted(self.rejected.items())),
+            "synthetic": self.synthetic,
+            "hours": sum(self.hours.values()),
+            "hours_by_source": dict(self.hours),
+            "rejected_examples": dict(self.examples),
+        }

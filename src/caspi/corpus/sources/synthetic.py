@@ -1,0 +1,134 @@
+"""Synthetic speech: sentences spoken by espeak-ng in many voices. Labelled synthetic wherever it goes.
+
+A sentence belongs to one split by a hash of its text, and voices are given to splits by name, so a test set
+of unseen sentences in unseen voices holds by construction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from caspi import audio
+from caspi.config import Config
+from caspi.corpus import hebrew_sentences
+from caspi.corpus.espeak import Voice, synthesiser
+from caspi.corpus.utterance import Recording, Split, Word
+from caspi.errors import MissingDependency
+from caspi.language import TextPolicy, language
+from caspi.language.hebrew import without_niqqud
+
+SOURCE = "synthetic"
+
+# Sounds rather than voices: no one would test on them, and training on them teaches little.
+_UNNATURAL = frozenset(
+    ["Demonic", "whisper", "whisperf", "croak", "Mr serious", "UniRobot", "anikaRobot", "klatt6"]
+    + ["robosoft", *(f"robosoft{n}" for n in range(2, 9))]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenAudio:
+    """A sentence waiting to be spoken; `written` is its text word for word, as it will be trained on."""
+
+    spoken: str
+    written: str
+    code: str
+    voice: Voice
+
+    def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
+        speech = synthesiser().speak(self.spoken, self.code, self.voice)
+        samples = audio.resample(speech.samples, speech.sample_rate)
+        ends = [*speech.word_starts[1:], len(samples) / audio.SAMPLE_RATE]
+        return samples, tuple(map(Word, self.written.split(), speech.word_starts, ends))
+
+
+class SyntheticSource(Config):
+    """`utterances` sentences in each of `languages`, drawn with `seed`.
+
+    voices: all natural ones, less those in `without`, or exactly those in `only`.
+    sentences: share of the sentences, by hash, this source may use: `[0, 0.9]` here and `[0.9, 1]` there never meet.
+    """
+
+    kind: Literal["synthetic"]
+    utterances: int = Field(gt=0)
+    languages: tuple[str, ...] = ("Hebrew",)
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    rate: tuple[int, int] = (140, 220)
+    pitch: tuple[int, int] = (25, 75)
+    sentences: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
+    seed: int = 0
+    split: Split | None = None
+
+    def recordings(self, _language: str) -> Iterator[Recording]:
+        """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
+        draw = random.Random(f"{SOURCE}/{self.seed}")
+        voices = self.only or tuple(
+            v for v in synthesiser().variants if v not in _UNNATURAL and v not in self.without
+        )
+        sentence_of = {name: _sentences(name) for name in self.languages}
+        for index in range(self.utterances):
+            name = self.languages[index % len(self.languages)]
+            spoken, written = self._draw_sentence(sentence_of[name], draw)
+            voice = Voice(draw.choice(voices), draw.randint(*self.rate), draw.randint(*self.pitch))
+            code = language(name).code
+            yield Recording(
+                id=f"{SOURCE}-{self.seed}-{code}-{index:07d}",
+                audio=SpokenAudio(spoken, written, code, voice),
+                source=SOURCE if len(self.languages) == 1 else f"{SOURCE}-{code}",
+                group=f"{SOURCE}/{voice.variant}",
+                language=name,
+                text=written,
+                synthetic=True,
+                split=self.split,
+            )
+
+    def _draw_sentence(self, sentence: _Sentence, draw: random.Random) -> tuple[str, str]:
+        low, high = self.sentences
+        while True:
+            spoken, written = sentence(draw)
+            position = int.from_bytes(hashlib.blake2b(written.encode(), digest_size=8).digest()) / 2**64
+            if low <= position < high:
+                return spoken, written
+
+
+_Sentence = Callable[[random.Random], tuple[str, str]]
+
+
+def _sentences(name: str) -> _Sentence:
+    """A function that draws (what espeak is given, what is written)."""
+    if name == "Hebrew":
+        return _hebrew
+    words = frequent_words(name)
+    # Zipf, flattened at the top; summed once, because summing 20,000 weights a draw costs more than the speech.
+    weights = list(itertools.accumulate(1.0 / (rank + 20) for rank in range(len(words))))
+
+    def drawn(draw: random.Random) -> tuple[str, str]:
+        text = " ".join(draw.choices(words, cum_weights=weights, k=draw.randint(2, 8)))
+        return text, text
+
+    return drawn
+
+
+def _hebrew(draw: random.Random) -> tuple[str, str]:
+    pointed = hebrew_sentences.sentence(draw)
+    return pointed, without_niqqud(pointed)
+
+
+def frequent_words(name: str, count: int = 20_000) -> list[str]:
+    """The most frequent words of a language, those of one or two letters and foreign scripts left out."""
+    try:
+        import wordfreq
+    except ImportError as error:
+        raise MissingDependency(f"synthetic {name}", package="wordfreq", extra="base") from error
+    rules = language(name)
+    words = (rules.training_text(word, TextPolicy()) for word in wordfreq.top_n_list(rules.code, count))
+    return [word for word in words if len(word) > 2 and word.isalpha()]

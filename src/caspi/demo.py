@@ -1,0 +1,140 @@
+"""The whole path on the tiny model: the commands a user would run, run and printed one after another."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from caspi import commands, pages, recipe, report
+from caspi.commands import Outcome
+from caspi.corpus.store import Corpus
+from caspi.training.stages import METRICS
+
+RECIPE = "demo.yaml"
+
+
+def recipe_file() -> Path:
+    """The demo's recipe as it is shipped."""
+    return Path(str(importlib.resources.files("caspi") / "recipes" / RECIPE))
+
+
+def run(out: Path, seed: int) -> Outcome:
+    """Runs everything into `out`; the last line is the verdict on unseen sentences in unseen voices."""
+    commands.clean(out)
+    started = time.monotonic()
+    overrides = _overrides(out, seed)
+    loaded = recipe.load(recipe_file(), overrides)
+    written = out / RECIPE
+    written.write_text(recipe.dump(loaded), encoding="utf-8")
+    loaded = recipe.load(written)
+    corpus, run_folder = loaded.corpus.path, loaded.require_train().path
+    steps = _Steps()
+    steps.run(f"caspi prepare {written}", lambda: commands.prepare(loaded))
+    steps.run(f"caspi plan {written}", lambda: commands.plan(loaded, None, 1))
+    trained = steps.run(f"caspi train {written}", lambda: commands.train(loaded))
+    averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: commands.average(run_folder, 3))
+    last, best = Path(trained.summary["final"]), averaged.path
+    plain_out, out_average = out / "evaluation-last", out / "evaluation"
+    plain = steps.run(
+        f"caspi evaluate {last} {corpus} --out {plain_out}",
+        lambda: commands.evaluate(str(last), [str(corpus)], plain_out, "test"),
+    )
+    final = steps.run(
+        f"caspi evaluate {best} {corpus} --out {out_average}",
+        lambda: commands.evaluate(str(best), [str(corpus)], out_average, "test"),
+    )
+    comparison = steps.run(
+        f"caspi compare {plain_out} {out_average}",
+        lambda: commands.compare(plain_out, out_average, out / "compare"),
+    )
+    sample = _write_sample(corpus, out)
+    said = steps.run(
+        f"caspi transcribe {best} {sample} --language Hebrew",
+        lambda: commands.transcribe(str(best), [sample], "txt", None, "", "Hebrew"),
+    )
+    summary = {
+        "stage": "demo",
+        "seed": seed,
+        "seconds": time.monotonic() - started,
+        "steps": steps.taken,
+        "evaluation": final.summary,
+        "evaluation_last": plain.summary,
+        "comparison": comparison.summary,
+        "transcript": said.summary["files"][0]["text"],
+    }
+    page = report.write(out, _page(summary, corpus), summary, recipe.dump(loaded))
+    return Outcome(_verdict(final.summary), page, summary)
+
+
+def _overrides(out: Path, seed: int) -> tuple[str, ...]:
+    sources = range(3)
+    return (
+        f"corpus.path={out / 'corpus'}",
+        f"train.path={out / 'train'}",
+        f"seed={seed}",
+        *(f"corpus.sources.{number}.seed={11 + number + 100 * seed}" for number in sources),
+    )
+
+
+class _Steps:
+    """Prints each command, runs it, keeps what it took."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+
+    def run(self, command: str, work: Callable[[], Outcome]) -> Outcome:
+        print(f"\n$ {command}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        outcome = work()
+        seconds = time.monotonic() - started
+        print(f"{outcome.line}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        self.taken.append({"command": command, "seconds": seconds, "result": outcome.line})
+        return outcome
+
+
+def _write_sample(corpus: Path, out: Path) -> Path:
+    """The first test utterance as a file, to be transcribed as a user's file would be."""
+    path = out / "sample.flac"
+    path.write_bytes(Corpus.open(corpus, "test").flac(0))
+    return path
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    score = summary["leaderboard"]
+    return (
+        f"WER {score['wer']:.2f} [{score['wer_ci'][0]:.2f}, {score['wer_ci'][1]:.2f}] "
+        f"on {summary['utterances']} held-out utterances, {summary['groups']} unseen voices"
+    )
+
+
+def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
+    final, last = summary["evaluation"], summary["evaluation_last"]
+    rows = [json.loads(line) for line in (corpus.parent / "evaluation" / "results.jsonl").read_text().splitlines()]
+    run_folder = corpus.parent / "train"
+    trained = json.loads((run_folder / report.REPORT).read_text())
+    training = pages.train_page("demo", trained, run_folder / METRICS)
+    return report.Page(
+        title="caspi demo · tiny learns Hebrew it has never heard",
+        headline=_verdict(final),
+        facts=[
+            ("WER", f"{final['leaderboard']['wer']:.3f}"),
+            ("CER", f"{final['leaderboard']['cer']:.3f}"),
+            ("without averaging", f"{last['leaderboard']['wer']:.3f}"),
+            ("time", f"{summary['seconds'] / 60:.1f} min"),
+        ],
+        synthetic=pages.SYNTHETIC_NOTE,
+        parts=[
+            report.Table(
+                "What ran",
+                ("command", "seconds", "result"),
+                [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
+            ),
+            *[part for part in training.parts if isinstance(part, report.Chart)],
+            *pages.evaluate_page("", final, rows).parts,
+        ],
+    )

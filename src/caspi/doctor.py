@@ -1,0 +1,81 @@
+"""What this machine has, what is missing, how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """status: `ok`, `missing` (an option is not available) or `broken` (caspi cannot work)."""
+
+    what: str
+    status: str
+    detail: str
+
+
+_EXTRAS = {
+    "demo": ("espeakng_loader", "synthetic speech"),
+    "hub": ("datasets", "Hugging Face data sets"),
+    "serve": ("fastapi", "caspi serve"),
+    "base": ("wordfreq", "making the tiny base again"),
+}
+
+
+def examine() -> list[Finding]:
+    """Everything worth knowing before the first run."""
+    return [_python(), *_hardware(), _disk(), _tiny(), *_extras(), _token()]
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", "ok" if (3, 11) <= sys.version_info < (3, 14) else "broken", f"{version}; 3.11 to 3.13 needed")
+
+
+def _hardware() -> list[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0))
+    found = [Finding("torch", "ok", f"{torch.__version__}, {cores} CPU cores")]
+    if not torch.cuda.is_available():
+        return [*found, Finding("gpu", "missing", "none: tiny trains on CPU, the released models need a GPU")]
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        found.append(Finding(f"gpu {number}", "ok", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"))
+    return found
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    return Finding("disk", "ok" if free > 5 else "missing", f"{free:.1f} GiB free here; the demo needs about 2")
+
+
+def _tiny() -> Finding:
+    from caspi.errors import CaspiError
+    from caspi.model.loading import ModelConfig, load
+
+    try:
+        parameters = sum(p.numel() for p in load(ModelConfig(start="tiny")).model.parameters())
+    except CaspiError as error:
+        return Finding("tiny", "broken", str(error))
+    return Finding("tiny", "ok", f"{parameters:,} parameters")
+
+
+def _extras() -> list[Finding]:
+    return [
+        Finding(f"extra {extra}", "ok", purpose)
+        if importlib.util.find_spec(module)
+        else Finding(f"extra {extra}", "missing", f"{purpose}: pip install 'caspi[{extra}]'")
+        for extra, (module, purpose) in _EXTRAS.items()
+    ]
+
+
+def _token() -> Finding:
+    if os.environ.get("HF_TOKEN"):
+        return Finding("HF_TOKEN", "ok", "set")
+    return Finding("HF_TOKEN", "missing", "gated data sets and uploads need it: huggingface.co/settings/tokens")

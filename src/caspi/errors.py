@@ -1,0 +1,22 @@
+"""Errors a user can act on: one line that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class CaspiError(Exception):
+    """Something failed; the command ends with exit code 1 and this one line."""
+
+    exit_code = 1
+
+
+class UsageError(CaspiError):
+    """A recipe, an argument or an input is not what it must be; exit code 2."""
+
+    exit_code = 2
+
+
+class MissingDependency(CaspiError):
+    """An optional package is not installed."""
+
+    def __init__(self, purpose: str, *, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs the package {package}: pip install 'caspi[{extra}]'")

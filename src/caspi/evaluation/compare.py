@@ -1,0 +1,112 @@
+"""Two evaluations of the same utterances: is one better, and could it be luck?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caspi.errors import UsageError
+from caspi.evaluation.evaluate import RESULTS
+from caspi.evaluation.scoring import RESAMPLES, group_sums, resample, resampling_units
+
+_PERMUTATIONS_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """difference: WER of A minus WER of B, so that positive means B is better; fractions, 95 % interval."""
+
+    score: str
+    wer_a: float
+    wer_b: float
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    utterances: int
+
+    def sentence(self) -> str:
+        """What it means, in one line."""
+        low, high = self.interval
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+        if self.difference < 0:
+            better, worse, low, high = "A", "B", -high, -low
+        else:
+            better, worse = "B", "A"
+        numbers = f"{abs(self.difference):.3f} [{low:.3f}, {high:.3f}], {p}, {self.utterances:,} utterances"
+        if self.p >= 0.05:
+            return f"no difference shown: {better} is ahead by {numbers}"
+        return f"{better} is better than {worse} by {numbers}"
+
+
+def read_results(folder: Path) -> dict[str, dict[str, Any]]:
+    """results.jsonl by utterance id. Raises UsageError naming file and line."""
+    path = folder / RESULTS if folder.is_dir() else folder
+    if not path.is_file():
+        raise UsageError(f"no {RESULTS} in {folder}: make one with caspi evaluate")
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            found[str(row["id"])] = row
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{path}, line {number} is not a result ({error}): was it cut off?") from error
+    if not found:
+        raise UsageError(f"{path} holds no result")
+    return found
+
+
+def compare(a: Path, b: Path, *, seed: int = 0) -> dict[str, Comparison]:
+    """Paired bootstrap over groups and a sign-flip permutation test, for each score.
+
+    Raises UsageError where the two do not hold the same utterances with the same references.
+    """
+    rows_a, rows_b = read_results(a), read_results(b)
+    if rows_a.keys() != rows_b.keys():
+        only = sorted(rows_a.keys() ^ rows_b.keys())
+        raise UsageError(f"{a} and {b} hold different utterances, {len(only)} of them, such as {only[0]}")
+    for key, row in rows_a.items():
+        if row["reference"] != rows_b[key]["reference"]:
+            raise UsageError(f"{a} and {b} have different references for {key}")
+    keys = list(rows_a)
+    groups = [str(rows_a[key].get("group") or key) for key in keys]
+    return {
+        score: _compare(score, prefix, [rows_a[k] for k in keys], [rows_b[k] for k in keys], groups, seed)
+        for score, prefix in (("leaderboard", ""), ("fair", "fair_"))
+    }
+
+
+def _compare(
+    score: str, prefix: str, a: list[dict[str, Any]], b: list[dict[str, Any]], groups: list[str], seed: int
+) -> Comparison:
+    errors, words = f"{prefix}errors", f"{prefix}words"
+    table = np.array([[x[errors], y[errors], x[words]] for x, y in zip(a, b, strict=True)], dtype=float)
+    total = table.sum(axis=0)
+    units = group_sums(table, resampling_units(groups))
+    drawn = np.concatenate(resample(units, seed))
+    differences = (drawn[:, 0] - drawn[:, 1]) / np.maximum(1, drawn[:, 2])
+    low, high = np.percentile(differences, [2.5, 97.5])
+    length = max(1.0, total[2])
+    return Comparison(
+        score=score,
+        wer_a=total[0] / length,
+        wer_b=total[1] / length,
+        difference=(total[0] - total[1]) / length,
+        interval=(float(low), float(high)),
+        p=_permutation_p(units[:, 0] - units[:, 1], seed),
+        utterances=len(a),
+    )
+
+
+def _permutation_p(differences: np.ndarray, seed: int) -> float:
+    """Two-sided: how often random signs give a sum as far from 0; never exactly 0 (Phipson and Smyth 2010)."""
+    draw = np.random.default_rng(seed)
+    observed = abs(differences.sum())
+    extreme = 0
+    for _ in range(RESAMPLES // _PERMUTATIONS_AT_ONCE):
+        signs = draw.choice([-1.0, 1.0], size=(_PERMUTATIONS_AT_ONCE, len(differences)))
+        extreme += int((np.abs(signs @ differences) >= observed - 1e-9).sum())
+    return (extreme + 1) / (RESAMPLES + 1)

@@ -1,0 +1,69 @@
+"""Weights of several checkpoints averaged in float64, tied weights once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from caspi.errors import UsageError
+
+WEIGHTS = "model.safetensors"
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model folder, sharded or not. Raises UsageError."""
+    paths = sorted(folder.glob("model*.safetensors"))
+    if not paths:
+        raise UsageError(f"{folder} holds no model*.safetensors: it is not a checkpoint")
+    weights: dict[str, torch.Tensor] = {}
+    for path in paths:
+        weights.update(load_file(path))
+    return weights
+
+
+def average(folders: Sequence[Path], out: Path) -> None:
+    """Writes the uniform average of checkpoints of one model as a model folder; `out` appears whole.
+
+    Raises UsageError where they hold different tensors.
+    """
+    if not folders:
+        raise UsageError("no checkpoint to average")
+    first = read_weights(folders[0])
+    dtypes = {name: tensor.dtype for name, tensor in first.items()}
+    total = {name: tensor.double() for name, tensor in first.items()}
+    for folder in folders[1:]:
+        weights = read_weights(folder)
+        if weights.keys() != total.keys():
+            raise UsageError(f"{folder} and {folders[0]} are checkpoints of different models")
+        for name, tensor in weights.items():
+            total[name] += tensor.double()
+            if tensor.dtype == torch.float32:  # trained in one of them, frozen in another
+                dtypes[name] = torch.float32
+    mean = {name: (tensor / len(folders)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    copy_model_files(folders[0], partial)
+    save_file(mean, partial / WEIGHTS, metadata={"format": "pt"})
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+
+
+# What a model folder needs beside its weights; training state stays behind.
+MODEL_FILES = (
+    "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
+    "chat_template.jinja", "chat_template.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+    "merges.txt", "special_tokens_map.json", "added_tokens.json", "README.md",
+)  # fmt: skip
+
+
+def copy_model_files(source: Path, target: Path) -> None:
+    """Configuration, tokenizer and processor, those that are there."""
+    for name in MODEL_FILES:
+        if (source / name).is_file():
+            shutil.copy(source / name, target / name)

@@ -1,0 +1,124 @@
+"""A checkpoint for other programs: native transformers in bf16, or the original layout of qwen-asr and vLLM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig
+
+from caspi.errors import UsageError
+from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights
+from caspi.model.loading import load_tokenizer, resolve
+
+# Native name to original name, first match wins (the projector sits inside the encoder there).
+_ORIGINAL_NAMES = (
+    ("model.multi_modal_projector.linear_1.", "thinker.audio_tower.proj1."),
+    ("model.multi_modal_projector.linear_2.", "thinker.audio_tower.proj2."),
+    ("model.audio_tower.", "thinker.audio_tower."),
+    ("model.language_model.", "thinker.model."),
+    ("lm_head.", "thinker.lm_head."),
+)
+
+
+def original_name(native: str) -> str:
+    """`model.language_model.norm.weight` to `thinker.model.norm.weight`. Raises ValueError."""
+    for prefix, other in _ORIGINAL_NAMES:
+        if native.startswith(prefix):
+            return other + native.removeprefix(prefix)
+    raise ValueError(f"no original name for {native}")
+
+
+def native_name(original: str) -> str:
+    """The inverse of `original_name`."""
+    for other, prefix in _ORIGINAL_NAMES:
+        if original.startswith(prefix):
+            return other + original.removeprefix(prefix)
+    raise ValueError(f"no native name for {original}")
+
+
+def _to_native(source: Path, out: Path) -> None:
+    copy_model_files(source, out)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
+    (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    save_file(_bf16(read_weights(source)), out / WEIGHTS, metadata={"format": "pt"})
+
+
+def _to_original(source: Path, out: Path) -> None:
+    weights = {original_name(name): tensor for name, tensor in _bf16(read_weights(source)).items()}
+    # The original loader does not tie: the head is stored.
+    weights.setdefault("thinker.lm_head.weight", weights["thinker.model.embed_tokens.weight"].clone())
+    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+    copy_model_files(source, out)
+    (out / "config.json").write_text(json.dumps(_original_config(source), indent=1), encoding="utf-8")
+    tokenizer = load_tokenizer(source)
+    tokenizer.save_vocabulary(str(out))
+    (out / "preprocessor_config.json").write_text(json.dumps(_ORIGINAL_PREPROCESSOR, indent=1), encoding="utf-8")
+
+
+_ORIGINAL_PREPROCESSOR = {
+    "chunk_length": 30, "dither": 0.0, "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 128,
+    "hop_length": 160, "n_fft": 400, "n_samples": 480_000, "nb_max_frames": 3000, "padding_side": "right",
+    "padding_value": 0.0, "processor_class": "Qwen3ASRProcessor", "return_attention_mask": True,
+}  # fmt: skip
+
+
+def _original_config(source: Path) -> dict[str, Any]:
+    """config.json of the original layout: everything inside `thinker_config`."""
+    native = AutoConfig.from_pretrained(source).to_dict()
+    tokenizer = load_tokenizer(source)
+    audio = {k: v for k, v in native["audio_config"].items() if k not in ("model_type", "dtype", "max_position_embeddings")}
+    text = {k: v for k, v in native["text_config"].items() if k not in ("model_type", "dtype", "rope_parameters", "layer_types")}
+    head = text["head_dim"]
+    temporal = head // 2 - 2 * (head // 2 * 5 // 16)
+    section = [temporal, head // 2 * 5 // 16, head // 2 * 5 // 16]  # 24, 20, 20 of 64 as released
+    text["rope_theta"] = native["text_config"]["rope_parameters"]["rope_theta"]
+    text["rope_scaling"] = {
+        "rope_type": "default", "type": "default", "interleaved": True, "mrope_interleaved": True,
+        "mrope_section": section,
+    }  # fmt: skip
+    return {
+        "architectures": ["Qwen3ASRForConditionalGeneration"],
+        "model_type": "qwen3_asr",
+        "dtype": "bfloat16",
+        "support_languages": [],
+        "thinker_config": {
+            "model_type": "qwen3_asr_thinker",
+            "audio_config": audio | {"model_type": "qwen3_asr_audio_encoder", "max_source_positions": 1500},
+            "text_config": text | {"model_type": "qwen3_asr_text"},
+            "audio_token_id": native["audio_token_id"],
+            "audio_start_token_id": tokenizer.convert_tokens_to_ids("<|audio_start|>"),
+            "audio_end_token_id": tokenizer.convert_tokens_to_ids("<|audio_end|>"),
+            "initializer_range": native["initializer_range"],
+            "dtype": "bfloat16",
+        },
+    }
+
+
+def _bf16(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
+FORMATS: dict[str, Callable[[Path, Path], None]] = {"hf": _to_native, "qwen-asr": _to_original}
+
+
+def export(model: str, to: str, out: Path) -> Path:
+    """Writes MODEL in another format; `out` appears whole. Raises UsageError."""
+    if to not in FORMATS:
+        raise UsageError(f"--to {to}: not one of {', '.join(FORMATS)}")
+    source = Path(resolve(model))
+    if not source.is_dir():
+        raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    FORMATS[to](source, partial)
+    if out.exists():
+        shutil.rmtree(out)
+    partial.rename(out)
+    return out

@@ -1,0 +1,111 @@
+"""Batched greedy decoding of clips that fit the model in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.model.attention import decoder_attention
+from caspi.model.features import pad_clips
+from caspi.model.loading import Loaded
+from caspi.model.packed import AudioBatch, encode
+
+# More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
+TOKENS_PER_SECOND_LIMIT = 25
+TOKENS_AT_LEAST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What is to be transcribed. A forced language is prefilled; without one the model names it."""
+
+    samples: np.ndarray
+    context: str = ""
+    language: str | None = None
+
+    @property
+    def seconds(self) -> Seconds:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """truncated: the token limit came before the end of turn."""
+
+    text: str
+    language: str | None
+    truncated: bool
+
+
+class Decoder:
+    """Decodes lists of clips, likes together, at most `budget` seconds of audio at a time."""
+
+    def __init__(self, loaded: Loaded, *, budget: Seconds = 240.0, dtype: torch.dtype | None = None) -> None:
+        self._loaded = loaded
+        self._budget = budget
+        self._device = next(loaded.model.parameters()).device
+        self._dtype = dtype
+
+    def decode(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+        """Hypotheses in the order of the clips."""
+        order = sorted(range(len(clips)), key=lambda index: len(clips[index].samples))
+        results: dict[int, Hypothesis] = {}
+        batch: list[int] = []
+        for index in order:
+            if batch and (len(batch) + 1) * clips[index].seconds > self._budget:
+                results.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
+                batch = []
+            batch.append(index)
+        if batch:
+            results.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
+        return [results[index] for index in range(len(clips))]
+
+    @torch.inference_mode()
+    def _decode_batch(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+        model, prompt = self._loaded.model, self._loaded.prompt
+        training = model.training
+        model.eval()
+        with (
+            torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None),
+            decoder_attention(model, "sdpa"),
+        ):
+            embeddings, mask = self._prefill(clips)
+            limit = TOKENS_AT_LEAST + math.ceil(TOKENS_PER_SECOND_LIMIT * max(clip.seconds for clip in clips))
+            tokens = model.generate(
+                inputs_embeds=embeddings,
+                attention_mask=mask,
+                max_new_tokens=limit,
+                do_sample=False,
+                eos_token_id=prompt.end,
+                pad_token_id=prompt.pad,
+            )
+        model.train(training)
+        return [self._read(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]
+
+    def _prefill(self, clips: Sequence[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompt embeddings [clips, longest, width], padded on the left, and their mask [clips, longest]."""
+        model, prompt = self._loaded.model, self._loaded.prompt
+        audio = AudioBatch.of(*pad_clips([clip.samples for clip in clips])).to(self._device)
+        embedded = encode(model, audio)
+        rows = []
+        for clip, count in zip(clips, audio.tokens, strict=True):
+            forced = prompt.language_prefix(clip.language) if clip.language else []
+            rows.append(prompt.prefix(count, clip.context) + forced)
+        longest = max(map(len, rows))
+        ids = torch.tensor([[prompt.pad] * (longest - len(row)) + row for row in rows], device=self._device)
+        lengths = torch.tensor([len(row) for row in rows], device=self._device)
+        mask = (torch.arange(longest, device=self._device) >= longest - lengths[:, None]).long()
+        embeddings = model.get_input_embeddings()(ids)
+        where = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
+        return embeddings.masked_scatter(where, embedded.to(embeddings.dtype)), mask
+
+    def _read(self, clip: Clip, tokens: list[int]) -> Hypothesis:
+        prompt = self._loaded.prompt
+        forced = prompt.language_prefix(clip.language) if clip.language else []
+        language, text = prompt.parse(forced + tokens)
+        return Hypothesis(text, language, truncated=prompt.end not in tokens)

@@ -1,0 +1,107 @@
+"""Audio of any length to text with times: the one way into a model for evaluation, command line and server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.inference.decoding import Clip, Decoder, Hypothesis
+from caspi.inference.long_audio import windows
+from caspi.model.loading import Loaded, ModelConfig, load
+
+
+@dataclass(frozen=True, slots=True)
+class TimedText:
+    """Text of one window of a recording."""
+
+    start: Seconds
+    end: Seconds
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """truncated: windows whose decoding hit the token limit even when cut smaller."""
+
+    text: str
+    segments: tuple[TimedText, ...]
+    language: str | None
+    seconds: Seconds
+    truncated: int
+
+
+class Transcriber:
+    """Windows long audio, decodes everything in batches, joins windows with spaces."""
+
+    def __init__(self, loaded: Loaded, *, dtype: torch.dtype | None = None) -> None:
+        self._decoder = Decoder(loaded, dtype=dtype)
+
+    @classmethod
+    def of(cls, model: str) -> Transcriber:
+        """MODEL on the GPU in bf16 where there is one, else on the CPU in fp32. Raises UsageError."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if device == "cuda" else None
+        return cls(load(ModelConfig(start=model), device), dtype=dtype)
+
+    def transcribe(
+        self,
+        recordings: Sequence[np.ndarray],
+        *,
+        languages: Sequence[str | None] | None = None,
+        contexts: Sequence[str] | None = None,
+    ) -> list[Transcript]:
+        """Samples float32 [n] at 16 kHz each; a language of None lets the model name it."""
+        languages = languages or [None] * len(recordings)
+        contexts = contexts or [""] * len(recordings)
+        cuts = [windows(samples) for samples in recordings]
+        clips = [
+            Clip(samples[first:last], context, spoken)
+            for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
+            for first, last in spans
+        ]
+        said = iter(self._decode(clips))
+        return [
+            _join(samples, spans, [next(said) for _ in spans])
+            for samples, spans in zip(recordings, cuts, strict=True)
+        ]
+
+    def _decode(self, clips: list[Clip]) -> list[Hypothesis]:
+        """Decodes; a clip that hits its token limit is cut in two and tried again once."""
+        said = self._decoder.decode(clips)
+        failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
+        halves = [half for i in failed for half in _halves(clips[i])]
+        retried = iter(self._decoder.decode(halves)) if halves else iter(())
+        for i in failed:
+            first, second = next(retried), next(retried)
+            text = " ".join(part.text for part in (first, second) if part.text)
+            said[i] = Hypothesis(text, first.language or second.language, first.truncated or second.truncated)
+        return said
+
+
+def _halves(clip: Clip) -> list[Clip]:
+    spans = windows(clip.samples, clip.seconds * 0.75)
+    cut = spans[0][1]
+    return [
+        Clip(clip.samples[:cut], clip.context, clip.language),
+        Clip(clip.samples[cut:], clip.context, clip.language),
+    ]
+
+
+def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothesis]) -> Transcript:
+    segments = tuple(
+        TimedText(first / SAMPLE_RATE, last / SAMPLE_RATE, hypothesis.text)
+        for (first, last), hypothesis in zip(spans, said, strict=True)
+        if hypothesis.text
+    )
+    named = [hypothesis.language for hypothesis in said if hypothesis.language]
+    return Transcript(
+        text=" ".join(segment.text for segment in segments),
+        segments=segments,
+        language=max(set(named), key=named.count) if named else None,
+        seconds=len(samples) / SAMPLE_RATE,
+        truncated=sum(hypothesis.truncated for hypothesis in said),
+    )

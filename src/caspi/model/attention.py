@@ -1,0 +1,96 @@
+"""Variable-length attention: packed sequences, no padding computed, no loop over utterances.
+
+transformers calls an attention function whose name contains `flash` with packed tensors and cumulative lengths,
+in the audio encoder (8 s windows) and in the decoder alike. `PACKED` is registered under such a name: on a GPU it
+runs torch's own variable-length kernel, elsewhere it gathers the sequences into a padded batch and masks exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+PACKED = "caspi_flash_packed"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    scaling: float,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    is_causal: bool | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """query [1, heads, tokens, width], key and value [1, key heads, tokens, width], to [1, tokens, heads, width].
+
+    `cu_seq_lens_q` int32 [sequences + 1] are the cumulative lengths; a token sees its own sequence only,
+    and of it the past only where the module is causal.
+    """
+    causal = bool(module.is_causal) if is_causal is None else is_causal
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, width]
+    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
+        return _kernel(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
+    return _padded(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
+
+
+def _kernel(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    window = (-1, 0) if causal else (-1, -1)
+    return varlen_attn(
+        q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, longest, longest,
+        scale=scaling, window_size=window,
+    )  # fmt: skip
+
+
+def _padded(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
+) -> torch.Tensor:
+    """The same on any device: one batched call over sequences padded on the right."""
+    starts, lengths = bounds[:-1].long(), (bounds[1:] - bounds[:-1]).long()
+    offset = torch.arange(longest, device=q.device)
+    inside = offset < lengths[:, None]  # [sequences, longest]
+    index = torch.where(inside, starts[:, None] + offset, 0)
+    q, k, v = (tensor[index].transpose(1, 2) for tensor in (q, k, v))  # [sequences, heads, longest, width]
+    # Padding stands after every real token, so a causal mask alone hides it.
+    mask = None if causal else inside[:, None, None, :]
+    out = scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out.transpose(1, 2)[inside]
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """Packed sequences are told apart by their lengths, not by a mask."""
+    return None
+
+
+AttentionInterface.register(PACKED, packed_attention)
+AttentionMaskInterface.register(PACKED, _no_mask)
+
+
+@contextlib.contextmanager
+def decoder_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within the block the decoder uses the attention `name` (generation, with its cache, wants `sdpa`)."""
+    config = model.config.text_config
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

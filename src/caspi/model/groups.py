@@ -1,0 +1,145 @@
+"""Named parameter groups: every parameter in exactly one, chosen by name in recipes.
+
+`audio_front`, `audio_layers[i]`, `projector`, `decoder_layers[i]`, `embeddings`. A block's norms belong to the
+block; the encoder's final norm goes with its last layer, the decoder's with its last. The output head is tied to
+the embeddings: training one is training the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from caspi.config import Config
+from caspi.errors import UsageError
+
+GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"]
+GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector", "decoder_layers", "embeddings")
+_STACKS = ("audio_layers", "decoder_layers")
+
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"model\.audio_tower\.layers\.(\d+)\."), "audio_layers"),
+    (re.compile(r"model\.audio_tower\.ln_post\."), "audio_layers:last"),
+    (re.compile(r"model\.audio_tower\.conv"), "audio_front"),
+    (re.compile(r"model\.multi_modal_projector\."), "projector"),
+    (re.compile(r"model\.language_model\.layers\.(\d+)\."), "decoder_layers"),
+    (re.compile(r"model\.language_model\.norm\."), "decoder_layers:last"),
+    (re.compile(r"(model\.language_model\.embed_tokens|lm_head)\."), "embeddings"),
+)
+
+
+class Learn(Config):
+    """How one group learns: its rate, and for a stack of layers how many of the top ones (a count or a share)."""
+
+    lr: float = Field(gt=0)
+    top: int | float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_alone(cls, value: Any) -> Any:
+        return {"lr": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _sensible_top(self) -> Learn:
+        if isinstance(self.top, float) and not 0 < self.top <= 1:
+            raise ValueError(f"top: {self.top} is neither a share in (0, 1] nor a whole number of layers")
+        if isinstance(self.top, int) and self.top < 1:
+            raise ValueError(f"top: {self.top} trains no layer; leave the group out instead")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableGroup:
+    """Parameters with one learning rate, by their names in the model."""
+
+    name: str
+    lr: float
+    names: tuple[str, ...]
+
+
+def partition(model: nn.Module) -> dict[str, list[str]]:
+    """Group label (`projector`, `decoder_layers[3]`) to parameter names; layers in order.
+
+    Raises ValueError for a parameter that belongs to no group: none is ever left out silently.
+    """
+    layers = {stack: _depth(model, stack) for stack in _STACKS}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name, _ in model.named_parameters():
+        groups[_label(name, layers)].append(name)
+    return dict(sorted(groups.items(), key=lambda item: _order(item[0])))
+
+
+def _order(label: str) -> tuple[int, int]:
+    stack, _, number = label.partition("[")
+    return GROUP_NAMES.index(stack), int(number.rstrip("]") or 0)  # type: ignore[arg-type]
+
+
+def _depth(model: nn.Module, stack: str) -> int:
+    pattern = next(p for p, label in _PATTERNS if label == stack)
+    return 1 + max((int(m[1]) for name, _ in model.named_parameters() if (m := pattern.match(name))), default=-1)
+
+
+def _label(name: str, layers: dict[str, int]) -> str:
+    for pattern, label in _PATTERNS:
+        if match := pattern.match(name):
+            stack, _, last = label.partition(":")
+            if stack not in _STACKS:
+                return stack
+            return f"{stack}[{layers[stack] - 1 if last else int(match[1])}]"
+    raise ValueError(f"parameter {name} belongs to no group")
+
+
+def select(model: nn.Module, learn: dict[GroupName, Learn]) -> list[TrainableGroup]:
+    """The groups a stage trains, `top` resolved against this model's depth. Raises UsageError."""
+    labels = partition(model)
+    chosen = []
+    for name, how in learn.items():
+        if name in _STACKS:
+            depth = _depth(model, name)
+            top = depth if how.top is None else _resolve(how.top, depth)
+            members = [p for i in range(depth - top, depth) for p in labels[f"{name}[{i}]"]]
+        elif how.top is not None:
+            raise UsageError(f"learn.{name}.top: only {' and '.join(_STACKS)} have layers to count")
+        else:
+            members = labels[name]
+        chosen.append(TrainableGroup(name, how.lr, tuple(members)))
+    return chosen
+
+
+def _resolve(top: int | float, depth: int) -> int:
+    if isinstance(top, float):
+        return max(1, round(top * depth))
+    if top > depth:
+        raise UsageError(f"top: {top} layers asked for, the model has {depth}; a share such as 0.5 fits any depth")
+    return top
+
+
+def set_trainable(model: nn.Module, groups: list[TrainableGroup], frozen_dtype: torch.dtype) -> None:
+    """Trainable parameters become fp32, frozen ones `frozen_dtype`: below fp32 small updates round to nothing."""
+    trainable = {name for group in groups for name in group.names}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trainable)
+        parameter.grad = None
+        parameter.data = parameter.data.to(torch.float32 if name in trainable else frozen_dtype)
+
+
+def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[dict[str, Any]]:
+    """Trainable counts a group, for reports and the preflight; the tied head is named."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+    return [
+        {
+            "group": group.name,
+            "lr": group.lr,
+            "tensors": len(group.names),
+            "parameters": sum(sizes[name] for name in group.names),
+            "note": "tied: trains the output head (lm_head) too" if group.name == "embeddings" and tied else "",
+        }
+        for group in groups
+    ]

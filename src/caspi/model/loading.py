@@ -1,0 +1,114 @@
+"""MODEL to a model in memory: `tiny`, a local folder, a hub id, in either checkpoint layout's tokenizer files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen3ASRFeatureExtractor,
+    Qwen3ASRForConditionalGeneration,
+    Qwen3ASRProcessor,
+)
+
+from caspi.config import Config
+from caspi.errors import UsageError
+from caspi.model.architectures import configuration
+from caspi.model.packed import use_packed_attention
+from caspi.model.prompt import CHAT_TEMPLATE, Prompt
+
+TINY = Path(__file__).parent / "assets" / "tiny"
+
+
+class ModelConfig(Config):
+    """start: where weights and tokenizer come from. init: `random` takes only the tokenizer from there,
+    and the shape of `scale` (default: that of `start`)."""
+
+    start: str = "tiny"
+    revision: str | None = None
+    init: Literal["pretrained", "random"] = "pretrained"
+    scale: str | None = None
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model with packed attention, its prompt builder and its processor (saved beside every checkpoint)."""
+
+    model: Qwen3ASRForConditionalGeneration
+    prompt: Prompt
+    processor: Qwen3ASRProcessor
+
+
+def resolve(name: str) -> str:
+    """What transformers is given for MODEL. Raises UsageError for a local path that is no model."""
+    if name == "tiny":
+        return str(TINY)
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            inside = sorted(child.parent.name for child in path.glob("*/config.json"))
+            hint = f"; it holds {', '.join(inside)}" if inside else ""
+            raise UsageError(f"{name} is not a model folder: it has no config.json{hint}")
+        return str(path)
+    if name.startswith((".", "/")) or name.count("/") != 1:
+        raise UsageError(f"no model at {name}: give a folder, a Hub id such as Qwen/Qwen3-ASR-1.7B-hf, or tiny")
+    return name
+
+
+def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
+    """The processor of MODEL; one without saved feature-extractor settings gets the model's own defaults."""
+    source = resolve(name)
+    try:
+        return Qwen3ASRProcessor.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"model {name}: cannot load its processor ({_first_line(error)})") from error
+
+
+def make_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRProcessor:
+    """A processor around a tokenizer, with the model's chat layout."""
+    return Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), tokenizer, chat_template=CHAT_TEMPLATE)
+
+
+def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
+    """The model in fp32 on `device`. Raises UsageError where it cannot be loaded."""
+    processor = load_processor(config.start, config.revision)
+    if config.init == "random":
+        model = random_model(config, processor.tokenizer)
+    else:
+        try:
+            model = Qwen3ASRForConditionalGeneration.from_pretrained(
+                resolve(config.start), revision=config.revision, dtype=torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise UsageError(f"model {config.start}: cannot load its weights ({_first_line(error)})") from error
+    use_packed_attention(model)
+    return Loaded(model.to(device), Prompt(processor.tokenizer), processor)
+
+
+def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRForConditionalGeneration:
+    """Fresh weights, the same for the same seed."""
+    scale = config.scale or ("tiny" if config.start == "tiny" else "1.7b")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Qwen3ASRForConditionalGeneration(configuration(scale, tokenizer))
+
+
+def shape_only(scale: str) -> Qwen3ASRForConditionalGeneration:
+    """The released architecture on the meta device: shapes and names, no memory."""
+    with torch.device("meta"):
+        return Qwen3ASRForConditionalGeneration(configuration(scale))
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """A tokenizer from its files."""
+    return AutoTokenizer.from_pretrained(str(folder))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,105 @@
+"""The prompt and its target, the one place that knows their layout.
+
+    <|im_start|>system\n{context}<|im_end|>\n
+    <|im_start|>user\n<|audio_start|><|audio_pad|> x n<|audio_end|><|im_end|>\n
+    <|im_start|>assistant\nlanguage Hebrew<asr_text>{text}<|im_end|>
+
+Pieces are tokenised on their own and concatenated, so which tokens are trained on is known by construction.
+That equals tokenising the whole string because a special token ends every piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from caspi.errors import UsageError
+
+ASR_TEXT = "<asr_text>"
+# The same layout for transformers' own `apply_chat_template`, saved beside every checkpoint: system text, one audio
+# placeholder a clip, the assistant's words as they are.
+CHAT_TEMPLATE = """
+{%- macro text(m) -%}
+{%- if m.content is string -%}{{ m.content }}
+{%- else -%}{%- for c in m.content if c.text is defined -%}{{ c.text }}{%- endfor -%}{%- endif -%}
+{%- endmacro -%}
+{{- '<|im_start|>system\\n' -}}
+{%- for m in messages if m.role == 'system' -%}{{ text(m) }}{%- endfor -%}
+{{- '<|im_end|>\\n<|im_start|>user\\n' -}}
+{%- for m in messages if m.content is not string -%}
+{%- for c in m.content if c.type == 'audio' or 'audio' in c or 'audio_url' in c -%}
+{{- '<|audio_start|><|audio_pad|><|audio_end|>' -}}
+{%- endfor -%}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- for m in messages if m.role == 'assistant' -%}
+{{- '<|im_start|>assistant\\n' -}}
+{% generation %}{{- text(m) + '<|im_end|>\\n' -}}{% endgeneration %}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+NO_SPEECH = "None"  # the language the model names where nobody speaks
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids of prompt and target; the target is language, text and end of turn, the tokens with loss."""
+
+    prompt: list[int]
+    target: list[int]
+
+
+class Prompt:
+    """Builds token ids for one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.end = self._special("<|im_end|>")
+        self.pad = self._special("<|endoftext|>")
+        self.audio = self._special("<|audio_pad|>")
+        self.asr_text = self._special(ASR_TEXT)
+        self._before_audio = self._encode("<|im_end|>\n<|im_start|>user\n<|audio_start|>")
+        self._after_audio = self._encode("<|audio_end|><|im_end|>\n<|im_start|>assistant\n")
+
+    def _special(self, token: str) -> int:
+        number = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(number, int) or self.tokenizer.convert_ids_to_tokens(number) != token:
+            raise UsageError(f"the tokenizer has no token {token}: it is not a Qwen3-ASR tokenizer")
+        return number
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def _encode_plain(self, text: str) -> list[int]:
+        """Text of a user or a corpus: a special token's name inside it stays text."""
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def prefix(self, audio_tokens: int, context: str = "") -> list[int]:
+        """Everything the model is given before it answers."""
+        start = self._encode("<|im_start|>") + self._encode_plain(f"system\n{context}")
+        return [*start, *self._before_audio, *[self.audio] * audio_tokens, *self._after_audio]
+
+    def language_prefix(self, language: str) -> list[int]:
+        """Forces the language when it follows `prefix`."""
+        return [*self._encode(f"language {language}"), self.asr_text]
+
+    def example(self, audio_tokens: int, text: str, language: str, context: str = "") -> Example:
+        """What one utterance is trained on."""
+        target = [*self.language_prefix(language), *self._encode_plain(text), self.end]
+        return Example(self.prefix(audio_tokens, context), target)
+
+    def target_length(self, text: str, language: str) -> int:
+        """Number of tokens with loss."""
+        return len(self.example(0, text, language).target)
+
+    def parse(self, tokens: list[int]) -> tuple[str | None, str]:
+        """Generated tokens to (language or None, text). Repetitions stay: hiding a loop hides a fault."""
+        kept = [token for token in tokens if token not in (self.pad, self.end)]
+        if self.asr_text in kept:
+            cut = kept.index(self.asr_text)
+            head = self.tokenizer.decode(kept[:cut], skip_special_tokens=True).strip()
+            language = head.removeprefix("language ").strip()
+            text = self.tokenizer.decode(kept[cut + 1 :], skip_special_tokens=True)
+            return (None if language in ("", NO_SPEECH) else language), text.strip()
+        return None, self.tokenizer.decode(kept, skip_special_tokens=True).strip()

@@ -1,0 +1,267 @@
+"""The reports of the stages: what each shows a person."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from caspi.report import Chart, Line, Page, Table
+
+SYNTHETIC_NOTE = (
+    "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
+    "They show that the path works, not how well anybody's speech is recognised."
+)
+_WORST = 50
+
+
+def _hours(value: float) -> str:
+    return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
+
+
+def rate(value: float, interval: list[float] | tuple[float, float] | None = None) -> str:
+    """`0.083 [0.061, 0.105]`."""
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def prepare_page(name: str, summary: dict[str, Any]) -> Page:
+    """Hours kept, what was rejected and why."""
+    rejected = sum(summary["rejected"].values())
+    return Page(
+        title=f"caspi prepare · {name}",
+        headline=f"{_hours(summary['hours'])} kept in {summary['kept']:,} utterances; {rejected:,} of "
+        f"{summary['input']:,} rejected",
+        facts=[
+            ("input", f"{summary['input']:,}"),
+            ("kept", f"{summary['kept']:,}"),
+            ("rejected", f"{rejected:,}"),
+            ("time taken", _seconds(summary["seconds"])),
+        ],
+        synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
+        parts=[
+            Table(
+                "Splits",
+                ("split", "utterances", "hours", "fingerprint"),
+                [(s, f"{v['utterances']:,}", f"{v['hours']:.3f}", v["fingerprint"][:16]) for s, v in summary["splits"].items()],
+            ),
+            Table("Sources", ("source", "hours kept"), [(s, f"{h:.3f}") for s, h in summary["hours_by_source"].items()]),
+            Table(
+                "Rejected",
+                ("reason", "utterances", "for example"),
+                [
+                    (reason, f"{count:,}", "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]))
+                    for reason, count in summary["rejected"].items()
+                ],
+                text=(2,),
+            ),
+        ],
+    )
+
+
+def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
+    """Loss, WER and what each stage trained."""
+    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    offsets, total = {}, 0
+    for stage in summary["stages"]:
+        offsets[stage["name"]] = total
+        total += stage["steps"]
+
+    def curve(key: str) -> list[tuple[float, float]]:
+        return [(offsets[row["stage"]] + row["step"], row[key]) for row in lines if key in row and row["stage"] in offsets]
+
+    last = summary["stages"][-1]["checkpoints"][-1]
+    hours = sum(stage["audio_hours"] for stage in summary["stages"])
+    taken = sum(stage["seconds"] for stage in summary["stages"])
+    return Page(
+        title=f"caspi train · {name}",
+        headline=f"validation WER {rate(last['wer'])}, CER {rate(last['cer'])}, loss {last['loss']:.3f} per token",
+        facts=[
+            ("stages", str(len(summary["stages"]))),
+            ("steps", f"{total:,}"),
+            ("audio trained on", _hours(hours)),
+            ("time taken", _seconds(taken)),
+        ],
+        synthetic=SYNTHETIC_NOTE if summary.get("synthetic") else "",
+        parts=[
+            Chart("Loss per target token", [Line("training", curve("loss")), Line("validation", curve("eval_loss"))], "step", "loss"),
+            Chart("Validation", [Line("WER", curve("eval_wer")), Line("CER", curve("eval_cer"))], "step", "rate"),
+            Table(
+                "What was trained",
+                ("stage", "group", "rate", "parameters", ""),
+                [
+                    (stage["name"], g["group"], f"{g['lr']:g}", f"{g['parameters']:,}", g["note"])
+                    for stage in summary["stages"]
+                    for g in stage["groups"]
+                ],
+            ),
+            Table(
+                "Checkpoints",
+                ("checkpoint", "WER", "CER", "loss"),
+                [
+                    (c["path"], rate(c["wer"]), rate(c["cer"]), f"{c['loss']:.4f}")
+                    for stage in summary["stages"]
+                    for c in stage["checkpoints"]
+                ],
+            ),
+        ],
+    )
+
+
+def evaluate_page(title: str, summary: dict[str, Any], rows: list[dict[str, Any]]) -> Page:
+    """The verdict, breakdowns, and the worst utterances."""
+    leaderboard, fair = summary["leaderboard"], summary["fair"]
+    speed = f"{summary['rtfx']:.1f} times real time" if summary["rtfx"] else "not measured"
+    worst = sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:_WORST]
+    return Page(
+        title=title,
+        headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {summary['utterances']:,} utterances",
+        facts=[
+            ("leaderboard WER", f"{leaderboard['wer']:.3f}"),
+            ("fair WER", f"{fair['wer']:.3f}"),
+            ("leaderboard CER", f"{leaderboard['cer']:.3f}"),
+            ("empty", f"{leaderboard['empty']:,}"),
+            ("cut off", f"{summary['truncated']:,}"),
+            ("speed", speed),
+        ],
+        synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
+        parts=[
+            Table(
+                "Scores",
+                ("score", "WER [95 %]", "CER", "words", "substituted", "deleted", "inserted"),
+                [
+                    (n, rate(s["wer"], s["wer_ci"]), rate(s["cer"]), f"{s['words']:,}", f"{s['substitutions']:,}", f"{s['deletions']:,}", f"{s['insertions']:,}")
+                    for n, s in (("leaderboard", leaderboard), ("fair", fair))
+                ],
+                note="Fractions. Empty hypotheses count as deletions.",
+            ),
+            *(
+                _breakdown(f"By {key}", summary[f"by_{key}"])
+                for key in ("source", "duration", "group")
+                if len(summary[f"by_{key}"]) > 1
+            ),
+            Table(
+                f"The {len(worst)} utterances with the most errors",
+                ("errors", "of", "reference", "hypothesis", "id"),
+                [(r["errors"], r["words"], r["reference"], r["hypothesis"], r["id"]) for r in worst],
+                text=(2, 3),
+            ),
+        ],
+    )
+
+
+def _breakdown(title: str, parts: dict[str, Any]) -> Table:
+    return Table(
+        title,
+        ("", "utterances", "leaderboard WER [95 %]", "fair WER", "CER"),
+        [
+            (n, f"{p['utterances']:,}", rate(p["leaderboard"]["wer"], p["leaderboard"]["wer_ci"]), rate(p["fair"]["wer"]), rate(p["leaderboard"]["cer"]))
+            for n, p in parts.items()
+        ],
+    )
+
+
+def compare_page(summary: dict[str, Any], changed: list[tuple[Any, ...]]) -> Page:
+    """Which is better, and where they differ."""
+    main = summary["leaderboard"]
+    return Page(
+        title=f"caspi compare · A = {summary['a']} · B = {summary['b']}",
+        headline=main["sentence"],
+        facts=[
+            ("WER of A", f"{main['wer_a']:.3f}"),
+            ("WER of B", f"{main['wer_b']:.3f}"),
+            ("utterances", f"{main['utterances']:,}"),
+            ("differ", f"{len(changed):,}"),
+        ],
+        parts=[
+            Table(
+                "Both scores",
+                ("score", "A", "B", "A - B [95 %]", "p"),
+                [
+                    (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
+                    for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
+                ],
+                note="Paired bootstrap over groups; sign-flip permutation test.",
+            ),
+            Table(
+                "Where they differ most",
+                ("errors A", "errors B", "reference", "A", "B"),
+                changed[:_WORST],
+                text=(2, 3, 4),
+            ),
+        ],
+    )
+
+
+def plan_page(name: str, summary: dict[str, Any]) -> Page:
+    """Batches, memory and price of every stage."""
+    priced = summary["gpu"] is not None
+    stages = summary["stages"]
+    where = f"{summary['gpus']} x {summary['gpu']}" if priced else f"{summary['gpus']} ranks"
+    return Page(
+        title=f"caspi plan · {name}",
+        headline=f"{sum(s['steps'] for s in stages):,} steps on {where}"
+        + (f", about {sum(s['hours'] for s in stages):.2f} h and {sum(s['cost'] for s in stages):.2f} $" if priced else ""),
+        facts=[
+            ("utterances", f"{summary['utterances']:,}"),
+            ("parameters", f"{summary['parameters']:,}"),
+            ("audio", _hours(sum(s["audio_hours"] for s in stages))),
+        ],
+        parts=[
+            Table(
+                "Stages",
+                ("stage", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "trainable", "weights, gradients, optimizer GiB", "hours", "cost $"),
+                [
+                    (
+                        s["name"], f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
+                        f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['trainable']:,}",
+                        f"{s['weights_gib']:.2f}", f"{s['hours']:.2f}" if priced else "-", f"{s['cost']:.2f}" if priced else "-",
+                    )
+                    for s in stages
+                ],
+                note="Hours assume the model-FLOP use of the GPU table; memory is without activations.",
+            ),
+            Table(
+                "What is trained on, decoded",
+                ("utterance", "target"),
+                [(t["id"], t["target"]) for t in summary["targets"]],
+                text=(1,),
+            ),
+        ],
+    )  # fmt: skip
+
+
+def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
+    """The decision and the utterances that look worst."""
+    share, interval = summary["low_quality_fraction"], summary["low_quality_interval"]
+    worst = sorted(summary["utterances"], key=lambda u: u["wrong_text_loss"] - u["loss"])[:_WORST]
+    return Page(
+        title=f"caspi audit · {corpus}",
+        headline=f"{summary['decision']}: {summary['reason']}",
+        facts=[
+            ("decision", summary["decision"]),
+            ("low quality", rate(share, interval) if share is not None else "not judged"),
+            ("discernment", f"{summary['discernment']:.3f}"),
+            ("sampled", f"{summary['sampled']:,}"),
+        ],
+        parts=[
+            Table(
+                "Sources",
+                ("source", "sampled", "low quality [95 %]"),
+                [
+                    (n, s["sampled"], rate(s["low_quality_fraction"], s["low_quality_interval"]) if share is not None else "not judged")
+                    for n, s in summary["strata"].items()
+                ],
+                note="Discernment: how often this model finds a wrong transcript worse than the right one.",
+            ),
+            Table(
+                "Least convincing transcripts",
+                ("own loss", "wrong text's", "text", "id"),
+                [(f"{u['loss']:.2f}", f"{u['wrong_text_loss']:.2f}", u["text"], u["id"]) for u in worst],
+                text=(2,),
+            ),
+        ],
+    )

@@ -1,0 +1,196 @@
+"""What every stage leaves: report.json for machines, report.html for people, one look for all."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from caspi.corpus.store import REPORT
+
+HTML = "report.html"
+RECIPE = "recipe.yaml"
+_LIBRARIES = ("caspi", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow", "av", "jiwer")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """rows of cells; `text` columns (by index) hold speech, shown in its own direction."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    text: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over a shared axis, drawn as SVG; `x_title` and `y_title` say what the axes are."""
+
+    title: str
+    lines: list[Line]
+    x_title: str
+    y_title: str
+    log_y: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """headline: the verdict in one line; facts: the few numbers that matter; parts in reading order."""
+
+    title: str
+    headline: str
+    facts: list[tuple[str, str]]
+    parts: list[Table | Chart]
+    synthetic: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def environment() -> dict[str, Any]:
+    """Code revision, versions and machine a result comes from."""
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "revision": _revision(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown processor"
+
+
+@functools.cache
+def _revision() -> str:
+    """Commit of the source tree caspi runs from, with a mark where it has changes; else the installed version."""
+    where = Path(__file__).parent
+    try:
+        run = functools.partial(subprocess.run, cwd=where, capture_output=True, text=True, check=True, timeout=10)
+        commit = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout.strip()
+        return f"{commit}{' with uncommitted changes' if changed else ''}"
+    except (OSError, subprocess.SubprocessError):
+        return f"installed {_version('caspi')}"
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file, or of the report of a folder that has one (a corpus, an evaluation)."""
+    target = path / REPORT if path.is_dir() else path
+    if path.is_dir() and not target.is_file():
+        weights = sorted(path.glob("*.safetensors"))
+        joined = "".join(fingerprint(weight) for weight in weights)
+        return hashlib.sha256(joined.encode()).hexdigest()
+    digest = hashlib.sha256()
+    with target.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write(folder: Path, page: Page, content: dict[str, Any], recipe: str | None = None) -> Path:
+    """Writes report.json, report.html and the resolved recipe into `folder`; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**content, "environment": environment()}
+    if recipe is not None:
+        (folder / RECIPE).write_text(recipe, encoding="utf-8")
+        content["recipe"] = recipe
+    (folder / REPORT).write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
+    (folder / HTML).write_text(render(page, content), encoding="utf-8")
+    return folder / HTML
+
+
+def render(page: Page, content: dict[str, Any]) -> str:
+    """Self-contained HTML: no script, no network."""
+    templates = Environment(
+        loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters["svg"] = draw
+    templates.tests["chart"] = lambda part: isinstance(part, Chart)
+    return templates.get_template("report.html.j2").render(
+        page=page, environment=content["environment"], recipe=content.get("recipe")
+    )
+
+
+_WIDTH, _HEIGHT = 720, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 40
+_COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)")
+
+
+def draw(chart: Chart) -> Markup:
+    """A chart as inline SVG with axes, ticks and a legend."""
+    import math
+
+    points = [p for line in chart.lines for p in line.points]
+    if not points:
+        return Markup("<p>no data</p>")
+
+    def lift(y: float) -> float:
+        return math.log10(max(y, 1e-9)) if chart.log_y else y
+
+    low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
+    low_y, high_y = min(lift(y) for _, y in points), max(lift(y) for _, y in points)
+    if not chart.log_y:
+        low_y = min(0.0, low_y)
+    span_x, span_y = (high_x - low_x) or 1.0, (high_y - low_y) or 1.0
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        px = _LEFT + (x - low_x) / span_x * (_WIDTH - _LEFT - _RIGHT)
+        py = _HEIGHT - _BOTTOM - (lift(y) - low_y) / span_y * (_HEIGHT - _TOP - _BOTTOM)
+        return round(px, 1), round(py, 1)
+
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, chart.title)]
+    for tick in range(5):
+        value = low_y + span_y * tick / 4
+        shown = 10**value if chart.log_y else value
+        y = at(low_x, shown)[1]
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>')
+            .format(_LEFT, _WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{shown:.3g}")
+        )
+        x_value = low_x + span_x * tick / 4
+        x = at(x_value, points[0][1])[0]
+        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, _HEIGHT - 22, f"{x_value:,.0f}"))
+    for number, line in enumerate(chart.lines):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join(f"{x},{y}" for x, y in (at(*p) for p in line.points))
+        parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
+        parts.append(
+            Markup('<text x="{}" y="{}" style="fill:{}">{}</text>').format(_LEFT + 10 + 170 * number, _TOP + 12, colour, line.name)
+        )
+    parts.append(
+        Markup('<text x="{}" y="{}" text-anchor="middle">{}</text></svg>').format(_WIDTH / 2, _HEIGHT - 4, f"{chart.x_title} → {chart.y_title}")
+    )
+    return Markup("").join(parts)

@@ -1,0 +1,101 @@
+"""Checkpoints on disk: whole or invisible, loadable by plain transformers, the best kept with the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from transformers import GenerationConfig
+
+from caspi.errors import CaspiError
+from caspi.model.loading import Loaded
+
+PREFIX = "checkpoint-"
+METRICS = "metrics.json"
+PARTIAL = ".partial"
+
+
+def save_model(loaded: Loaded, folder: Path) -> None:
+    """Weights, configuration, tokenizer, processor, chat template and generation settings."""
+    prompt = loaded.prompt
+    loaded.model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
+    )
+    loaded.model.save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+
+
+def load_weights(loaded: Loaded, folder: Path) -> None:
+    """Puts the weights of a checkpoint into a model of the same shape, each in the dtype it has there.
+
+    Raises CaspiError where they do not fit.
+    """
+    weights = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        weights.update(load_file(path))
+    if "lm_head.weight" not in weights:  # tied: stored once
+        weights["lm_head.weight"] = weights.get("model.language_model.embed_tokens.weight")
+    try:
+        loaded.model.load_state_dict(weights, strict=True)
+    except (RuntimeError, AttributeError) as error:
+        raise CaspiError(f"checkpoint {folder} does not fit the model of this recipe: {error}") from error
+
+
+def complete(stage_folder: Path) -> list[Path]:
+    """Checkpoints of a stage that were written to the end, oldest first."""
+    found = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def metrics_of(checkpoint: Path) -> dict[str, Any]:
+    """What the in-training evaluation measured on it."""
+    metrics: dict[str, Any] = json.loads((checkpoint / METRICS).read_text())
+    return metrics
+
+
+def best(stage_folder: Path, count: int) -> list[Path]:
+    """The `count` complete checkpoints with the lowest WER, best first; equals by loss."""
+    return sorted(complete(stage_folder), key=_quality)[:count]
+
+
+def _quality(checkpoint: Path) -> tuple[float, float]:
+    metrics = metrics_of(checkpoint)
+    return metrics.get("wer", float("inf")), metrics.get("loss", float("inf"))
+
+
+def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
+    """Makes a staged checkpoint visible: metrics last, everything on disk, then one rename."""
+    (staged / METRICS).write_text(json.dumps(metrics, indent=1))
+    for path in staged.iterdir():
+        _sync(path)
+    _sync(staged)
+    if final.exists():  # left by a run that was resumed from an earlier step
+        shutil.rmtree(final)
+    staged.rename(final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def prune(stage_folder: Path, keep: int) -> None:
+    """Deletes all but the best `keep` and the last."""
+    last = complete(stage_folder)[-1:]
+    kept = {*best(stage_folder, keep), *last}
+    for path in complete(stage_folder):
+        if path not in kept:
+            shutil.rmtree(path)

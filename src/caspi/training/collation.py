@@ -1,0 +1,89 @@
+"""Utterances to batches: prompts and targets concatenated, labels where the target is, nothing padded but samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from caspi.model.features import audio_token_count, frame_count, pad_clips
+from caspi.model.packed import AudioBatch
+from caspi.model.prompt import Prompt
+from caspi.training.augmentation import FeatureMasks
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch of packed sequences.
+
+    input_ids, position_ids: int64 [tokens]; bounds: int32 [sequences + 1]; longest: tokens;
+    audio_positions: int64 [audio tokens]; label_positions: int64 [labels], the positions that predict;
+    labels: int64 [labels], what they shall predict; rows: corpus rows, for messages.
+    """
+
+    audio: AudioBatch
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    bounds: torch.Tensor
+    longest: int
+    audio_positions: torch.Tensor
+    label_positions: torch.Tensor
+    labels: torch.Tensor
+    seconds: float
+    rows: tuple[int, ...] = ()
+    masks: FeatureMasks | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """On the device."""
+        if device.type == "cpu":
+            return self
+        names = ("input_ids", "position_ids", "bounds", "audio_positions", "label_positions", "labels")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        masks = None if self.masks is None else self.masks.to(device)
+        return replace(self, audio=self.audio.to(device), masks=masks, **moved)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One utterance ready for collation."""
+
+    samples: np.ndarray
+    text: str
+    language: str
+    context: str = ""
+    row: int = -1
+
+
+def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = None) -> Batch:
+    """Builds the micro-batch; the loss falls on exactly the target tokens, language to end of turn."""
+    samples, frames = pad_clips([item.samples for item in items])
+    ids: list[int] = []
+    positions: list[torch.Tensor] = []
+    bounds, audio_positions, label_positions, labels = [0], [], [], []
+    for item in items:
+        audio_tokens = audio_token_count(frame_count(len(item.samples)))
+        example = prompt.example(audio_tokens, item.text, item.language, item.context)
+        start = len(ids)
+        first_audio = start + example.prompt.index(prompt.audio)
+        audio_positions.append(torch.arange(first_audio, first_audio + audio_tokens))
+        ids += example.prompt + example.target
+        first_target = start + len(example.prompt)
+        label_positions.append(torch.arange(first_target - 1, len(ids) - 1))  # a position predicts the next token
+        labels += example.target
+        positions.append(torch.arange(len(ids) - start))
+        bounds.append(len(ids))
+    return Batch(
+        audio=AudioBatch.of(samples, frames),
+        input_ids=torch.tensor(ids),
+        position_ids=torch.cat(positions),
+        bounds=torch.tensor(bounds, dtype=torch.int32),
+        longest=max(len(p) for p in positions),
+        audio_positions=torch.cat(audio_positions),
+        label_positions=torch.cat(label_positions),
+        labels=torch.tensor(labels),
+        seconds=float(frames.sum()) / 100,
+        rows=tuple(item.row for item in items),
+        masks=masks,
+    )

@@ -1,0 +1,83 @@
+"""What a recipe says of training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from caspi.audio import Seconds
+from caspi.config import Config
+from caspi.model.groups import GroupName, Learn
+from caspi.training.augmentation import Augmentation
+
+
+class Schedule(Config):
+    """Learning-rate schedule of a stage; warmup in steps or as a share of them, not both."""
+
+    kind: Literal["constant", "linear", "cosine", "warmup-stable-decay"] = "cosine"
+    warmup_steps: int | None = Field(None, ge=0)
+    warmup_ratio: float | None = Field(None, ge=0, le=1)
+    decay_ratio: float = Field(0.2, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Schedule:
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("warmup_steps and warmup_ratio are both given: keep one")
+        return self
+
+    def warmup(self, steps: int) -> int:
+        """Warmup steps of a stage of `steps`."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return math.ceil((self.warmup_ratio or 0.0) * steps)
+
+
+class StageConfig(Config):
+    """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    learn: dict[GroupName, Learn] = Field(min_length=1)
+    epochs: float = Field(1.0, gt=0)
+    schedule: Schedule = Schedule()
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.98)
+    max_grad_norm: float = Field(1.0, gt=0)
+    augment: Augmentation | None = None
+
+
+class InTrainingEvaluation(Config):
+    """A fixed subset of the validation split, decoded and scored every `every` steps and at the end of a stage."""
+
+    every: int = Field(500, gt=0)
+    utterances: int = Field(200, gt=0)
+    keep: int = Field(3, ge=1)
+
+
+class TrainConfig(Config):
+    """A run. effective_batch: utterances a step over all GPUs. budget_seconds: audio in one micro-batch.
+
+    augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
+    precision: `auto` is bf16 on a GPU and fp32 elsewhere.
+    """
+
+    path: Path
+    effective_batch: int = Field(64, ge=1)
+    budget_seconds: Seconds = Field(240.0, gt=0)
+    max_seconds: Seconds = Field(30.0, gt=0)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    augment: Augmentation = Augmentation()
+    evaluate: InTrainingEvaluation = InTrainingEvaluation()
+    log_every: int = Field(10, ge=1)
+    workers: int = Field(0, ge=0)
+    shuffle_transcripts: bool = False
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> TrainConfig:
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"stages: two have the same name ({', '.join(names)})")
+        return self

@@ -1,0 +1,45 @@
+"""What a stage minimises. An objective is a module around the model: `forward(batch)` gives a summed loss.
+
+Sums, not means: the trainer divides by the target tokens of the whole effective batch, on every rank alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model.features import log_mel
+from caspi.model.packed import decode_hidden, encode_features
+from caspi.training.collation import Batch
+
+
+def forward_audio(model: Qwen3ASRForConditionalGeneration, batch: Batch, *, project: bool = True) -> torch.Tensor:
+    """Audio embeddings [audio tokens, width], feature masks applied."""
+    features = log_mel(batch.audio.samples, batch.audio.frames)
+    if batch.masks is not None:
+        features = batch.masks.apply(features)
+    return encode_features(model, features, batch.audio, project=project)
+
+
+def label_logits(model: Qwen3ASRForConditionalGeneration, batch: Batch) -> torch.Tensor:
+    """Logits [labels, vocabulary] at the positions that predict a target token, and nowhere else."""
+    audio = forward_audio(model, batch)
+    hidden = decode_hidden(
+        model, audio, batch.input_ids, batch.audio_positions, batch.position_ids, batch.bounds, batch.longest
+    )
+    logits: torch.Tensor = model.lm_head(hidden[batch.label_positions])
+    return logits
+
+
+class CrossEntropy(nn.Module):
+    """Next-token cross-entropy on the target."""
+
+    def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Summed over the labels of the batch, fp32 scalar."""
+        logits = label_logits(self.model, batch)
+        return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")

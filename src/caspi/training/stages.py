@@ -1,0 +1,209 @@
+"""A run: stages one after another, the model carried over, optimizer and schedule fresh; resumes by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_utils import set_seed
+
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.inference.decoding import Clip, Decoder
+from caspi.evaluation.scoring import score_corpus
+from caspi.language import language
+from caspi.model.groups import describe, select, set_trainable
+from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.training import checkpoints
+from caspi.training.collation import collate
+from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
+from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.objectives import CrossEntropy
+from caspi.training.trainer import StageTrainer
+
+DONE = "stage.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run leaves: the last stage's folder and what every stage was and took."""
+
+    path: Path
+    stages: list[dict[str, Any]]
+
+    @property
+    def final(self) -> Path:
+        """The last stage's last checkpoint."""
+        return checkpoints.complete(Path(self.stages[-1]["path"]))[-1]
+
+
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bf16 under autocast, or None for plain fp32."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else None
+
+
+def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
+    """Where a stage keeps its checkpoints."""
+    return run / f"{number + 1}-{stage.name}"
+
+
+def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> RunResult:
+    """Runs all stages, or what is left of them. Raises UsageError for a corpus or model that cannot be used."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    loaded = load(start, state.device)
+    data = TrainingSet.of(
+        Corpus.open(corpus, "train"),
+        loaded.prompt,
+        config.max_seconds,
+        shuffle_seed=seed if config.shuffle_transcripts else None,
+    )
+    if not len(data.rows):
+        raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
+    held_out = Corpus.open(corpus, "validation")
+    dtype = compute_dtype(config.precision, state.device)
+    evaluator = _Evaluator(loaded, held_out, config.evaluate, config.max_seconds, dtype)
+    finished = []
+    for number, stage in enumerate(config.stages):
+        folder = stage_folder(config.path, number, stage)
+        if (folder / DONE).is_file():
+            checkpoints.load_weights(loaded, checkpoints.complete(folder)[-1])
+            finished.append(json.loads((folder / DONE).read_text()))
+            continue
+        finished.append(_run_stage(config, stage, number, folder, loaded, data, evaluator, dtype, seed))
+    return RunResult(config.path, finished)
+
+
+def _run_stage(
+    config: TrainConfig,
+    stage: StageConfig,
+    number: int,
+    folder: Path,
+    loaded: Loaded,
+    data: TrainingSet,
+    evaluator: _Evaluator,
+    dtype: torch.dtype | None,
+    seed: int,
+) -> dict[str, Any]:
+    from accelerate import PartialState
+
+    state = PartialState()
+    stage_seed = seed * 1000 + number
+    set_seed(stage_seed)
+    groups = select(loaded.model, stage.learn)
+    set_trainable(loaded.model, groups, frozen_dtype=dtype or torch.float32)
+    plans, steps = plan_stage(data, config, stage, state.num_processes, stage_seed)
+    planned = PlannedSteps(
+        data, plans, steps, state.process_index, loaded.prompt, stage.augment or config.augment, stage_seed
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = StageTrainer(
+        objective=CrossEntropy(loaded.model),
+        loaded=loaded,
+        stage=stage,
+        groups=groups,
+        steps=planned,
+        arguments=_arguments(config, stage, folder, steps, stage_seed, state.device),
+        compute_dtype=dtype,
+        evaluate_model=evaluator,
+        keep=config.evaluate.keep,
+        workers=config.workers,
+        metrics_file=config.path / METRICS,
+    )
+    started = time.monotonic()
+    found = checkpoints.complete(folder)
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    summary = {
+        "name": stage.name,
+        "path": str(folder),
+        "steps": steps,
+        "audio_hours": float(sum(data.seconds[data.rows[plan.rows(s)]].sum() for plan in plans for s in range(len(plan.steps)))) / 3600,
+        "groups": describe(loaded.model, groups),
+        "seconds": time.monotonic() - started,
+        "checkpoints": [
+            {"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)
+        ],
+    }
+    if state.is_main_process:
+        (folder / DONE).write_text(json.dumps(summary, indent=1))
+    return summary
+
+
+def _arguments(
+    config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device
+) -> TrainingArguments:
+    every = min(config.evaluate.every, steps)
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        max_grad_norm=stage.max_grad_norm,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        seed=seed,
+        use_cpu=device.type == "cpu",
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+    )
+
+
+class _Evaluator:
+    """Loss per target token, WER and CER on a fixed subset of the validation split."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        corpus: Corpus,
+        how: InTrainingEvaluation,
+        max_seconds: float,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._loaded, self._dtype = loaded, dtype
+        data = TrainingSet.of(corpus, loaded.prompt, max_seconds)
+        chosen = np.random.default_rng(0).permutation(data.rows)[: how.utterances]
+        self._items = [data.item(int(row)) for row in np.sort(chosen)]
+        self._groups = [corpus.utterance(item.row).group for item in self._items]
+        self._decoder = Decoder(loaded, dtype=dtype)
+
+    def __call__(self) -> dict[str, float]:
+        hypotheses = self._decoder.decode([Clip(i.samples, i.context, i.language) for i in self._items])
+        scores, _ = score_corpus(
+            [item.text for item in self._items],
+            [hypothesis.text for hypothesis in hypotheses],
+            self._groups,
+            language(self._items[0].language),
+        )
+        return {
+            "loss": self.loss(),
+            "wer": scores["leaderboard"].wer,
+            "cer": scores["leaderboard"].cer,
+            "truncated": sum(hypothesis.truncated for hypothesis in hypotheses) / len(hypotheses),
+        }
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Cross-entropy per target token, no augmentation."""
+        objective = CrossEntropy(self._loaded.model)
+        device = next(self._loaded.model.parameters()).device
+        total, tokens = 0.0, 0
+        for start in range(0, len(self._items), 32):
+            batch = collate(self._items[start : start + 32], self._loaded.prompt).to(device)
+            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
+                total += float(objective(batch))
+            tokens += len(batch.labels)
+        return total / tokens

@@ -1,12 +1,12 @@
 """Speech synthesis in process by espeak-ng (PyPI `espeakng-loader`), with the time of every word.
 
-One library instance lives in a process and is not thread-safe; run several processes to go faster.
+Not thread-safe; run several processes to go faster.
 """
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,27 +68,38 @@ class Speech:
     word_starts: tuple[float, ...]
 
 
-class Synthesiser:
-    """Text to speech; make one through `synthesiser()`, which keeps it to one a process."""
+class _Library:
+    """One load of espeak-ng, used for one utterance.
+
+    espeak keeps state from one utterance to the next (flutter, wave phase, random numbers) and offers no way to
+    reset it. A fresh load, about 4 ms, makes speech a function of its text and voice alone, whatever was said before
+    in this process: two workers make the corpus that one would.
+    """
 
     def __init__(self) -> None:
         try:
             import espeakng_loader
         except ImportError as error:
             raise MissingDependency("synthetic speech", package="espeakng-loader", extra="demo") from error
-        self._library = ctypes.cdll.LoadLibrary(espeakng_loader.get_library_path())
-        self._data = Path(espeakng_loader.get_data_path())
-        path = str(self._data).encode()
-        self.sample_rate = int(self._library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, path, 0))
-        if self.sample_rate <= 0:
-            raise RuntimeError(f"espeak-ng could not read its data in {self._data}")
-        self._to_phonemes = self._library.espeak_TextToPhonemes
-        self._to_phonemes.restype = ctypes.c_char_p
+        self.data = Path(espeakng_loader.get_data_path())
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._blocks: list[np.ndarray] = []
         self._words: list[tuple[int, int]] = []
         self._callback = _Callback(self._receive)  # kept alive: C holds only the pointer
+        self.sample_rate = int(self._library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(self.data).encode(), 0))
+        if self.sample_rate <= 0:
+            raise RuntimeError(f"espeak-ng could not read its data in {self.data}")
+        # Two sources of breath noise: espeak's own, else seeded by the clock, and the C library's.
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        ctypes.CDLL(None).srand(1)
         self._library.espeak_SetSynthCallback(self._callback)
-        self._voice: tuple[str, Voice] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._library.espeak_Terminate()
+        _ctypes.dlclose(self._library._handle)
 
     def _receive(self, wave: object, count: int, events: Sequence[_Event]) -> int:
         if count > 0:
@@ -101,39 +112,14 @@ class Synthesiser:
             index += 1
         return 0
 
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Names of the voice variants, sorted."""
-        return tuple(sorted(path.name for path in (self._data / "voices" / "!v").iterdir()))
-
-    def _select(self, language: str, voice: Voice) -> None:
-        if self._voice == (language, voice):
-            return
+    def select(self, language: str, voice: Voice) -> None:
         name = f"{language}+{voice.variant}"
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {name!r}")
         self._library.espeak_SetParameter(_RATE, voice.rate, 0)
         self._library.espeak_SetParameter(_PITCH, voice.pitch, 0)
-        self._voice = (language, voice)
 
-    def phonemes(self, text: str, language: str) -> str:
-        """How espeak reads `text`, in IPA; `(en)` inside means that it spells letters out in English."""
-        self._select(language, Voice("m3"))
-        pointer = ctypes.c_char_p(text.encode() + b"\0")
-        clauses: list[str] = []
-        while pointer.value:
-            clause = self._to_phonemes(ctypes.byref(pointer), _CHARS_UTF8, _IPA)
-            clauses.append((clause or b"").decode())
-        return " ".join(clauses)
-
-    def speak(self, text: str, language: str, voice: Voice) -> Speech:
-        """Speaks `text` (one word a blank); `language` is an espeak code such as `he`.
-
-        Raises ValueError where espeak has no such voice, RuntimeError where it says nothing.
-        """
-        self._select(language, voice)
-        self._blocks.clear()
-        self._words.clear()
+    def synthesise(self, text: str) -> Speech:
         encoded = text.encode() + b"\0"
         self._library.espeak_Synth(encoded, len(encoded), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
         if not self._blocks:
@@ -153,8 +139,35 @@ class Synthesiser:
             position = begin + len(word)
         return tuple(starts)
 
+    def phonemes(self, text: str) -> str:
+        to_phonemes = self._library.espeak_TextToPhonemes
+        to_phonemes.restype = ctypes.c_char_p
+        pointer = ctypes.c_char_p(text.encode() + b"\0")
+        clauses: list[str] = []
+        while pointer.value:
+            clause = to_phonemes(ctypes.byref(pointer), _CHARS_UTF8, _IPA)
+            clauses.append((clause or b"").decode())
+        return " ".join(clauses)
 
-@functools.cache
-def synthesiser() -> Synthesiser:
-    """The one synthesiser of this process."""
-    return Synthesiser()
+
+def speak(text: str, language: str, voice: Voice) -> Speech:
+    """Speaks `text` (one word a blank); `language` is an espeak code such as `he`. The same in, the same out.
+
+    Raises ValueError where espeak has no such voice, RuntimeError where it says nothing.
+    """
+    with _Library() as library:
+        library.select(language, voice)
+        return library.synthesise(text)
+
+
+def phonemes(text: str, language: str) -> str:
+    """How espeak reads `text`, in IPA; `(en)` inside means that it spells letters out in English."""
+    with _Library() as library:
+        library.select(language, Voice("m3"))
+        return library.phonemes(text)
+
+
+def variants() -> tuple[str, ...]:
+    """Names of the voice variants, sorted."""
+    with _Library() as library:
+        return tuple(sorted(path.name for path in (library.data / "voices" / "!v").iterdir()))

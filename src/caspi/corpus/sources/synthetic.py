@@ -19,7 +19,7 @@ from pydantic import Field
 from caspi import audio
 from caspi.config import Config
 from caspi.corpus import hebrew_sentences
-from caspi.corpus.espeak import Voice, synthesiser
+from caspi.corpus.espeak import Voice, speak, variants
 from caspi.corpus.utterance import Recording, Split, Word
 from caspi.errors import MissingDependency
 from caspi.language import TextPolicy, language
@@ -44,7 +44,7 @@ class SpokenAudio:
     voice: Voice
 
     def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
-        speech = synthesiser().speak(self.spoken, self.code, self.voice)
+        speech = speak(self.spoken, self.code, self.voice)
         samples = audio.resample(speech.samples, speech.sample_rate)
         ends = [*speech.word_starts[1:], len(samples) / audio.SAMPLE_RATE]
         return samples, tuple(map(Word, self.written.split(), speech.word_starts, ends))
@@ -72,7 +72,7 @@ class SyntheticSource(Config):
         """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
         draw = random.Random(f"{SOURCE}/{self.seed}")
         voices = self.only or tuple(
-            v for v in synthesiser().variants if v not in _UNNATURAL and v not in self.without
+            v for v in variants() if v not in _UNNATURAL and v not in self.without
         )
         sentence_of = {name: _sentences(name) for name in self.languages}
         for index in range(self.utterances):

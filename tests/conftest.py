@@ -1,0 +1,120 @@
+"""Shared fixtures: real files and the real tiny model, made once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from caspi import commands, recipe
+from caspi.corpus.espeak import Voice, speak
+from caspi.model.loading import Loaded, ModelConfig, load
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+
+
+def tone(seconds: float, rate: int = 16_000, level: float = 0.3) -> np.ndarray:
+    """A tone with a little noise: sound that is not silence and not speech."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(0).standard_normal(len(time)) * 0.01
+    return (level * np.sin(2 * np.pi * 220 * time) + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Loaded:
+    return load(ModelConfig(start="tiny"))
+
+
+@pytest.fixture
+def fresh_tiny() -> Loaded:
+    """A tiny of one's own, to train or break."""
+    return load(ModelConfig(start="tiny"))
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer_folder() -> Path:
+    folder = os.environ.get("CASPI_REAL_TOKENIZER")
+    if not folder:
+        pytest.skip("CASPI_REAL_TOKENIZER names no folder with the released tokenizer")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_speech_folder() -> Path:
+    folder = os.environ.get("CASPI_REAL_SPEECH")
+    if not folder:
+        pytest.skip("CASPI_REAL_SPEECH names no folder with real recordings")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> recipe.Recipe:
+    """The demo's recipe, a hundredth of it, in a folder of the session."""
+    folder = tmp_path_factory.mktemp("small")
+    return recipe.load(RECIPES / "demo.yaml", small_overrides(folder))
+
+
+def small_overrides(folder: Path) -> tuple[str, ...]:
+    return (
+        f"corpus.path={folder / 'corpus'}",
+        f"train.path={folder / 'train'}",
+        "corpus.workers=1",
+        "corpus.sources.0.utterances=48",
+        "corpus.sources.1.utterances=8",
+        "corpus.sources.2.utterances=12",
+        "train.effective_batch=8",
+        "train.stages.0.epochs=0.5",
+        "train.stages.1.epochs=1",
+        "train.evaluate.every=2",
+        "train.evaluate.utterances=4",
+        "train.log_every=1",
+    )
+
+
+@pytest.fixture(scope="session")
+def small_corpus(small_recipe: recipe.Recipe) -> Path:
+    commands.prepare(small_recipe)
+    return small_recipe.corpus.path
+
+
+@pytest.fixture(scope="session")
+def small_run(small_recipe: recipe.Recipe, small_corpus: Path) -> Path:
+    """A finished training run of two stages."""
+    commands.train(small_recipe)
+    return small_recipe.require_train().path
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    """Two seconds of a voice, float32 at espeak's 22.05 kHz."""
+    return speak("buenos dias a todos", "es", Voice("m1")).samples
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Three recordings by two speakers, WAV beside a JSONL manifest."""
+    lines = []
+    for number, (speaker, text) in enumerate([("a", "שלום עולם"), ("a", "מה שלומך היום"), ("b", "תודה רבה לך")]):
+        soundfile.write(tmp_path / f"{number}.wav", tone(2.0, 44_100), 44_100)
+        lines.append({"audio": f"{number}.wav", "text": text, "group": speaker, "id": f"utt-{number}"})
+    path = tmp_path / "manifest.jsonl"
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    return path
+
+
+def manifest_recipe(manifest: Path, folder: Path, *overrides: str) -> recipe.Recipe:
+    """A recipe that prepares `manifest` into `folder`."""
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"name: test\ncorpus:\n  path: {folder / 'corpus'}\n  workers: 1\n"
+        f"  sources: [{{kind: manifest, path: {manifest}}}]\n",
+        encoding="utf-8",
+    )
+    return recipe.load(path, overrides)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import time
+
+import jiwer
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi.evaluation.scoring import Edits, bootstrap_interval, score_corpus, score_utterance
+from caspi.language import language
+from caspi.language.hebrew import leaderboard
+
+HEBREW = language("Hebrew")
+SENTENCE = st.lists(st.sampled_from("שלום עולם ילד הלך לים ראה כלב גדול אתמול בבוקר".split()), max_size=8).map(" ".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=8))
+def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
+    references, hypotheses = [r for r, _ in pairs], [h for _, h in pairs]
+    totals, _ = score_corpus(references, hypotheses, references, HEBREW)
+    theirs = jiwer.process_words([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses])
+    score = totals["leaderboard"]
+    assert score.wer == pytest.approx(theirs.wer)
+    assert (score.hits, score.substitutions, score.deletions, score.insertions) == (
+        theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
+    )  # fmt: skip
+    assert score.cer == pytest.approx(
+        jiwer.process_characters([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses]).cer
+    )
+
+
+def test_an_empty_hypothesis_is_all_deletions() -> None:
+    """Trap: dropping empty hypotheses lowers WER."""
+    totals, _ = score_corpus(["שלום עולם", "מה שלומך"], ["שלום עולם", ""], ["a", "b"], HEBREW)
+    score = totals["leaderboard"]
+    assert (score.wer, score.deletions, score.empty, score.utterances) == (0.5, 2, 1, 2)
+
+
+def test_an_empty_reference_counts_its_insertions() -> None:
+    totals, _ = score_corpus(["...", "שלום"], ["רעש גדול", "שלום"], ["a", "b"], HEBREW)
+    assert totals["leaderboard"].wer == 2.0
+    assert score_utterance("", "", leaderboard).words == Edits(0, 0, 0, 0)
+
+
+def test_loops_are_scored_in_full() -> None:
+    """Trap: removing repetitions before scoring hides loops."""
+    assert score_utterance("שלום", "שלום " * 50, leaderboard).words.insertions == 49
+
+
+def test_interval_holds_the_rate_and_narrows_with_data() -> None:
+    draw = np.random.default_rng(0)
+
+    def sample(count: int) -> list[Edits]:
+        errors = draw.binomial(10, 0.2, count)
+        return [Edits(10 - int(e), int(e), 0, 0) for e in errors]
+
+    few, many = sample(30), sample(3_000)
+    low, high = bootstrap_interval(many, [str(n) for n in range(3_000)])
+    assert low < 0.2 < high
+    wide = bootstrap_interval(few, [str(n) for n in range(30)])
+    assert (high - low) * 5 < wide[1] - wide[0]
+
+
+def test_interval_covers_95_percent_of_the_time() -> None:
+    draw = np.random.default_rng(1)
+    covered = 0
+    for trial in range(100):
+        errors = draw.binomial(8, 0.15, 150)
+        edits = [Edits(8 - int(e), int(e), 0, 0) for e in errors]
+        low, high = bootstrap_interval(edits, [str(n) for n in range(150)], seed=trial)
+        covered += low <= 0.15 <= high
+    assert 88 <= covered <= 100
+
+
+def test_groups_that_fail_together_widen_the_interval() -> None:
+    edits = [Edits(0, 10, 0, 0) if n < 100 else Edits(10, 0, 0, 0) for n in range(1_000)]
+    together = bootstrap_interval(edits, [str(n // 100) for n in range(1_000)])
+    alone = bootstrap_interval(edits, [str(n) for n in range(1_000)])
+    assert together[1] - together[0] > 5 * (alone[1] - alone[0])
+
+
+def test_ten_thousand_resamples_take_about_a_second() -> None:
+    edits = [Edits(9, 1, 0, 0)] * 1_200
+    started = time.perf_counter()
+    bootstrap_interval(edits, [str(n) for n in range(1_200)])
+    assert time.perf_counter() - started < 4

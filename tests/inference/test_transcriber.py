@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi import audio
+from caspi.corpus.espeak import Voice, speak
+from caspi.inference.decoding import Clip, Decoder
+from caspi.inference.long_audio import windows
+from caspi.inference.server import application
+from caspi.inference.subtitles import FORMATS
+from caspi.inference.transcriber import TimedText, Transcriber, Transcript
+from caspi.model.loading import Loaded, ModelConfig, load
+
+SPANISH = ["la casa grande", "el perro come pan", "muchas gracias señor", "una ciudad muy antigua"]
+
+
+def spoken(text: str) -> np.ndarray:
+    speech = speak(text, "es", Voice("f3", 160, 50))
+    return audio.resample(speech.samples, speech.sample_rate)
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    return [spoken(text) for text in SPANISH]
+
+
+def test_batched_decoding_equals_one_by_one(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    inputs = [Clip(samples, "", "Spanish") for samples in clips]
+    together = Decoder(tiny).decode(inputs)
+    assert together == [Decoder(tiny).decode([clip])[0] for clip in inputs]
+
+
+def test_decoding_equals_the_models_own_generate(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    reference = load(ModelConfig(start="tiny")).model.eval()
+    reference.config.audio_config._attn_implementation = "sdpa"
+    reference.config.text_config._attn_implementation = "sdpa"
+    for samples in clips[:2]:
+        inputs = tiny.processor.apply_transcription_request(samples)
+        with torch.no_grad():
+            tokens = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
+        theirs = tiny.prompt.parse(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+        ours = Decoder(tiny).decode([Clip(samples)])[0]
+        assert (ours.language, ours.text) == theirs
+
+
+def test_the_base_recognises_a_language_it_was_made_on(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    said = Decoder(tiny).decode([Clip(samples) for samples in clips])
+    assert [hypothesis.language for hypothesis in said].count("Spanish") >= 3
+    words = {word for hypothesis in said for word in hypothesis.text.split()}
+    assert len(words & {word for text in SPANISH for word in text.split()}) >= 5
+
+
+def test_a_decode_that_hits_its_limit_says_so(tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
+    monkeypatch.setattr("caspi.inference.decoding.TOKENS_PER_SECOND_LIMIT", 0)
+    assert Decoder(tiny).decode([Clip(clips[0])])[0].truncated
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0.0, 200.0), st.floats(5.0, 40.0))
+def test_windows_cover_everything_once_and_fit(seed: int, seconds: float, longest: float) -> None:
+    samples = np.random.default_rng(seed).standard_normal(int(seconds * 16_000)).astype(np.float32)
+    cut = windows(samples, longest)
+    assert cut[0][0] == 0
+    assert cut[-1][1] == len(samples)
+    assert all(a[1] == b[0] for a, b in zip(cut, cut[1:], strict=False))
+    assert all(last - first <= longest * 16_000 for first, last in cut)
+
+
+def test_cuts_fall_in_pauses() -> None:
+    samples = np.random.default_rng(0).standard_normal(50 * 16_000).astype(np.float32) * 0.1
+    samples[27 * 16_000 : int(27.8 * 16_000)] *= 0.001
+    [(_, cut), _] = windows(samples, 30.0)
+    assert 27.0 <= cut / 16_000 <= 27.8
+
+
+def test_windows_of_long_audio_are_joined_with_spaces(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    """Trap: joining windows with "" glues words."""
+    pause = np.zeros(16_000, np.float32)
+    long = np.concatenate([part for _ in range(4) for clip in clips for part in (clip, pause)])
+    assert len(long) > 35 * 16_000
+    transcript = Transcriber(tiny).transcribe([long], languages=["Spanish"])[0]
+    assert len(transcript.segments) >= 2
+    assert transcript.text == " ".join(segment.text for segment in transcript.segments)
+    assert transcript.segments[0].end == transcript.segments[1].start
+
+
+TRANSCRIPT = Transcript(
+    "שלום עולם", (TimedText(0.0, 2.5, "שלום"), TimedText(3661.0, 3662.0416, "עולם")), "Hebrew", 3663.0, 0
+)
+
+
+def test_subtitles() -> None:
+    assert FORMATS["txt"](TRANSCRIPT) == "שלום עולם\n"
+    assert FORMATS["srt"](TRANSCRIPT) == (
+        "1\n00:00:00,000 --> 00:00:02,500\nשלום\n\n2\n01:01:01,000 --> 01:01:02,042\nעולם\n\n"
+    )
+    assert FORMATS["vtt"](TRANSCRIPT).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nשלום\n")
+    assert '"language": "Hebrew"' in FORMATS["json"](TRANSCRIPT)
+
+
+def test_the_server_speaks_openais_protocol(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    client = TestClient(application(Transcriber(tiny)))
+    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
+    text = client.post("/v1/audio/transcriptions", files=files).json()["text"]
+    assert text
+    verbose = client.post("/v1/audio/transcriptions", files=files, data={"response_format": "verbose_json"}).json()
+    assert verbose["text"] == text
+    assert verbose["duration"] == pytest.approx(len(clips[0]) / 16_000, abs=0.01)
+    srt = client.post("/v1/audio/transcriptions", files=files, data={"response_format": "srt"})
+    assert srt.text.startswith("1\n00:00:00,000 -->")
+    bad = client.post("/v1/audio/transcriptions", files={"file": ("a.txt", b"hello")})
+    assert bad.status_code == 422
+    assert "corrupt_audio" in bad.json()["detail"]
+    assert client.post("/v1/audio/transcriptions", files=files, data={"response_format": "x"}).status_code == 422
+    assert client.get("/health").json() == {"status": "ok"}

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi.model.attention import packed_attention
+from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.training.collation import Item, collate
+from caspi.training.objectives import CrossEntropy, label_logits
+
+
+def items(*seconds: float) -> list[Item]:
+    draw = np.random.default_rng(0)
+    texts = ["שלום", "מה שלומך היום", "תודה רבה", "זה משפט ארוך יותר מן האחרים כאן"]
+    return [
+        Item((draw.standard_normal(int(s * 16_000)) * 0.1).astype(np.float32), texts[n % 4], "Hebrew", "הקשר" * (n % 2))
+        for n, s in enumerate(seconds)
+    ]
+
+
+@pytest.fixture(scope="module")
+def mixed() -> list[Item]:
+    return items(1.0, 5.03, 12.3, 30.0)
+
+
+def native_logits(loaded: Loaded, item: Item) -> torch.Tensor:
+    """The label logits of the model's own forward, its own processor, one utterance, windows looped over."""
+    reference = load(ModelConfig(start="tiny")).model.eval()
+    reference.config.audio_config._attn_implementation = "sdpa"
+    reference.config.text_config._attn_implementation = "sdpa"
+    messages = [
+        {"role": "system", "content": item.context},
+        {"role": "user", "content": [{"type": "audio", "audio": ""}]},
+        {"role": "assistant", "content": f"language {item.language}<asr_text>{item.text}"},
+    ]
+    text = loaded.processor.apply_chat_template(messages, tokenize=False).removesuffix("\n")
+    inputs = loaded.processor(text=[text], audio=[item.samples])
+    with torch.no_grad():
+        logits = reference(**inputs).logits[0]
+    target = len(loaded.prompt.example(0, item.text, item.language).target)
+    return logits[-target - 1 : -1]
+
+
+def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: Loaded, mixed: list[Item]) -> None:
+    with torch.no_grad():
+        ours = label_logits(tiny.model.eval(), collate(mixed, tiny.prompt))
+    theirs = torch.cat([native_logits(tiny, item) for item in mixed])
+    assert torch.allclose(ours, theirs, atol=2e-4), (ours - theirs).abs().max()
+
+
+def test_loss_falls_on_exactly_target_and_end(tiny: Loaded, mixed: list[Item]) -> None:
+    """Trap: with left padding half of the loss tokens were <|audio_pad|>."""
+    batch = collate(mixed, tiny.prompt)
+    assert batch.input_ids[batch.label_positions + 1].tolist() == batch.labels.tolist()
+    decoded = tiny.prompt.tokenizer.decode(batch.labels.tolist())
+    assert decoded == "".join(f"language Hebrew<asr_text>{item.text}<|im_end|>" for item in mixed)
+    assert (batch.input_ids[batch.audio_positions] == tiny.prompt.audio).all()
+    assert len(batch.audio_positions) == int((batch.input_ids == tiny.prompt.audio).sum()) == sum(batch.audio.tokens)
+
+
+def gradients(loaded: Loaded, batches: list[list[Item]]) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients per target token over all micro-batches."""
+    model = loaded.model
+    model.zero_grad()
+    objective = CrossEntropy(model)
+    collated = [collate(batch, loaded.prompt) for batch in batches]
+    tokens = sum(len(batch.labels) for batch in collated)
+    total = 0.0
+    for batch in collated:
+        loss = objective(batch) / tokens
+        loss.backward()
+        total += float(loss.detach())
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (1,) * 8, (5, 3)])
+def test_micro_batches_do_not_change_the_gradient(fresh_tiny: Loaded, sizes: tuple[int, ...]) -> None:
+    clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3, 1.9, 6.0)
+    loss, expected = gradients(fresh_tiny, [clips])
+    cuts = np.cumsum((0, *sizes))
+    again, found = gradients(fresh_tiny, [clips[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+    assert again == pytest.approx(loss, rel=1e-6)
+    difference = sum(torch.sum((found[name] - g).double() ** 2) for name, g in expected.items())
+    size = sum(torch.sum(g.double() ** 2) for g in expected.values())
+    assert float((difference / size).sqrt()) <= 1e-5
+
+
+def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny: Loaded) -> None:
+    """What is left of the difference in fp32 is rounding: in float64 every tensor agrees."""
+    fresh_tiny.model.double()
+    clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3)
+    _, expected = gradients(fresh_tiny, [clips])
+    _, found = gradients(fresh_tiny, [clips[:1], clips[1:4], clips[4:]])
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, rtol=1e-8, atol=1e-12), name
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.booleans())
+def test_packed_attention_is_attention_within_each_sequence(lengths: list[int], causal: bool) -> None:
+    heads, key_heads, width = 4, 2, 8
+    torch.manual_seed(0)
+    q = torch.randn(1, heads, sum(lengths), width)
+    k, v = (torch.randn(1, key_heads, sum(lengths), width) for _ in range(2))
+    bounds = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32)
+
+    class Module(torch.nn.Module):
+        is_causal = causal
+
+    found, _ = packed_attention(
+        Module(), q, k, v, None, scaling=0.3, cu_seq_lens_q=bounds, max_length_q=max(lengths)
+    )
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for head in range(heads):
+            scores = q[0, head, low:high] @ k[0, head // 2, low:high].T * 0.3
+            if causal:
+                scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+            expected = scores.softmax(-1) @ v[0, head // 2, low:high]
+            assert torch.allclose(found[0, low:high, head], expected, atol=1e-5)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caspi.corpus.store import Corpus
+from caspi.model.features import MEL_BINS
+from caspi.model.loading import Loaded
+from caspi.training.augmentation import Augmentation, FeatureMasks, SpecAugment, augment_samples, draw_masks, generator
+from caspi.training.data import PlannedSteps, TrainingSet
+from caspi.training.plan import plan_epoch
+
+
+@given(st.integers(0, 1_000), st.floats(0.6, 20.0))
+def test_spec_augment_masks_bins_and_frames_within_bounds(seed: int, seconds: float) -> None:
+    """Trap: with the axes swapped, half of the mel bins were zeroed."""
+    spec = SpecAugment(frequency_masks=2, frequency_width=20, time_masks=2, time_width=30, time_share=0.2)
+    masks = draw_masks([int(seconds * 16_000)], Augmentation(spec_augment=spec), [generator(0, 0, seed)])
+    assert masks is not None
+    frames = int(seconds * 100)
+    features = masks.apply(torch.ones(1, MEL_BINS, frames))[0]
+    blank_bins = (features == 0).all(dim=1).sum()
+    blank_frames = (features == 0).all(dim=0).sum()
+    assert blank_bins <= 40
+    assert blank_frames <= frames * 0.2 + 1
+    assert (features[(features != 0).any(dim=1)][:, (features != 0).any(dim=0)] == 1).all()
+
+
+def test_masks_apply_to_the_right_axis() -> None:
+    masks = FeatureMasks(frequency=torch.tensor([[[3, 2]]]), time=torch.tensor([[[10, 5]]]))
+    features = masks.apply(torch.ones(1, MEL_BINS, 100))[0]
+    assert torch.nonzero((features == 0).all(dim=1)).flatten().tolist() == [3, 4]
+    assert torch.nonzero((features == 0).all(dim=0)).flatten().tolist() == [10, 11, 12, 13, 14]
+
+
+def test_speed_gain_and_noise_do_what_they_say() -> None:
+    clip = np.sin(np.arange(32_000) * 0.05).astype(np.float32) * 0.1
+    draw = generator(0, 0, 0)
+    assert len(augment_samples(clip, Augmentation(speed=(1.25, 1.25)), draw)) == 32_000 / 1.25
+    louder = augment_samples(clip, Augmentation(gain_db=(6.0206, 6.0206)), draw)
+    assert np.allclose(louder, clip * 2, rtol=1e-3)
+    noisy = augment_samples(clip, Augmentation(noise_snr_db=(10, 10)), draw)
+    ratio = np.mean(clip**2) / np.mean((noisy - clip) ** 2)
+    assert 9.5 < 10 * np.log10(ratio) < 10.5
+
+
+def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, seed: int = 5) -> PlannedSteps:
+    data = TrainingSet.of(corpus, tiny.prompt, 15.0)
+    plans = [
+        plan_epoch(data.seconds[data.rows], effective_batch=batch, budget=60, ranks=1, seed=0, epoch=e) for e in (0, 1)
+    ]
+    return PlannedSteps(data, plans, 2 * len(plans[0].steps), 0, tiny.prompt, augment, seed)
+
+
+def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+    """Resuming, or another batch size, must repeat it exactly."""
+    corpus = Corpus.open(small_corpus, "train")
+    augment = Augmentation(spec_augment=SpecAugment(), gain_db=(-6, 6), noise_snr_db=(10, 30))
+    found = []
+    for batch in (4, 8):
+        planned = steps(tiny, corpus, augment, batch)
+        by_row = {}
+        for index in range(48 // batch):
+            for micro in planned[index].batches:
+                for place, row in enumerate(micro.rows):
+                    assert micro.masks is not None
+                    length = int(micro.audio.frames[place]) * 160
+                    by_row[row] = (
+                        micro.audio.samples[place, 200 : 200 + length].tolist(),
+                        micro.masks.time[place].tolist(),
+                    )
+        found.append(by_row)
+    assert found[0].keys() == found[1].keys()
+    assert all(found[0][row] == found[1][row] for row in found[0])
+
+
+def test_epochs_are_augmented_differently(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+    planned = steps(tiny, Corpus.open(small_corpus, "train"), Augmentation(gain_db=(-20, 20)), 48)
+    first, second = planned[0].batches[0], planned[1].batches[0]
+    places = {row: place for place, row in enumerate(second.rows)}
+    row = first.rows[0]
+    assert not torch.equal(first.audio.samples[0, :8_000], second.audio.samples[places[row], :8_000])
+
+
+def test_without_augmentation_samples_are_the_corpus(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+    corpus = Corpus.open(small_corpus, "train")
+    micro = steps(tiny, corpus, Augmentation(), 8)[0].batches[0]
+    assert micro.masks is None
+    clip = corpus.samples(micro.rows[0])
+    assert np.array_equal(micro.audio.samples[0, 200 : 200 + len(clip)].numpy(), clip)

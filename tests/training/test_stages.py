@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
+
+from caspi import commands, recipe
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.model.loading import Loaded
+from caspi.training import checkpoints
+from caspi.training.config import Schedule, StageConfig
+from caspi.training.data import TrainingSet
+from caspi.training.optimizers import adamw, schedule
+from tests.conftest import RECIPES, small_overrides
+
+
+def run_recipe(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
+    return recipe.load(
+        RECIPES / "demo.yaml",
+        (*small_overrides(folder), f"corpus.path={corpus}", f"train.path={folder / 'train'}", *overrides),
+    )
+
+
+def metrics(run: Path, key: str) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row[key] for row in rows if key in row]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(Path(json.loads((run / "report.json").read_text())["final"]) / "model.safetensors")
+
+
+def test_metrics_name_stage_step_and_rates(small_run: Path) -> None:
+    rows = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row for row in rows if "loss" in row]
+    assert [(r["stage"], r["step"]) for r in losses] == [
+        *(("decoder", n) for n in range(1, 4)),
+        *(("all", n) for n in range(1, 7)),
+    ]
+    assert losses[0]["lr"].keys() == {"projector", "embeddings"}
+    assert losses[-1]["lr"].keys() == {"audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"}
+    assert all({"grad_norm", "audio_seconds_per_second"} <= row.keys() for row in losses)
+
+
+def test_a_checkpoint_loads_with_plain_transformers(small_run: Path, small_corpus: Path) -> None:
+    folder = Path(json.loads((small_run / "report.json").read_text())["final"])
+    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    samples = Corpus.open(small_corpus, "test").samples(0)
+    inputs = processor.apply_transcription_request(samples)
+    tokens = model.generate(**inputs, max_new_tokens=4)
+    assert tokens.shape[1] > inputs["input_ids"].shape[1]
+    assert model.config.architectures == ["Qwen3ASRForConditionalGeneration"]
+
+
+def test_each_stage_trains_its_groups_and_nothing_else(small_run: Path) -> None:
+    """Trap: freezing by substring; a rebuilt optimizer that hides the new parameters."""
+    start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
+    first = load_file(checkpoints.complete(small_run / "1-decoder")[-1] / "model.safetensors")
+    last = load_file(checkpoints.complete(small_run / "2-all")[-1] / "model.safetensors")
+    moved_first = {n for n in start if not torch.equal(first[n].float(), start[n].float())}
+    assert {n.split(".")[1] if "embed" not in n else "embeddings" for n in moved_first} == {
+        "multi_modal_projector", "embeddings",
+    }  # fmt: skip
+    moved_last = {n for n in start if not torch.equal(last[n].float(), first[n].float())}
+    assert moved_last == set(start)
+
+
+def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
+    for step, wer in [(10, 0.5), (20, 0.2), (30, 0.3), (40, 0.9), (50, 0.6)]:
+        staged = tmp_path / ".partial"
+        staged.mkdir()
+        (staged / "model.safetensors").write_bytes(b"x")
+        checkpoints.publish(staged, tmp_path / f"checkpoint-{step}", {"wer": wer, "loss": 1.0})
+    checkpoints.prune(tmp_path, keep=2)
+    assert [checkpoints.step_of(path) for path in checkpoints.complete(tmp_path)] == [20, 30, 50]
+    assert [checkpoints.step_of(path) for path in checkpoints.best(tmp_path, 2)] == [20, 30]
+
+
+def test_a_half_written_checkpoint_is_invisible(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
+    assert checkpoints.complete(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_is_bit_identical(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """SIGKILL in the second stage, the same command again: the same weights as the run nobody disturbed."""
+    made = run_recipe(tmp_path, small_corpus)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    command = [sys.executable, "-m", "caspi", "train", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not checkpoints.complete(tmp_path / "train" / "2-all"):
+        assert time.monotonic() < deadline, "no checkpoint of the second stage in two minutes"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "train" / "report.json").exists()
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
+    assert undisturbed.keys() == resumed.keys()
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+@pytest.mark.slow
+def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> None:
+    """Trap: loss not divided by accumulation. Micro-batches of 6 s or of 240 s: the same loss curve."""
+    curves = []
+    for budget in (6, 240):
+        folder = tmp_path / str(budget)
+        made = run_recipe(
+            folder, small_corpus, f"train.budget_seconds={budget}", "train.stages.0.epochs=1", "train.stages.1.epochs=0.2",
+            "train.evaluate.every=100",
+        )  # fmt: skip
+        commands.train(made)
+        curves.append(metrics(folder / "train", "loss"))
+    assert np.allclose(curves[0], curves[1], rtol=1e-4)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(small_run: Path, small_corpus: Path) -> None:
+    made = run_recipe(small_run.parent, small_corpus, "train.effective_batch=4")
+    with pytest.raises(UsageError, match="holds a run of another recipe"):
+        commands.train(made)
+
+
+def test_average_is_the_mean_in_float64(small_run: Path) -> None:
+    outcome = commands.average(small_run, 2)
+    parts = [load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"]]
+    assert len(parts) == 2
+    mean = load_file(outcome.path / "model.safetensors")
+    assert "lm_head.weight" not in mean
+    for name, tensor in mean.items():
+        expected = (sum(part[name].double() for part in parts) / 2).float()
+        assert torch.equal(tensor.float(), expected)
+    Qwen3ASRForConditionalGeneration.from_pretrained(outcome.path)
+    shutil.rmtree(outcome.path)
+
+
+def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: Loaded) -> None:
+    corpus = Corpus.open(small_corpus, "train")
+    right, control = (TrainingSet.of(corpus, tiny.prompt, 15.0, seed) for seed in (None, 3))
+    assert sorted(right.texts) == sorted(control.texts)
+    assert sum(a == b for a, b in zip(right.texts, control.texts, strict=True)) <= 1
+
+
+def test_norms_and_biases_do_not_decay(tiny: Loaded) -> None:
+    from caspi.model.groups import Learn, select
+
+    groups = select(tiny.model, {"audio_layers": Learn(lr=1e-3), "projector": Learn(lr=2e-3)})
+    optimizer = adamw(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))
+    for group in optimizer.param_groups:
+        assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
+    assert {(g["group"], g["lr"]) for g in optimizer.param_groups} == {("audio_layers", 1e-3), ("projector", 2e-3)}
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "warmup-stable-decay"])
+def test_schedules_warm_up_and_end_where_they_should(kind: str) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    plan = schedule(optimizer, Schedule(kind=kind, warmup_ratio=0.1, decay_ratio=0.5), 100)
+    rates = []
+    for _ in range(100):
+        rates.append(plan.get_last_lr()[0])
+        optimizer.step()
+        plan.step()
+    assert rates[0] == 0.0
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[-1] == (1.0 if kind == "constant" else pytest.approx(0.0, abs=0.02))
+
+
+def test_two_warmups_are_an_error() -> None:
+    with pytest.raises(ValueError, match="keep one"):
+        Schedule(warmup_steps=10, warmup_ratio=0.1)

@@ -20,7 +20,9 @@ RECIPE = "demo.yaml"
 
 def recipe_file() -> Path:
     """The demo's recipe as it is shipped."""
-    return Path(str(importlib.resources.files("caspi") / "recipes" / RECIPE))
+    package = Path(str(importlib.resources.files("caspi")))
+    folders = (package / "recipes", package.parents[1] / "recipes")  # installed from a wheel; from a checkout
+    return next(folder / RECIPE for folder in folders if folder.is_dir())
 
 
 def run(out: Path, seed: int) -> Outcome:

@@ -46,7 +46,7 @@ def test_metrics_name_stage_step_and_rates(small_run: Path) -> None:
     rows = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     losses = [row for row in rows if "loss" in row]
     assert [(r["stage"], r["step"]) for r in losses] == [
-        *(("decoder", n) for n in range(1, 4)),
+        *(("letters", n) for n in range(1, 4)),
         *(("all", n) for n in range(1, 7)),
     ]
     assert losses[0]["lr"].keys() == {"projector", "embeddings"}
@@ -68,7 +68,7 @@ def test_a_checkpoint_loads_with_plain_transformers(small_run: Path, small_corpu
 def test_each_stage_trains_its_groups_and_nothing_else(small_run: Path) -> None:
     """Trap: freezing by substring; a rebuilt optimizer that hides the new parameters."""
     start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
-    first = load_file(checkpoints.complete(small_run / "1-decoder")[-1] / "model.safetensors")
+    first = load_file(checkpoints.complete(small_run / "1-letters")[-1] / "model.safetensors")
     last = load_file(checkpoints.complete(small_run / "2-all")[-1] / "model.safetensors")
     moved_first = {n for n in start if not torch.equal(first[n].float(), start[n].float())}
     assert {n.split(".")[1] if "embed" not in n else "embeddings" for n in moved_first} == {

@@ -45,7 +45,7 @@ def _say(text: str) -> None:
 def _finish(outcome: object, as_json: bool) -> None:
     from caspi.commands import Outcome
 
-    assert isinstance(outcome, Outcome)  # noqa: S101 - for the type checker
+    assert isinstance(outcome, Outcome)
     if as_json:
         print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
     else:
@@ -64,7 +64,9 @@ def _recipe(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
+        "runs/demo"
+    ),
     seed: Annotated[int, typer.Option(help="Seed of sentences, voices, batches and augmentation.")] = 0,
     json_: Json = False,
 ) -> None:
@@ -92,7 +94,9 @@ def prepare(recipe: RecipeFile, overrides: Overrides = None, json_: Json = False
 def audit(
     corpus: Annotated[Path, typer.Argument(help="A folder made by caspi prepare.")],
     recipe: Annotated[Optional[Path], typer.Argument(help="Recorded in the report.")] = None,
-    model: Annotated[str, typer.Option(help="The recogniser that judges: tiny, a folder or a Hub id.")] = "Qwen/Qwen3-ASR-1.7B-hf",
+    model: Annotated[
+        str, typer.Option(help="The recogniser that judges: tiny, a folder or a Hub id.")
+    ] = "Qwen/Qwen3-ASR-1.7B-hf",
     json_: Json = False,
 ) -> None:
     """Is the corpus worth training on? PROCEED and CAUTION exit 0, STOP exits 3.
@@ -125,7 +129,9 @@ def plan(
 def train(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each stage would train; allocate nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what each stage would train; allocate nothing.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Runs the stages of a recipe; started again, it goes on where it stopped.

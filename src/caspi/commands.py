@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caspi import pages, recipe as recipes, report
+from caspi import pages, report
+from caspi import recipe as recipes
+from caspi.corpus.store import REPORT
 from caspi.errors import UsageError
 from caspi.recipe import Recipe
 
@@ -56,7 +58,13 @@ def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     from caspi.model.loading import ModelConfig, load
 
     summary = judge(Corpus.open(corpus, "train"), load(ModelConfig(start=model)), AuditConfig())
-    summary = {"stage": "audit", "corpus": str(corpus), "corpus_fingerprint": report.fingerprint(corpus), "model": model, **summary}
+    summary = {
+        "stage": "audit",
+        "corpus": str(corpus),
+        "corpus_fingerprint": report.fingerprint(corpus),
+        "model": model,
+        **summary,
+    }
     out = corpus.with_name(corpus.name + "-audit")
     page = report.write(out, pages.audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
     (out / "alignment_report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -140,7 +148,9 @@ def train(recipe: Recipe) -> Outcome:
         config.path, pages.train_page(recipe.name, summary, config.path / METRICS), summary, recipes.dump(recipe)
     )
     last = result.stages[-1]["checkpoints"][-1]
-    return Outcome(f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}", page, summary)
+    return Outcome(
+        f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}", page, summary
+    )
 
 
 def _guard_run(path: Path, recipe: Recipe) -> None:
@@ -153,7 +163,7 @@ def _guard_run(path: Path, recipe: Recipe) -> None:
 
 
 def _is_synthetic(folder: Path) -> bool:
-    content = json.loads((folder / report.REPORT).read_text(encoding="utf-8"))
+    content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     return bool(content.get("synthetic"))
 
 
@@ -162,9 +172,9 @@ def average(run: Path, top: int) -> Outcome:
     from caspi.export import averaging
     from caspi.training import checkpoints
 
-    content = run / report.REPORT
+    content = run / REPORT
     if not content.is_file():
-        raise UsageError(f"{run} is not a finished run (it has no {report.REPORT}): caspi train makes one")
+        raise UsageError(f"{run} is not a finished run (it has no {REPORT}): caspi train makes one")
     stage = Path(json.loads(content.read_text(encoding="utf-8"))["stages"][-1]["path"])
     chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
     out = run / "average"
@@ -203,7 +213,9 @@ def score(file: Path, language_name: str, out: Path) -> Outcome:
     from caspi.evaluation.transcripts import read_pairs
 
     summary = stage.write(out, read_pairs(file), None, language_name)
-    page = _write_evaluation(out, f"caspi score · {file.name}", summary, {"file": str(file), "fingerprint": report.fingerprint(file)})
+    page = _write_evaluation(
+        out, f"caspi score · {file.name}", summary, {"file": str(file), "fingerprint": report.fingerprint(file)}
+    )
     return Outcome(verdict(summary), page, summary)
 
 
@@ -259,9 +271,7 @@ def transcribe(
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
     recordings = [audio.decode(file) for file in files]
     transcriber = Transcriber.of(model)
-    said = transcriber.transcribe(
-        recordings, contexts=[context] * len(files), languages=[language_name] * len(files)
-    )
+    said = transcriber.transcribe(recordings, contexts=[context] * len(files), languages=[language_name] * len(files))
     rendered = [FORMATS[format_name](transcript) for transcript in said]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -275,7 +285,8 @@ def transcribe(
             for file, text, transcript in zip(files, rendered, said, strict=True)
         ],
     }
-    return Outcome(f"{len(files)} files, {seconds:.1f} s of audio", out or Path(), summary)
+    heard = said[0].text if len(files) == 1 else f"{len(files)} files"
+    return Outcome(f"{heard} ({seconds:.1f} s of audio)", out or Path(), summary)
 
 
 def export(model: str, to: str, out: Path) -> Outcome:
@@ -294,7 +305,9 @@ def publish(model: str, repository: str, dry_run: bool) -> Outcome:
     summary = stage(model, repository, dry_run=dry_run)
     size = sum(file["bytes"] for file in summary["files"])
     verb = "would be uploaded" if dry_run else "uploaded"
-    return Outcome(f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", Path(model), summary)
+    return Outcome(
+        f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", Path(model), summary
+    )
 
 
 def clean(folder: Path) -> None:

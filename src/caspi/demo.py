@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from caspi import commands, pages, recipe, report
+from caspi.charts import Chart
 from caspi.commands import Outcome
-from caspi.corpus.store import Corpus
+from caspi.corpus.store import REPORT, Corpus
 from caspi.training.stages import METRICS
 
 RECIPE = "demo.yaml"
@@ -118,7 +119,7 @@ def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
     final, last = summary["evaluation"], summary["evaluation_last"]
     rows = [json.loads(line) for line in (corpus.parent / "evaluation" / "results.jsonl").read_text().splitlines()]
     run_folder = corpus.parent / "train"
-    trained = json.loads((run_folder / report.REPORT).read_text())
+    trained = json.loads((run_folder / REPORT).read_text())
     training = pages.train_page("demo", trained, run_folder / METRICS)
     return report.Page(
         title="caspi demo · tiny learns Hebrew it has never heard",
@@ -136,7 +137,7 @@ def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
                 ("command", "seconds", "result"),
                 [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
             ),
-            *[part for part in training.parts if isinstance(part, report.Chart)],
+            *[part for part in training.parts if isinstance(part, Chart)],
             *pages.evaluate_page("", final, rows).parts,
         ],
     )

@@ -34,7 +34,9 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", "ok" if (3, 11) <= sys.version_info < (3, 14) else "broken", f"{version}; 3.11 to 3.13 needed")
+    return Finding(
+        "python", "ok" if (3, 11) <= sys.version_info < (3, 14) else "broken", f"{version}; 3.11 to 3.13 needed"
+    )
 
 
 def _hardware() -> list[Finding]:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from caspi.report import Chart, Line, Page, Table
+from caspi.charts import Chart, Line
+from caspi.report import Page, Table
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
@@ -46,14 +47,23 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
             Table(
                 "Splits",
                 ("split", "utterances", "hours", "fingerprint"),
-                [(s, f"{v['utterances']:,}", f"{v['hours']:.3f}", v["fingerprint"][:16]) for s, v in summary["splits"].items()],
+                [
+                    (s, f"{v['utterances']:,}", f"{v['hours']:.3f}", v["fingerprint"][:16])
+                    for s, v in summary["splits"].items()
+                ],
             ),
-            Table("Sources", ("source", "hours kept"), [(s, f"{h:.3f}") for s, h in summary["hours_by_source"].items()]),
+            Table(
+                "Sources", ("source", "hours kept"), [(s, f"{h:.3f}") for s, h in summary["hours_by_source"].items()]
+            ),
             Table(
                 "Rejected",
                 ("reason", "utterances", "for example"),
                 [
-                    (reason, f"{count:,}", "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]))
+                    (
+                        reason,
+                        f"{count:,}",
+                        "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]),
+                    )
                     for reason, count in summary["rejected"].items()
                 ],
                 text=(2,),
@@ -71,7 +81,9 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
         total += stage["steps"]
 
     def curve(key: str) -> list[tuple[float, float]]:
-        return [(offsets[row["stage"]] + row["step"], row[key]) for row in lines if key in row and row["stage"] in offsets]
+        return [
+            (offsets[row["stage"]] + row["step"], row[key]) for row in lines if key in row and row["stage"] in offsets
+        ]
 
     last = summary["stages"][-1]["checkpoints"][-1]
     hours = sum(stage["audio_hours"] for stage in summary["stages"])
@@ -87,7 +99,12 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
         ],
         synthetic=SYNTHETIC_NOTE if summary.get("synthetic") else "",
         parts=[
-            Chart("Loss per target token", [Line("training", curve("loss")), Line("validation", curve("eval_loss"))], "step", "loss"),
+            Chart(
+                "Loss per target token",
+                [Line("training", curve("loss")), Line("validation", curve("eval_loss"))],
+                "step",
+                "loss",
+            ),
             Chart("Validation", [Line("WER", curve("eval_wer")), Line("CER", curve("eval_cer"))], "step", "rate"),
             Table(
                 "What was trained",
@@ -133,7 +150,15 @@ def evaluate_page(title: str, summary: dict[str, Any], rows: list[dict[str, Any]
                 "Scores",
                 ("score", "WER [95 %]", "CER", "words", "substituted", "deleted", "inserted"),
                 [
-                    (n, rate(s["wer"], s["wer_ci"]), rate(s["cer"]), f"{s['words']:,}", f"{s['substitutions']:,}", f"{s['deletions']:,}", f"{s['insertions']:,}")
+                    (
+                        n,
+                        rate(s["wer"], s["wer_ci"]),
+                        rate(s["cer"]),
+                        f"{s['words']:,}",
+                        f"{s['substitutions']:,}",
+                        f"{s['deletions']:,}",
+                        f"{s['insertions']:,}",
+                    )
                     for n, s in (("leaderboard", leaderboard), ("fair", fair))
                 ],
                 note="Fractions. Empty hypotheses count as deletions.",
@@ -158,7 +183,13 @@ def _breakdown(title: str, parts: dict[str, Any]) -> Table:
         title,
         ("", "utterances", "leaderboard WER [95 %]", "fair WER", "CER"),
         [
-            (n, f"{p['utterances']:,}", rate(p["leaderboard"]["wer"], p["leaderboard"]["wer_ci"]), rate(p["fair"]["wer"]), rate(p["leaderboard"]["cer"]))
+            (
+                n,
+                f"{p['utterances']:,}",
+                rate(p["leaderboard"]["wer"], p["leaderboard"]["wer_ci"]),
+                rate(p["fair"]["wer"]),
+                rate(p["leaderboard"]["cer"]),
+            )
             for n, p in parts.items()
         ],
     )
@@ -200,11 +231,12 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
     """Batches, memory and price of every stage."""
     priced = summary["gpu"] is not None
     stages = summary["stages"]
+    hours, cost = (sum(s.get(key, 0.0) for s in stages) for key in ("hours", "cost"))
+    price = f", about {hours:.2f} h and {cost:.2f} $" if priced else ""
     where = f"{summary['gpus']} x {summary['gpu']}" if priced else f"{summary['gpus']} ranks"
     return Page(
         title=f"caspi plan · {name}",
-        headline=f"{sum(s['steps'] for s in stages):,} steps on {where}"
-        + (f", about {sum(s['hours'] for s in stages):.2f} h and {sum(s['cost'] for s in stages):.2f} $" if priced else ""),
+        headline=f"{sum(s['steps'] for s in stages):,} steps on {where}{price}",
         facts=[
             ("utterances", f"{summary['utterances']:,}"),
             ("parameters", f"{summary['parameters']:,}"),
@@ -213,12 +245,16 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
         parts=[
             Table(
                 "Stages",
-                ("stage", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "trainable", "weights, gradients, optimizer GiB", "hours", "cost $"),
+                (
+                    "stage", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "trainable",
+                    "weights, gradients, optimizer GiB", "hours", "cost $",
+                ),
                 [
                     (
                         s["name"], f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
                         f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['trainable']:,}",
-                        f"{s['weights_gib']:.2f}", f"{s['hours']:.2f}" if priced else "-", f"{s['cost']:.2f}" if priced else "-",
+                        f"{s['weights_gib']:.2f}", f"{s['hours']:.2f}" if priced else "-",
+                        f"{s['cost']:.2f}" if priced else "-",
                     )
                     for s in stages
                 ],
@@ -252,7 +288,13 @@ def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
                 "Sources",
                 ("source", "sampled", "low quality [95 %]"),
                 [
-                    (n, s["sampled"], rate(s["low_quality_fraction"], s["low_quality_interval"]) if share is not None else "not judged")
+                    (
+                        n,
+                        s["sampled"],
+                        rate(s["low_quality_fraction"], s["low_quality_interval"])
+                        if share is not None
+                        else "not judged",
+                    )
                     for n, s in summary["strata"].items()
                 ],
                 note="Discernment: how often this model finds a wrong transcript worse than the right one.",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
+from caspi.charts import Chart, draw
 from caspi.corpus.store import REPORT
 
 HTML = "report.html"
@@ -32,25 +32,6 @@ class Table:
     rows: list[tuple[Any, ...]]
     text: tuple[int, ...] = ()
     note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a chart."""
-
-    name: str
-    points: list[tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Lines over a shared axis, drawn as SVG; `x_title` and `y_title` say what the axes are."""
-
-    title: str
-    lines: list[Line]
-    x_title: str
-    y_title: str
-    log_y: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,55 +123,3 @@ def render(page: Page, content: dict[str, Any]) -> str:
     return templates.get_template("report.html.j2").render(
         page=page, environment=content["environment"], recipe=content.get("recipe")
     )
-
-
-_WIDTH, _HEIGHT = 720, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 40
-_COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)")
-
-
-def draw(chart: Chart) -> Markup:
-    """A chart as inline SVG with axes, ticks and a legend."""
-    import math
-
-    points = [p for line in chart.lines for p in line.points]
-    if not points:
-        return Markup("<p>no data</p>")
-
-    def lift(y: float) -> float:
-        return math.log10(max(y, 1e-9)) if chart.log_y else y
-
-    low_x, high_x = min(x for x, _ in points), max(x for x, _ in points)
-    low_y, high_y = min(lift(y) for _, y in points), max(lift(y) for _, y in points)
-    if not chart.log_y:
-        low_y = min(0.0, low_y)
-    span_x, span_y = (high_x - low_x) or 1.0, (high_y - low_y) or 1.0
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        px = _LEFT + (x - low_x) / span_x * (_WIDTH - _LEFT - _RIGHT)
-        py = _HEIGHT - _BOTTOM - (lift(y) - low_y) / span_y * (_HEIGHT - _TOP - _BOTTOM)
-        return round(px, 1), round(py, 1)
-
-    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, chart.title)]
-    for tick in range(5):
-        value = low_y + span_y * tick / 4
-        shown = 10**value if chart.log_y else value
-        y = at(low_x, shown)[1]
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/><text x="{}" y="{}" text-anchor="end">{}</text>')
-            .format(_LEFT, _WIDTH - _RIGHT, y, y, _LEFT - 6, y + 4, f"{shown:.3g}")
-        )
-        x_value = low_x + span_x * tick / 4
-        x = at(x_value, points[0][1])[0]
-        parts.append(Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(x, _HEIGHT - 22, f"{x_value:,.0f}"))
-    for number, line in enumerate(chart.lines):
-        colour = _COLOURS[number % len(_COLOURS)]
-        path = " ".join(f"{x},{y}" for x, y in (at(*p) for p in line.points))
-        parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
-        parts.append(
-            Markup('<text x="{}" y="{}" style="fill:{}">{}</text>').format(_LEFT + 10 + 170 * number, _TOP + 12, colour, line.name)
-        )
-    parts.append(
-        Markup('<text x="{}" y="{}" text-anchor="middle">{}</text></svg>').format(_WIDTH / 2, _HEIGHT - 4, f"{chart.x_title} → {chart.y_title}")
-    )
-    return Markup("").join(parts)

@@ -20,7 +20,9 @@ def encoded(samples: np.ndarray, rate: int, container: str, codec: str) -> bytes
         stream = out.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
         frame.sample_rate = rate
-        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None)
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None
+        )
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             out.mux(stream.encode(part))
         out.mux(stream.encode(None))

@@ -130,7 +130,10 @@ def test_an_empty_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_plain_datasets_reads_the_corpus(small_corpus: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = datasets.load_dataset(
-        "arrow", data_files={"train": str(small_corpus / "train-*.arrow")}, split="train", cache_dir=str(small_corpus / "hf")
+        "arrow",
+        data_files={"train": str(small_corpus / "train-*.arrow")},
+        split="train",
+        cache_dir=str(small_corpus / "hf"),
     )
     ours = Corpus.open(small_corpus, "train")
     assert rows.num_rows == len(ours)
@@ -234,7 +237,8 @@ def test_huggingface_parquet_is_read_with_bytes_decoded_by_us(tmp_path: Path) ->
 def test_yiddish_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        f"name: t\ncorpus:\n  path: {tmp_path / 'c'}\n  sources: [{{kind: huggingface, dataset: ivrit-ai/crowd-whatsapp-yi}}]\n"
+        f"name: t\ncorpus:\n  path: {tmp_path / 'c'}\n"
+        "  sources: [{kind: huggingface, dataset: ivrit-ai/crowd-whatsapp-yi}]\n"
     )
     from caspi import recipe
 
@@ -265,7 +269,9 @@ def test_speech_depends_on_its_text_and_voice_alone() -> None:
     """espeak carries state from one utterance to the next; the corpus must not."""
     from caspi.corpus.espeak import Voice, speak
 
-    voices = [Voice(name, 150 + 5 * n, 30 + 3 * n) for n, name in enumerate(["Alex", "m5", "klatt5", "grandma", "f2", "Reed"])]
+    voices = [
+        Voice(name, 150 + 5 * n, 30 + 3 * n) for n, name in enumerate(["Alex", "m5", "klatt5", "grandma", "f2", "Reed"])
+    ]
     forwards = [speak("buenos dias a todos", "es", voice).samples for voice in voices]
     backwards = [speak("buenos dias a todos", "es", voice).samples for voice in reversed(voices)][::-1]
     assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))

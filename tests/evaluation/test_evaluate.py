@@ -41,7 +41,9 @@ def test_score_reads_csv_jsonl_and_the_ivrit_columns(tmp_path: Path) -> None:
     rows = [("שלום עולם", "שלום"), ("מה שלומך", "מה שלומך")]
     found = [
         commands.score(score_csv(tmp_path, "ours", rows), "Hebrew", tmp_path / "1").summary,
-        commands.score(score_csv(tmp_path, "ivrit", rows, "reference_text,predicted_text"), "Hebrew", tmp_path / "2").summary,
+        commands.score(
+            score_csv(tmp_path, "ivrit", rows, "reference_text,predicted_text"), "Hebrew", tmp_path / "2"
+        ).summary,
     ]
     lines = tmp_path / "lines.jsonl"
     lines.write_text("\n".join(json.dumps({"reference": r, "hypothesis": h}) for r, h in rows))

@@ -13,7 +13,8 @@ from caspi.language import language
 from caspi.language.hebrew import leaderboard
 
 HEBREW = language("Hebrew")
-SENTENCE = st.lists(st.sampled_from("שלום עולם ילד הלך לים ראה כלב גדול אתמול בבוקר".split()), max_size=8).map(" ".join)
+WORDS = ["שלום", "עולם", "ילד", "הלך", "לים", "ראה", "כלב", "גדול", "אתמול", "בבוקר"]
+SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 
 
 @settings(max_examples=150, deadline=None)
@@ -67,12 +68,12 @@ def test_interval_holds_the_rate_and_narrows_with_data() -> None:
 def test_interval_covers_95_percent_of_the_time() -> None:
     draw = np.random.default_rng(1)
     covered = 0
-    for trial in range(100):
+    for trial in range(50):
         errors = draw.binomial(8, 0.15, 150)
         edits = [Edits(8 - int(e), int(e), 0, 0) for e in errors]
         low, high = bootstrap_interval(edits, [str(n) for n in range(150)], seed=trial)
         covered += low <= 0.15 <= high
-    assert 88 <= covered <= 100
+    assert 43 <= covered <= 50
 
 
 def test_groups_that_fail_together_widen_the_interval() -> None:

@@ -52,8 +52,9 @@ def test_original_config_has_every_key_of_the_released_one(real_tokenizer_folder
     shape_keys = {"d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "downsample_hidden_size",
                   "output_dim", "n_window", "n_window_infer", "num_mel_bins", "model_type"}  # fmt: skip
     assert shape_keys <= ours["thinker_config"]["audio_config"].keys()
-    text_keys = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-                 "head_dim", "vocab_size", "rope_theta", "rope_scaling", "tie_word_embeddings", "model_type"}  # fmt: skip
+    text_keys = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim",
+                 "num_key_value_heads", "vocab_size", "rope_theta", "rope_scaling", "tie_word_embeddings",
+                 "model_type"}  # fmt: skip
     assert text_keys <= ours["thinker_config"]["text_config"].keys()
     section = ours["thinker_config"]["text_config"]["rope_scaling"]["mrope_section"]
     assert sum(section) == ours["thinker_config"]["text_config"]["head_dim"] // 2
@@ -72,5 +73,11 @@ def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run:
     model = json.loads((small_run / "report.json").read_text())["final"]
     listed = commands.publish(model, "me/model", dry_run=True).summary["files"]
     names = {file["file"] for file in listed}
-    assert {"model.safetensors", "config.json", "tokenizer.json", "processor_config.json", "chat_template.jinja"} <= names
+    assert {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "processor_config.json",
+        "chat_template.jinja",
+    } <= names
     assert not names & {"optimizer.pt", "trainer_state.json", "rng_state.pth", "scheduler.pt"}

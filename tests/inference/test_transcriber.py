@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,9 @@ def test_the_base_recognises_a_language_it_was_made_on(tiny: Loaded, clips: list
     assert len(words & {word for text in SPANISH for word in text.split()}) >= 5
 
 
-def test_a_decode_that_hits_its_limit_says_so(tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decode_that_hits_its_limit_says_so(
+    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_PER_SECOND_LIMIT", 0)
     assert Decoder(tiny).decode([Clip(clips[0])])[0].truncated
@@ -68,7 +72,7 @@ def test_windows_cover_everything_once_and_fit(seed: int, seconds: float, longes
     cut = windows(samples, longest)
     assert cut[0][0] == 0
     assert cut[-1][1] == len(samples)
-    assert all(a[1] == b[0] for a, b in zip(cut, cut[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(cut))
     assert all(last - first <= longest * 16_000 for first, last in cut)
 
 

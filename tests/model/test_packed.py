@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -81,7 +83,7 @@ def test_micro_batches_do_not_change_the_gradient(fresh_tiny: Loaded, sizes: tup
     clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3, 1.9, 6.0)
     loss, expected = gradients(fresh_tiny, [clips])
     cuts = np.cumsum((0, *sizes))
-    again, found = gradients(fresh_tiny, [clips[a:b] for a, b in zip(cuts, cuts[1:], strict=False)])
+    again, found = gradients(fresh_tiny, [clips[a:b] for a, b in itertools.pairwise(cuts)])
     assert again == pytest.approx(loss, rel=1e-6)
     difference = sum(torch.sum((found[name] - g).double() ** 2) for name, g in expected.items())
     size = sum(torch.sum(g.double() ** 2) for g in expected.values())
@@ -110,9 +112,7 @@ def test_packed_attention_is_attention_within_each_sequence(lengths: list[int], 
     class Module(torch.nn.Module):
         is_causal = causal
 
-    found, _ = packed_attention(
-        Module(), q, k, v, None, scaling=0.3, cu_seq_lens_q=bounds, max_length_q=max(lengths)
-    )
+    found, _ = packed_attention(Module(), q, k, v, None, scaling=0.3, cu_seq_lens_q=bounds, max_length_q=max(lengths))
     for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         for head in range(heads):
             scores = q[0, head, low:high] @ k[0, head // 2, low:high].T * 0.3

@@ -11,7 +11,9 @@ from caspi.errors import UsageError
 from caspi.model.loading import Loaded, load_tokenizer, make_processor
 from caspi.model.prompt import Prompt
 
-PLAIN = st.text(alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("שלום \n.,'\"<|>")), max_size=40)
+PLAIN = st.text(
+    alphabet=st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("שלום \n.,'\"<|>")), max_size=40
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,12 @@ def whole(context: str, audio_tokens: int, target: str) -> str:
 
 
 def test_released_token_numbers(real_prompt: Prompt) -> None:
-    assert (real_prompt.asr_text, real_prompt.audio, real_prompt.end, real_prompt.pad) == (151704, 151676, 151645, 151643)
+    assert (real_prompt.asr_text, real_prompt.audio, real_prompt.end, real_prompt.pad) == (
+        151704,
+        151676,
+        151645,
+        151643,
+    )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -43,7 +50,9 @@ def test_pieces_equal_the_whole_string_on_the_real_tokenizer(real_prompt: Prompt
 
 @pytest.mark.parametrize("context", ["", "אברהם, שרה ויצחק"])
 @pytest.mark.parametrize("seconds", [1, 5, 12, 30])
-def test_equals_the_models_own_processor(real_tokenizer_folder: Path, real_prompt: Prompt, seconds: int, context: str) -> None:
+def test_equals_the_models_own_processor(
+    real_tokenizer_folder: Path, real_prompt: Prompt, seconds: int, context: str
+) -> None:
     from caspi.model.features import audio_token_count, frame_count
 
     processor = make_processor(load_tokenizer(real_tokenizer_folder))

@@ -124,8 +124,8 @@ def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> N
     for budget in (6, 240):
         folder = tmp_path / str(budget)
         made = run_recipe(
-            folder, small_corpus, f"train.budget_seconds={budget}", "train.stages.0.epochs=1", "train.stages.1.epochs=0.2",
-            "train.evaluate.every=100",
+            folder, small_corpus, f"train.budget_seconds={budget}", "train.stages.0.epochs=1",
+            "train.stages.1.epochs=0.2", "train.evaluate.every=100",
         )  # fmt: skip
         commands.train(made)
         curves.append(metrics(folder / "train", "loss"))

@@ -52,10 +52,7 @@ def audit(corpus: Corpus, loaded: Loaded, config: AuditConfig) -> dict[str, Any]
             samples = corpus.samples(row)
             own, not_own = token_losses(
                 loaded,
-                [
-                    Item(samples, text, utterance.language, utterance.context)
-                    for text in (utterance.text, other)
-                ],
+                [Item(samples, text, utterance.language, utterance.context) for text in (utterance.text, other)],
             )
             own_loss.append(own)
             wrong_loss.append(not_own)
@@ -127,7 +124,9 @@ def token_losses(loaded: Loaded, items: Sequence[Item]) -> list[float]:
     """Mean cross-entropy of the text tokens of each item, the language tokens before them left out."""
     device = next(loaded.model.parameters()).device
     batch = collate(items, loaded.prompt).to(device)
-    losses = torch.nn.functional.cross_entropy(label_logits(loaded.model, batch).float(), batch.labels, reduction="none")
+    losses = torch.nn.functional.cross_entropy(
+        label_logits(loaded.model, batch).float(), batch.labels, reduction="none"
+    )
     result, at = [], 0
     for item in items:
         length = loaded.prompt.target_length(item.text, item.language)

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -45,9 +46,7 @@ class _Event(ctypes.Structure):
     ]
 
 
-_Callback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class _Library:
 
     def _receive(self, wave: object, count: int, events: Sequence[_Event]) -> int:
         if count > 0:
-            block = np.ctypeslib.as_array(wave, shape=(count,))  # type: ignore[call-overload]
+            block = np.ctypeslib.as_array(wave, shape=(count,))
             self._blocks.append(block.copy())
         index = 0
         while events[index].type != _EVENT_LIST_TERMINATED:

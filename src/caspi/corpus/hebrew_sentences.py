@@ -68,9 +68,7 @@ _PLACE_PHRASES, _TIME_PHRASES = _phrases(_PLACES), _phrases(_TIMES)
 _OBJECT_MARKER = _clean("אֶת")
 
 VOCABULARY = frozenset(
-    word
-    for words in (*_LISTS.values(), _COUNTED_WORDS, _NUMBER_WORDS, [_OBJECT_MARKER])
-    for word in words
+    word for words in (*_LISTS.values(), _COUNTED_WORDS, _NUMBER_WORDS, [_OBJECT_MARKER]) for word in words
 ) | frozenset(word for phrase in (*_PLACE_PHRASES, *_TIME_PHRASES) for word in phrase.split())
 
 

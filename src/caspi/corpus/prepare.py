@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import shutil
@@ -75,9 +76,7 @@ def process(recording: Recording, config: CorpusConfig) -> list[Kept | Rejected]
     ]
 
 
-def _pieces(
-    recording: Recording, total: float, words: tuple[Word, ...], policy: Segmentation
-) -> Iterator[Span]:
+def _pieces(recording: Recording, total: float, words: tuple[Word, ...], policy: Segmentation) -> Iterator[Span]:
     if recording.segments:
         yield from spans(recording.segments, policy)
     else:
@@ -169,28 +168,15 @@ def _outcomes(found: Iterable[Recording], config: CorpusConfig) -> Iterator[Kept
         for recording in found:
             yield from process(recording, config)
         return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(config.workers, initializer=_start_worker, initargs=(config,)) as pool:
-        for outcomes in pool.imap(_process_in_worker, found, chunksize=1 if _few_and_long(config) else 16):
+    work = functools.partial(process, config=config)
+    with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
+        # Long files one at a time, so that workers end together; short ones in handfuls, to spare messages.
+        for outcomes in pool.imap(work, found, chunksize=1 if _few_and_long(config) else 16):
             yield from outcomes
 
 
 def _few_and_long(config: CorpusConfig) -> bool:
     return any(source.kind == "manifest" for source in config.sources)
-
-
-_worker_config: CorpusConfig | None = None
-
-
-def _start_worker(config: CorpusConfig) -> None:
-    global _worker_config
-    _worker_config = config
-
-
-def _process_in_worker(recording: Recording) -> list[Kept | Rejected]:
-    if _worker_config is None:
-        raise RuntimeError("worker was not started with its configuration")
-    return process(recording, _worker_config)
 
 
 class _Tally:

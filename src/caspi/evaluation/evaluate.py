@@ -50,12 +50,12 @@ def transcribe_corpus(transcriber: Transcriber, corpus: Corpus, limit: int | Non
                 languages=[utterance.language for utterance in utterances],
                 contexts=[utterance.context for utterance in utterances],
             )
-            pairs += [_pair(u, t.text, t.truncated) for u, t in zip(utterances, said, strict=True)]
+            pairs += [_pair(u, t.text, truncated=t.truncated > 0) for u, t in zip(utterances, said, strict=True)]
             progress.advance(len(block))
     return pairs
 
 
-def _pair(utterance: Utterance, text: str, truncated: bool) -> Pair:
+def _pair(utterance: Utterance, text: str, *, truncated: bool) -> Pair:
     return Pair(
         id=utterance.id,
         reference=utterance.text,
@@ -109,9 +109,7 @@ def _bucket(pair: Pair) -> str | None:
     return f"{low:g}-{high:g} s" if high < float("inf") else f"{low:g}+ s"
 
 
-def _breakdown(
-    pairs: Sequence[Pair], spoken: Language, key: Callable[[Pair], str | None]
-) -> dict[str, dict[str, Any]]:
+def _breakdown(pairs: Sequence[Pair], spoken: Language, key: Callable[[Pair], str | None]) -> dict[str, dict[str, Any]]:
     parts: dict[str, list[Pair]] = {}
     for pair in pairs:
         name = key(pair)

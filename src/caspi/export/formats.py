@@ -57,7 +57,7 @@ def _to_original(source: Path, out: Path) -> None:
     copy_model_files(source, out)
     (out / "config.json").write_text(json.dumps(_original_config(source), indent=1), encoding="utf-8")
     tokenizer = load_tokenizer(source)
-    tokenizer.save_vocabulary(str(out))
+    tokenizer.backend_tokenizer.model.save(str(out))  # vocab.json and merges.txt
     (out / "preprocessor_config.json").write_text(json.dumps(_ORIGINAL_PREPROCESSOR, indent=1), encoding="utf-8")
 
 
@@ -72,8 +72,14 @@ def _original_config(source: Path) -> dict[str, Any]:
     """config.json of the original layout: everything inside `thinker_config`."""
     native = AutoConfig.from_pretrained(source).to_dict()
     tokenizer = load_tokenizer(source)
-    audio = {k: v for k, v in native["audio_config"].items() if k not in ("model_type", "dtype", "max_position_embeddings")}
-    text = {k: v for k, v in native["text_config"].items() if k not in ("model_type", "dtype", "rope_parameters", "layer_types")}
+    audio = {
+        k: v for k, v in native["audio_config"].items() if k not in ("model_type", "dtype", "max_position_embeddings")
+    }
+    text = {
+        k: v
+        for k, v in native["text_config"].items()
+        if k not in ("model_type", "dtype", "rope_parameters", "layer_types")
+    }
     head = text["head_dim"]
     temporal = head // 2 - 2 * (head // 2 * 5 // 16)
     section = [temporal, head // 2 * 5 // 16, head // 2 * 5 // 16]  # 24, 20, 20 of 64 as released
@@ -101,7 +107,9 @@ def _original_config(source: Path) -> dict[str, Any]:
 
 
 def _bf16(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    return {
+        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in weights.items()
+    }
 
 
 FORMATS: dict[str, Callable[[Path, Path], None]] = {"hf": _to_native, "qwen-asr": _to_original}

@@ -50,10 +50,16 @@ def _respond(transcript: Transcript, response_format: str) -> Response:
         return JSONResponse({"text": transcript.text})
     if response_format == "verbose_json":
         segments: list[dict[str, Any]] = [
-            {"id": number, "start": s.start, "end": s.end, "text": s.text} for number, s in enumerate(transcript.segments)
+            {"id": number, "start": s.start, "end": s.end, "text": s.text}
+            for number, s in enumerate(transcript.segments)
         ]
         return JSONResponse(
-            {"text": transcript.text, "language": transcript.language, "duration": transcript.seconds, "segments": segments}
+            {
+                "text": transcript.text,
+                "language": transcript.language,
+                "duration": transcript.seconds,
+                "segments": segments,
+            }
         )
     name = {"text": "txt"}.get(response_format, response_format)
     if name not in ("txt", "srt", "vtt"):

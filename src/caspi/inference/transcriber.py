@@ -65,8 +65,7 @@ class Transcriber:
         ]
         said = iter(self._decode(clips))
         return [
-            _join(samples, spans, [next(said) for _ in spans])
-            for samples, spans in zip(recordings, cuts, strict=True)
+            _join(samples, spans, [next(said) for _ in spans]) for samples, spans in zip(recordings, cuts, strict=True)
         ]
 
     def _decode(self, clips: list[Clip]) -> list[Hypothesis]:

@@ -22,7 +22,7 @@ _MARKS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
 _CONTROLS = re.compile("[\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\u00ad]")
 _PRESENTATION = re.compile("[\ufb1d-\ufb4f]")
 _TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
-_DOUBLE = "\"\u201c\u201d\u201e\u201f\u2033\u05f4"
+_DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")

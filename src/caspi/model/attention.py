@@ -52,10 +52,12 @@ def _kernel(
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     window = (-1, 0) if causal else (-1, -1)
-    return varlen_attn(
+    out = varlen_attn(
         q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, longest, longest,
         scale=scaling, window_size=window,
     )  # fmt: skip
+    assert isinstance(out, torch.Tensor)  # a tuple comes only where return_aux is asked for
+    return out
 
 
 def _padded(
@@ -77,7 +79,7 @@ def _padded(
 
 def _no_mask(*_: Any, **__: Any) -> None:
     """Packed sequences are told apart by their lengths, not by a mask."""
-    return None
+    return
 
 
 AttentionInterface.register(PACKED, packed_attention)

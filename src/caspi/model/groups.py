@@ -77,7 +77,7 @@ def partition(model: nn.Module) -> dict[str, list[str]]:
 
 def _order(label: str) -> tuple[int, int]:
     stack, _, number = label.partition("[")
-    return GROUP_NAMES.index(stack), int(number.rstrip("]") or 0)  # type: ignore[arg-type]
+    return GROUP_NAMES.index(stack), int(number.rstrip("]") or 0)
 
 
 def _depth(model: nn.Module, stack: str) -> int:

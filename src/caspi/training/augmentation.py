@@ -51,7 +51,7 @@ class FeatureMasks:
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
         """features [clips, MEL_BINS, time], masked places set to 0."""
-        clips, bins, time = features.shape
+        _, bins, time = features.shape
         blank = _covered(self.frequency, bins)[:, :, None] | _covered(self.time, time)[:, None, :]
         return features.masked_fill(blank, 0.0)
 
@@ -82,9 +82,7 @@ def augment_samples(samples: np.ndarray, how: Augmentation, draw: np.random.Gene
     return samples.astype(np.float32, copy=False)
 
 
-def draw_masks(
-    lengths: Sequence[int], how: Augmentation, draws: Sequence[np.random.Generator]
-) -> FeatureMasks | None:
+def draw_masks(lengths: Sequence[int], how: Augmentation, draws: Sequence[np.random.Generator]) -> FeatureMasks | None:
     """Masks for clips of `lengths` samples, or None where SpecAugment is off."""
     spec = how.spec_augment
     if spec is None:

@@ -54,9 +54,7 @@ class TrainingSet:
             texts=texts,
             languages=languages,
             contexts=corpus.column("context"),
-            target_tokens=np.array(
-                [prompt.target_length(t, name) for t, name in zip(texts, languages, strict=True)]
-            ),
+            target_tokens=np.array([prompt.target_length(t, name) for t, name in zip(texts, languages, strict=True)]),
         )
 
     def item(self, row: int) -> Item:
@@ -126,13 +124,11 @@ def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step]:
     """Loads steps in order, ahead of the device where there are workers."""
     return DataLoader(
         steps,
-        batch_sampler=_OneByOne(len(steps)),  # type: ignore[arg-type]
+        batch_sampler=_OneByOne(len(steps)),
         collate_fn=_only,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
     )
-
-
 
 
 def plan_stage(

@@ -111,7 +111,9 @@ def batches(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
     return planned
 
 
-def compute_seconds(planned: dict[str, Any], groups: dict[str, int], stage: dict[str, Any], gpu: Gpu, count: int) -> float:
+def compute_seconds(
+    planned: dict[str, Any], groups: dict[str, int], stage: dict[str, Any], gpu: Gpu, count: int
+) -> float:
     """Seconds a stage needs: 2 FLOPs a parameter and token forward, 4 more backward where gradients flow.
 
     Audio is 13 tokens a second for encoder and decoder; about 9 more a second are text and prompt. Gradients flow

@@ -15,8 +15,8 @@ from transformers.trainer_utils import set_seed
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.inference.decoding import Clip, Decoder
 from caspi.evaluation.scoring import score_corpus
+from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
 from caspi.model.groups import describe, select, set_trainable
 from caspi.model.loading import Loaded, ModelConfig, load
@@ -127,12 +127,13 @@ def _run_stage(
         "name": stage.name,
         "path": str(folder),
         "steps": steps,
-        "audio_hours": float(sum(data.seconds[data.rows[plan.rows(s)]].sum() for plan in plans for s in range(len(plan.steps)))) / 3600,
+        "audio_hours": float(
+            sum(data.seconds[data.rows[plan.rows(s)]].sum() for plan in plans for s in range(len(plan.steps)))
+        )
+        / 3600,
         "groups": describe(loaded.model, groups),
         "seconds": time.monotonic() - started,
-        "checkpoints": [
-            {"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)
-        ],
+        "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],
     }
     if state.is_main_process:
         (folder / DONE).write_text(json.dumps(summary, indent=1))

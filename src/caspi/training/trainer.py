@@ -29,7 +29,7 @@ from caspi.training.data import PlannedSteps, Step, loader
 Evaluate = Callable[[], dict[str, float]]
 
 
-class _MeasureAtTheEnd(TrainerCallback):
+class _MeasureAtTheEnd(TrainerCallback):  # type: ignore[misc]
     """The last checkpoint of a stage is evaluated too, wherever the last step falls."""
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -37,8 +37,12 @@ class _MeasureAtTheEnd(TrainerCallback):
             control.should_evaluate = True
 
 
-class StageTrainer(Trainer):
+class StageTrainer(Trainer):  # type: ignore[misc]
     """Trains one stage. `evaluate_model` measures the model as it is; its `wer` ranks checkpoints."""
+
+    optimizer: Any  # Trainer's own attributes, which it does not declare
+    lr_scheduler: Any
+    control: Any
 
     def __init__(
         self,
@@ -135,10 +139,13 @@ class StageTrainer(Trainer):
         where = f"train {self._stage.name}: step {self.state.global_step}/{self.state.max_steps}"
         if "loss" in logs:
             left = (self.state.max_steps - self.state.global_step) * self._seconds_a_step()
-            line = f"loss {logs['loss']:.3f}, {logs['audio_seconds_per_second']:.0f} s of audio a second, {left / 60:.1f} min left"
-            print(f"{where}, {line}", file=sys.stderr, flush=True)
+            speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
+            line = f"{where}, loss {logs['loss']:.3f}, {speed}, {left / 60:.1f} min left"
+            print(line, file=sys.stderr, flush=True)
         elif "eval_loss" in logs:
-            line = ", ".join(f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in logs if name.startswith("eval_"))
+            line = ", ".join(
+                f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in logs if name.startswith("eval_")
+            )
             print(f"{where}, validation {line}", file=sys.stderr, flush=True)
 
     def _seconds_a_step(self) -> float:

@@ -29,8 +29,10 @@ SOURCE = "synthetic"
 
 # Sounds rather than voices: no one would test on them, and training on them teaches little.
 _UNNATURAL = frozenset(
-    ["Demonic", "whisper", "whisperf", "croak", "Mr serious", "UniRobot", "anikaRobot", "klatt6"]
-    + ["robosoft", *(f"robosoft{n}" for n in range(2, 9))]
+    (
+        *("Demonic", "whisper", "whisperf", "croak", "Mr serious", "UniRobot", "anikaRobot", "klatt6", "robosoft"),
+        *(f"robosoft{n}" for n in range(2, 9)),
+    )
 )
 
 
@@ -71,9 +73,7 @@ class SyntheticSource(Config):
     def recordings(self, _language: str) -> Iterator[Recording]:
         """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
         draw = random.Random(f"{SOURCE}/{self.seed}")
-        voices = self.only or tuple(
-            v for v in variants() if v not in _UNNATURAL and v not in self.without
-        )
+        voices = self.only or tuple(v for v in variants() if v not in _UNNATURAL and v not in self.without)
         sentence_of = {name: _sentences(name) for name in self.languages}
         for index in range(self.utterances):
             name = self.languages[index % len(self.languages)]

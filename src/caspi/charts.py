@@ -1,0 +1,72 @@
+"""Line charts as inline SVG: axes with round ticks, a legend, nothing fetched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+_WIDTH, _HEIGHT = 720, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 38
+_COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)")
+_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over a shared axis; the vertical axis starts at 0."""
+
+    title: str
+    lines: list[Line]
+    x_title: str
+    y_title: str
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers (1, 2 or 5 times a power of ten) from at or below `low` to at or above `high`."""
+    span = (high - low) or 1.0
+    power = 10 ** math.floor(math.log10(span / _TICKS))
+    step = next(step for m in (1, 2, 5, 10) if span / (step := m * power) <= _TICKS)
+    first = math.floor(low / step)
+    return [n * step for n in range(first, math.ceil(high / step) + 1)]
+
+
+def draw(chart: Chart) -> Markup:
+    """The chart as SVG, `_WIDTH` by `_HEIGHT`, scaled to the page by its style."""
+    points = [point for line in chart.lines for point in line.points]
+    if not points:
+        return Markup("<p>no data</p>")
+    across = ticks(min(x for x, _ in points), max(x for x, _ in points))
+    up = ticks(0.0, max(y for _, y in points))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        px = _LEFT + (x - across[0]) / (across[-1] - across[0]) * (_WIDTH - _LEFT - _RIGHT)
+        py = _HEIGHT - _BOTTOM - y / up[-1] * (_HEIGHT - _TOP - _BOTTOM)
+        return round(px, 1), round(py, 1)
+
+    parts = [Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(_WIDTH, _HEIGHT, chart.title)]
+    for value in up:
+        y = at(across[0], value)[1]
+        grid = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _WIDTH - _RIGHT, y, y)
+        parts += [grid, _text(_LEFT - 6, y + 4, f"{value:g}", "end")]
+    parts += [_text(at(value, 0)[0], _HEIGHT - 20, f"{value:,g}", "middle") for value in across]
+    for number, line in enumerate(chart.lines):
+        colour = _COLOURS[number % len(_COLOURS)]
+        path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line.points))
+        parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
+        parts.append(_text(_WIDTH - _RIGHT - 110 * number, _TOP - 12, line.name, "end", colour))
+    parts += [_text(_WIDTH - _RIGHT, _HEIGHT - 4, chart.x_title, "end"), _text(4, _TOP - 12, chart.y_title, "start")]
+    return Markup("").join([*parts, Markup("</svg>")])
+
+
+def _text(x: float, y: float, text: str, anchor: str, colour: str = "var(--soft)") -> Markup:
+    return Markup('<text x="{}" y="{}" text-anchor="{}" style="fill:{}">{}</text>').format(x, y, anchor, colour, text)

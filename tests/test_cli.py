@@ -1,0 +1,154 @@
+"""The command line as a user meets it: real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from caspi.model.loading import TINY
+from tests.conftest import RECIPES
+
+COMMANDS = [
+    *("demo", "prepare", "audit", "plan", "train", "average", "evaluate", "score", "compare"),
+    *("transcribe", "export", "publish", "serve", "doctor"),
+]
+
+
+def caspi(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "caspi", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_help_has_an_example_for_every_command() -> None:
+    from typer.testing import CliRunner
+
+    from caspi.cli import app
+
+    for command in COMMANDS:
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0
+        assert f"caspi {command}" in " ".join(result.output.split())
+        assert "Example" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["prepare", "no-such.yaml"], 2, "recipe no-such.yaml: No such file or directory"),
+        (["prepare", str(RECIPES / "demo.yaml"), "corpus.pth=x"], 2, "unknown key; did you mean path?"),
+        (["train", str(RECIPES / "demo.yaml"), "corpus.path=/nowhere"], 2, "/nowhere is not a corpus"),
+        (["evaluate", "/nowhere", "/nowhere", "--out", "x"], 2, "/nowhere is not a corpus"),
+        (["transcribe", "tiny", "/no/such.mp3"], 1, "missing_audio"),
+        (["average", "/nowhere"], 2, "is not a finished run"),
+        (["plan", str(RECIPES / "demo.yaml"), "--gpu", "abacus"], 2, "--gpu abacus: not one of a100-40gb"),
+        (["score", "/nowhere.csv"], 2, "No such file"),
+        (["compare", "/nowhere", "/nowhere"], 2, "no results.jsonl"),
+        (["export", "/nowhere", "--to", "hf", "--out", "x"], 2, "no model at /nowhere"),
+        (["frobnicate"], 2, "No such command"),
+        (["train"], 2, "Missing argument"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_the_right_code(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    result = caspi(*arguments)
+    assert result.returncode == code, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = caspi("--debug", "prepare", "no-such.yaml")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+
+
+def test_a_model_folder_that_is_none(tmp_path: Path, small_corpus: Path) -> None:
+    result = caspi("evaluate", str(tmp_path), str(small_corpus), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "is not a model folder: it has no config.json" in result.stderr
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json"):
+        (broken / name).write_bytes((TINY / name).read_bytes())
+    (broken / "model.safetensors").write_bytes((TINY / "model.safetensors").read_bytes()[:1000])
+    result = caspi("evaluate", str(broken), str(small_corpus), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "cannot load its weights" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_json_is_all_of_stdout(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    model = json.loads((small_run / "report.json").read_text())["final"]
+    result = caspi("evaluate", model, str(small_corpus), "--out", str(tmp_path), "--limit", "3", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["utterances"] == 3
+
+
+def test_plan_prices_a_recipe(small_recipe, small_corpus: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from caspi import recipe
+
+    path = tmp_path / "r.yaml"
+    path.write_text(recipe.dump(small_recipe))
+    result = caspi("plan", str(path), "--gpu", "h200", "--gpus", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [stage["steps"] for stage in found["stages"]] == [3, 6]
+    assert all(stage["cost"] > 0 for stage in found["stages"])
+    assert found["targets"][0]["target"].startswith("language Hebrew<asr_text>")
+
+
+def test_dry_run_shows_the_released_shape_without_allocating_it() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    result = caspi(
+        "train", str(RECIPES / "round2.yaml"), "model.init=random", "model.scale=1.7b", "--dry-run", "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["parameters"] == 2_038_052_480
+    first, second = found["stages"]
+    assert [row["group"] for row in first["groups"]] == ["projector", "decoder_layers", "embeddings"]
+    assert first["trainable"] == 3_148_800 + 12 * (1_409_408_000 // 28) + 2_048 + 311_164_928
+    assert second["trainable"] - first["trainable"] == 8 * (302_309_376 // 24) + 2_048
+    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert max(before, after) < 2_000_000, "kilobytes: the model itself would be 8 million"
+
+
+def test_transcribe_writes_subtitles(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
+    import soundfile
+
+    soundfile.write(tmp_path / "clip.wav", speech, 22_050)
+    result = caspi(
+        "transcribe",
+        "tiny",
+        str(tmp_path / "clip.wav"),
+        "--language",
+        "Spanish",
+        "--format",
+        "srt",
+        "--out",
+        str(tmp_path / "subs"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "subs" / "clip.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> ")
+
+
+def test_doctor_knows_this_machine() -> None:
+    result = caspi("doctor", "--json", HF_TOKEN="")
+    found = {finding["what"]: finding for finding in json.loads(result.stdout)}
+    assert found["tiny"]["status"] == "ok"
+    assert found["HF_TOKEN"]["status"] == "missing"

@@ -1,0 +1,38 @@
+"""The demo itself, a fiftieth of its size: every command runs and every file is there. The real one is `make demo`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from caspi import demo
+from caspi.errors import UsageError
+from tests.conftest import small_overrides
+
+
+@pytest.mark.slow
+def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "demo"
+    monkeypatch.setattr(demo, "_overrides", lambda folder, seed: small_overrides(folder))
+    outcome = demo.run(out, 0)
+    assert outcome.path == out / "report.html"
+    assert outcome.line.startswith("WER ")
+    assert outcome.line.endswith("on 12 held-out utterances, 2 unseen voices")
+    commands = [step["command"].split()[1] for step in outcome.summary["steps"]]
+    assert commands == ["prepare", "plan", "train", "average", "evaluate", "evaluate", "compare", "transcribe"]
+    for name in ("corpus", "train", "evaluation", "evaluation-last", "compare"):
+        assert (out / name / "report.html").is_file()
+        assert (out / name / "report.json").is_file()
+    summary = json.loads((out / "evaluation" / "summary.json").read_text())
+    assert summary["synthetic"] == summary["utterances"] == 12
+    assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
+    demo.run(out, 0)  # an earlier demo is replaced
+
+
+def test_a_folder_of_the_users_is_never_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="no demo made it"):
+        demo.run(tmp_path, 0)
+    assert (tmp_path / "thesis.tex").is_file()

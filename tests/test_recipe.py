@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caspi import recipe
+from caspi.errors import UsageError
+from tests.conftest import RECIPES
+
+MINIMAL = "name: m\ncorpus:\n  path: c\n  sources: [{kind: manifest, path: m.jsonl}]\n"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: Path, tmp_path: Path) -> None:
+    loaded = recipe.load(path)
+    assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL + "sed: 3\n", r"sed: unknown key; did you mean seed\?"),
+        (
+            MINIMAL + "train: {path: t, stages: [{name: a, lern: {projector: 1e-3}}]}\n",
+            r"train\.stages\.0\.learn: missing",
+        ),
+        (MINIMAL + "train: {path: t, stages: [{name: a, learn: {lm_head: 1e-3}}]}\n", r"lm_head"),
+        (
+            MINIMAL + "train: {path: t, stages: [{name: a, learn: {projector: -1}}]}\n",
+            r"projector\.lr: .*greater than 0, got -1",
+        ),
+        (MINIMAL + "seed: many\n", "seed: .*got 'many'"),
+        ("name: m\n", "corpus: missing"),
+        ("- 1\n- 2\n", "holds no keys"),
+        ("name: [\n", "is not YAML"),
+        (MINIMAL.replace("kind: manifest", "kind: manifold"), "manifold"),
+    ],
+)
+def test_a_wrong_recipe_names_key_value_and_fix(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        recipe.load(write(tmp_path, text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        recipe.load(tmp_path / "none.yaml")
+
+
+def test_overrides_reach_any_depth() -> None:
+    loaded = recipe.load(
+        RECIPES / "demo.yaml",
+        (
+            "train.stages.1.learn.projector=3e-5",
+            "corpus.sources.0.utterances=7",
+            "model.init=random",
+            "train.augment={}",
+        ),
+    )
+    assert loaded.require_train().stages[1].learn["projector"].lr == 3e-5
+    assert loaded.corpus.sources[0].utterances == 7
+    assert loaded.model.init == "random"
+    assert loaded.require_train().augment.spec_augment is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.effective_batch", "is not key=value"),
+        ("train.stages.9.epochs=1", "'9' is not an index of a list of 2"),
+        ("name.first=x", "name holds a value, not keys"),
+        ("train.efective_batch=3", "unknown key; did you mean effective_batch"),
+    ],
+)
+def test_wrong_overrides(override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        recipe.load(RECIPES / "demo.yaml", (override,))
+
+
+@pytest.mark.parametrize(("written", "value"), [("2e-4", 2e-4), ("2.5e-4", 2.5e-4), ("1E-3", 1e-3), ("0.5", 0.5)])
+def test_exponents_without_a_point_are_numbers(tmp_path: Path, written: str, value: float) -> None:
+    """PyYAML alone reads 2e-4 as a string."""
+    text = MINIMAL + f"train: {{path: t, stages: [{{name: a, learn: {{projector: {written}}}}}]}}\n"
+    assert recipe.load(write(tmp_path, text)).require_train().stages[0].learn["projector"].lr == value

@@ -1,0 +1,91 @@
+"""Reports as a person sees them: in a browser, without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caspi import commands
+from caspi.charts import Chart, Line, draw, ticks
+from caspi.report import Page, Table, fingerprint, write
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    lines = [
+        {"reference": "הילד הגדול קנה ספר", "hypothesis": "הילד גדול קנה", "source": "a", "seconds": 3.0},
+        {"reference": "<script>alert(1)</script> שלום", "hypothesis": "", "source": "b", "seconds": 20.0},
+    ]
+    file = folder / "x.jsonl"
+    file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    commands.score(file, "Hebrew", folder / "out")
+    return folder / "out" / "report.html"
+
+
+def test_nothing_is_fetched_and_nothing_runs(evaluation: Path) -> None:
+    page = evaluation.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    for attribute in ("src=", "href=", "@import", "url("):
+        assert attribute not in page
+
+
+def test_reports_carry_where_they_come_from(evaluation: Path) -> None:
+    content = json.loads((evaluation.parent / "report.json").read_text(encoding="utf-8"))
+    assert content["fingerprint"] == fingerprint(evaluation.parents[1] / "x.jsonl")
+    assert {"date", "revision", "python", "machine", "libraries"} == content["environment"].keys()
+    assert content["environment"]["libraries"]["transformers"][0].isdigit()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_a_browser_shows_hebrew_right_to_left_and_fits_a_phone(evaluation: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        requested: list[str] = []
+        for width in (1200, 390):
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+            page.on("request", lambda request: requested.append(request.url))
+            page.goto(evaluation.as_uri())
+            assert "WER" in page.inner_text(".headline")
+            cells = page.locator("td.speech", has_text="הילד")
+            assert cells.count() == 2
+            for index in range(cells.count()):
+                assert cells.nth(index).evaluate("e => getComputedStyle(e).direction") == "rtl"
+            overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert overflow <= 0, f"the page is wider than a window of {width}"
+        assert all(url.startswith("file:") for url in requested)
+        browser.close()
+
+
+def test_charts_are_drawn_within_their_frame() -> None:
+    svg = str(draw(Chart("c", [Line("loss", [(0, 5.0), (10, 2.0), (20, 0.5)])], "step", "loss")))
+    points = [tuple(map(float, p.split(","))) for p in svg.split('points="')[1].split('"', maxsplit=1)[0].split()]
+    assert len(points) == 3
+    assert all(0 <= x <= 720 and 0 <= y <= 260 for x, y in points)
+    assert points[0][1] < points[1][1] < points[2][1], "larger is higher"
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_ticks_are_few_and_enclose_the_data(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    assert 2 <= len(found) <= 7
+    step = found[1] - found[0]
+    assert found[0] <= low + 1e-6 * step
+    assert found[-1] >= low + span - 1e-6 * step
+
+
+def test_a_report_without_data_still_reads(tmp_path: Path) -> None:
+    path = write(tmp_path, Page("t", "h", [], [Chart("c", [], "x", "y"), Table("t", ("a",), [])]), {})
+    assert "no data" in path.read_text()

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -342,15 +341,9 @@ def _quiet_libraries() -> None:
 def _guarded(run: Callable[[], object], debug: bool) -> int:
     """Exit code of a command; every failure is one line unless `--debug` asks for more."""
     try:
-        result = run()
-    except click.exceptions.Exit as error:
-        return int(error.exit_code)
-    except click.exceptions.Abort:
-        _say("caspi: interrupted")
-        return 130
-    except click.ClickException as error:
-        error.show(file=sys.stderr)
-        return error.exit_code
+        run()
+    except SystemExit as error:  # typer's own way out: usage errors, --help, typer.Exit
+        return error.code if isinstance(error.code, int) else 0
     except CaspiError as error:
         if debug:
             traceback.print_exc()
@@ -366,14 +359,13 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
             first = (str(error).strip() or "no message").splitlines()[0]
             _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
         return 1
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def main() -> None:
     """Entry point."""
     _quiet_libraries()
-    command = typer.main.get_command(app)
-    sys.exit(_guarded(lambda: command(standalone_mode=False), debug="--debug" in sys.argv))
+    sys.exit(_guarded(app, debug="--debug" in sys.argv))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -85,7 +86,7 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
             model = Qwen3ASRForConditionalGeneration.from_pretrained(
                 resolve(config.start), revision=config.revision, dtype=torch.float32
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(f"model {config.start}: cannot load its weights ({_first_line(error)})") from error
     use_packed_attention(model)
     return Loaded(model.to(device), Prompt(processor.tokenizer), processor)

@@ -127,6 +127,7 @@ def shapes(recipe: Recipe) -> Outcome:
 
 def train(recipe: Recipe) -> Outcome:
     """All stages, or what is left of them."""
+    from caspi.training.processes import processes
     from caspi.training.stages import METRICS
     from caspi.training.stages import train as run
 
@@ -144,9 +145,10 @@ def train(recipe: Recipe) -> Outcome:
         "stages": result.stages,
         "final": str(result.final),
     }
-    page = report.write(
-        config.path, pages.train_page(recipe.name, summary, config.path / METRICS), summary, recipes.dump(recipe)
-    )
+    page = config.path / report.HTML
+    if processes().is_main_process:
+        content = pages.train_page(recipe.name, summary, config.path / METRICS)
+        report.write(config.path, content, summary, recipes.dump(recipe))
     last = result.stages[-1]["checkpoints"][-1]
     return Outcome(
         f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}", page, summary

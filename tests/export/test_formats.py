@@ -11,7 +11,7 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 from caspi import commands
 from caspi.errors import UsageError
 from caspi.export.formats import native_name, original_name
-from caspi.model.loading import TINY, shape_only
+from caspi.model.loading import TINY, ModelConfig, load, shape_only
 
 
 def test_names_map_one_to_one_both_ways() -> None:
@@ -58,6 +58,12 @@ def test_original_config_has_every_key_of_the_released_one(real_tokenizer_folder
     assert text_keys <= ours["thinker_config"]["text_config"].keys()
     section = ours["thinker_config"]["text_config"]["rope_scaling"]["mrope_section"]
     assert sum(section) == ours["thinker_config"]["text_config"]["head_dim"] // 2
+
+
+def test_the_original_layout_is_not_mistaken_for_the_native_one(tmp_path: Path) -> None:
+    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    with pytest.raises(UsageError, match="original layout"):
+        load(ModelConfig(start=str(tmp_path / "out")))
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:

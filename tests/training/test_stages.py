@@ -186,3 +186,37 @@ def test_schedules_warm_up_and_end_where_they_should(kind: str) -> None:
 def test_two_warmups_are_an_error() -> None:
     with pytest.raises(ValueError, match="keep one"):
         Schedule(warmup_steps=10, warmup_ratio=0.1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(small_corpus: Path, tmp_path: Path) -> None:
+    """torchrun with gloo: the same effective batches, the same loss curve, one report."""
+    curves = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        path = folder / "recipe.yaml"
+        made = run_recipe(folder, small_corpus, "train.stages.0.epochs=1", "train.stages.1.epochs=0.4")
+        path.write_text(recipe.dump(made), encoding="utf-8")
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [*command, "-m", "caspi", "--debug", "train", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (folder / "train" / "report.json").is_file()
+        curves.append(metrics(folder / "train", "loss"))
+    assert len(curves[0]) == len(curves[1]) == 8
+    assert np.allclose(curves[0], curves[1], rtol=1e-4)
+
+
+def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from types import SimpleNamespace
+
+    sixteen = SimpleNamespace(num_processes=16, process_index=0, is_main_process=True, device=torch.device("cpu"))
+    monkeypatch.setattr("caspi.training.stages.processes", lambda: sixteen)
+    with pytest.raises(UsageError, match="leaves some of 16 processes without an utterance"):
+        commands.train(run_recipe(tmp_path, small_corpus))

@@ -52,6 +52,7 @@ def resolve(name: str) -> str:
         return str(TINY)
     path = Path(name)
     if path.is_dir():
+        _refuse_original_layout(path)
         if not (path / "config.json").is_file():
             inside = sorted(child.parent.name for child in path.glob("*/config.json"))
             hint = f"; it holds {', '.join(inside)}" if inside else ""
@@ -62,13 +63,25 @@ def resolve(name: str) -> str:
     return name
 
 
+def _refuse_original_layout(folder: Path) -> None:
+    """Weights in the layout of qwen-asr would load as random numbers under other names."""
+    config = folder / "config.json"
+    if config.is_file() and (folder / "model.safetensors").is_file() and "thinker_config" in config.read_text():
+        raise UsageError(
+            f"{folder} is in the original layout of qwen-asr: start from the native one, such as "
+            "Qwen/Qwen3-ASR-1.7B-hf, or the folder that was exported"
+        )
+
+
 def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
     """The processor of MODEL; one without saved feature-extractor settings gets the model's own defaults."""
-    source = resolve(name)
     try:
-        return Qwen3ASRProcessor.from_pretrained(source, revision=revision)
+        processor = Qwen3ASRProcessor.from_pretrained(resolve(name), revision=revision)
     except (OSError, ValueError) as error:
         raise UsageError(f"model {name}: cannot load its processor ({_first_line(error)})") from error
+    if isinstance(processor.feature_extractor, Qwen3ASRFeatureExtractor):
+        return processor
+    return make_processor(processor.tokenizer)  # the original layout names Whisper's extractor
 
 
 def make_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRProcessor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,20 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[d
         example = prompt.example(0, data.texts[row], data.languages[row], data.contexts[row])
         shown.append({"id": data.corpus.utterance(row).id, "target": prompt.tokenizer.decode(example.target)})
     return shown
+
+
+def show_targets(data: TrainingSet, prompt: Prompt) -> None:
+    """Prints `decoded_targets`: the last look before the first step."""
+    for shown in decoded_targets(data, prompt):
+        print(f"trains on {shown['id']}: {shown['target']}", file=sys.stderr)
+
+
+def show_groups(stage: str, rows: list[dict[str, Any]], steps: int) -> None:
+    """Prints what a stage is about to train."""
+    for row in rows:
+        note = f" ({row['note']})" if row["note"] else ""
+        print(f"stage {stage}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
+    print(f"stage {stage}: {sum(row['parameters'] for row in rows):,} parameters, {steps:,} steps", file=sys.stderr)
 
 
 def batches(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> list[dict[str, Any]]:

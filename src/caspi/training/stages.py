@@ -25,6 +25,8 @@ from caspi.training.collation import collate
 from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from caspi.training.objectives import CrossEntropy
+from caspi.training.preflight import show_groups, show_targets
+from caspi.training.processes import processes
 from caspi.training.trainer import StageTrainer
 
 DONE = "stage.json"
@@ -58,9 +60,7 @@ def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
 
 def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> RunResult:
     """Runs all stages, or what is left of them. Raises UsageError for a corpus or model that cannot be used."""
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = processes()
     loaded = load(start, state.device)
     data = TrainingSet.of(
         Corpus.open(corpus, "train"),
@@ -70,9 +70,16 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
     )
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
+    if config.effective_batch < state.num_processes:
+        raise UsageError(
+            f"train.effective_batch = {config.effective_batch} leaves some of {state.num_processes} processes "
+            "without an utterance: raise it, or start fewer"
+        )
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
     evaluator = _Evaluator(loaded, held_out, config.evaluate, config.max_seconds, dtype)
+    if state.is_main_process:
+        show_targets(data, loaded.prompt)
     finished = []
     for number, stage in enumerate(config.stages):
         folder = stage_folder(config.path, number, stage)
@@ -95,9 +102,7 @@ def _run_stage(
     dtype: torch.dtype | None,
     seed: int,
 ) -> dict[str, Any]:
-    from accelerate import PartialState
-
-    state = PartialState()
+    state = processes()
     stage_seed = seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
@@ -106,6 +111,8 @@ def _run_stage(
     planned = PlannedSteps(
         data, plans, steps, state.process_index, loaded.prompt, stage.augment or config.augment, stage_seed
     )
+    if state.is_main_process:
+        show_groups(stage.name, describe(loaded.model, groups), steps)
     folder.mkdir(parents=True, exist_ok=True)
     trainer = StageTrainer(
         objective=CrossEntropy(loaded.model),

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import ValidationError
 
 from caspi.errors import UsageError
+from caspi.model.architectures import configuration
 from caspi.model.groups import Learn, describe, partition, select, set_trainable
-from caspi.model.loading import Loaded, shape_only
+from caspi.model.loading import Loaded, load_tokenizer, shape_only
 
 # FACTS.md, "The model": native names, 1.7B.
 RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decoder_layers": 1409.4, "embeddings": 311.2}
@@ -26,6 +29,12 @@ def test_groups_of_the_released_model_match_the_facts(released: torch.nn.Module)
     assert {name: round(count / 1e6, 1) for name, count in totals.items()} == RELEASED
     assert sum(totals.values()) == pytest.approx(2_038e6, rel=1e-3)
     assert all(p.device.type == "meta" for p in released.parameters())
+
+
+def test_random_weights_with_the_real_tokenizer_have_the_released_shape(real_tokenizer_folder: Path) -> None:
+    config = configuration("1.7b", load_tokenizer(real_tokenizer_folder))
+    assert config.text_config.vocab_size == 151_936
+    assert (config.audio_token_id, config.eos_token_id, config.pad_token_id) == (151_676, 151_645, 151_643)
 
 
 @pytest.mark.parametrize("which", ["released", "tiny"])

@@ -171,6 +171,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **self._measured})
+            staging.rmdir()
             checkpoints.prune(folder, self._keep)
         self.accelerator.wait_for_everyone()
 

@@ -182,8 +182,8 @@ def average(run: Path, top: int) -> Outcome:
     out = run / "average"
     averaging.average(chosen, out)
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
-    summary = {"stage": "average", "parts": parts, "weights": report.fingerprint(out / averaging.WEIGHTS)}
-    (out / "average.json").write_text(json.dumps(summary, indent=1))
+    summary = {"stage": "average", "run": str(run), "parts": parts, "fingerprint": report.fingerprint(out)}
+    report.write(out, pages.average_page(str(run), parts), summary)
     steps = ", ".join(str(part["step"]) for part in parts)
     return Outcome(f"average of {len(chosen)} checkpoints (steps {steps})", out, summary)
 
@@ -296,8 +296,10 @@ def export(model: str, to: str, out: Path) -> Outcome:
     from caspi.export.formats import export as stage
 
     stage(model, to, out)
-    size = sum(path.stat().st_size for path in out.iterdir())
-    return Outcome(f"{to}, {size / 2**20:,.1f} MiB", out, {"stage": "export", "model": model, "to": to, "bytes": size})
+    files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    summary = {"stage": "export", "model": model, "to": to, "files": files, "fingerprint": report.fingerprint(out)}
+    report.write(out, pages.export_page(model, to, files), summary)
+    return Outcome(f"{to}, {sum(files.values()) / 2**20:,.1f} MiB", out, summary)
 
 
 def publish(model: str, repository: str, dry_run: bool) -> Outcome:

@@ -115,15 +115,7 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
                     for g in stage["groups"]
                 ],
             ),
-            Table(
-                "Checkpoints",
-                ("checkpoint", "WER", "CER", "loss"),
-                [
-                    (c["path"], rate(c["wer"]), rate(c["cer"]), f"{c['loss']:.4f}")
-                    for stage in summary["stages"]
-                    for c in stage["checkpoints"]
-                ],
-            ),
+            _checkpoints("Checkpoints", [c for stage in summary["stages"] for c in stage["checkpoints"]]),
         ],
     )
 
@@ -306,4 +298,32 @@ def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
                 text=(2,),
             ),
         ],
+    )
+
+
+def average_page(run: str, parts: list[dict[str, Any]]) -> Page:
+    """Which checkpoints were averaged."""
+    return Page(
+        title=f"caspi average · {run}",
+        headline=f"the average of {len(parts)} checkpoints",
+        facts=[("best part's WER", rate(min(part["wer"] for part in parts)))],
+        parts=[_checkpoints("Parts", parts)],
+    )
+
+
+def export_page(model: str, to: str, files: dict[str, int]) -> Page:
+    """What was written."""
+    return Page(
+        title=f"caspi export · {model}",
+        headline=f"{to}, {sum(files.values()) / 2**20:,.1f} MiB",
+        facts=[("files", str(len(files)))],
+        parts=[Table("Files", ("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])],
+    )
+
+
+def _checkpoints(title: str, found: list[dict[str, Any]]) -> Table:
+    return Table(
+        title,
+        ("checkpoint", "WER", "CER", "loss"),
+        [(c["path"], rate(c["wer"]), rate(c["cer"]), f"{c['loss']:.4f}") for c in found],
     )

@@ -88,14 +88,14 @@ def _revision() -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, or of the report of a folder that has one (a corpus, an evaluation)."""
-    target = path / REPORT if path.is_dir() else path
-    if path.is_dir() and not target.is_file():
+    """SHA-256 of a file; of a model folder's weights; of the report of any other folder, which names its content."""
+    if path.is_dir():
         weights = sorted(path.glob("*.safetensors"))
-        joined = "".join(fingerprint(weight) for weight in weights)
-        return hashlib.sha256(joined.encode()).hexdigest()
+        if weights:
+            return hashlib.sha256("".join(map(fingerprint, weights)).encode()).hexdigest()
+        path = path / REPORT
     digest = hashlib.sha256()
-    with target.open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from caspi.model.loading import TINY
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, ROOT
 
 COMMANDS = [
     *("demo", "prepare", "audit", "plan", "train", "average", "evaluate", "score", "compare"),
@@ -19,13 +19,14 @@ COMMANDS = [
 ]
 
 
-def caspi(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def caspi(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "caspi", *arguments],
         capture_output=True,
         text=True,
         timeout=180,
         check=False,
+        cwd=cwd,
         env=os.environ | environment,
     )
 
@@ -62,11 +63,38 @@ def test_help_has_an_example_for_every_command() -> None:
 def test_mistakes_end_in_one_line_and_the_right_code(
     arguments: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
-    result = caspi(*arguments)
+    result = caspi(*arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "a mistake left something behind"
     assert result.returncode == code, result.stderr
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["prepare", "export"])
+def test_a_users_folder_is_never_replaced(command: str, manifest: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    made = tmp_path / "recipe.yaml"
+    made.write_text(f"name: t\ncorpus: {{path: {mine}, sources: [{{kind: manifest, path: {manifest}}}]}}\n")
+    arguments = ["prepare", str(made)] if command == "prepare" else ["export", "tiny", "--to", "hf", "--out", str(mine)]
+    result = caspi(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert "is not empty" in result.stderr
+    assert (mine / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
+    import soundfile
+
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "0.wav", speech, 22_050)
+    files = [str(tmp_path / folder / "0.wav") for folder in ("a", "b")]
+    result = caspi("transcribe", "tiny", *files, "--out", str(tmp_path / "subs"))
+    assert result.returncode == 2
+    assert "two files would both become" in result.stderr
 
 
 def test_debug_shows_the_traceback() -> None:

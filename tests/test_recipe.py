@@ -40,6 +40,9 @@ def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: 
         ("name: m\n", "corpus: missing"),
         ("- 1\n- 2\n", "holds no keys"),
         ("name: [\n", "is not YAML"),
+        (MINIMAL + "seed: 1\nseed: 2\n", "'seed' stands twice"),
+        (MINIMAL + "seed: true\n", "seed: .*got True"),
+        (MINIMAL + "model: {scale: 0.6b}\n", "set init: random"),
         (MINIMAL.replace("kind: manifest", "kind: manifold"), "manifold"),
     ],
 )
@@ -75,6 +78,8 @@ def test_overrides_reach_any_depth() -> None:
     [
         ("train.effective_batch", "is not key=value"),
         ("train.stages.9.epochs=1", "'9' is not an index of a list of 2"),
+        ("name=[a", "is not a YAML value"),
+        ("corpus.sources.0.sentences=[0.9, 0.9]", "nothing lies between"),
         ("name.first=x", "name holds a value, not keys"),
         ("train.efective_batch=3", "unknown key; did you mean effective_batch"),
     ],

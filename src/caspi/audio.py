@@ -23,6 +23,10 @@ class AudioError(CaspiError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
+        self._detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return AudioError, (self.reason, self._detail)
 
 
 def decode(source: bytes | Path) -> np.ndarray:
@@ -33,7 +37,9 @@ def decode(source: bytes | Path) -> np.ndarray:
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     if isinstance(source, Path) and not source.is_file():
-        raise AudioError("missing_audio", f"no such file: {name}")
+        raise AudioError("missing_audio", f"{'a folder' if source.is_dir() else 'no such file'}: {name}")
+    if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+        raise AudioError("empty_audio", f"0 bytes: {name}")
     resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
     blocks: list[np.ndarray] = []
     try:

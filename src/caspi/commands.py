@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from caspi import pages, report
+from caspi import folders, pages, report
 from caspi import recipe as recipes
-from caspi.corpus.store import REPORT
 from caspi.errors import UsageError
+from caspi.folders import REPORT, read_jsonl
 from caspi.recipe import Recipe
 
 
@@ -35,8 +36,10 @@ def prepare(recipe: Recipe) -> Outcome:
     partial = summary.pop("partial")
     summary = {"stage": "prepare", "name": recipe.name, **summary, "sources": _source_fingerprints(recipe)}
     report.write(partial, pages.prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
-    stage.publish(partial, config.path)
+    folders.finish(partial, config.path)
     rejected = sum(summary["rejected"].values())
+    for warning in summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     line = f"{summary['kept']:,} utterances kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
     return Outcome(line, config.path / report.HTML, summary)
 
@@ -132,7 +135,6 @@ def train(recipe: Recipe) -> Outcome:
     from caspi.training.stages import train as run
 
     config = recipe.require_train()
-    _guard_run(config.path, recipe)
     result = run(config, recipe.model, recipe.corpus.path, recipe.seed)
     summary = {
         "stage": "train",
@@ -150,18 +152,8 @@ def train(recipe: Recipe) -> Outcome:
         content = pages.train_page(recipe.name, summary, config.path / METRICS)
         report.write(config.path, content, summary, recipes.dump(recipe))
     last = result.stages[-1]["checkpoints"][-1]
-    return Outcome(
-        f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}", page, summary
-    )
-
-
-def _guard_run(path: Path, recipe: Recipe) -> None:
-    """A run folder belongs to one recipe: resuming under another would mix two runs."""
-    path.mkdir(parents=True, exist_ok=True)
-    started = path / report.RECIPE
-    if started.is_file() and started.read_text(encoding="utf-8") != recipes.dump(recipe):
-        raise UsageError(f"{path} holds a run of another recipe: set train.path to a new folder, or delete it")
-    started.write_text(recipes.dump(recipe), encoding="utf-8")
+    line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
+    return Outcome(line, page if processes().is_main_process else Path(), summary)
 
 
 def _is_synthetic(folder: Path) -> bool:
@@ -177,9 +169,12 @@ def average(run: Path, top: int) -> Outcome:
     content = run / REPORT
     if not content.is_file():
         raise UsageError(f"{run} is not a finished run (it has no {REPORT}): caspi train makes one")
+    if folders.stage_of(run) != "train":
+        raise UsageError(f"{run} was not made by caspi train")
     stage = Path(json.loads(content.read_text(encoding="utf-8"))["stages"][-1]["path"])
     chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
     out = run / "average"
+    folders.claim(out, "average")
     averaging.average(chosen, out)
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
     summary = {"stage": "average", "run": str(run), "parts": parts, "fingerprint": report.fingerprint(out)}
@@ -191,21 +186,28 @@ def average(run: Path, top: int) -> Outcome:
 def evaluate(model: str, corpora: Sequence[str], out: Path, split: str, limit: int | None = None) -> Outcome:
     """A model on corpora, with transcripts, scores and their page."""
     from caspi.corpus.store import Corpus
+    from caspi.corpus.utterance import SPLITS
     from caspi.evaluation import evaluate as stage
     from caspi.inference.transcriber import Transcriber
     from caspi.model.loading import resolve
 
-    opened = [Corpus.open(Path(corpus), split) for corpus in corpora]  # type: ignore[arg-type]
+    folders.claim(out, "evaluate")
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
+    opened = [Corpus.open(Path(corpus), split) for corpus in corpora]
     transcriber = Transcriber.of(model)
     pairs, seconds = stage.evaluate(transcriber, opened, limit)
     name = opened[0].utterance(0).language
-    summary = stage.write(out, pairs, seconds, name)
+    partial = folders.start(out, "evaluate")
+    summary = stage.write(partial, pairs, seconds, name)
     inputs = {
         "model": model,
         "model_fingerprint": report.fingerprint(Path(resolve(model))) if Path(resolve(model)).is_dir() else model,
         "corpora": [{"path": c, "split": split, "fingerprint": report.fingerprint(Path(c))} for c in corpora],
     }
-    page = _write_evaluation(out, f"caspi evaluate · {model}", summary, inputs)
+    _write_evaluation(partial, f"caspi evaluate · {model}", summary, inputs)
+    folders.finish(partial, out)
+    page = out / report.HTML
     return Outcome(verdict(summary), page, summary)
 
 
@@ -214,18 +216,20 @@ def score(file: Path, language_name: str, out: Path) -> Outcome:
     from caspi.evaluation import evaluate as stage
     from caspi.evaluation.transcripts import read_pairs
 
-    summary = stage.write(out, read_pairs(file), None, language_name)
-    page = _write_evaluation(
-        out, f"caspi score · {file.name}", summary, {"file": str(file), "fingerprint": report.fingerprint(file)}
-    )
-    return Outcome(verdict(summary), page, summary)
+    pairs = read_pairs(file)
+    partial = folders.start(out, "evaluate")
+    summary = stage.write(partial, pairs, None, language_name)
+    inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
+    _write_evaluation(partial, f"caspi score · {file.name}", summary, inputs)
+    folders.finish(partial, out)
+    return Outcome(verdict(summary), out / report.HTML, summary)
 
 
-def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> Path:
+def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
     from caspi.evaluation.evaluate import RESULTS
 
-    rows = [json.loads(line) for line in (out / RESULTS).read_text(encoding="utf-8").splitlines()]
-    return report.write(out, pages.evaluate_page(title, summary, rows), {"stage": "evaluate", **inputs, **summary})
+    rows = read_jsonl(out / RESULTS)
+    report.write(out, pages.evaluate_page(title, summary, rows), {"stage": "evaluate", **inputs, **summary})
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -242,6 +246,7 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
     from caspi.evaluation.compare import compare as stage
     from caspi.evaluation.compare import read_results
 
+    folders.claim(out, "compare")
     scores = stage(a, b)
     rows_a, rows_b = read_results(a), read_results(b)
     changed = [
@@ -271,14 +276,14 @@ def transcribe(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
+    outputs = _outputs(files, format_name, out)
     recordings = [audio.decode(file) for file in files]
     transcriber = Transcriber.of(model)
     said = transcriber.transcribe(recordings, contexts=[context] * len(files), languages=[language_name] * len(files))
     rendered = [FORMATS[format_name](transcript) for transcript in said]
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for file, text in zip(files, rendered, strict=True):
-            (out / f"{file.stem}.{format_name}").write_text(text, encoding="utf-8")
+    for output, text in zip(outputs, rendered, strict=False):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
     seconds = sum(transcript.seconds for transcript in said)
     summary = {
         "stage": "transcribe",
@@ -291,10 +296,24 @@ def transcribe(
     return Outcome(f"{heard} ({seconds:.1f} s of audio)", out or Path(), summary)
 
 
+def _outputs(files: Sequence[Path], format_name: str, out: Path | None) -> list[Path]:
+    """Where each file's text goes, none without `out`. Raises UsageError where two would share a name."""
+    if out is None:
+        return []
+    if out.is_file():
+        raise UsageError(f"--out {out} is a file: give a folder")
+    outputs = [out / f"{file.stem}.{format_name}" for file in files]
+    for number, output in enumerate(outputs):
+        if output in outputs[:number]:
+            raise UsageError(f"two files would both become {output}: transcribe them into different folders")
+    return outputs
+
+
 def export(model: str, to: str, out: Path) -> Outcome:
     """A checkpoint in another program's format."""
     from caspi.export.formats import export as stage
 
+    folders.claim(out, "export")
     stage(model, to, out)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     summary = {"stage": "export", "model": model, "to": to, "files": files, "fingerprint": report.fingerprint(out)}

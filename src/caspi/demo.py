@@ -13,7 +13,8 @@ from typing import Any
 from caspi import commands, pages, recipe, report
 from caspi.charts import Chart
 from caspi.commands import Outcome
-from caspi.corpus.store import REPORT, Corpus
+from caspi.corpus.store import Corpus
+from caspi.folders import REPORT, read_jsonl
 from caspi.training.stages import METRICS
 
 RECIPE = "demo.yaml"
@@ -52,7 +53,7 @@ def run(out: Path, seed: int) -> Outcome:
         lambda: commands.evaluate(str(best), [str(corpus)], out_average, "test"),
     )
     comparison = steps.run(
-        f"caspi compare {plain_out} {out_average}",
+        f"caspi compare {plain_out} {out_average} --out {out / 'compare'}",
         lambda: commands.compare(plain_out, out_average, out / "compare"),
     )
     sample = _write_sample(corpus, out)
@@ -117,7 +118,7 @@ def _verdict(summary: dict[str, Any]) -> str:
 
 def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
     final, last = summary["evaluation"], summary["evaluation_last"]
-    rows = [json.loads(line) for line in (corpus.parent / "evaluation" / "results.jsonl").read_text().splitlines()]
+    rows = read_jsonl(corpus.parent / "evaluation" / "results.jsonl")
     run_folder = corpus.parent / "train"
     trained = json.loads((run_folder / REPORT).read_text())
     training = pages.train_page("demo", trained, run_folder / METRICS)

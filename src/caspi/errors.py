@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 
 class CaspiError(Exception):
     """Something failed; the command ends with exit code 1 and this one line."""
@@ -20,3 +22,9 @@ class MissingDependency(CaspiError):
 
     def __init__(self, purpose: str, *, package: str, extra: str) -> None:
         super().__init__(f"{purpose} needs the package {package}: pip install 'caspi[{extra}]'")
+        self._parts = (purpose, package, extra)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Errors travel between processes; keyword-only arguments do not by themselves."""
+        purpose, package, extra = self._parts
+        return functools.partial(MissingDependency, purpose, package=package, extra=extra), ()

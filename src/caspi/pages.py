@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from caspi.charts import Chart, Line
+from caspi.folders import read_jsonl
 from caspi.report import Page, Table
 
 SYNTHETIC_NOTE = (
@@ -74,7 +74,7 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
 
 def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
     """Loss, WER and what each stage trained."""
-    lines = [json.loads(line) for line in metrics_file.read_text().splitlines()]
+    lines = read_jsonl(metrics_file)
     offsets, total = {}, 0
     for stage in summary["stages"]:
         offsets[stage["name"]] = total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,17 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2 floats: PyYAML alone reads 2e-4 as a string."""
 
 
+def _unique_keys(loader: Any, node: Any) -> dict[Any, Any]:
+    """PyYAML lets the last of two equal keys win without a word."""
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+    loader.flatten_mapping(node)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _unique_keys)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -51,14 +63,15 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise UsageError(f"recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path} holds no keys; see recipes/ for examples")
     for override in overrides:
         _apply(values, override)
     try:
-        return Recipe.model_validate(values)
+        # As JSON, because there `strict` still lets a list be a tuple and text a path, and nothing else be anything.
+        return Recipe.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UsageError(f"recipe {path}: {_explain(error)}") from error
 
@@ -77,7 +90,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
     place: Any = values
     for part in parents:
         place = _step(place, part, override)
-    value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UsageError(f"override {override!r}: {text!r} is not a YAML value") from error
     if isinstance(place, list):
         place[_index(place, last, override)] = value
     else:

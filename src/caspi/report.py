@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caspi.charts import Chart, draw
-from caspi.corpus.store import REPORT
+from caspi.folders import REPORT
 
 HTML = "report.html"
 RECIPE = "recipe.yaml"

@@ -52,7 +52,7 @@ def test_stereo_becomes_mono(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "corrupt_audio"), (b"not audio at all" * 50, "corrupt_audio"), (None, "missing_audio")],
+    [(b"", "empty_audio"), (b"not audio at all" * 50, "corrupt_audio"), (None, "missing_audio")],
 )
 def test_names_what_is_wrong(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "bad.mp3"

@@ -284,3 +284,60 @@ def test_synthetic_corpora_are_the_same_whatever_the_workers(small_recipe, small
     found = commands.prepare(again).summary["splits"]
     expected = json.loads((small_corpus / "report.json").read_text())["splits"]
     assert found == expected
+
+
+def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It once raised in the pool's own thread, and the pool waited for ever."""
+    from caspi.errors import MissingDependency
+
+    def missing(self: object, language: str) -> None:
+        raise MissingDependency("a source", package="nothing", extra="none")
+
+    monkeypatch.setattr("caspi.corpus.sources.manifest.ManifestSource.recordings", missing)
+    made = manifest_recipe(tmp_path / "m.jsonl", tmp_path, "corpus.workers=2")
+    with pytest.raises(MissingDependency, match="pip install 'caspi"):
+        commands.prepare(made)
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    import pickle
+
+    from caspi.errors import MissingDependency
+
+    for error in (MissingDependency("x", package="p", extra="e"), audio.AudioError("silent", "detail")):
+        again = pickle.loads(pickle.dumps(error))
+        assert str(again) == str(error)
+        assert type(again) is type(error)
+
+
+def test_ids_are_unique(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
+    lines = [{"audio": "a.wav", "text": f"שלום {n}", "group": "speaker"} for n in range(3)]
+    lines += [
+        {"audio": "a.wav", "text": "עוד שלום", "id": "same"},
+        {"audio": "a.wav", "text": "שוב שלום", "id": "same"},
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    summary = commands.prepare(manifest_recipe(path, tmp_path)).summary
+    assert summary["rejected"] == {"duplicate_id": 1}
+    found = [u.id for _, u in all_utterances(tmp_path / "corpus")]
+    assert len(found) == len(set(found)) == 4
+
+
+def test_utterances_that_are_all_their_own_group_are_warned_of(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps({"audio": "a.wav", "text": f"שלום {n}"}) for n in range(3)))
+    summary = commands.prepare(manifest_recipe(path, tmp_path)).summary
+    assert "every utterance is its own group" in summary["warnings"][0]
+
+
+def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:
+    """espeak takes a name it does not know for its default voice."""
+    from caspi import recipe
+    from tests.conftest import RECIPES
+
+    made = recipe.load(RECIPES / "demo.yaml", (f"corpus.path={tmp_path / 'c'}", "corpus.sources.0.without=[lynda]"))
+    with pytest.raises(UsageError, match="espeak has no voice lynda"):
+        commands.prepare(made)

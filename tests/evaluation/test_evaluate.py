@@ -59,6 +59,8 @@ def test_score_reads_csv_jsonl_and_the_ivrit_columns(tmp_path: Path) -> None:
         ("short.csv", "reference,hypothesis\nשלום\n", "line 2: hypothesis has no value"),
         ("cut.jsonl", '{"reference": "א", "hypothesis": "א"}\n{"reference": "ב", "hyp', "line 2 is not JSON"),
         ("nan.jsonl", '{"reference": "א", "hypothesis": NaN}\n', "hypothesis is nan, not text"),
+        ("five.jsonl", "5\n", "line 1: expected an object, found 5"),
+        ("long.csv", "reference,hypothesis,seconds\nא,א,-1\n", "line 2: seconds is '-1', not a duration"),
         ("file.txt", "x", "expected a .csv or .jsonl"),
     ],
 )
@@ -67,6 +69,20 @@ def test_bad_transcripts_end_in_one_clear_line(tmp_path: Path, name: str, conten
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         commands.score(path, "Hebrew", tmp_path / "out")
+
+
+def test_unicode_line_separators_inside_a_transcript_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps({"reference": "שלום\u2028עולם", "hypothesis": "שלום\u0085עולם"}, ensure_ascii=False))
+    assert commands.score(path, "Hebrew", tmp_path / "out").summary["leaderboard"]["wer"] == 0
+
+
+def test_a_corpus_is_not_an_output_folder(small_run: Path, small_corpus: Path) -> None:
+    model = json.loads((small_run / "report.json").read_text())["final"]
+    before = (small_corpus / "report.json").read_bytes()
+    with pytest.raises(UsageError, match="no caspi evaluate made it"):
+        commands.evaluate(model, [str(small_corpus)], small_corpus, "test")
+    assert (small_corpus / "report.json").read_bytes() == before
 
 
 def test_compare_finds_a_real_difference_and_no_false_one(tmp_path: Path) -> None:
@@ -97,5 +113,5 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
         compare(tmp_path / "a", tmp_path / "c")
     results = tmp_path / "a" / "results.jsonl"
     results.write_text(results.read_text()[:30])
-    with pytest.raises(UsageError, match="was it cut off"):
+    with pytest.raises(UsageError, match="was the file cut off"):
         compare(tmp_path / "a", tmp_path / "c")

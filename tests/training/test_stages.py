@@ -115,6 +115,9 @@ def test_killed_and_started_again_is_bit_identical(small_corpus: Path, small_run
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert undisturbed.keys() == resumed.keys()
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    logged = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
+    steps = [(row["stage"], row["step"]) for row in logged if "loss" in row]
+    assert steps == sorted(set(steps), key=steps.index), "a step is logged once"
 
 
 @pytest.mark.slow
@@ -134,8 +137,25 @@ def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> N
 
 def test_another_recipe_in_the_same_folder_is_refused(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus, "train.effective_batch=4")
-    with pytest.raises(UsageError, match="holds a run of another recipe"):
+    with pytest.raises(UsageError, match="holds a run with another train"):
         commands.train(made)
+
+
+def test_another_corpus_under_the_same_path_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    made = run_recipe(tmp_path, corpus, "train.stages.0.epochs=0.1", "train.stages.1.epochs=0.1")
+    commands.train(made)
+    content = json.loads((corpus / "report.json").read_text())
+    content["splits"]["train"]["fingerprint"] = "another"
+    (corpus / "report.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="holds a run with another corpus"):
+        commands.train(made)
+
+
+def test_workers_and_logging_may_change_between_sessions(small_run: Path, small_corpus: Path) -> None:
+    made = run_recipe(small_run.parent, small_corpus, "train.log_every=7", "train.workers=1")
+    assert commands.train(made).summary["final"].endswith("checkpoint-6")
 
 
 def test_average_is_the_mean_in_float64(small_run: Path) -> None:

@@ -13,7 +13,7 @@ from caspi.config import Config
 Reason = Literal[
     "missing_audio", "corrupt_audio", "no_audio_stream", "empty_audio", "non_finite_audio",
     "long_without_times", "times_outside_audio", "too_short", "too_long", "silent",
-    "empty_text", "not_in_language", "too_fast", "too_slow",
+    "empty_text", "not_in_language", "too_fast", "too_slow", "duplicate_id",
 ]  # fmt: skip
 
 SILENCE_PEAK = 10 ** (-60 / 20)  # -60 dBFS: below it nothing was recorded

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import multiprocessing
 import os
 import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from caspi import audio
+from caspi import audio, folders
 from caspi.config import Config
 from caspi.corpus.filters import Filters, Reason, reject
 from caspi.corpus.segmentation import Segmentation, Span, spans
@@ -54,7 +55,7 @@ class Kept:
 class Rejected:
     id: str
     source: str
-    reason: Reason
+    reason: str
     detail: str
 
 
@@ -63,7 +64,9 @@ def process(recording: Recording, config: CorpusConfig) -> list[Kept | Rejected]
     try:
         samples, spoken_words = recording.audio.load()
     except audio.AudioError as error:
-        return [Rejected(recording.id, recording.source, error.reason, str(error))]  # type: ignore[arg-type]
+        return [Rejected(recording.id, recording.source, error.reason, str(error))]
+    except (OSError, RuntimeError, ValueError) as error:
+        return [Rejected(recording.id, recording.source, "corrupt_audio", f"{type(error).__name__}: {error}")]
     total = len(samples) / audio.SAMPLE_RATE
     pieces = list(_pieces(recording, total, spoken_words, config.segmentation))
     if not pieces:
@@ -127,13 +130,12 @@ def prepare(config: CorpusConfig, spoken_language: str) -> dict[str, Any]:
     The folder appears whole or not at all. Raises UsageError where nothing is kept.
     """
     started = time.monotonic()
-    partial = config.path.with_name(config.path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = folders.start(config.path, "prepare")
     tally = _Tally()
     writers = {split: SplitWriter(partial, split) for split in SPLITS}
     with Progress("prepare", unit="h of audio") as progress:
-        for outcome in _outcomes(recordings(config.sources, spoken_language), config):
+        for found in _outcomes(recordings(config.sources, spoken_language), config):
+            outcome = tally.unique(found)
             tally.add(outcome)
             if isinstance(outcome, Kept):
                 split = outcome.split or split_of(outcome.utterance.group, config.splits)
@@ -155,13 +157,6 @@ def prepare(config: CorpusConfig, spoken_language: str) -> dict[str, Any]:
     return summary | {"partial": partial}
 
 
-def publish(partial: Path, final: Path) -> None:
-    """Puts a finished folder in the place of an earlier one."""
-    if final.exists():
-        shutil.rmtree(final)
-    partial.rename(final)
-
-
 def _outcomes(found: Iterable[Recording], config: CorpusConfig) -> Iterator[Kept | Rejected]:
     """Outcomes in the order of the input, whatever the number of workers."""
     if config.workers == 1:
@@ -169,14 +164,27 @@ def _outcomes(found: Iterable[Recording], config: CorpusConfig) -> Iterator[Kept
             yield from process(recording, config)
         return
     work = functools.partial(process, config=config)
+    at_once = 1 if any(source.kind == "manifest" for source in config.sources) else 16
     with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        # Long files one at a time, so that workers end together; short ones in handfuls, to spare messages.
-        for outcomes in pool.imap(work, found, chunksize=1 if _few_and_long(config) else 16):
-            yield from outcomes
+        # Drawn here, not by the pool's own thread: a source that raises there would hang the pool.
+        waiting: deque[Any] = deque()
+        for block in _blocks(found, at_once):
+            waiting.append(pool.apply_async(_process_all, (work, block)))
+            if len(waiting) > 4 * config.workers:
+                yield from waiting.popleft().get()
+        while waiting:
+            yield from waiting.popleft().get()
 
 
-def _few_and_long(config: CorpusConfig) -> bool:
-    return any(source.kind == "manifest" for source in config.sources)
+def _blocks(found: Iterable[Recording], size: int) -> Iterator[list[Recording]]:
+    """Long files one at a time, so that workers end together; short ones in handfuls, to spare messages."""
+    iterator = iter(found)
+    while block := list(itertools.islice(iterator, size)):
+        yield block
+
+
+def _process_all(work: Callable[[Recording], list[Kept | Rejected]], block: list[Recording]) -> list[Kept | Rejected]:
+    return [outcome for recording in block for outcome in work(recording)]
 
 
 class _Tally:
@@ -189,11 +197,25 @@ class _Tally:
         self.hours: defaultdict[str, float] = defaultdict(float)
         self.rejected: Counter[str] = Counter()
         self.examples: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
+        self._ids: set[str] = set()
+        self._groups: defaultdict[str, set[str]] = defaultdict(set)
+        self._utterances: Counter[str] = Counter()
+
+    def unique(self, outcome: Kept | Rejected) -> Kept | Rejected:
+        """A kept utterance whose id was there before becomes a rejected one: ids are what results are joined by."""
+        if isinstance(outcome, Kept):
+            if outcome.utterance.id in self._ids:
+                twice = outcome.utterance
+                return Rejected(twice.id, twice.source, "duplicate_id", twice.text[:80])
+            self._ids.add(outcome.utterance.id)
+        return outcome
 
     def add(self, outcome: Kept | Rejected) -> None:
         self.input += 1
         if isinstance(outcome, Kept):
             self.kept += 1
+            self._groups[outcome.utterance.source].add(outcome.utterance.group)
+            self._utterances[outcome.utterance.source] += 1
             self.synthetic += outcome.utterance.synthetic
             self.hours[outcome.utterance.source] += outcome.utterance.seconds / 3600
             return
@@ -210,4 +232,9 @@ class _Tally:
             "hours": sum(self.hours.values()),
             "hours_by_source": dict(self.hours),
             "rejected_examples": dict(self.examples),
+            "warnings": [
+                f"{source}: every utterance is its own group, so a speaker may stand in two splits; set group_key"
+                for source, count in self._utterances.items()
+                if count > 1 and len(self._groups[source]) == count
+            ],
         }

@@ -17,6 +17,7 @@ import pyarrow as pa
 from caspi import audio
 from caspi.corpus.utterance import Split, Utterance, Word
 from caspi.errors import UsageError
+from caspi.folders import REPORT
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +35,6 @@ SCHEMA = pa.schema(
 )
 ROWS_PER_BATCH = 64
 BYTES_PER_SHARD = 1 << 30
-REPORT = "report.json"
 
 
 class SplitWriter:

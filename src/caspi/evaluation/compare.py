@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from caspi.errors import UsageError
 from caspi.evaluation.evaluate import RESULTS
 from caspi.evaluation.scoring import RESAMPLES, group_sums, resample, resampling_units
+from caspi.folders import read_jsonl
 
 _PERMUTATIONS_AT_ONCE = 500
 
@@ -47,13 +47,13 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / RESULTS if folder.is_dir() else folder
     if not path.is_file():
         raise UsageError(f"no {RESULTS} in {folder}: make one with caspi evaluate")
-    found = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            found[str(row["id"])] = row
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path}, line {number} is not a result ({error}): was it cut off?") from error
+    found: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(path):
+        if not isinstance(row, dict) or not {"id", "reference", "errors"} <= row.keys():
+            raise UsageError(f"{path} is not a file of results: a line lacks id, reference or errors")
+        if str(row["id"]) in found:
+            raise UsageError(f"{path} holds the utterance {row['id']} twice")
+        found[str(row["id"])] = row
     if not found:
         raise UsageError(f"{path} holds no result")
     return found

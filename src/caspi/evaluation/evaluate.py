@@ -12,7 +12,7 @@ from typing import Any
 from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
-from caspi.evaluation.scoring import FAIR_VERSION, Score, Scored, score_corpus
+from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, Scored, score_corpus, score_utterance
 from caspi.inference.transcriber import Transcriber
 from caspi.language import Language, language
 from caspi.progress import Progress
@@ -127,7 +127,10 @@ def _breakdown(pairs: Sequence[Pair], spoken: Language, key: Callable[[Pair], st
 
 def rows(pairs: Sequence[Pair], spoken: Language) -> list[dict[str, Any]]:
     """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` beside."""
-    _, single = _score(pairs, spoken)
+    single = {
+        name: [score_utterance(pair.reference, pair.hypothesis, spoken.normalisers[name]) for pair in pairs]
+        for name in SCORES
+    }
     return [
         asdict(pair)
         | {

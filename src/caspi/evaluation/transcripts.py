@@ -44,17 +44,30 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise UsageError(f"{path}, line {number} is not JSON ({error}): was the file cut off?") from error
 
 
-def _pair(row: dict[str, Any], path: Path, number: int) -> Pair:
+def _pair(row: Any, path: Path, number: int) -> Pair:
+    if not isinstance(row, dict):
+        raise UsageError(f"{path}, line {number}: expected an object, found {row!r}")
     reference, hypothesis = _first(row, _REFERENCE, path, number), _first(row, _HYPOTHESIS, path, number)
-    seconds = row.get("seconds")
     return Pair(
         id=str(row.get("id") or f"line-{number}"),
         reference=reference,
         hypothesis=hypothesis,
-        seconds=float(seconds) if seconds not in (None, "") else None,
+        seconds=_seconds(row.get("seconds"), path, number),
         source=str(row.get("source") or ""),
         group=str(row.get("group") or ""),
     )
+
+
+def _seconds(value: Any, path: Path, number: int) -> float | None:
+    if value in (None, ""):
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UsageError(f"{path}, line {number}: seconds is {value!r}, not a duration")
+    return seconds
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...], path: Path, number: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from caspi import folders
 from caspi.errors import UsageError
 
 WEIGHTS = "model.safetensors"
@@ -25,33 +26,29 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def average(folders: Sequence[Path], out: Path) -> None:
+def average(parts: Sequence[Path], out: Path) -> None:
     """Writes the uniform average of checkpoints of one model as a model folder; `out` appears whole.
 
     Raises UsageError where they hold different tensors.
     """
-    if not folders:
+    if not parts:
         raise UsageError("no checkpoint to average")
-    first = read_weights(folders[0])
+    first = read_weights(parts[0])
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
     total = {name: tensor.double() for name, tensor in first.items()}
-    for folder in folders[1:]:
+    for folder in parts[1:]:
         weights = read_weights(folder)
         if weights.keys() != total.keys():
-            raise UsageError(f"{folder} and {folders[0]} are checkpoints of different models")
+            raise UsageError(f"{folder} and {parts[0]} are checkpoints of different models")
         for name, tensor in weights.items():
             total[name] += tensor.double()
             if tensor.dtype == torch.float32:  # trained in one of them, frozen in another
                 dtypes[name] = torch.float32
-    mean = {name: (tensor / len(folders)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    copy_model_files(folders[0], partial)
+    mean = {name: (tensor / len(parts)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
+    partial = folders.start(out, "average")
+    copy_model_files(parts[0], partial)
     save_file(mean, partial / WEIGHTS, metadata={"format": "pt"})
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    folders.finish(partial, out)
 
 
 # What a model folder needs beside its weights; training state stays behind.

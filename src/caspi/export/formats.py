@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
+from caspi import folders
 from caspi.errors import UsageError
 from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights
 from caspi.model.loading import load_tokenizer, resolve
@@ -122,11 +122,7 @@ def export(model: str, to: str, out: Path) -> Path:
     source = Path(resolve(model))
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = folders.start(out, "export")
     FORMATS[to](source, partial)
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    folders.finish(partial, out)
     return out

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -35,6 +35,12 @@ class ModelConfig(Config):
     init: Literal["pretrained", "random"] = "pretrained"
     scale: str | None = None
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_shape_needs_random_weights(self) -> ModelConfig:
+        if self.scale is not None and self.init != "random":
+            raise ValueError(f"scale: {self.scale} is the shape of random weights: set init: random, or leave it out")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

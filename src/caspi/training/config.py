@@ -40,7 +40,7 @@ class StageConfig(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     learn: dict[GroupName, Learn] = Field(min_length=1)
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0, le=1000)
     schedule: Schedule = Schedule()
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)

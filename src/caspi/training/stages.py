@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from transformers.trainer_utils import set_seed
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation.scoring import score_corpus
+from caspi.folders import REPORT, claim
 from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
 from caspi.model.groups import describe, select, set_trainable
@@ -30,6 +32,7 @@ from caspi.training.processes import processes
 from caspi.training.trainer import StageTrainer
 
 DONE = "stage.json"
+RUN = "run.json"
 METRICS = "metrics.jsonl"
 
 
@@ -76,6 +79,9 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
             "without an utterance: raise it, or start fewer"
         )
     held_out = Corpus.open(corpus, "validation")
+    if state.is_main_process:
+        _claim_run(config, start, corpus, seed)
+    state.wait_for_everyone()
     dtype = compute_dtype(config.precision, state.device)
     evaluator = _Evaluator(loaded, held_out, config.evaluate, config.max_seconds, dtype)
     if state.is_main_process:
@@ -89,6 +95,33 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
             continue
         finished.append(_run_stage(config, stage, number, folder, loaded, data, evaluator, dtype, seed))
     return RunResult(config.path, finished)
+
+
+def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
+    """A run folder belongs to one corpus and one way of training: going on with another would mix two runs.
+
+    What does not change the result (workers, logging, where the run lies) may change.
+    """
+    content = json.loads((corpus / REPORT).read_text(encoding="utf-8"))
+    identity = {
+        "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
+        "model": start.model_dump(mode="json"),
+        "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every"}),
+        "seed": seed,
+    }
+    marker = config.path / RUN
+    if marker.is_file():
+        started = json.loads(marker.read_text(encoding="utf-8"))
+        changed = [name for name in identity if started.get(name) != identity[name]]
+        if changed:
+            raise UsageError(
+                f"{config.path} holds a run with another {' and '.join(changed)}: "
+                "set train.path to a new folder, or delete it"
+            )
+        return
+    claim(config.path, "train")
+    config.path.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
 def _run_stage(
@@ -129,6 +162,8 @@ def _run_stage(
     )
     started = time.monotonic()
     found = checkpoints.complete(folder)
+    if state.is_main_process:
+        _forget_later_steps(config.path / METRICS, stage.name, checkpoints.step_of(found[-1]) if found else 0)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     summary = {
         "name": stage.name,
@@ -145,6 +180,19 @@ def _run_stage(
     if state.is_main_process:
         (folder / DONE).write_text(json.dumps(summary, indent=1))
     return summary
+
+
+def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
+    """Drops logged steps after the checkpoint, and a line the kill cut in half: they are taken and logged again."""
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text().split("\n"):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if row["stage"] != stage or row["step"] <= step:
+                kept.append(line + "\n")
+    metrics.write_text("".join(kept))
 
 
 def _arguments(

@@ -163,6 +163,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         name = f"{checkpoints.PREFIX}{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._staging = True
         try:
             super()._save_checkpoint(model, trial)

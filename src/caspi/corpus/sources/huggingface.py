@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 from caspi.config import Config
@@ -75,8 +74,9 @@ class HuggingFaceSource(Config):
         yield from rows.cast_column(self.audio_key, datasets.Audio(decode=False))
 
 
-def _audio_bytes(cell: dict[str, Any]) -> bytes:
-    return cell["bytes"] if cell.get("bytes") is not None else Path(cell["path"]).read_bytes()
+def _audio_bytes(cell: dict[str, Any] | None) -> bytes:
+    """Only bytes that the row itself holds: a path in somebody's data set is not a file of ours to open."""
+    return (cell or {}).get("bytes") or b""
 
 
 def _reach(row: dict[str, Any], key: str) -> Any:
@@ -84,6 +84,9 @@ def _reach(row: dict[str, Any], key: str) -> Any:
     value: Any = row
     for part in key.split(".") if key else ():
         if isinstance(value, str):
-            value = json.loads(value)
+            try:
+                value = json.loads(value)
+            except ValueError:
+                return None
         value = value.get(part) if isinstance(value, dict) else None
     return None if value is row else value

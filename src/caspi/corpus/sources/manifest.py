@@ -1,4 +1,4 @@
-"""JSONL manifests: one recording a line, audio beside it (file contract in docs/prepare.md)."""
+"""JSONL manifests: one recording a line, audio beside it (file contract in docs/stages.md)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,11 @@ class ManifestSource(Config):
 
     def _recording(self, row: dict[str, Any], number: int, language: str) -> Recording:
         name = self.name or self.path.parent.name
-        identifier = str(row.get("id") or row.get(self.group_key) or f"{self.path.stem}-{number:07d}")
+        if not isinstance(row, dict):
+            raise TypeError(f"expected an object, found {row!r}")
+        group = row.get(self.group_key)
+        # A group names a line only where the line is the whole recording, cut below.
+        identifier = str(row.get("id") or (group if row.get("segments") else None) or f"{self.path.stem}-{number:07d}")
         named, text = _split_official(str(row.get("text", "")))
         if "text" not in row and "segments" not in row:
             raise KeyError("text")
@@ -50,7 +54,7 @@ class ManifestSource(Config):
             id=identifier,
             audio=FileAudio(self._audio_path(str(row["audio"]))),
             source=str(row.get("source") or name),
-            group=f"{name}/{row.get(self.group_key) or identifier}",
+            group=f"{name}/{group or identifier}",
             language=str(row.get("language") or named or language),
             text=text,
             segments=[_segment(segment) for segment in row.get("segments") or ()],

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caspi import audio
 from caspi.config import Config
 from caspi.corpus import hebrew_sentences
 from caspi.corpus.espeak import Voice, speak, variants
 from caspi.corpus.utterance import Recording, Split, Word
-from caspi.errors import MissingDependency
+from caspi.errors import MissingDependency, UsageError
 from caspi.language import TextPolicy, language
 from caspi.language.hebrew import without_niqqud
 
@@ -73,7 +73,7 @@ class SyntheticSource(Config):
     def recordings(self, _language: str) -> Iterator[Recording]:
         """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
         draw = random.Random(f"{SOURCE}/{self.seed}")
-        voices = self.only or tuple(v for v in variants() if v not in _UNNATURAL and v not in self.without)
+        voices = self._voices()
         sentence_of = {name: _sentences(name) for name in self.languages}
         for index in range(self.utterances):
             name = self.languages[index % len(self.languages)]
@@ -90,6 +90,21 @@ class SyntheticSource(Config):
                 synthetic=True,
                 split=self.split,
             )
+
+    def _voices(self) -> tuple[str, ...]:
+        """espeak takes a name it does not know for its default voice: a typo would train on a held-out voice."""
+        known = variants()
+        if unknown := sorted({*self.only, *self.without} - set(known)):
+            raise UsageError(f"corpus.sources: espeak has no voice {', '.join(unknown)}; it has {', '.join(known)}")
+        return self.only or tuple(v for v in known if v not in _UNNATURAL and v not in self.without)
+
+    @model_validator(mode="after")
+    def _ranges_hold_something(self) -> SyntheticSource:
+        for name in ("sentences", "rate", "pitch"):
+            low, high = getattr(self, name)
+            if low > high or (name == "sentences" and high - low < 0.01):
+                raise ValueError(f"{name}: nothing lies between {low} and {high}")
+        return self
 
     def _draw_sentence(self, sentence: _Sentence, draw: random.Random) -> tuple[str, str]:
         low, high = self.sentences

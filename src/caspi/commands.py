@@ -97,6 +97,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
             seconds = preflight.compute_seconds(stage, shape["groups"], needs, known[gpu], count)
             stage["hours"] = seconds / 3600
             stage["cost"] = stage["hours"] * known[gpu].price * count
+            stage["fits"] = stage["weights_gib"] < known[gpu].memory
     summary = {
         "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "stages": planned, **shape_summary(shape),
         "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt),
@@ -112,6 +113,8 @@ def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
     if gpu is not None:
         hours, cost = sum(s["hours"] for s in planned), sum(s["cost"] for s in planned)
         line += f", about {hours:.2f} h on {count} x {gpu}, {cost:.2f} $ (estimate, model-FLOP use assumed)"
+        if too_large := [stage["name"] for stage in planned if not stage["fits"]]:
+            line += f"; DOES NOT FIT in {known[gpu].memory:g} GiB: {', '.join(too_large)}; train fewer groups"
     return Outcome(line, page, summary)
 
 

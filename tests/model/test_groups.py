@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
 from caspi.model.groups import Learn, describe, partition, select, set_trainable
-from caspi.model.loading import Loaded, load_tokenizer, shape_only
+from caspi.model.loading import Loaded, ModelConfig, load_tokenizer
+from caspi.training.preflight import on_meta_device
 
 # FACTS.md, "The model": native names, 1.7B.
 RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decoder_layers": 1409.4, "embeddings": 311.2}
@@ -17,7 +18,7 @@ RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decod
 
 @pytest.fixture(scope="module")
 def released() -> torch.nn.Module:
-    return shape_only("1.7b")
+    return on_meta_device(ModelConfig(init="random", scale="1.7b"))
 
 
 def test_groups_of_the_released_model_match_the_facts(released: torch.nn.Module) -> None:

@@ -119,12 +119,6 @@ def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwe
         return Qwen3ASRForConditionalGeneration(configuration(scale, tokenizer))
 
 
-def shape_only(scale: str) -> Qwen3ASRForConditionalGeneration:
-    """The released architecture on the meta device: shapes and names, no memory."""
-    with torch.device("meta"):
-        return Qwen3ASRForConditionalGeneration(configuration(scale))
-
-
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """A tokenizer from its files."""
     return AutoTokenizer.from_pretrained(str(folder))

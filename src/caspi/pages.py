@@ -124,7 +124,7 @@ def evaluate_page(title: str, summary: dict[str, Any], rows: list[dict[str, Any]
     """The verdict, breakdowns, and the worst utterances."""
     leaderboard, fair = summary["leaderboard"], summary["fair"]
     speed = f"{summary['rtfx']:.1f} times real time" if summary["rtfx"] else "not measured"
-    worst = sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:_WORST]
+    worst = sorted((row for row in rows if row["errors"]), key=lambda row: (-row["errors"], row["id"]))[:_WORST]
     return Page(
         title=title,
         headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {summary['utterances']:,} utterances",
@@ -207,7 +207,7 @@ def compare_page(summary: dict[str, Any], changed: list[tuple[Any, ...]]) -> Pag
                     (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
                     for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
                 ],
-                note="Paired bootstrap over groups; sign-flip permutation test.",
+                note="Paired bootstrap and sign-flip test over groups, over utterances where there are fewer than 8 groups.",
             ),
             Table(
                 "Where they differ most",

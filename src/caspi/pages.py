@@ -207,7 +207,7 @@ def compare_page(summary: dict[str, Any], changed: list[tuple[Any, ...]]) -> Pag
                     (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
                     for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
                 ],
-                note="Paired bootstrap and sign-flip test over groups, over utterances where there are fewer than 8 groups.",
+                note="Paired bootstrap and sign-flip test over groups; over utterances where groups are fewer than 8.",
             ),
             Table(
                 "Where they differ most",

@@ -38,20 +38,22 @@ def fresh_tiny() -> Loaded:
     return load(ModelConfig(start="tiny"))
 
 
+def folder_named_by(variable: str, what: str) -> Path:
+    """The folder an environment variable names; skips the test, by name, where it names none."""
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} names no folder with {what}")
+    return Path(folder)
+
+
 @pytest.fixture(scope="session")
 def real_tokenizer_folder() -> Path:
-    folder = os.environ.get("CASPI_REAL_TOKENIZER")
-    if not folder:
-        pytest.skip("CASPI_REAL_TOKENIZER names no folder with the released tokenizer")
-    return Path(folder)
+    return folder_named_by("CASPI_REAL_TOKENIZER", "the released tokenizer")
 
 
 @pytest.fixture(scope="session")
 def real_speech_folder() -> Path:
-    folder = os.environ.get("CASPI_REAL_SPEECH")
-    if not folder:
-        pytest.skip("CASPI_REAL_SPEECH names no folder with real recordings")
-    return Path(folder)
+    return folder_named_by("CASPI_REAL_SPEECH", "real recordings")
 
 
 @pytest.fixture(scope="session")

@@ -8,13 +8,17 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from caspi.errors import CaspiError
+
+if TYPE_CHECKING:  # the modules themselves load with the command that needs them
+    from caspi.commands import Outcome
+    from caspi.recipe import Recipe
 
 app = typer.Typer(
     add_completion=False,
@@ -41,10 +45,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _finish(outcome: object, as_json: bool) -> None:
-    from caspi.commands import Outcome
-
-    assert isinstance(outcome, Outcome)
+def _finish(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
     else:
@@ -55,7 +56,7 @@ def _finish(outcome: object, as_json: bool) -> None:
         raise typer.Exit(outcome.exit_code)
 
 
-def _recipe(path: Path, overrides: list[str] | None):  # type: ignore[no-untyped-def]
+def _recipe(path: Path, overrides: list[str] | None) -> Recipe:
     from caspi import recipe
 
     return recipe.load(path, tuple(overrides or ()))
@@ -150,7 +151,7 @@ def train(
         _finish(commands.train(loaded), json_)
 
 
-def _show_shapes(summary: dict) -> None:  # type: ignore[type-arg]
+def _show_shapes(summary: dict[str, Any]) -> None:
     groups = Table(title=f"{summary['parameters']:,} parameters", title_justify="left")
     groups.add_column("group")
     groups.add_column("parameters", justify="right")

@@ -99,7 +99,8 @@ def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
             stage["cost"] = stage["hours"] * known[gpu].price * count
             stage["fits"] = stage["weights_gib"] < known[gpu].memory
     summary = {
-        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "stages": planned, **shape_summary(shape),
+        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "stages": planned,
+        "parameters": shape["parameters"], "groups": shape["groups"],
         "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt),
     }  # fmt: skip
     page = report.write(
@@ -116,11 +117,6 @@ def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
         if too_large := [stage["name"] for stage in planned if not stage["fits"]]:
             line += f"; DOES NOT FIT in {known[gpu].memory:g} GiB: {', '.join(too_large)}; train fewer groups"
     return Outcome(line, page, summary)
-
-
-def shape_summary(shape: dict[str, Any]) -> dict[str, Any]:
-    """Parameters in all and by group."""
-    return {"parameters": shape["parameters"], "groups": shape["groups"]}
 
 
 def shapes(recipe: Recipe) -> Outcome:
@@ -169,15 +165,11 @@ def average(run: Path, top: int) -> Outcome:
     from caspi.export import averaging
     from caspi.training import checkpoints
 
-    content = run / REPORT
-    if not content.is_file():
-        raise UsageError(f"{run} is not a finished run (it has no {REPORT}): caspi train makes one")
     if folders.stage_of(run) != "train":
-        raise UsageError(f"{run} was not made by caspi train")
-    stage = Path(json.loads(content.read_text(encoding="utf-8"))["stages"][-1]["path"])
+        raise UsageError(f"{run} is not a finished run: caspi train makes one")
+    stage = Path(json.loads((run / REPORT).read_text(encoding="utf-8"))["stages"][-1]["path"])
     chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
     out = run / "average"
-    folders.claim(out, "average")
     averaging.average(chosen, out)
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
     summary = {"stage": "average", "run": str(run), "parts": parts, "fingerprint": report.fingerprint(out)}
@@ -316,7 +308,6 @@ def export(model: str, to: str, out: Path) -> Outcome:
     """A checkpoint in another program's format."""
     from caspi.export.formats import export as stage
 
-    folders.claim(out, "export")
     stage(model, to, out)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     summary = {"stage": "export", "model": model, "to": to, "files": files, "fingerprint": report.fingerprint(out)}

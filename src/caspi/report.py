@@ -9,7 +9,7 @@ import json
 import platform
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Page:
     facts: list[tuple[str, str]]
     parts: list[Table | Chart]
     synthetic: str = ""
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def environment() -> dict[str, Any]:

@@ -30,7 +30,6 @@ class Language:
 
     name: str
     code: str
-    right_to_left: bool
     training_text: Callable[[str, TextPolicy], str]
     script_share: Callable[[str], float]
     normalisers: dict[str, Normaliser] = field(default_factory=dict)

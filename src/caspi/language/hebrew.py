@@ -105,7 +105,6 @@ def fair(text: str) -> str:
 LANGUAGE = Language(
     name="Hebrew",
     code="he",
-    right_to_left=True,
     training_text=training_text,
     script_share=script_share,
     normalisers={"leaderboard": leaderboard, "fair": fair},

@@ -46,7 +46,6 @@ def plain_language(name: str) -> Language:
     return Language(
         name=name,
         code=_CODES.get(name, "und"),
-        right_to_left=False,
         training_text=_training_text,
         script_share=_script_share,
         normalisers={"leaderboard": whisper_basic, "fair": without_punctuation},

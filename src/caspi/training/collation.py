@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from caspi.model.features import audio_token_count, frame_count, pad_clips
+from caspi.model.features import FRAMES_PER_SECOND, audio_token_count, frame_count, pad_clips
 from caspi.model.packed import AudioBatch
 from caspi.model.prompt import Prompt
 from caspi.training.augmentation import FeatureMasks
@@ -83,7 +83,7 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
         audio_positions=torch.cat(audio_positions),
         label_positions=torch.cat(label_positions),
         labels=torch.tensor(labels),
-        seconds=float(frames.sum()) / 100,
+        seconds=float(frames.sum()) / FRAMES_PER_SECOND,
         rows=tuple(item.row for item in items),
         masks=masks,
     )

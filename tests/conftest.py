@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
 
 
-def tone(seconds: float, rate: int = 16_000, level: float = 0.3) -> np.ndarray:
-    """A tone with a little noise: sound that is not silence and not speech."""
+def tone(seconds: float, rate: int = 16_000, level: float = 0.3, seed: int = 0) -> np.ndarray:
+    """A tone with a little noise, another one for every seed: sound that is not silence and not speech."""
     time = np.arange(int(seconds * rate)) / rate
-    noise = np.random.default_rng(0).standard_normal(len(time)) * 0.01
+    noise = np.random.default_rng(seed).standard_normal(len(time)) * 0.01
     return (level * np.sin(2 * np.pi * 220 * time) + noise).astype(np.float32)
 
 
@@ -104,7 +104,7 @@ def manifest(tmp_path: Path) -> Path:
     """Three recordings by two speakers, WAV beside a JSONL manifest."""
     lines = []
     for number, (speaker, text) in enumerate([("a", "שלום עולם"), ("a", "מה שלומך היום"), ("b", "תודה רבה לך")]):
-        soundfile.write(tmp_path / f"{number}.wav", tone(2.0, 44_100), 44_100)
+        soundfile.write(tmp_path / f"{number}.wav", tone(2.0, 44_100, seed=number), 44_100)
         lines.append({"audio": f"{number}.wav", "text": text, "group": speaker, "id": f"utt-{number}"})
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -15,6 +17,11 @@ from caspi.errors import CaspiError
 Seconds = float
 
 SAMPLE_RATE = 16_000  # Hz: the only rate the model knows
+
+_BLOCK = 1 << 16  # samples at a time: few calls, and still in the cache
+_FRAMES_PER_LOOK = 16  # one compressed frame in so many is looked at channel by channel
+_SLOWEST, _FASTEST = 1_000, 768_000  # Hz: outside, a header lies
+_ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
 
 
 class AudioError(CaspiError):
@@ -29,35 +36,174 @@ class AudioError(CaspiError):
         return AudioError, (self.reason, self._detail)
 
 
-def decode(source: bytes | Path) -> np.ndarray:
-    """Any container and codec FFmpeg knows, to float32 [n] mono at 16 kHz.
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Audio being decoded: float32 blocks [n], mono at 16 kHz, whatever was in the file.
 
-    Raises AudioError with the reason `missing_audio`, `corrupt_audio`, `no_audio_stream`, `empty_audio`
-    or `non_finite_audio`.
+    sample_rate, channels: of the file. declared: seconds its header claims, None where it claims none (an estimate
+    for an mp3 without one). dead_channel: asked for once the blocks are read; whether one channel held nothing.
+    """
+
+    sample_rate: int
+    channels: int
+    declared: Seconds | None
+    blocks: Iterator[np.ndarray]
+    dead_channel: Callable[[], bool] = lambda: False
+
+
+def decode(source: bytes | Path) -> np.ndarray:
+    """Any container and codec, to float32 [n] mono at 16 kHz.
+
+    Raises AudioError with the reason `missing_audio`, `corrupt_audio`, `no_audio_stream`, `empty_audio`,
+    `non_finite_audio` or `out_of_phase`.
+    """
+    blocks = list(open_stream(source).blocks)
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+
+def open_stream(source: bytes | Path) -> Stream:
+    """Opens a file, or the bytes of one. Raises AudioError as `decode` does, here or while the blocks are read.
+
+    mp3, WAV and FLAC go through libsndfile, which is two to three times as fast at them; the rest through FFmpeg.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     if isinstance(source, Path) and not source.is_file():
         raise AudioError("missing_audio", f"{'a folder' if source.is_dir() else 'no such file'}: {name}")
-    if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
-        raise AudioError("empty_audio", f"0 bytes: {name}")
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-    blocks: list[np.ndarray] = []
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
-            if not container.streams.audio:
-                raise AudioError("no_audio_stream", name)
-            for frame in container.decode(container.streams.audio[0]):
-                frame.pts = None  # timestamps of damaged files are not monotonic; order is enough
-                blocks.extend(block.to_ndarray()[0] for block in resampler.resample(frame))
-            blocks.extend(block.to_ndarray()[0] for block in resampler.resample(None))
-    except (av.FFmpegError, ValueError) as error:
+        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+            raise AudioError("empty_audio", f"0 bytes: {name}")
+        stream = _open_sndfile(source, name) or _open_ffmpeg(source, name)
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if samples.size == 0:
+    return replace(stream, blocks=_checked(stream, name))
+
+
+def _checked(stream: Stream, name: str) -> Iterator[np.ndarray]:
+    """Blocks that are not empty and hold numbers; decoder errors under their name."""
+    count = 0
+    try:
+        for block in stream.blocks:
+            if block.size:
+                if not np.isfinite(block.sum()) and not np.isfinite(block).all():
+                    raise AudioError("non_finite_audio", name)
+                count += block.size
+                yield block
+    except (av.FFmpegError, soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError("corrupt_audio", f"{name}: {error}") from error
+    if count == 0:
         raise AudioError("empty_audio", name)
-    if not np.isfinite(samples).all():
-        raise AudioError("non_finite_audio", name)
-    return samples
+
+
+def _open_sndfile(source: bytes | Path, name: str) -> Stream | None:
+    """None where the file is of another kind or libsndfile cannot open it."""
+    if not _is_for_sndfile(source):
+        return None
+    try:
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (soundfile.LibsndfileError, RuntimeError):
+        return None
+    if file.samplerate < _SLOWEST or file.samplerate > _FASTEST:
+        raise AudioError("corrupt_audio", f"{name}: a sample rate of {file.samplerate} Hz")
+    channels = _Channels(name)
+    return Stream(
+        sample_rate=file.samplerate,
+        channels=file.channels,
+        declared=file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None,
+        blocks=_sndfile_blocks(file, channels),
+        dead_channel=channels.one_is_dead,
+    )
+
+
+def _is_for_sndfile(source: bytes | Path) -> bool:
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            head = file.read(12)
+    else:
+        head = source[:12]
+    is_mp3 = head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] in (0xFB, 0xF3, 0xF2, 0xFA))
+    return is_mp3 or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
+
+
+def _sndfile_blocks(file: soundfile.SoundFile, channels: _Channels) -> Iterator[np.ndarray]:
+    stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
+    buffer = np.empty((_BLOCK, file.channels), np.float32)
+    with file:
+        while True:
+            block = file.read(out=buffer)
+            last = len(block) < _BLOCK
+            mono = _mono(block)
+            channels.hear(block, mono)
+            yield mono.copy() if file.samplerate == SAMPLE_RATE else stream.resample_chunk(mono, last=last)
+            if last:
+                break
+    channels.check()
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """[n, channels] to their mean [n]. Adding columns is several times as fast as `mean(axis=1)`."""
+    mono = block[:, 0]
+    if block.shape[1] > 1:
+        mono = block[:, 0] + block[:, 1]
+        for channel in range(2, block.shape[1]):
+            mono += block[:, channel]
+        mono *= 1 / block.shape[1]
+    return mono
+
+
+def _open_ffmpeg(source: bytes | Path, name: str) -> Stream:
+    container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    if not container.streams.audio:
+        container.close()
+        raise AudioError("no_audio_stream", name)
+    stream = container.streams.audio[0]
+    channels = _Channels(name)
+    return Stream(
+        sample_rate=stream.codec_context.sample_rate or 0,
+        channels=stream.codec_context.channels or 0,
+        declared=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None,
+        blocks=_ffmpeg_blocks(container, channels),
+        dead_channel=channels.one_is_dead,
+    )
+
+
+def _ffmpeg_blocks(container: av.container.InputContainer, channels: _Channels) -> Iterator[np.ndarray]:
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE, frame_size=_BLOCK)
+    with container:
+        for number, frame in enumerate(container.decode(container.streams.audio[0])):
+            frame.pts = None  # timestamps of damaged files are not monotonic; order is enough
+            if number % _FRAMES_PER_LOOK == 0 and frame.format.is_planar and frame.layout.nb_channels > 1:
+                planes = frame.to_ndarray().astype(np.float32)
+                channels.hear(planes.T, planes.mean(axis=0))
+            for block in resampler.resample(frame):
+                yield block.to_ndarray()[0]
+        for block in resampler.resample(None):
+            yield block.to_ndarray()[0]
+    channels.check()
+
+
+class _Channels:
+    """Loudness of every channel and of their mean, from one sample in sixteen."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._energy: np.ndarray | None = None
+        self._mean_energy = 0.0
+
+    def hear(self, block: np.ndarray, mono: np.ndarray) -> None:
+        """block [n, channels] and its mean [n]."""
+        if block.shape[1] > 1:
+            some = block[::16]
+            energy = np.einsum("nc,nc->c", some, some)
+            self._energy = energy if self._energy is None else self._energy + energy
+            self._mean_energy += float(np.square(mono[::16]).sum())
+
+    def one_is_dead(self) -> bool:
+        return self._energy is not None and bool(self._energy.min() <= 1e-6 * self._energy.max())
+
+    def check(self) -> None:
+        """Raises AudioError where the channels cancel each other."""
+        if self._energy is not None and self._mean_energy < 1e-5 * float(self._energy.max()):
+            raise AudioError("out_of_phase", f"{self._name}: the channels cancel each other")
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:
@@ -65,11 +211,17 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
     return samples if rate == SAMPLE_RATE else soxr.resample(samples, rate, SAMPLE_RATE)
 
 
+def pcm16(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] to int16 [n], clipped to [-1, 1); int16 stays as it is."""
+    if samples.dtype == np.int16:
+        return samples
+    return np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
+
+
 def encode_flac(samples: np.ndarray) -> bytes:
-    """float32 [n] at 16 kHz to 16-bit FLAC, clipped to [-1, 1)."""
+    """float32 or int16 [n] at 16 kHz to 16-bit FLAC."""
     buffer = io.BytesIO()
-    pcm = np.clip(np.round(samples * 32768.0), -32768, 32767).astype(np.int16)
-    soundfile.write(buffer, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, pcm16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 

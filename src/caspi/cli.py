@@ -80,14 +80,19 @@ def demo(
 
 
 @app.command()
-def prepare(recipe: RecipeFile, overrides: Overrides = None, json_: Json = False) -> None:
-    """Sources to a corpus.
+def prepare(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (extra `ray`).")] = "local",
+    json_: Json = False,
+) -> None:
+    """Sources to a corpus. Killed and started again, it goes on; a source added at the end is all that is prepared.
 
     Example: caspi prepare recipes/torah.yaml corpus.workers=4
     """
     from caspi import commands
 
-    _finish(commands.prepare(_recipe(recipe, overrides)), json_)
+    _finish(commands.prepare(_recipe(recipe, overrides), engine), json_)
 
 
 @app.command()

@@ -27,30 +27,24 @@ class Outcome:
     exit_code: int = 0
 
 
-def prepare(recipe: Recipe) -> Outcome:
+def prepare(recipe: Recipe, engine: str = "local") -> Outcome:
     """Sources to corpus."""
     from caspi.corpus import prepare as stage
+    from caspi.corpus.engines import ENGINES
 
+    if engine not in ENGINES:
+        raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")
     config = recipe.corpus
-    summary = stage.prepare(config, recipe.language)
+    summary = stage.prepare(config, recipe.language, engine)
     partial = summary.pop("partial")
-    summary = {"stage": "prepare", "name": recipe.name, **summary, "sources": _source_fingerprints(recipe)}
+    summary = {"stage": "prepare", "name": recipe.name, "engine": engine, **summary}
     report.write(partial, pages.prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
-    folders.finish(partial, config.path)
+    stage.finish(partial, config.path)
     rejected = sum(summary["rejected"].values())
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     line = f"{summary['kept']:,} utterances kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
     return Outcome(line, config.path / report.HTML, summary)
-
-
-def _source_fingerprints(recipe: Recipe) -> list[dict[str, str]]:
-    return [
-        {"kind": source.kind, "path": str(source.path), "fingerprint": report.fingerprint(source.path)}
-        if source.kind == "manifest"
-        else {"kind": source.kind}
-        for source in recipe.corpus.sources
-    ]
 
 
 def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:

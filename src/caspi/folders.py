@@ -32,10 +32,22 @@ def stage_of(folder: Path) -> str | None:
 def start(folder: Path, stage: str) -> Path:
     """An empty folder beside `folder` to write into. Raises UsageError as `claim` does."""
     claim(folder, stage)
-    partial = folder.with_name(folder.name + ".partial")
+    partial = _partial(folder)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
+
+
+def resume(folder: Path, stage: str) -> Path:
+    """As `start`, but what an earlier run left there stays."""
+    claim(folder, stage)
+    partial = _partial(folder)
+    partial.mkdir(parents=True, exist_ok=True)
+    return partial
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
 
 
 def finish(partial: Path, folder: Path) -> None:

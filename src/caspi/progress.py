@@ -11,25 +11,30 @@ _INTERVAL = 5.0  # seconds between lines: few enough for a log file, often enoug
 
 
 class Progress:
-    """`with Progress("prepare", unit="h") as progress: progress.advance(0.1)`."""
+    """`with Progress("prepare", unit="h") as progress: progress.advance(0.1)`.
 
-    def __init__(self, what: str, unit: str, total: float | None = None) -> None:
-        self._what, self._unit, self._total = what, unit, total
-        self._done = 0.0
+    total counts what `advance` is told, or its `items` where it is told those; done: items of an earlier run.
+    """
+
+    def __init__(self, what: str, unit: str, total: float | None = None, done: float = 0.0) -> None:
+        self._what, self._unit, self._total, self._before = what, unit, total, done
+        self._done = self._items = 0.0
         self._started = self._printed = time.monotonic()
 
-    def advance(self, amount: float) -> None:
+    def advance(self, amount: float, items: float | None = None) -> None:
         self._done += amount
+        self._items += amount if items is None else items
         if time.monotonic() - self._printed >= _INTERVAL:
             self._print()
 
     def _print(self) -> None:
         self._printed = now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-9)
-        line = f"{self._what}: {self._done:,.2f} {self._unit}, {rate * 60:,.2f} a minute"
-        if self._total is not None and rate > 0:
-            left = (self._total - self._done) / rate
-            line += f", {100 * self._done / self._total:.0f} %, {left / 60:.1f} min left"
+        taken = max(now - self._started, 1e-9)
+        line = f"{self._what}: {self._done:,.2f} {self._unit}, {self._done / taken * 60:,.2f} a minute"
+        if self._total and self._items > 0:
+            there = self._before + self._items
+            left = max(0.0, self._total - there) * taken / self._items
+            line += f", {100 * there / self._total:.0f} %, {left / 60:.1f} min left"
         print(line, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:

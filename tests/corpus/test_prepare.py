@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from caspi import audio, commands
-from caspi.corpus.store import ROWS_PER_BATCH, Corpus, SplitWriter
+from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import SPLITS, Utterance, Word
 from caspi.errors import UsageError
 from tests.conftest import manifest_recipe, tone
@@ -59,8 +59,10 @@ def test_workers_change_nothing(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_no_group_in_two_splits(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
-    lines = [{"audio": "a.wav", "text": "שלום עולם", "group": f"speaker-{n % 40}"} for n in range(160)]
+    lines = []
+    for n in range(160):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
+        lines.append({"audio": f"{n}.wav", "text": "שלום עולם", "group": f"speaker-{n % 40}"})
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     commands.prepare(manifest_recipe(path, tmp_path, "corpus.splits.validation=0.3", "corpus.splits.test=0.3"))
@@ -75,7 +77,7 @@ def test_no_group_in_two_splits(tmp_path: Path) -> None:
 def test_segments_become_utterances_with_their_own_words(tmp_path: Path) -> None:
     clip = tone(12.0)
     soundfile.write(tmp_path / "long.wav", clip, 16_000)
-    words = [[f"מלה{chr(0x5D0 + n)}", n * 1.0] for n in range(12)]
+    words = [[f"{chr(0x5D0 + n)}מלה", n * 1.0] for n in range(12)]
     line = {
         "audio": "long.wav",
         "segments": [
@@ -142,19 +144,21 @@ def test_plain_datasets_reads_the_corpus(small_corpus: Path) -> None:
 
 
 def test_opening_takes_milliseconds_and_rows_are_random_access(tmp_path: Path) -> None:
-    writer = SplitWriter(tmp_path, "train")
+    writer = ShardWriter(tmp_path, "train")
     flac = audio.encode_flac(tone(0.5))
     count = 5 * ROWS_PER_BATCH + 7
-    for n in range(count):
-        writer.add(Utterance(f"u{n}", f"text {n}", 0.5, "s", f"g{n}", words=(Word("text", 0.0, 0.2),)), flac)
+    words = (Word("text", 0.0, 0.2),)
+    rows = [row(Utterance(f"u{n}", f"text {n}", 0.5, "s", f"g{n}", words=words), flac) for n in range(count)]
+    for start in range(0, count, ROWS_PER_BATCH):
+        writer.write(pa.RecordBatch.from_pylist(rows[start : start + ROWS_PER_BATCH], schema=SCHEMA))
     writer.close()
     (tmp_path / "report.json").write_text("{}")
     started = time.perf_counter()
     corpus = Corpus.open(tmp_path, "train")
     assert time.perf_counter() - started < 0.1
     assert len(corpus) == count
-    for row in (0, count - 1, ROWS_PER_BATCH, ROWS_PER_BATCH - 1, 137):
-        assert corpus.utterance(row).id == f"u{row}"
+    for number in (0, count - 1, ROWS_PER_BATCH, ROWS_PER_BATCH - 1, 137):
+        assert corpus.utterance(number).id == f"u{number}"
     with pytest.raises(IndexError):
         corpus.utterance(count)
 
@@ -205,11 +209,14 @@ def test_huggingface_parquet_is_read_with_bytes_decoded_by_us(tmp_path: Path) ->
 
     import pyarrow.parquet as pq
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, tone(1.5), 16_000, format="MP3")
+    def mp3(seed: int) -> bytes:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, tone(1.5, seed=seed), 16_000, format="MP3")
+        return buffer.getvalue()
+
     rows = [
         {
-            "audio": {"bytes": buffer.getvalue(), "path": f"{n}.mp3"},
+            "audio": {"bytes": mp3(n), "path": f"{n}.mp3"},
             "transcript": f"<|0.00|>שלום לכם {text}<|1.50|>",
             "metadata": json.dumps({"entry_id": f"entry-{n}", "quality_score": 0.9}),
             "prev_transcript": "מה שנאמר קודם",
@@ -223,7 +230,7 @@ def test_huggingface_parquet_is_read_with_bytes_decoded_by_us(tmp_path: Path) ->
     path.write_text(
         f"name: t\ncorpus:\n  path: {tmp_path / 'corpus'}\n  workers: 1\n  sources:\n"
         f"    - {{kind: huggingface, dataset: {folder}, text_key: transcript, group_key: metadata.entry_id,"
-        " context_key: prev_transcript}\n"
+        " previous_key: prev_transcript}\n"
     )
     from caspi import recipe
 
@@ -231,7 +238,8 @@ def test_huggingface_parquet_is_read_with_bytes_decoded_by_us(tmp_path: Path) ->
     found = [u for _, u in all_utterances(tmp_path / "corpus")]
     assert {u.text for u in found} == {"שלום לכם אחת", "שלום לכם שתיים"}
     assert {u.group for u in found} == {"crowd-recital/entry-0", "crowd-recital/entry-1"}
-    assert {u.context for u in found} == {"מה שנאמר קודם"}
+    assert {u.previous for u in found} == {"מה שנאמר קודם"}
+    assert all(u.segments[0].text == u.text and u.segments[0].end == pytest.approx(1.5) for u in found)
 
 
 def test_yiddish_is_refused_by_name(tmp_path: Path) -> None:
@@ -242,8 +250,8 @@ def test_yiddish_is_refused_by_name(tmp_path: Path) -> None:
     )
     from caspi import recipe
 
-    with pytest.raises(UsageError, match="is Yiddish"):
-        commands.prepare(recipe.load(path))
+    with pytest.raises(UsageError, match=r"corpus.sources.0.*is Yiddish"):
+        recipe.load(path)
 
 
 def test_real_recordings_account_for_every_verse(real_speech_folder: Path, tmp_path: Path) -> None:
@@ -290,10 +298,11 @@ def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monke
     """It once raised in the pool's own thread, and the pool waited for ever."""
     from caspi.errors import MissingDependency
 
-    def missing(self: object, language: str) -> None:
+    def missing(self: object, language: str, skip: int = 0) -> None:
         raise MissingDependency("a source", package="nothing", extra="none")
 
     monkeypatch.setattr("caspi.corpus.sources.manifest.ManifestSource.recordings", missing)
+    (tmp_path / "m.jsonl").write_text("{}")
     made = manifest_recipe(tmp_path / "m.jsonl", tmp_path, "corpus.workers=2")
     with pytest.raises(MissingDependency, match="pip install 'caspi"):
         commands.prepare(made)
@@ -311,11 +320,12 @@ def test_errors_survive_the_way_between_processes() -> None:
 
 
 def test_ids_are_unique(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
-    lines = [{"audio": "a.wav", "text": f"שלום {n}", "group": "speaker"} for n in range(3)]
+    for n in range(5):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
+    lines = [{"audio": f"{n}.wav", "text": f"שלום {n}", "group": "speaker"} for n in range(3)]
     lines += [
-        {"audio": "a.wav", "text": "עוד שלום", "id": "same"},
-        {"audio": "a.wav", "text": "שוב שלום", "id": "same"},
+        {"audio": "3.wav", "text": "עוד שלום", "id": "same"},
+        {"audio": "4.wav", "text": "שוב שלום", "id": "same"},
     ]
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
@@ -326,9 +336,10 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 
 def test_utterances_that_are_all_their_own_group_are_warned_of(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
     path = tmp_path / "m.jsonl"
-    path.write_text("\n".join(json.dumps({"audio": "a.wav", "text": f"שלום {n}"}) for n in range(3)))
+    path.write_text("\n".join(json.dumps({"audio": f"{n}.wav", "text": f"שלום {n}"}) for n in range(3)))
     summary = commands.prepare(manifest_recipe(path, tmp_path)).summary
     assert "every utterance is its own group" in summary["warnings"][0]
 

@@ -1,240 +1,367 @@
-"""Sources to corpus: decode, cut, clean, filter, split, store. `process` is the whole of it for one recording."""
+"""Sources to corpus. Every source goes through three steps, each of which can be killed and started again:
+
+1. blocks of recordings are processed into parts, in any order, by whatever engine (parts.py, engines.py);
+2. with all of its outcomes in view, copies, leaks and splits are decided (decisions.py);
+3. what is kept is copied into the shards of its split, in the order of the source.
+
+The corpus folder then appears by one rename. A source that the folder already holds, unchanged and behind the same
+sources as before, is linked and not processed again.
+"""
 
 from __future__ import annotations
 
-import functools
-import itertools
-import multiprocessing
+import errno
+import hashlib
+import importlib.metadata
+import json
 import os
 import shutil
+import sys
 import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
-from caspi import audio, folders
-from caspi.config import Config
-from caspi.corpus.filters import Filters, Reason, reject
-from caspi.corpus.segmentation import Segmentation, Span, spans
-from caspi.corpus.sources import SourceConfig, recordings
-from caspi.corpus.splits import Splits, split_of
-from caspi.corpus.store import SplitWriter
-from caspi.corpus.utterance import SPLITS, Recording, Split, Utterance, Word
-from caspi.errors import UsageError
-from caspi.language import TextPolicy, language
+from caspi import folders
+from caspi.corpus import parts
+from caspi.corpus.decisions import Judge, SourceRows, Verdicts
+from caspi.corpus.engines import ENGINES, EngineName
+from caspi.corpus.evaluation_sets import evaluation_sets
+from caspi.corpus.process import Rules
+from caspi.corpus.signals import SIGNALS
+from caspi.corpus.sources import Source, SourceConfig
+from caspi.corpus.splits import Splits
+from caspi.corpus.store import SCHEMA, ShardWriter
+from caspi.corpus.utterance import SPLITS
+from caspi.errors import CaspiError, UsageError
 from caspi.progress import Progress
 
 _EXAMPLES_PER_REASON = 5
+_PARTS = "parts"
 
 
-class CorpusConfig(Config):
-    """What `caspi prepare` does and where it puts it."""
+class CorpusConfig(Rules):
+    """What `caspi prepare` does and where it puts it.
+
+    evaluation: sets that are going to be used as tests; an utterance that also stands in one is rejected as a leak.
+    """
 
     path: Path
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    segmentation: Segmentation = Segmentation()
-    text: TextPolicy = TextPolicy()
-    filters: Filters = Filters()
+    evaluation: tuple[SourceConfig, ...] = ()
     splits: Splits = Splits()
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    utterance: Utterance
-    flac: bytes
-    split: Split | None
+    @property
+    def rules(self) -> Rules:
+        return Rules(segmentation=self.segmentation, text=self.text, filters=self.filters)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    id: str
-    source: str
-    reason: str
-    detail: str
+@dataclass(slots=True)
+class SourceReport:
+    """What became of one source; kept in the corpus's report, and read back when another source is added.
+
+    key: of everything its parts depend on. shards: files by split.
+    """
+
+    kind: str
+    name: str
+    key: str
+    input: int = 0
+    kept: int = 0
+    synthetic: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    hours: dict[str, float] = field(default_factory=dict)
+    utterances: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    boundaries: dict[str, float] = field(default_factory=dict)
+    signals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    shards: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def process(recording: Recording, config: CorpusConfig) -> list[Kept | Rejected]:
-    """Everything that happens to one recording; pure, so that any engine can run it anywhere."""
-    try:
-        samples, spoken_words = recording.audio.load()
-    except audio.AudioError as error:
-        return [Rejected(recording.id, recording.source, error.reason, str(error))]
-    except (OSError, RuntimeError, ValueError) as error:
-        return [Rejected(recording.id, recording.source, "corrupt_audio", f"{type(error).__name__}: {error}")]
-    total = len(samples) / audio.SAMPLE_RATE
-    pieces = list(_pieces(recording, total, spoken_words, config.segmentation))
-    if not pieces:
-        return [Rejected(recording.id, recording.source, "empty_text", "no segment")]
-    names = [recording.id] if len(pieces) == 1 else [f"{recording.id}-{number:04d}" for number in range(len(pieces))]
-    timed = bool(recording.segments)
-    return [
-        _outcome(recording, name, piece, samples, total, timed, config)
-        for name, piece in zip(names, pieces, strict=True)
-    ]
+def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
+    """Makes the corpus in a folder beside its place; returns what the report says, and that folder as `partial`.
 
-
-def _pieces(recording: Recording, total: float, words: tuple[Word, ...], policy: Segmentation) -> Iterator[Span]:
-    if recording.segments:
-        yield from spans(recording.segments, policy)
-    else:
-        end = total if recording.end is None else recording.end
-        yield Span(recording.start, end, recording.text, words)
-
-
-def _outcome(
-    recording: Recording, name: str, piece: Span, samples: np.ndarray, total: float, timed: bool, config: CorpusConfig
-) -> Kept | Rejected:
-    def rejected(reason: Reason, detail: str) -> Rejected:
-        return Rejected(name, recording.source, reason, detail)
-
-    if not 0 <= piece.start < piece.end <= total + 0.1:
-        return rejected("times_outside_audio", f"{piece.start:.2f}-{piece.end:.2f} s of {total:.2f} s")
-    rules = language(recording.language)
-    text = rules.training_text(piece.text, config.text)
-    first, last = (round(t * audio.SAMPLE_RATE) for t in (piece.start, min(piece.end, total)))
-    clip = samples[first:last]
-    seconds = len(clip) / audio.SAMPLE_RATE
-    reason = reject(clip, seconds, text, rules.script_share(text), config.filters)
-    if reason == "too_long" and not timed:
-        reason = "long_without_times"
-    if reason:
-        return rejected(reason, f"{seconds:.2f} s: {text[:80]}")
-    words = tuple(
-        Word(cleaned, max(0.0, word.start - piece.start), min(seconds, word.end - piece.start))
-        for word in piece.words
-        if (cleaned := rules.training_text(word.text, config.text))
-    )
-    utterance = Utterance(
-        id=name,
-        text=text,
-        seconds=seconds,
-        source=recording.source,
-        group=recording.group,
-        language=recording.language,
-        context=rules.training_text(recording.context, config.text),
-        words=words,
-        synthetic=recording.synthetic,
-    )
-    return Kept(utterance, audio.encode_flac(clip), recording.split)
-
-
-def prepare(config: CorpusConfig, spoken_language: str) -> dict[str, Any]:
-    """Runs every recording through `process` and writes the corpus; returns what the report says of it.
-
-    The folder appears whole or not at all. Raises UsageError where nothing is kept.
+    Killed at any point and started again, it goes on, and the result is the same. Raises UsageError where nothing is
+    kept, CaspiError where the disk is full.
     """
     started = time.monotonic()
-    partial = folders.start(config.path, "prepare")
-    tally = _Tally()
-    writers = {split: SplitWriter(partial, split) for split in SPLITS}
-    with Progress("prepare", unit="h of audio") as progress:
-        for found in _outcomes(recordings(config.sources, spoken_language), config):
-            outcome = tally.unique(found)
-            tally.add(outcome)
-            if isinstance(outcome, Kept):
-                split = outcome.split or split_of(outcome.utterance.group, config.splits)
-                writers[split].add(outcome.utterance, outcome.flac)
-                progress.advance(outcome.utterance.seconds / 3600)
-    for writer in writers.values():
-        writer.close()
-    if not tally.kept:
-        shutil.rmtree(partial)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in tally.rejected.most_common()) or "no input"
-        raise UsageError(f"corpus {config.path} would be empty: {reasons}; check corpus.sources and corpus.filters")
-    summary = tally.summary() | {
-        "splits": {
-            split: {"utterances": w.count, "hours": w.seconds / 3600, "fingerprint": w.fingerprint}
-            for split, w in writers.items()
-        },
-        "seconds": time.monotonic() - started,
+    partial = folders.resume(config.path, "prepare")
+    try:
+        summary = _prepare(config, spoken_language, engine, partial)
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+            raise
+        raise CaspiError(
+            f"the disk of {partial} is full; nothing is lost: make space and run the same command again"
+        ) from error
+    return summary | {"seconds": time.monotonic() - started}
+
+
+def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, partial: Path) -> dict[str, Any]:
+    earlier = _earlier(config.path)
+    evaluation, leaks = evaluation_sets(config.evaluation, spoken_language, partial)
+    whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
+    keys = [_key(source, config, spoken_language) for source in config.sources]
+    known = _reusable(earlier, keys, whole)
+    for leftover in partial.glob("*.arrow"):
+        leftover.unlink()
+    judge = Judge(config.filters, config.splits, evaluation, earlier.get("boundaries"))
+    reports: list[SourceReport] = []
+    for number, (source, key) in enumerate(zip(config.sources, keys, strict=True)):
+        if number < len(known):
+            reports.append(_link(known[number], config.path, partial, judge))
+            continue
+        folder = partial / _PARTS / key
+        _make_parts(source, folder, config, spoken_language, engine)
+        reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
+    _check_not_empty(reports, config.path)
+    return {
+        **_totals(reports, config.splits),
+        "partial": partial,
+        "reused": len(known),
+        "text_policy": config.text.model_dump(),
+        "decided_with": whole,
+        "source_reports": [asdict(report) for report in reports],
     }
-    return summary | {"partial": partial}
 
 
-def _outcomes(found: Iterable[Recording], config: CorpusConfig) -> Iterator[Kept | Rejected]:
-    """Outcomes in the order of the input, whatever the number of workers."""
-    if config.workers == 1:
-        for recording in found:
-            yield from process(recording, config)
+def finish(partial: Path, folder: Path) -> None:
+    """Puts the corpus in its place; parts are no longer needed."""
+    for leftover in (partial / _PARTS, partial / "evaluation"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folders.finish(partial, folder)
+
+
+def _digest(*parts_of_it: str) -> str:
+    return hashlib.sha256("\0".join(parts_of_it).encode()).hexdigest()[:32]
+
+
+def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
+    """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
+    version = importlib.metadata.version("caspi")
+    return _digest(
+        source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language, version
+    )
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """What the report of a corpus that stands in this place says; empty where there is none."""
+    if folders.stage_of(folder) != "prepare":
+        return {}
+    content = json.loads((folder / folders.REPORT).read_text(encoding="utf-8"))
+    boundaries = {}
+    for report in content.get("source_reports", ()):
+        boundaries.update(report["boundaries"])
+    return {**content, "boundaries": boundaries if _same_splits(content) else {}}
+
+
+def _same_splits(content: dict[str, Any]) -> bool:
+    return "source_reports" in content
+
+
+def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[SourceReport]:
+    """Reports of the sources, from the first on, that are there already and decided by the same rules."""
+    if earlier.get("decided_with") != whole:
+        return []
+    found: list[SourceReport] = []
+    for report, key in zip(earlier["source_reports"], keys, strict=False):
+        if report["key"] != key:
+            break
+        found.append(SourceReport(**report))
+    return found
+
+
+def _link(report: SourceReport, corpus: Path, partial: Path, judge: Judge) -> SourceReport:
+    """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
+    for names in report.shards.values():
+        for name in names:
+            _link_file(corpus / name, partial / name)
+            rows = SourceRows()
+            with pa.memory_map(str(corpus / name)) as file:
+                reader = pa.ipc.open_file(file)
+                for number in range(reader.num_record_batches):
+                    rows.extend(reader.get_batch(number))
+            judge.remember(rows)
+    return report
+
+
+def _link_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_language: str, engine: EngineName) -> None:
+    """Step 1. The mark `complete` says that the source has no more recordings."""
+    complete = folder / "complete"
+    if complete.is_file():
         return
-    work = functools.partial(process, config=config)
-    at_once = 1 if any(source.kind == "manifest" for source in config.sources) else 16
-    with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
-        # Drawn here, not by the pool's own thread: a source that raises there would hang the pool.
-        waiting: deque[Any] = deque()
-        for block in _blocks(found, at_once):
-            waiting.append(pool.apply_async(_process_all, (work, block)))
-            if len(waiting) > 4 * config.workers:
-                yield from waiting.popleft().get()
-        while waiting:
-            yield from waiting.popleft().get()
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.partial"):
+        leftover.unlink()
+    _, done = parts.made(folder)
+    if done:
+        print(f"prepare: {done:,} recordings of this source were done before", file=sys.stderr)
+    found = parts.blocks(source.recordings(spoken_language, done), done)
+    missing = (block for block in found if not (folder / block.name).exists())
+    total = source.count()
+    with Progress("prepare", unit="h of audio", total=total, done=done) as progress:
+        for made in ENGINES[engine](missing, folder, config.rules, config.workers):
+            progress.advance(made.seconds / 3600, items=made.recordings)
+    complete.touch()
 
 
-def _blocks(found: Iterable[Recording], size: int) -> Iterator[list[Recording]]:
-    """Long files one at a time, so that workers end together; short ones in handfuls, to spare messages."""
-    iterator = iter(found)
-    while block := list(itertools.islice(iterator, size)):
-        yield block
+def _assemble(
+    source: Source, key: str, folder: Path, partial: Path, judge: Judge, first: dict[str, int]
+) -> SourceReport:
+    """Steps 2 and 3."""
+    paths, _ = parts.made(folder)
+    rows = SourceRows.read(paths)
+    verdicts = judge.decide(rows)
+    writers = {split: ShardWriter(partial, split, first[split]) for split in SPLITS}
+    report = SourceReport(source.kind, getattr(source, "name", "") or source.kind, key)  # type: ignore[attr-defined]
+    tally = _Tally(report)
+    start = 0
+    for path in paths:
+        for batch in parts.read(path):
+            stop = start + batch.num_rows
+            tally.add(batch, rows, verdicts, start)
+            for split, writer in writers.items():
+                chosen = [
+                    n - start for n in range(start, stop) if verdicts.reason[n] is None and verdicts.split[n] == split
+                ]
+                if chosen:
+                    writer.write(_final(batch, chosen, [verdicts.repeat[start + n] for n in chosen]))
+            start = stop
+    for split, writer in writers.items():
+        writer.close()
+        report.shards[split] = writer.shards
+        report.splits[split] = {
+            "utterances": writer.count, "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint,
+        }  # fmt: skip
+    report.boundaries = verdicts.boundaries
+    tally.finish()
+    return report
 
 
-def _process_all(work: Callable[[Recording], list[Kept | Rejected]], block: list[Recording]) -> list[Kept | Rejected]:
-    return [outcome for recording in block for outcome in work(recording)]
+def _final(batch: pa.RecordBatch, chosen: list[int], repeats: list[int]) -> pa.RecordBatch:
+    """The chosen rows of a part, as rows of the corpus."""
+    taken = batch.take(pa.array(chosen, pa.int64()))
+    columns = {name: taken.column(name) for name in SCHEMA.names}
+    columns["repeat"] = pa.array(repeats, pa.int32())
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=SCHEMA)
+
+
+def _shards_so_far(reports: list[SourceReport]) -> dict[str, int]:
+    return {split: sum(len(report.shards[split]) for report in reports) for split in SPLITS}
 
 
 class _Tally:
-    """Counts, so that input == kept + rejected can be checked by whoever reads the report."""
+    """Counts of one source, by the name its utterances carry."""
 
-    def __init__(self) -> None:
-        self.kept = 0
-        self.input = 0
-        self.synthetic = 0
-        self.hours: defaultdict[str, float] = defaultdict(float)
-        self.rejected: Counter[str] = Counter()
-        self.examples: defaultdict[str, list[dict[str, str]]] = defaultdict(list)
-        self._ids: set[str] = set()
+    def __init__(self, report: SourceReport) -> None:
+        self._report = report
+        self._rejected: Counter[str] = Counter()
         self._groups: defaultdict[str, set[str]] = defaultdict(set)
-        self._utterances: Counter[str] = Counter()
+        self._signals: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def unique(self, outcome: Kept | Rejected) -> Kept | Rejected:
-        """A kept utterance whose id was there before becomes a rejected one: ids are what results are joined by."""
-        if isinstance(outcome, Kept):
-            if outcome.utterance.id in self._ids:
-                twice = outcome.utterance
-                return Rejected(twice.id, twice.source, "duplicate_id", twice.text[:80])
-            self._ids.add(outcome.utterance.id)
-        return outcome
+    def add(self, batch: pa.RecordBatch, rows: SourceRows, verdicts: Verdicts, start: int) -> None:
+        report = self._report
+        details = batch.column("detail").to_pylist()
+        synthetic = batch.column("synthetic").to_pylist()
+        signals = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in SIGNALS}
+        for n, detail in enumerate(details):
+            row, reason = start + n, verdicts.reason[start + n]
+            source = rows.source[row]
+            report.input += 1
+            if reason:
+                self._rejected[reason] += 1
+                examples = report.examples.setdefault(reason, [])
+                if len(examples) < _EXAMPLES_PER_REASON:
+                    shown = detail or f"{rows.seconds[row]:.2f} s: {rows.text[row][:80]}"
+                    examples.append({"id": rows.id[row], "detail": shown})
+                continue
+            report.kept += 1
+            report.synthetic += bool(synthetic[n])
+            report.hours[source] = report.hours.get(source, 0.0) + rows.seconds[row] / 3600
+            report.utterances[source] = report.utterances.get(source, 0) + 1
+            self._groups[source].add(rows.group[row])
+            for name, values in signals.items():
+                self._signals[source][name].append(float(values[n]))
 
-    def add(self, outcome: Kept | Rejected) -> None:
-        self.input += 1
-        if isinstance(outcome, Kept):
-            self.kept += 1
-            self._groups[outcome.utterance.source].add(outcome.utterance.group)
-            self._utterances[outcome.utterance.source] += 1
-            self.synthetic += outcome.utterance.synthetic
-            self.hours[outcome.utterance.source] += outcome.utterance.seconds / 3600
-            return
-        self.rejected[outcome.reason] += 1
-        if len(self.examples[outcome.reason]) < _EXAMPLES_PER_REASON:
-            self.examples[outcome.reason].append({"id": outcome.id, "detail": outcome.detail})
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "input": self.input,
-            "kept": self.kept,
-            "rejected": dict(sorted(self.rejected.items())),
-            "synthetic": self.synthetic,
-            "hours": sum(self.hours.values()),
-            "hours_by_source": dict(self.hours),
-            "rejected_examples": dict(self.examples),
-            "warnings": [
-                f"{source}: every utterance is its own group, so a speaker may stand in two splits; set group_key"
-                for source, count in self._utterances.items()
-                if count > 1 and len(self._groups[source]) == count
-            ],
+    def finish(self) -> None:
+        self._report.rejected = dict(sorted(self._rejected.items()))
+        self._report.groups = {source: len(groups) for source, groups in self._groups.items()}
+        self._report.signals = {
+            source: {name: np.percentile(values, [5, 50, 95]).tolist() for name, values in found.items()}
+            for source, found in self._signals.items()
         }
+
+
+def _totals(reports: list[SourceReport], shares: Splits) -> dict[str, Any]:
+    """Sums over sources; `input == kept + sum(rejected)`."""
+    rejected: Counter[str] = Counter()
+    examples: dict[str, list[dict[str, str]]] = {}
+    hours: Counter[str] = Counter()
+    utterances: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    for report in reports:
+        rejected.update(report.rejected)
+        hours.update(report.hours)
+        utterances.update(report.utterances)
+        groups.update(report.groups)
+        for reason, found in report.examples.items():
+            examples[reason] = [*examples.get(reason, []), *found][:_EXAMPLES_PER_REASON]
+    return {
+        "input": sum(report.input for report in reports),
+        "kept": sum(report.kept for report in reports),
+        "rejected": dict(sorted(rejected.items())),
+        "rejected_examples": examples,
+        "synthetic": sum(report.synthetic for report in reports),
+        "hours": sum(hours.values()),
+        "hours_by_source": dict(hours),
+        "splits": {split: _split_total(split, reports) for split in SPLITS},
+        "warnings": list(_warnings(reports, utterances, groups, shares)),
+    }
+
+
+def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
+    found = [report.splits[split] for report in reports]
+    return {
+        "utterances": sum(part["utterances"] for part in found),
+        "hours": sum(part["hours"] for part in found),
+        "fingerprint": _digest(*(part["fingerprint"] for part in found if part["utterances"])),
+    }
+
+
+def _warnings(
+    reports: list[SourceReport], utterances: Counter[str], groups: Counter[str], shares: Splits
+) -> Iterator[str]:
+    for source, count in utterances.items():
+        if count > 1 and groups[source] == count:
+            yield f"{source}: every utterance is its own group, so a speaker may stand in two splits; set group_key"
+    for report in reports:
+        if report.rejected.get("yiddish", 0) > 0.05 * report.input:
+            share = report.rejected["yiddish"] / report.input
+            yield f"{report.name}: {100 * share:.0f} % of it is Yiddish by its letters; is this the right data set?"
+    validation = sum(report.splits["validation"]["hours"] for report in reports)
+    if validation == 0 and shares.validation > 0:
+        yield "no utterance fell into validation: raise splits.validation or set splits.min_validation_hours"
+
+
+def _check_not_empty(reports: list[SourceReport], path: Path) -> None:
+    if not any(report.kept for report in reports):
+        rejected = sum((Counter(report.rejected) for report in reports), Counter())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common()) or "no input"
+        shutil.rmtree(path.with_name(path.name + ".partial"), ignore_errors=True)
+        raise UsageError(f"corpus {path} would be empty: {reasons}; check corpus.sources and corpus.filters")

@@ -6,71 +6,108 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.utterance import Segment, Word
 
 
 class Segmentation(Config):
-    """max_seconds: the longest utterance; by: whole segments where they fit, or as many as fit together."""
+    """max_seconds: the longest utterance; by: whole segments where they fit, or as many as fit together.
 
-    max_seconds: Seconds = 30.0
+    max_gap: segments further apart are never joined, for what lies between them has no transcript.
+    """
+
+    max_seconds: Seconds = Field(30.0, gt=0)
     by: Literal["segment", "pack"] = "segment"
+    max_gap: Seconds = Field(2.0, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch to become an utterance; times from the start of the recording."""
+    """A stretch to become an utterance; times from the start of the recording. `end` is None where the audio ends.
+
+    id: of the segment it is, empty where it is a part of one or several.
+    """
 
     start: Seconds
-    end: Seconds
+    end: Seconds | None
     text: str
-    words: tuple[Word, ...]
+    words: tuple[Word, ...] = ()
+    phrases: tuple[Word, ...] = ()
+    id: str = ""
 
 
 def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
-    """Utterances of a recording, in order. A segment longer than the limit is cut at its words;
+    """Utterances of a recording, in order of their starts. A segment longer than the limit is cut at its words;
     one without words comes out whole, for the duration filter to judge."""
-    for segment in _packed(segments, policy) if policy.by == "pack" else segments:
-        if segment.end - segment.start <= policy.max_seconds or not segment.words:
-            yield Span(segment.start, segment.end, segment.text, segment.words)
+    ordered = sorted(segments, key=lambda segment: (segment.start, segment.end))
+    for run in _runs(ordered, policy):
+        if len(run) > 1 or run[0].end - run[0].start <= policy.max_seconds or not run[0].words:
+            yield Span(
+                start=run[0].start,
+                end=run[-1].end,
+                text=" ".join(segment.text for segment in run),
+                words=tuple(word for segment in run for word in segment.words),
+                phrases=tuple(Word(segment.text, segment.start, segment.end) for segment in run),
+                id=run[0].id if len(run) == 1 else "",
+            )
         else:
-            yield from _cut(segment, policy.max_seconds)
+            yield from _cut(run[0], policy.max_seconds)
 
 
-def _packed(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Segment]:
-    """Neighbouring segments joined while they fit."""
-    held: Segment | None = None
+def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Segment]]:
+    """Neighbouring segments to be joined: one at a time, or as many as fit."""
+    held: list[Segment] = []
     for segment in segments:
-        if held is not None and segment.end - held.start <= policy.max_seconds:
-            held = Segment(held.start, segment.end, f"{held.text} {segment.text}", held.words + segment.words)
-            continue
-        if held is not None:
+        fits = (
+            policy.by == "pack"
+            and held
+            and segment.end - held[0].start <= policy.max_seconds
+            and 0 <= segment.start - held[-1].end + 1e-3 <= policy.max_gap
+        )
+        if held and not fits:
             yield held
-        held = segment
-    if held is not None:
+            held = []
+        held.append(segment)
+    if held:
         yield held
 
 
 def _cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
-    """Cuts at word starts so that every piece fits, each as near to an equal share as its words allow.
+    """Cuts between words so that every piece fits, in the longest pause near an equal share of what is left.
 
-    The last word of a piece ends where the next piece starts.
+    A piece ends, and the next one starts, in the middle of the pause between them.
     """
-    starts = [segment.start, *(word.start for word in segment.words[1:])]
-    first = 0
-    while first < len(starts):
-        left = segment.end - starts[first]
+    words = segment.words
+    first, start = 0, segment.start
+    while first < len(words):
+        left = segment.end - start
         pieces = max(1, int(-(-left // limit)))
-        target = starts[first] + left / pieces
-        last = len(starts) if pieces == 1 else _nearest_cut(starts, first, target, starts[first] + limit)
-        end = segment.end if last == len(starts) else starts[last]
-        words = segment.words[first:last]
-        yield Span(starts[first], end, " ".join(word.text for word in words), words)
-        first = last
+        if pieces == 1:
+            cut, end = len(words), segment.end
+        else:
+            cut = _best_cut(words, first, start + left / pieces, start + limit)
+            end = _between(words, cut) if cut < len(words) else segment.end
+        yield Span(start, end, " ".join(word.text for word in words[first:cut]), words[first:cut])
+        first, start = cut, end
 
 
-def _nearest_cut(starts: list[Seconds], first: int, target: Seconds, latest: Seconds) -> int:
-    """Index of the word before which to cut: the start nearest to `target`, not after `latest` if possible."""
-    choices = [index for index in range(first + 1, len(starts)) if starts[index] <= latest]
-    return min(choices, key=lambda index: abs(starts[index] - target)) if choices else first + 1
+def _between(words: Sequence[Word], index: int) -> Seconds:
+    """Middle of the pause before word `index`; its start where the word before runs up to it."""
+    return (min(words[index - 1].end, words[index].start) + words[index].start) / 2
+
+
+def _best_cut(words: Sequence[Word], first: int, target: Seconds, latest: Seconds) -> int:
+    """Index of the word before which to cut, not after `latest` if possible.
+
+    A pause is worth going away from the target: as far, in seconds, as five times its length.
+    """
+    choices = [index for index in range(first + 1, len(words)) if _between(words, index) <= latest]
+
+    def cost(index: int) -> float:
+        pause = max(0.0, words[index].start - words[index - 1].end)
+        return abs(_between(words, index) - target) - 5 * pause
+
+    return min(choices, key=cost) if choices else first + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 from pydantic import Field, model_validator
 
@@ -11,10 +12,15 @@ from caspi.corpus.utterance import Split
 
 
 class Splits(Config):
-    """Shares of the groups of every source; the rest is training data."""
+    """Shares of the groups, in every source alike; the rest is training data.
+
+    min_validation_hours: of every source, at most half of it; where the share gives less, further groups in the order
+    of their hashes leave the training data. A boundary, once drawn, is kept when the corpus grows.
+    """
 
     validation: float = Field(0.05, ge=0, lt=1)
     test: float = Field(0.05, ge=0, lt=1)
+    min_validation_hours: float = Field(0.0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -24,12 +30,39 @@ class Splits(Config):
         return self
 
 
-def split_of(group: str, shares: Splits) -> Split:
-    """The split of a recording or speaker: the same for all its utterances, today and after growth."""
-    digest = hashlib.blake2b(f"{shares.seed}/{group}".encode(), digest_size=8).digest()
-    position = int.from_bytes(digest) / 2**64
-    if position < shares.test:
+def position(group: str, seed: int) -> float:
+    """Where a recording or speaker stands between 0 and 1: test first, then validation, then train."""
+    digest = hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def split_of(group: str, shares: Splits, boundary: float | None = None) -> Split:
+    """The split of a recording or speaker: the same for all its utterances, today and after growth.
+
+    boundary: where validation ends; by default at its share.
+    """
+    where = position(group, shares.seed)
+    if where < shares.test:
         return "test"
-    if position < shares.test + shares.validation:
+    if where < (shares.test + shares.validation if boundary is None else boundary):
         return "validation"
     return "train"
+
+
+def boundary_of(hours: Mapping[str, float], shares: Splits, drawn: float = 0.0) -> float:
+    """Where a source's validation ends: at its share, at what was drawn before, or where it has its minimum of hours.
+
+    hours: of every group of the source.
+    """
+    end = max(shares.test + shares.validation, drawn)
+    wanted = min(shares.min_validation_hours, sum(hours.values()) / 2)
+    held = 0.0
+    for where, group in sorted((position(group, shares.seed), group) for group in hours):
+        if where < shares.test:
+            continue
+        if where >= end:
+            if held >= wanted:
+                break
+            end = min(1.0, where + 2**-40)
+        held += hours[group]
+    return end

@@ -13,12 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from caspi import audio
+from caspi.corpus.signals import SIGNALS, Signals
 from caspi.corpus.utterance import Split, Utterance, Word
 from caspi.errors import UsageError
 from caspi.folders import REPORT
 
+_TIMES = pa.list_(pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -29,23 +32,52 @@ SCHEMA = pa.schema(
         ("group", pa.string()),
         ("language", pa.string()),
         ("context", pa.string()),
-        ("words", pa.list_(pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))),
+        ("previous", pa.string()),
+        ("words", _TIMES),
+        ("segments", _TIMES),
         ("synthetic", pa.bool_()),
+        ("quality", pa.float64()),
+        ("sample_rate", pa.int32()),
+        ("channels", pa.int32()),
+        ("dead_channel", pa.bool_()),
+        *((name, pa.float32()) for name in SIGNALS),
+        ("repeat", pa.int32()),
+        ("audio_hash", pa.binary(16)),
+        ("fingerprint", pa.binary()),
     ]
 )
+METADATA = [name for name in SCHEMA.names if name != "audio"]
+_FIELDS = [name for name in METADATA if name in Utterance.__dataclass_fields__]
 ROWS_PER_BATCH = 64
 BYTES_PER_SHARD = 1 << 30
 
 
-class SplitWriter:
-    """Writes the shards of one split; `fingerprint` is a hash of all that was written, in order."""
+def row(utterance: Utterance, flac: bytes, audio_hash: bytes = b"\0" * 16, fingerprint: bytes = b"") -> dict[str, Any]:
+    """An utterance as a row of `SCHEMA`."""
+    signals = utterance.signals
+    return {
+        **{name: getattr(utterance, name) for name in _FIELDS},
+        **{name: getattr(signals, name) if signals else None for name in SIGNALS},
+        "audio": {"bytes": flac, "path": f"{utterance.id}.flac"},
+        "words": [word._asdict() for word in utterance.words],
+        "segments": [word._asdict() for word in utterance.segments],
+        "audio_hash": audio_hash,
+        "fingerprint": fingerprint,
+    }
 
-    def __init__(self, folder: Path, split: Split) -> None:
-        self._folder, self._split = folder, split
-        self._rows: list[dict[str, Any]] = []
+
+class ShardWriter:
+    """Writes record batches of `SCHEMA` to numbered Arrow files of one split, each at most about 1 GiB.
+
+    first: number of the first shard. fingerprint: hash of ids, texts and audio, in order.
+    """
+
+    def __init__(self, folder: Path, split: Split, first: int = 0) -> None:
+        self._folder, self._split, self._next = folder, split, first
         self._writer: pa.RecordBatchFileWriter | None = None
-        self._shard = self._shard_bytes = 0
+        self._bytes = 0
         self._hash = hashlib.sha256()
+        self.shards: list[str] = []
         self.count = 0
         self.seconds = 0.0
 
@@ -53,38 +85,28 @@ class SplitWriter:
     def fingerprint(self) -> str:
         return self._hash.hexdigest()
 
-    def add(self, utterance: Utterance, flac: bytes) -> None:
-        """Appends one utterance with its encoded audio."""
-        row = {name: getattr(utterance, name) for name in SCHEMA.names if name not in ("audio", "words")}
-        row["audio"] = {"bytes": flac, "path": f"{utterance.id}.flac"}
-        row["words"] = [word._asdict() for word in utterance.words]
-        self._rows.append(row)
-        self._hash.update(utterance.id.encode() + b"\0" + utterance.text.encode() + b"\0" + flac)
-        self.count += 1
-        self.seconds += utterance.seconds
-        self._shard_bytes += len(flac)
-        if len(self._rows) >= ROWS_PER_BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._rows:
-            if self._writer is None:
-                path = self._folder / f"{self._split}-{self._shard:05d}.arrow"
-                self._writer = pa.ipc.new_file(str(path), SCHEMA)
-            self._writer.write_batch(pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA))
-            self._rows.clear()
-        if self._writer is not None and self._shard_bytes >= BYTES_PER_SHARD:
-            self._close_shard()
-
-    def _close_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer, self._shard, self._shard_bytes = None, self._shard + 1, 0
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Appends the rows of a batch."""
+        columns = (batch.column(name).to_pylist() for name in ("id", "text", "audio_hash"))
+        for identifier, text, audio_hash in zip(*columns, strict=True):
+            self._hash.update(f"{identifier}\0{text}\0".encode() + audio_hash)
+        if self._writer is None:
+            name = f"{self._split}-{self._next:05d}.arrow"
+            self._writer = pa.ipc.new_file(str(self._folder / name), SCHEMA)
+            self.shards.append(name)
+            self._next += 1
+        self._writer.write_batch(batch)
+        self.count += batch.num_rows
+        self.seconds += pc.sum(batch.column("seconds")).as_py() or 0.0
+        self._bytes += batch.nbytes
+        if self._bytes >= BYTES_PER_SHARD:
+            self.close()
 
     def close(self) -> None:
-        """Writes what is left and the footer, without which a shard cannot be read."""
-        self._flush()
-        self._close_shard()
+        """Writes the footer, without which a shard cannot be read."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer, self._bytes = None, 0
 
 
 class Corpus:
@@ -108,9 +130,12 @@ class Corpus:
         if not paths:
             raise UsageError(f"corpus {folder} has no utterances in its {split} split; see {folder / 'report.html'}")
         try:
-            return cls(folder, split, [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths])
+            shards = [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths]
         except pa.ArrowInvalid as error:
             raise UsageError(f"corpus {folder}: a shard is damaged ({error}); run caspi prepare again") from error
+        if any(not set(SCHEMA.names) <= set(shard.schema.names) for shard in shards):
+            raise UsageError(f"corpus {folder} was made by an older caspi: run caspi prepare again")
+        return cls(folder, split, shards)
 
     def __getstate__(self) -> tuple[Path, Split]:
         return self.folder, self.split
@@ -148,9 +173,12 @@ class Corpus:
     def utterance(self, row: int) -> Utterance:
         """The record of a row, without its audio."""
         batch, offset = self._locate(row)
-        values = {name: batch.column(name)[offset].as_py() for name in SCHEMA.names if name != "audio"}
-        values["words"] = tuple(Word(**word) for word in values["words"])
-        return Utterance(**values)
+        values = {name: batch.column(name)[offset].as_py() for name in _FIELDS}
+        for name in ("words", "segments"):
+            values[name] = tuple(Word(**word) for word in values[name])
+        signals = {name: batch.column(name)[offset].as_py() for name in SIGNALS}
+        known = all(value is not None for value in signals.values())
+        return Utterance(**values, signals=Signals(**signals) if known else None)
 
     def flac(self, row: int) -> bytes:
         """The encoded audio of a row."""

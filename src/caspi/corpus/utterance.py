@@ -7,17 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-import numpy as np
-
 from caspi import audio
-from caspi.audio import Seconds
+from caspi.audio import Seconds, Stream
+from caspi.corpus.signals import Signals
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Word(NamedTuple):
-    """A word and where it starts and ends, from the start of its utterance (or recording)."""
+    """A word, or a phrase, and where it starts and ends, from the start of its utterance (or recording)."""
 
     text: str
     start: Seconds
@@ -26,7 +25,12 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One clip and what is said in it. `group` is the recording or speaker that splits keep together."""
+    """One clip and what is said in it. `group` is the recording or speaker that splits keep together.
+
+    context: hotwords; previous: what was said before in the same recording. segments: phrases with their times.
+    quality: the source's own score. sample_rate, channels: of the file it came from. repeat: how many utterances
+    before it in the corpus have (nearly) the same text.
+    """
 
     id: str
     text: str
@@ -35,29 +39,34 @@ class Utterance:
     group: str
     language: str = "Hebrew"
     context: str = ""
+    previous: str = ""
     words: tuple[Word, ...] = ()
+    segments: tuple[Word, ...] = ()
     synthetic: bool = False
+    quality: float | None = None
+    sample_rate: int = audio.SAMPLE_RATE
+    channels: int = 1
+    dead_channel: bool = False
+    signals: Signals | None = None
+    repeat: int = 0
 
 
 class Audio(Protocol):
-    """Where a recording's samples come from; small, picklable, loaded in a worker."""
+    """Where a recording's samples come from; small, picklable, opened in a worker."""
 
-    def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
-        """Samples float32 [n] at 16 kHz, and word times if the audio itself knows them.
-
-        Raises AudioError.
-        """
+    def open(self) -> tuple[Stream, tuple[Word, ...]]:
+        """The audio to be read, and word times if the audio itself knows them. Raises AudioError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileAudio:
-    """A file in any format FFmpeg reads."""
+    """A file in any format libsndfile or FFmpeg reads."""
 
     path: Path
 
-    def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
-        return audio.decode(self.path), ()
+    def open(self) -> tuple[Stream, tuple[Word, ...]]:
+        return audio.open_stream(self.path), ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +75,8 @@ class BytesAudio:
 
     data: bytes = field(repr=False)
 
-    def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
-        return audio.decode(self.data), ()
+    def open(self) -> tuple[Stream, tuple[Word, ...]]:
+        return audio.open_stream(self.data), ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +87,7 @@ class Segment:
     end: Seconds
     text: str
     words: tuple[Word, ...] = ()
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,5 +107,7 @@ class Recording:
     start: Seconds = 0.0
     end: Seconds | None = None
     context: str = ""
+    previous: str = ""
     synthetic: bool = False
+    quality: float | None = None
     split: Split | None = None

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from caspi.language.base import Language, TextPolicy
+from num2words import num2words
+
+from caspi.language.base import Language, TextPolicy, TextReason
 from caspi.language.plain import whisper_basic, without_punctuation
 
 MAQAF = "\u05be"
@@ -27,6 +29,26 @@ _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
 _OTHER_DOUBLE = re.compile(f"[{_DOUBLE}]")
+
+_TAG = re.compile(r"\[[^\[\]]*\]|<[^<>]*>|\{[^{}]*\}")
+_NOISES = "צחוק|צוחק|צוחקת|צוחקים|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|שיעול|משתעל|רעש|שקט|שתיקה|נשימה|אנחה"
+_NOISE = re.compile(rf"\(\s*(?:{_NOISES})\s*\)")
+_BRACKETS = re.compile(r"[()\[\]{}<>]")
+_REPEATED = re.compile(rf"([!?,;:\-–—{MAQAF}])\1+")
+_DOTS = re.compile(r"\.{4,}|(?<!\.)\.\.(?!\.)")
+_FILLED_PAUSE = re.compile(
+    rf"(?<![{_LETTER}{GERESH}{GERSHAYIM}'\"-])(?:אה+|אהמ+|אהם|אמ{{2,}}ם?|ה?מ{{2,}}ם?|אא{{2,}}ה*)"
+    rf"(?![{_LETTER}{GERESH}{GERSHAYIM}'\"-])(?:\s*(?:,|…|\.\.\.))?"
+)
+_FINAL_OF = dict(zip("כמנצ", "ךםןץ", strict=True))  # not פ: loan words end in it (קליפ)
+_WORD_END = re.compile(rf"(?<=[{_LETTER}])[כמנצ](?![{_LETTER}{GERESH}{GERSHAYIM}\u0591-\u05c7'\"’”״-])")
+_INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][ךםןףץ])(?=[{_LETTER}]{{2}})")
+_NUMBER = re.compile(
+    rf"(?<![\w.,:/%$€₪#+*=-])(?P<prefix>(?:(?<![{_LETTER}])[ובהלמשכ]{{1,3}}[-{MAQAF}–]?)?)"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?![\d%$€₪°]|[.,:/-]\d|\w)"
+)
+_LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
+_MIXED_WORD = re.compile(rf"[{_LETTER}][A-Za-zÀ-ɏ]|[A-Za-zÀ-ɏ][{_LETTER}]")
 
 # Order of marks in a cluster for espeak-ng: dagesh, then shin or sin dot, then the vowel. Unicode's canonical order
 # puts the vowel first, and espeak then spells the letter out by name.
@@ -54,15 +76,94 @@ def training_text(text: str, policy: TextPolicy) -> str:
     text = _CONTROLS.sub("", unicodedata.normalize("NFC", text))
     if policy.niqqud == "strip":
         text = without_niqqud(text)
+    if policy.noise_tags == "drop":
+        text = _without_noise_tags(text)
+    if policy.brackets == "unwrap":
+        text = _BRACKETS.sub(" ", text)
     if policy.maqaf != "keep":
         text = text.replace(MAQAF, " " if policy.maqaf == "space" else "-")
     if policy.quotes == "unify":
         text = _INNER_DOUBLE.sub(GERSHAYIM, text)
         text = _AFTER_LETTER.sub(GERESH, text)
         text = _OTHER_DOUBLE.sub(lambda match: match[0] if match[0] == GERSHAYIM else '"', text)
+    if policy.filled_pauses == "drop":
+        text = _FILLED_PAUSE.sub(" ", text)
+    if policy.numbers == "spell":
+        text = _NUMBER.sub(_spelled, text)
+    if policy.final_letters == "fix":
+        text = _INNER_FINAL.sub(" ", _WORD_END.sub(lambda match: _FINAL_OF[match[0]], text))
+    if policy.repeated_punctuation == "collapse":
+        text = _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
     if policy.punctuation == "strip":
         text = "".join(c if _is_part_of_a_word(c) else " " for c in text)
     return " ".join(text.split())
+
+
+def _without_noise_tags(text: str) -> str:
+    """Innermost first, until none is left: tags may stand in tags."""
+    while True:
+        less = _NOISE.sub(" ", _TAG.sub(" ", text))
+        if less == text:
+            return text
+        text = less
+
+
+def _spelled(match: re.Match[str]) -> str:
+    """The number in words where it can be read in one way only, with its prefix letters; else as it stood.
+
+    Units and teens agree in gender with a noun we do not parse, except in years, which are read in the feminine.
+    """
+    value = int(match["digits"].replace(",", ""))
+    is_year = 1900 <= value <= 2099 and "," not in match["digits"]
+    is_genderless = value == 0 or (value >= 20 and (value % 100 == 0 or (value % 100 >= 20 and value % 10 == 0)))
+    if not (is_year or is_genderless) or (match["digits"].startswith("0") and match["digits"] != "0"):
+        return match[0]
+    return match["prefix"].rstrip(f"-–{MAQAF}") + num2words(value, lang="he")
+
+
+def objection(written: str, cleaned: str, policy: TextPolicy) -> TextReason | None:
+    """Why a transcript is not for training; `written` as the source has it, `cleaned` by `training_text`."""
+    if is_yiddish(written):
+        return "yiddish"
+    if policy.numbers != "keep" and any(c.isdigit() for c in cleaned):
+        return "digits"
+    if policy.latin == "reject" and _LATIN.search(cleaned):
+        return "latin_letters"
+    if policy.mixed_words == "reject" and _MIXED_WORD.search(cleaned):
+        return "mixed_script"
+    return None
+
+
+# Frequent words of Yiddish that are no words of Hebrew.
+_YIDDISH_WORDS = frozenset(
+    "און איז דער דאס דאָס ניט נישט מיט פון פֿון האט האָט זיך אויף אױף "
+    "וואס װאָס וואָס זענען געווען געװען אויך האבן האָבן ווען װען אונז אונדז זייער פאַר "
+    "פֿאַר נאך נאָך אַז אַלע קיין קײן דעם ווערן װערן וועט װעט גוט מענטשן".split()
+)
+
+
+def is_yiddish(text: str) -> bool:
+    """Yiddish in Hebrew letters, by its letters and small words.
+
+    Its digraphs (װ ױ ײ), vowels on alef and on no other letter, ayin as the vowel e (a tenth of the letters, a
+    thirtieth in Hebrew), and words that Hebrew does not have.
+    """
+    text = unicodedata.normalize("NFKD", _PRESENTATION.sub(lambda m: unicodedata.normalize("NFKD", m[0]), text))
+    letters = sum("\u05d0" <= c <= "\u05ea" or "\u05f0" <= c <= "\u05f2" for c in text)
+    if letters < 4:
+        return False
+    digraphs = sum("\u05f0" <= c <= "\u05f2" for c in text)
+    on_alef = len(re.findall("א[\u05b7\u05b8]", text))
+    elsewhere = len(re.findall("[ב-ת][\u05b0-\u05bb]", text))
+    words = re.findall(f"[{_LETTER}\u05f0-\u05f2\u0591-\u05c7]+", text)
+    known = sum(word in _YIDDISH_WORDS or without_niqqud(word) in _YIDDISH_WORDS for word in words)
+    ayin = text.count("ע") / letters
+    return (
+        digraphs >= 2
+        or (on_alef + digraphs >= 2 and elsewhere <= on_alef)
+        or (known >= 2 and known >= 0.15 * len(words))
+        or (known >= 1 and ayin >= 0.08 and letters >= 15)
+    )
 
 
 def _is_part_of_a_word(character: str) -> bool:
@@ -106,6 +207,7 @@ LANGUAGE = Language(
     name="Hebrew",
     code="he",
     training_text=training_text,
+    objection=objection,
     script_share=script_share,
     normalisers={"leaderboard": leaderboard, "fair": fair},
 )

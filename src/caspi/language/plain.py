@@ -47,6 +47,7 @@ def plain_language(name: str) -> Language:
         name=name,
         code=_CODES.get(name, "und"),
         training_text=_training_text,
+        objection=lambda written, cleaned, policy: None,
         script_share=_script_share,
         normalisers={"leaderboard": whisper_basic, "fair": without_punctuation},
     )

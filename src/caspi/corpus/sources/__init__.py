@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
 
+from caspi.corpus.sources.base import Source
+from caspi.corpus.sources.folder import FolderSource
 from caspi.corpus.sources.huggingface import HuggingFaceSource
+from caspi.corpus.sources.kaldi import KaldiSource
+from caspi.corpus.sources.lhotse import LhotseSource
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.sources.synthetic import SyntheticSource
-from caspi.corpus.utterance import Recording
 
-SourceConfig = Annotated[ManifestSource | HuggingFaceSource | SyntheticSource, Field(discriminator="kind")]
+SourceConfig = Annotated[
+    ManifestSource | HuggingFaceSource | SyntheticSource | FolderSource | KaldiSource | LhotseSource,
+    Field(discriminator="kind"),
+]
 
-
-def recordings(sources: tuple[SourceConfig, ...], language: str) -> Iterator[Recording]:
-    """All recordings of all sources, in the order of the recipe."""
-    for source in sources:
-        yield from source.recordings(language)
-
-
-__all__ = ["SourceConfig", "recordings"]
+__all__ = ["Source", "SourceConfig"]

@@ -4,74 +4,175 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from caspi.config import Config
-from caspi.corpus.utterance import BytesAudio, Recording, Split
+from pydantic import Field, model_validator
+
+from caspi.corpus.sources.base import Source, listing, split_marks
+from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
+from caspi.corpus.utterance import BytesAudio, Recording
 from caspi.errors import MissingDependency, UsageError
 
-_YIDDISH = ("-yi", "yiddish")
+_YIDDISH = re.compile(r"(^|[-_/])yi($|[-_/])|yiddish", re.IGNORECASE)
+_TABLES = (".parquet", ".arrow")
 
 
-class HuggingFaceSource(Config):
-    """`dataset` is a hub id or a folder of parquet files. `group_key` may reach into JSON: `metadata.entry_id`.
+class HuggingFaceSource(Source):
+    """`dataset`: a short name of the catalogue, a hub id, or a folder of parquet or Arrow files.
 
-    `context_key` names the column with the previous transcript; `limit` stops after that many rows.
+    files: a local copy of a catalogue's data set, read with its columns. The keys override the catalogue; a dotted
+    key reaches into a struct or into JSON text: `metadata.entry_id`. limit: stops after that many rows.
     """
 
     kind: Literal["huggingface"]
     dataset: str
+    files: Path | None = None
     config: str | None = None
     revision: str | None = None
-    hub_split: str = "train"
-    text_key: str = "text"
+    hub_split: str | None = None
+    text_key: str = ""
     audio_key: str = "audio"
     group_key: str = ""
+    previous_key: str = ""
     context_key: str = ""
+    quality_key: str = ""
     name: str = ""
-    limit: int | None = None
-    split: Split | None = None
+    limit: int | None = Field(None, gt=0)
 
-    def recordings(self, language: str) -> Iterator[Recording]:
+    def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """One Recording a row. Raises UsageError for a data set that is missing, gated or lacks a column."""
-        if any(mark in self.dataset.lower() for mark in _YIDDISH):
-            raise UsageError(f"{self.dataset} is Yiddish, not {language}: remove it from corpus.sources")
-        name = self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
-        for number, row in enumerate(itertools.islice(self._rows(), self.limit)):
-            identifier = f"{name}-{self.hub_split}-{number:08d}"
-            yield Recording(
-                id=identifier,
-                audio=BytesAudio(_audio_bytes(row[self.audio_key])),
-                source=name,
-                group=f"{name}/{_reach(row, self.group_key) or identifier}",
-                language=language,
-                text=str(row[self.text_key] or ""),
-                context=str(_reach(row, self.context_key) or ""),
-                split=self.split,
-            )
+        left = None if self.limit is None else max(0, self.limit - skip)
+        for number, row in enumerate(itertools.islice(self._rows(skip), left), skip):
+            yield self._recording(row, number, language)
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    @model_validator(mode="after")
+    def _no_yiddish(self) -> HuggingFaceSource:
+        if _YIDDISH.search(self.dataset):
+            raise ValueError("this data set is Yiddish, in the same letters as Hebrew: remove it")
+        return self
+
+    def identity(self) -> str:
+        if folder := self._folder:
+            return listing(self._tables(folder), folder)
+        return f"{self._id}@{self._resolved()}"
+
+    @property
+    def _known(self) -> DataSet | None:
+        return CATALOGUE.get(self.dataset)
+
+    @property
+    def _id(self) -> str:
+        return self._known.id if self._known else self.dataset
+
+    @property
+    def _split(self) -> str:
+        return self.hub_split or (self._known.split if self._known else "train")
+
+    @property
+    def _folder(self) -> Path | None:
+        if self.files:
+            return self.files
+        return Path(self.dataset) if not self._known and Path(self.dataset).is_dir() else None
+
+    def _recording(self, row: dict[str, Any], number: int, language: str) -> Recording:
+        name = self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
+        identifier = f"{name}-{self._split}-{number:08d}"
+        known = self._known
+        text = str(_first(row, self._keys(self.text_key, known.text if known else ("text",))) or "")
+        group = _first(row, self._keys(self.group_key, known.group if known else ()))
+        quality = _first(row, self._keys(self.quality_key, known.quality if known else ()))
+        return Recording(
+            id=identifier,
+            audio=BytesAudio(_audio_bytes(row[self.audio_key])),
+            source=name,
+            group=f"{name}/{identifier if group is None else group}",
+            language=language,
+            text=text,
+            segments=split_marks(text),
+            context=str(_reach(row, self.context_key) or ""),
+            previous=str(_first(row, self._keys(self.previous_key, known.previous if known else ())) or ""),
+            quality=_number(quality),
+            split=self.split,
+        )
+
+    @staticmethod
+    def _keys(own: str, known: tuple[str, ...]) -> tuple[str, ...]:
+        return (own,) if own else known
+
+    def _rows(self, skip: int) -> Iterator[dict[str, Any]]:
         try:
             import datasets
         except ImportError as error:
             raise MissingDependency("a Hugging Face data set", package="datasets", extra="hub") from error
-        try:
-            rows = datasets.load_dataset(
-                self.dataset, self.config, split=self.hub_split, revision=self.revision, streaming=True
-            )
-        except datasets.exceptions.DatasetNotFoundError as error:
-            where = f"https://huggingface.co/datasets/{self.dataset}"
+        loaded = self._local(datasets) if self._folder else self._hub(datasets)
+        columns = list(loaded.features or {})
+        known = self._known
+        texts = self._keys(self.text_key, known.text if known else ("text",))
+        missing = [] if any(key.split(".")[0] in columns for key in texts) else [" or ".join(texts)]
+        missing += [] if self.audio_key in columns else [self.audio_key]
+        if columns and missing:
             raise UsageError(
-                f"{self.dataset} is missing or gated: accept its licence at {where} and set HF_TOKEN"
-            ) from error
-        except (ValueError, OSError) as error:
-            raise UsageError(f"{self.dataset}: {error}") from error
-        wanted = {self.text_key, self.audio_key} - set(rows.features or {self.text_key, self.audio_key})
-        if wanted:
-            columns = ", ".join(rows.features)
-            raise UsageError(f"{self.dataset} has no column {', '.join(sorted(wanted))}; it has {columns}")
-        yield from rows.cast_column(self.audio_key, datasets.Audio(decode=False))
+                f"{self.dataset} has no column {', '.join(missing)}; it has {', '.join(columns)}: "
+                "name them with text_key and audio_key"
+            )
+        yield from loaded.cast_column(self.audio_key, datasets.Audio(decode=False)).skip(skip)
+
+    def _tables(self, folder: Path) -> list[Path]:
+        """Files of the split: those that carry its name, in their own or their folder's; all where none does."""
+        found = sorted(path for path in folder.rglob("*") if path.suffix in _TABLES)
+        named = [path for path in found if self._split in str(path.relative_to(folder))]
+        if not found:
+            raise UsageError(f"{folder} holds no parquet or Arrow files")
+        return named or found
+
+    def _local(self, datasets: Any) -> Any:
+        assert self._folder
+        tables = [str(path.resolve()) for path in self._tables(self._folder)]
+        kind = "arrow" if tables[0].endswith(".arrow") else "parquet"
+        try:
+            return datasets.load_dataset(kind, data_files={"train": tables}, split="train", streaming=True)
+        except Exception as error:  # pyarrow's, fsspec's and datasets' own
+            raise UsageError(f"{self._folder}: {_one_line(error)}") from error
+
+    def _hub(self, datasets: Any) -> Any:
+        try:
+            return datasets.load_dataset(
+                self._id,
+                self.config or (self._known.config if self._known else None),
+                split=self._split,
+                revision=self._resolved(),
+                streaming=True,
+            )
+        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+            raise UsageError(self._explain(error)) from error
+
+    def _resolved(self) -> str:
+        """The commit a revision stands for today, so that a corpus says what it was made of."""
+        import huggingface_hub
+        import huggingface_hub.errors as hub_errors
+
+        try:
+            sha = huggingface_hub.HfApi().dataset_info(self._id, revision=self.revision).sha
+        except (hub_errors.HfHubHTTPError, OSError, ValueError) as error:
+            raise UsageError(self._explain(error)) from error
+        return str(sha)
+
+    def _explain(self, error: Exception) -> str:
+        """One line: which licence page to accept and which variable to set, or what else is wrong."""
+        page = f"https://huggingface.co/datasets/{self._id}"
+        text = str(error)
+        refused = any(mark in type(error).__name__ + text for mark in ("Gated", "gated", "401", "403", "NotFound"))
+        if refused or (self._known and self._known.gated and not os.environ.get("HF_TOKEN")):
+            return f"{self._id} is missing or gated: accept its licence at {page} and set HF_TOKEN"
+        return f"{self._id}: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _audio_bytes(cell: dict[str, Any] | None) -> bytes:
@@ -79,14 +180,28 @@ def _audio_bytes(cell: dict[str, Any] | None) -> bytes:
     return (cell or {}).get("bytes") or b""
 
 
+def _first(row: dict[str, Any], keys: Sequence[str]) -> Any:
+    """The value of the first key that has one."""
+    return next((value for key in keys if (value := _reach(row, key)) is not None), None)
+
+
 def _reach(row: dict[str, Any], key: str) -> Any:
     """The value of a dotted key; a column that holds JSON text is parsed on the way."""
+    if not key:
+        return None
     value: Any = row
-    for part in key.split(".") if key else ():
+    for part in key.split("."):
         if isinstance(value, str):
             try:
                 value = json.loads(value)
             except ValueError:
                 return None
         value = value.get(part) if isinstance(value, dict) else None
-    return None if value is row else value
+    return value
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None

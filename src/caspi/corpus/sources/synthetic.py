@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from caspi import audio
-from caspi.config import Config
 from caspi.corpus import hebrew_sentences
 from caspi.corpus.espeak import Voice, speak, variants
-from caspi.corpus.utterance import Recording, Split, Word
+from caspi.corpus.sources.base import Source
+from caspi.corpus.utterance import Recording, Word
 from caspi.errors import MissingDependency, UsageError
 from caspi.language import TextPolicy, language
 from caspi.language.hebrew import without_niqqud
@@ -45,14 +44,18 @@ class SpokenAudio:
     code: str
     voice: Voice
 
-    def load(self) -> tuple[np.ndarray, tuple[Word, ...]]:
-        speech = speak(self.spoken, self.code, self.voice)
+    def open(self) -> tuple[audio.Stream, tuple[Word, ...]]:
+        try:
+            speech = speak(self.spoken, self.code, self.voice)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise audio.AudioError("corrupt_audio", f"{type(error).__name__}: {error}") from error
         samples = audio.resample(speech.samples, speech.sample_rate)
         ends = [*speech.word_starts[1:], len(samples) / audio.SAMPLE_RATE]
-        return samples, tuple(map(Word, self.written.split(), speech.word_starts, ends))
+        stream = audio.Stream(speech.sample_rate, 1, None, iter([samples]))
+        return stream, tuple(map(Word, self.written.split(), speech.word_starts, ends))
 
 
-class SyntheticSource(Config):
+class SyntheticSource(Source):
     """`utterances` sentences in each of `languages`, drawn with `seed`.
 
     voices: all natural ones, less those in `without`, or exactly those in `only`.
@@ -68,10 +71,19 @@ class SyntheticSource(Config):
     pitch: tuple[int, int] = (25, 75)
     sentences: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
     seed: int = 0
-    split: Split | None = None
 
-    def recordings(self, _language: str) -> Iterator[Recording]:
+    def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
+        del language  # its own are named in `languages`
+        return itertools.islice(self._drawn(), skip, None)
+
+    def identity(self) -> str:
+        return "synthetic"  # everything it depends on is in the recipe
+
+    def count(self) -> int | None:
+        return self.utterances
+
+    def _drawn(self) -> Iterator[Recording]:
         draw = random.Random(f"{SOURCE}/{self.seed}")
         voices = self._voices()
         sentence_of = {name: _sentences(name) for name in self.languages}

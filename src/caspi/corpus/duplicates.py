@@ -1,0 +1,205 @@
+"""Copies: the same audio twice, the same text many times, and anything that also stands in an evaluation set.
+
+The first of several copies, in the order of the recipe, is the one that stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from rapidfuzz import fuzz
+
+from caspi.corpus import fingerprints
+from caspi.corpus.fingerprints import COPY, SHORTEST, WORDS_PER_SECOND
+
+_ONE_IN = 8  # of the keys of a training utterance are indexed; evaluation sets are indexed whole
+_COMMON = 64  # a key in more utterances than this is a sound everybody makes
+_COVERED = 0.8  # share of an utterance that must be a copy
+_LEAKED = 0.5  # share of it, or two seconds, that may not be in an evaluation set
+_LEAKED_SECONDS = 2.0
+
+_WORDS_TO_COUNT = 4  # "thank you very much" is said by many
+_SAME_TEXT = 90.0  # rapidfuzz ratio, of 100
+_HASHES, _BANDS = 16, 4
+_SHINGLE = 4  # characters
+_LEAK_WORDS, _LEAK_GRAM, _LEAK_SHARE = 8, 5, 0.8
+_PRIME = np.uint64((1 << 61) - 1)
+
+
+def _sampled(keys: np.ndarray) -> np.ndarray:
+    """Positions of the keys that are indexed: chosen by the key, so that copies choose the same."""
+    return np.flatnonzero((keys != 0) & (((keys * np.uint32(2654435761)) >> np.uint32(29)) == 0))
+
+
+class AudioCopies:
+    """Finds utterances whose audio, or nearly all of it, an earlier utterance has."""
+
+    def __init__(self) -> None:
+        self._exact: dict[bytes, int] = {}
+        self._words: list[np.ndarray] = []
+        self._owners: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._by_text: defaultdict[str, list[int]] = defaultdict(list)
+
+    def is_copy(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
+        """Whether an utterance is a copy of one that was added; it is added itself where it is none.
+
+        Candidates share a key of the fingerprint, or the whole text.
+        """
+        if audio_hash in self._exact:
+            return True
+        keys = fingerprints.keys(words)
+        places = _sampled(keys)
+        if any(self._covers(*candidate, words) for candidate in self._candidates(keys, places, text)):
+            return True
+        number = len(self._words)
+        self._exact[audio_hash] = number
+        self._words.append(words)
+        for place in places.tolist():
+            owners = self._owners[int(keys[place])]
+            if len(owners) < _COMMON:
+                owners.append((number, place))
+        same_text = self._by_text[text]
+        if len(same_text) < _COMMON:
+            same_text.append(number)
+        return False
+
+    def _candidates(self, keys: np.ndarray, places: np.ndarray, text: str) -> Iterator[tuple[int, int]]:
+        """(utterance, where in it this one would start), each once."""
+        seen: set[tuple[int, int]] = set()
+        for place in places.tolist():
+            for number, where in self._owners.get(int(keys[place]), ()):
+                seen.add((number, where - place))
+        for number in self._by_text.get(text, ()):
+            seen.update((number, offset) for offset in range(-3, 4))
+        yield from sorted(seen)
+
+    def _covers(self, number: int, offset: int, words: np.ndarray) -> bool:
+        share, length = fingerprints.difference(self._words[number], words, offset)
+        return share < COPY and length >= max(SHORTEST, _COVERED * np.count_nonzero(words))
+
+
+class TextRepeats:
+    """How often nearly the same text was there before: MinHash over characters, then the edit ratio."""
+
+    def __init__(self) -> None:
+        draw = np.random.default_rng(0)
+        self._a = draw.integers(1, 1 << 31, (_HASHES, 1), dtype=np.uint64)
+        self._b = draw.integers(0, 1 << 31, (_HASHES, 1), dtype=np.uint64)
+        self._counts: list[int] = []  # of each text that was the first of its kind
+        self._texts: list[str] = []
+        self._first: dict[int | str, int] = {}
+
+    def before(self, text: str) -> int:
+        """How many texts that were added are nearly the same; short ones must be the same."""
+        number = self._cluster(text)
+        return 0 if number is None else self._counts[number]
+
+    def add(self, text: str) -> None:
+        """Adds a text to those that later ones are compared with."""
+        number = self._cluster(text)
+        if number is not None:
+            self._counts[number] += 1
+            return
+        for key in self._keys(text):
+            self._first.setdefault(key, len(self._counts))
+        self._counts.append(1)
+        self._texts.append(text)
+
+    def _cluster(self, text: str) -> int | None:
+        if (number := self._first.get(text)) is not None:
+            return number
+        for key in self._keys(text):
+            number = self._first.get(key)
+            if number is not None and fuzz.ratio(text, self._texts[number]) >= _SAME_TEXT:
+                return number
+        return None
+
+    def _keys(self, text: str) -> Sequence[int | str]:
+        return [text, *self._band_keys(text)] if len(text) > 2 * _SHINGLE else [text]
+
+    def _band_keys(self, text: str) -> list[int]:
+        codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
+        shingles = codes[: len(codes) - _SHINGLE + 1].copy()
+        for step in range(1, _SHINGLE):
+            shingles = shingles * np.uint64(1_000_003) + codes[step : len(codes) - _SHINGLE + 1 + step]
+        lowest = ((self._a * (shingles & np.uint64(0xFFFFFFFF)) + self._b) % _PRIME).min(axis=1)
+        rows = lowest.reshape(_BANDS, _HASHES // _BANDS)
+        return [hash((band, *map(int, row))) for band, row in enumerate(rows)]
+
+
+def is_long_enough_to_repeat(text: str) -> bool:
+    """Short phrases are said by many; only longer ones look like a template or a transcriber's mistake."""
+    return text.count(" ") + 1 >= _WORDS_TO_COUNT
+
+
+@dataclass(slots=True)
+class EvaluationSets:
+    """What must not be trained on: audio, at two phases of the fingerprint's frames, and text of evaluation sets."""
+
+    exact: set[bytes] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+    grams: set[int] = field(default_factory=set)
+    _words: list[np.ndarray] = field(default_factory=list)
+    _keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
+    _places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    _pending: list[tuple[np.ndarray, int]] = field(default_factory=list)
+
+    def add(self, audio_hash: bytes, phases: Sequence[np.ndarray], text: str) -> None:
+        """One evaluation recording: its text as it is compared, its words at each phase."""
+        self.exact.add(audio_hash)
+        if is_long_enough_to_repeat(text):
+            self.texts.add(text)
+        self.grams.update(_grams(text))
+        for words in phases:
+            self._pending.append((fingerprints.keys(words), len(self._words)))
+            self._words.append(words)
+
+    def leaks(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
+        """Whether an utterance's audio or text stands in an evaluation set."""
+        if audio_hash in self.exact or text in self.texts:
+            return True
+        grams = _grams(text)
+        if text.count(" ") + 1 >= _LEAK_WORDS and sum(g in self.grams for g in grams) >= _LEAK_SHARE * len(grams):
+            return True
+        return self._audio_leaks(words)
+
+    def _audio_leaks(self, words: np.ndarray) -> bool:
+        self._index()
+        keys = fingerprints.keys(words)
+        at = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))
+        hits = np.flatnonzero((self._keys[at] == keys) & (keys != 0)) if len(self._keys) else ()
+        tried: set[tuple[int, int]] = set()
+        needed = max(SHORTEST, min(_LEAKED * len(words), _LEAKED_SECONDS * WORDS_PER_SECOND))
+        for place in hits:
+            for entry in range(int(at[place]), min(int(at[place]) + _COMMON, len(self._keys))):
+                if self._keys[entry] != keys[place]:
+                    break
+                number, where = self._places[entry].tolist()
+                candidate = (number, where - int(place))
+                if candidate not in tried:
+                    tried.add(candidate)
+                    share, length = fingerprints.difference(self._words[number], words, candidate[1])
+                    if share < COPY and length >= needed:
+                        return True
+        return False
+
+    def _index(self) -> None:
+        if not self._pending:
+            return
+        keys = [self._keys, *(keys for keys, _ in self._pending)]
+        places = [self._places]
+        for found, number in self._pending:
+            places.append(np.stack([np.full(len(found), number), np.arange(len(found))], axis=1))
+        joined, where = np.concatenate(keys), np.concatenate(places)
+        order = np.argsort(joined, kind="stable")
+        self._keys, self._places = joined[order], where[order]
+        self._pending.clear()
+
+
+def _grams(text: str) -> list[int]:
+    """Hashes of the word 5-grams of a text."""
+    words = text.split()
+    return [hash(tuple(words[n : n + _LEAK_GRAM])) for n in range(len(words) - _LEAK_GRAM + 1)]

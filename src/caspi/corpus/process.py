@@ -1,0 +1,183 @@
+"""What happens to one recording: decoded as a stream, cut, cleaned, measured, filtered, encoded.
+
+Pure, so that any engine can run it anywhere; in memory is one utterance at a time, however long the recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from caspi import audio
+from caspi.audio import SAMPLE_RATE, AudioError, Stream
+from caspi.config import Config
+from caspi.corpus import fingerprints
+from caspi.corpus.filters import Filters, Heard, Reason, reject
+from caspi.corpus.segmentation import Segmentation, Span, spans
+from caspi.corpus.signals import measure, spectrogram
+from caspi.corpus.utterance import Recording, Split, Utterance, Word
+from caspi.language import TextPolicy, language
+from caspi.language.base import Language
+
+_SLACK = 0.1  # seconds by which a time may lie behind the end of the audio: rounding, and codecs' padding
+_WHOLE = 0.9  # share of the declared length below which audio is called truncated
+
+
+class Rules(Config):
+    """What decides how a recording becomes utterances; the same rules and input give the same bytes."""
+
+    segmentation: Segmentation = Segmentation()
+    text: TextPolicy = TextPolicy()
+    filters: Filters = Filters()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An utterance that passed every filter that looks at it alone. exact, words: its fingerprints."""
+
+    utterance: Utterance
+    flac: bytes = field(repr=False)
+    split: Split | None
+    exact: bytes
+    words: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    id: str
+    source: str
+    reason: Reason
+    detail: str
+
+
+def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
+    """Every utterance of a recording, kept or rejected, in order; at least one outcome."""
+    try:
+        stream, spoken = recording.audio.open()
+    except AudioError as error:
+        yield Rejected(recording.id, recording.source, _reason(error), str(error))
+        return
+    if recording.segments:
+        pieces = list(spans(recording.segments, rules.segmentation))
+    else:
+        pieces = [Span(recording.start, recording.end, recording.text, spoken)]
+    names = [recording.id] if len(pieces) == 1 else [f"{recording.id}-{n:04d}" for n in range(len(pieces))]
+    names = [piece.id or name for piece, name in zip(pieces, names, strict=True)]
+    # One second more than may be kept is enough to see that a clip is too long.
+    limit = rules.filters.max_seconds + 1.0
+    bounds = [(piece.start, piece.start + limit if piece.end is None else piece.end) for piece in pieces]
+    previous = recording.previous
+    maker = _Maker(recording, stream, rules, language(recording.language))
+    clips = _clips(stream, bounds)
+    for number, (name, piece) in enumerate(zip(names, pieces, strict=True)):
+        try:
+            samples = next(clips)
+        except AudioError as error:
+            rest = names[number:]
+            yield from (Rejected(name, recording.source, _reason(error), str(error)) for name in rest)
+            return
+        outcome = maker.outcome(name, piece, samples, previous)
+        yield outcome
+        previous = outcome.utterance.text if isinstance(outcome, Kept) else ""
+
+
+def _reason(error: AudioError) -> Reason:
+    return error.reason  # type: ignore[return-value]  # audio.py's reasons are among ours: a test compares them
+
+
+def _clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:
+    """Samples of every (start, end) in seconds, ordered by start; shorter, or empty, where the audio ends first."""
+    held, offset = np.zeros(0, np.float32), 0
+    blocks = stream.blocks
+    for start, end in bounds:
+        first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
+        waiting = [held[max(0, first - offset) :]]
+        read = offset + len(held)
+        offset = max(offset, min(first, read))
+        while read < last and (block := next(blocks, None)) is not None:
+            read += len(block)
+            if read > first:
+                if offset < first:
+                    block = block[len(block) - (read - first) :]
+                    offset = first
+                waiting.append(block)
+            else:
+                offset = read
+        held = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
+        yield held[max(0, first - offset) : max(0, last - offset)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes outcomes of one recording's pieces."""
+
+    recording: Recording
+    stream: Stream
+    rules: Rules
+    language: Language
+
+    def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Kept | Rejected:
+        seconds = len(samples) / SAMPLE_RATE
+        if reason := self._misplaced(piece, seconds):
+            end = "the end" if piece.end is None else f"{piece.end:.2f} s"
+            found = f"{piece.start:.2f} s to {end}: {seconds:.2f} s of audio there"
+            return Rejected(name, self.recording.source, reason, found)
+        text = self._clean(piece.text)
+        pcm = audio.pcm16(samples)
+        power = spectrogram(samples)
+        heard = Heard(seconds, text, self.language.script_share(text), measure(samples, power), self.recording.quality)
+        rejected = self.language.objection(piece.text, text, self.rules.text) or reject(heard, self.rules.filters)
+        if rejected == "too_long" and not piece.words and not piece.phrases:
+            rejected = "long_without_times"
+        if rejected:
+            return Rejected(name, self.recording.source, rejected, f"{seconds:.2f} s: {text[:80] or piece.text[:80]}")
+        utterance = Utterance(
+            id=name,
+            text=text,
+            seconds=seconds,
+            source=self.recording.source,
+            group=self.recording.group,
+            language=self.recording.language,
+            context=self._clean(self.recording.context),
+            previous=self._clean(previous),
+            words=self._moved(piece.words, piece.start, seconds),
+            segments=self._moved(piece.phrases, piece.start, seconds),
+            synthetic=self.recording.synthetic,
+            quality=self.recording.quality,
+            sample_rate=self.stream.sample_rate,
+            channels=self.stream.channels,
+            dead_channel=self.stream.dead_channel(),
+            signals=heard.signals,
+        )
+        return Kept(
+            utterance,
+            audio.encode_flac(pcm),
+            self.recording.split,
+            fingerprints.exact(pcm),
+            fingerprints.words(power),
+        )
+
+    def _clean(self, text: str) -> str:
+        return self.language.training_text(text, self.rules.text) if text else ""
+
+    def _moved(self, words: Sequence[Word], start: float, seconds: float) -> tuple[Word, ...]:
+        """Times from the start of the utterance, inside it; words that cleaning leaves nothing of are left out."""
+        return tuple(
+            Word(cleaned, min(max(0.0, word.start - start), seconds), min(max(0.0, word.end - start), seconds))
+            for word in words
+            if (cleaned := self._clean(word.text))
+        )
+
+    def _misplaced(self, piece: Span, seconds: float) -> Reason | None:
+        """A piece whose times are not in the audio, or a whole file that ends before it says."""
+        if piece.end is None:
+            declared = self.stream.declared
+            ends_early = seconds < self.rules.filters.max_seconds and declared is not None
+            if ends_early and piece.start + seconds < _WHOLE * (declared or 0.0) - _SLACK:
+                return "truncated_audio"
+            return None if seconds > 0 else "times_outside_audio"
+        if piece.end <= piece.start or seconds < piece.end - piece.start - _SLACK:
+            return "times_outside_audio"
+        return None

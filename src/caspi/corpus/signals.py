@@ -1,0 +1,87 @@
+"""What can be heard wrong with a clip without listening: level, clipping, silence, noise, bandwidth.
+
+Signals are columns of the corpus. Few of them reject anything (filters.py); the audit and curricula read the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from caspi.audio import SAMPLE_RATE
+
+FRAME = 512  # samples, 32 ms: one column of the spectrogram, without overlap
+
+_FLOOR = 1e-10  # -100 dBFS: below 16-bit quantisation noise
+_QUIET_DB = -35.0  # a frame this far below the loud ones is a pause
+_NOTHING_DB = -60.0  # so is one below this level
+_BAND = 8  # spectral bins averaged before looking for the upper edge: 250 Hz
+_EDGE_DB = -60.0  # the effective bandwidth ends where the spectrum has fallen this far below its peak
+_NEAR_PEAK = 0.97  # of the peak: samples above it are counted as clipped; speech has one in thousands
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """peak_db, rms_db: dBFS. snr_db: loud frames over quiet ones. silence, clipping: shares, 0 to 1. dc: of full scale.
+
+    bandwidth_hz: upper edge of what the clip holds; about 3,400 to 4,000 for a telephone.
+    """
+
+    peak_db: float
+    rms_db: float
+    snr_db: float
+    silence: float
+    clipping: float
+    dc: float
+    bandwidth_hz: float
+
+
+SIGNALS: tuple[str, ...] = tuple(Signals.__dataclass_fields__)
+
+
+@functools.cache
+def _window() -> np.ndarray:
+    return np.hanning(FRAME).astype(np.float32)
+
+
+def spectrogram(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] at 16 kHz to power float32 [max(1, n // 512), 257]."""
+    count = max(1, len(samples) // FRAME)
+    if len(samples) < FRAME:
+        samples = np.pad(samples, (0, FRAME - len(samples)))
+    spectrum = np.fft.rfft(samples[: count * FRAME].reshape(count, FRAME) * _window(), axis=1)
+    power: np.ndarray = np.square(spectrum.real)
+    power += np.square(spectrum.imag)
+    return power
+
+
+def measure(samples: np.ndarray, power: np.ndarray) -> Signals:
+    """Signals of a clip, float32 [n] at 16 kHz, and its spectrogram."""
+    magnitude = np.abs(samples)
+    peak = float(magnitude.max(initial=0.0))
+    # 6/n sum of power is the mean square of a Hann-windowed frame (window power 3/8, two-sided spectrum).
+    frames = power.sum(axis=1) * (16 / 3 / FRAME**2) + _FLOOR
+    loud = float(np.partition(frames, int(0.95 * (len(frames) - 1)))[int(0.95 * (len(frames) - 1))])
+    quiet = float(np.partition(frames, int(0.1 * (len(frames) - 1)))[int(0.1 * (len(frames) - 1))])
+    pause = max(loud * 10 ** (_QUIET_DB / 10), 10 ** (_NOTHING_DB / 10))
+    return Signals(
+        peak_db=_decibel(peak**2),
+        rms_db=_decibel(float(np.square(samples).sum()) / max(1, len(samples))),
+        snr_db=_decibel(loud) - _decibel(quiet),
+        silence=float(np.count_nonzero(frames < pause)) / len(frames),
+        clipping=float(np.count_nonzero(magnitude >= _NEAR_PEAK * peak)) / max(1, len(samples)) if peak else 0.0,
+        dc=float(samples.mean()) if len(samples) else 0.0,
+        bandwidth_hz=_bandwidth(power),
+    )
+
+
+def _decibel(power: float) -> float:
+    return float(10 * np.log10(max(power, _FLOOR)))
+
+
+def _bandwidth(power: np.ndarray) -> float:
+    bands = power.sum(axis=0)[1:].reshape(-1, _BAND).sum(axis=1)
+    above = np.flatnonzero(bands > max(bands.max() * 10 ** (_EDGE_DB / 10), _FLOOR))
+    return float((above[-1] + 1) * _BAND * SAMPLE_RATE / FRAME) if len(above) else 0.0

@@ -1,0 +1,62 @@
+"""A folder of audio files, each with its text beside it: `talk/one.mp3` and `talk/one.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from caspi.corpus.sources.base import Source, listing
+from caspi.corpus.utterance import FileAudio, Recording
+from caspi.errors import UsageError
+
+_TEXT = ".txt"
+_AUDIO = frozenset(".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .amr .aiff .aif .mka .mkv .mov".split())
+
+
+class FolderSource(Source):
+    """Every audio file at any depth. Files of a subfolder are one group; those at the top are each their own.
+
+    An audio file without a text counts as one with an empty text, so that the report shows it.
+    """
+
+    kind: Literal["folder"]
+    path: Path
+    name: str = ""
+
+    def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
+        name = self.name or self.path.resolve().name
+        for path in self._files()[skip:]:
+            relative = path.relative_to(self.path)
+            identifier = str(relative.with_suffix("")).replace("/", "-")
+            text = path.with_suffix(_TEXT)
+            yield Recording(
+                id=f"{name}-{identifier}{path.suffix}",
+                audio=FileAudio(path),
+                source=name,
+                group=f"{name}/{relative.parent if relative.parent != Path() else identifier}",
+                language=language,
+                text=_read(text) if text.is_file() else "",
+                split=self.split,
+            )
+
+    def identity(self) -> str:
+        texts = [path.with_suffix(_TEXT) for path in self._files()]
+        return listing([*self._files(), *(text for text in texts if text.is_file())], self.path)
+
+    def count(self) -> int | None:
+        return len(self._files())
+
+    def _files(self) -> list[Path]:
+        if not self.path.is_dir():
+            raise UsageError(f"folder {self.path} does not exist; check sources.path in the recipe")
+        home = self.path.resolve()
+        found = (path for path in self.path.rglob("*") if path.suffix.lower() in _AUDIO and path.is_file())
+        return sorted(path for path in found if path.resolve().is_relative_to(home))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"text {path}: {error}; texts must be UTF-8") from error

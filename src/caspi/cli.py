@@ -95,6 +95,96 @@ def prepare(
     _finish(commands.prepare(_recipe(recipe, overrides), engine), json_)
 
 
+corpus_app = typer.Typer(no_args_is_help=True, help="Look into a corpus, hand it on, publish it.")
+app.add_typer(corpus_app, name="corpus")
+
+CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A folder made by caspi prepare.")]
+
+
+@corpus_app.command("info")
+def corpus_info(corpus: CorpusFolder, json_: Json = False) -> None:
+    """Hours and utterances by split, and how lengths, rates and signals are distributed.
+
+    Example: caspi corpus info runs/torah/corpus
+    """
+    from caspi import commands
+
+    outcome = commands.corpus_info(corpus)
+    if not json_:
+        _show_corpus(outcome.summary)
+    _finish(outcome, json_)
+
+
+def _show_corpus(summary: dict[str, Any]) -> None:
+    splits = Table(title="Splits", title_justify="left")
+    for column in ("split", "utterances", "hours", "groups", "MiB"):
+        splits.add_column(column, justify="left" if column == "split" else "right")
+    for name, found in summary["splits"].items():
+        counts = (f"{found['utterances']:,}", f"{found['hours']:.2f}", f"{found['groups']:,}")
+        splits.add_row(name, *counts, f"{found['bytes'] / 2**20:,.1f}")
+    spread = Table(title="Distributions, percentiles", title_justify="left")
+    spread.add_column("")
+    for percentile in summary["percentiles"]:
+        spread.add_column(f"{percentile}", justify="right")
+    for name, values in summary["distributions"].items():
+        spread.add_row(name, *(f"{value:.3g}" for value in values))
+    console = Console(stderr=True)
+    console.print(splits)
+    console.print(spread)
+
+
+@corpus_app.command("sample")
+def corpus_sample(
+    corpus: CorpusFolder,
+    count: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 20,
+    seed: Annotated[int, typer.Option(help="Another seed draws others.")] = 0,
+    split: Annotated[Optional[str], typer.Option(help="train, validation or test (default: all).")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Where the page goes (default: CORPUS-sample).")] = None,
+    json_: Json = False,
+) -> None:
+    """Draws utterances into a page with players: listen before you train.
+
+    Example: caspi corpus sample runs/torah/corpus --count 20
+    """
+    from caspi import commands
+
+    page = out or corpus.with_name(corpus.name + "-sample")
+    _finish(commands.corpus_sample(corpus, count, seed, split, page), json_)
+
+
+@corpus_app.command("export")
+def corpus_export(
+    corpus: CorpusFolder,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    to: Annotated[str, typer.Option(help="jsonl: the official fine-tuning script's JSONL, with WAV files.")] = "jsonl",
+    json_: Json = False,
+) -> None:
+    """Writes a corpus as other programs read it.
+
+    Example: caspi corpus export runs/torah/corpus --to jsonl --out runs/torah/jsonl
+    """
+    from caspi import commands
+
+    _finish(commands.corpus_export(corpus, to, out), json_)
+
+
+@corpus_app.command("push")
+def corpus_push(
+    corpus: CorpusFolder,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="user/name on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, upload nothing.")] = False,
+    json_: Json = False,
+) -> None:
+    """Publishes a corpus as a data set of the Hub, with a card. Check that its sources' licences let you.
+
+    Example: caspi corpus push runs/torah/corpus me/torah --dry-run
+    """
+    from caspi import commands
+
+    _finish(commands.corpus_push(corpus, repository, not public, dry_run), json_)
+
+
 @app.command()
 def audit(
     corpus: Annotated[Path, typer.Argument(help="A folder made by caspi prepare.")],

@@ -47,6 +47,56 @@ def prepare(recipe: Recipe, engine: str = "local") -> Outcome:
     return Outcome(line, config.path / report.HTML, summary)
 
 
+def corpus_info(folder: Path) -> Outcome:
+    """What a corpus holds."""
+    from caspi.corpus import sharing
+
+    summary = {"stage": "corpus info", **sharing.info(folder)}
+    hours = sum(split["hours"] for split in summary["splits"].values())
+    count = sum(split["utterances"] for split in summary["splits"].values())
+    return Outcome(f"{count:,} utterances, {hours:.2f} hours", folder, summary)
+
+
+def corpus_sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
+    """Utterances drawn into a page with players."""
+    from caspi.corpus import sharing
+    from caspi.corpus.utterance import SPLITS
+
+    chosen = next((known for known in SPLITS if known == split), None)
+    if split is not None and chosen is None:
+        raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
+    folders.claim(out, "corpus sample")
+    drawn = sharing.sample(folder, count, seed, chosen)
+    ids = [d.utterance.id for d in drawn]
+    summary = {"stage": "corpus sample", "corpus": str(folder), "seed": seed, "ids": ids}
+    page = report.write(out, pages.sample_page(str(folder), drawn), summary)
+    return Outcome(f"{len(drawn)} utterances to listen to", page, summary)
+
+
+def corpus_export(folder: Path, to: str, out: Path) -> Outcome:
+    """The official script's input."""
+    from caspi.corpus import sharing
+
+    if to != "jsonl":
+        raise UsageError(f"--to {to}: not one of jsonl")
+    partial = folders.start(out, "corpus export")
+    written = sharing.to_jsonl(folder, partial, out)
+    summary = {"stage": "corpus export", "corpus": str(folder), "to": to, "utterances": written}
+    report.write(partial, pages.jsonl_page(str(folder), written), summary)
+    folders.finish(partial, out)
+    return Outcome(f"{sum(written.values()):,} utterances as JSONL and WAV", out, summary)
+
+
+def corpus_push(folder: Path, repository: str, private: bool, dry_run: bool) -> Outcome:
+    """A corpus to the Hub."""
+    from caspi.corpus import sharing
+
+    summary = {"stage": "corpus push", **sharing.push(folder, repository, private=private, dry_run=dry_run)}
+    size = sum(file["bytes"] for file in summary["files"])
+    verb = "would be uploaded" if dry_run else "uploaded"
+    return Outcome(f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", folder, summary)
+
+
 def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     """A sample of the corpus judged; STOP ends with exit code 3."""
     from caspi.audit.audit import STOP, AuditConfig

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from caspi.charts import Chart, Line
+from caspi.corpus.sharing import Drawn
+from caspi.corpus.signals import SIGNALS
+from caspi.corpus.utterance import Utterance
 from caspi.folders import read_jsonl
-from caspi.report import Page, Table
+from caspi.report import Clip, Page, Table
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
@@ -53,22 +57,107 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
                 ],
             ),
             Table(
-                "Sources", ("source", "hours kept"), [(s, f"{h:.3f}") for s, h in summary["hours_by_source"].items()]
-            ),
-            Table(
-                "Rejected",
-                ("reason", "utterances", "for example"),
+                "Sources",
+                ("source", "utterances", "groups", "hours", "taken over"),
                 [
                     (
-                        reason,
-                        f"{count:,}",
-                        "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]),
+                        source,
+                        f"{report['utterances'][source]:,}",
+                        f"{report['groups'][source]:,}",
+                        f"{hours:.3f}",
+                        "yes" if number < summary["reused"] else "",
                     )
-                    for reason, count in summary["rejected"].items()
+                    for number, report in enumerate(summary["source_reports"])
+                    for source, hours in report["hours"].items()
                 ],
-                text=(2,),
+                note="Groups are recordings or speakers; a split never divides one.",
+            ),
+            _rejections(summary),
+            Table(
+                "Signals of what was kept",
+                ("source", *(name.replace("_", " ") for name in SIGNALS)),
+                [
+                    (source, *(_spread(values[name]) for name in SIGNALS))
+                    for report in summary["source_reports"]
+                    for source, values in report["signals"].items()
+                ],
+                note="Median, with the 5th and 95th percentile. All are columns of the corpus.",
+            ),
+            Table(
+                "Text policy",
+                ("rule", "setting"),
+                [(name.replace("_", " "), value) for name, value in summary["text_policy"].items()],
             ),
         ],
+    )
+
+
+def _rejections(summary: dict[str, Any]) -> Table:
+    return Table(
+        "Rejected",
+        ("reason", "utterances", "for example"),
+        [
+            (
+                reason,
+                f"{count:,}",
+                "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]),
+            )
+            for reason, count in sorted(summary["rejected"].items(), key=lambda item: -item[1])
+        ],
+        text=(2,),
+    )
+
+
+def _spread(percentiles: list[float]) -> str:
+    """`-18.9 (-23.0 to -16.2)`."""
+    low, middle, high = (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" for value in percentiles)
+    return f"{middle} ({low} to {high})"
+
+
+def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
+    """Utterances to listen to."""
+    seconds = sum(d.utterance.seconds for d in drawn)
+    return Page(
+        title=f"caspi corpus sample · {folder}",
+        headline=f"{len(drawn)} utterances to listen to",
+        facts=[("utterances", str(len(drawn))), ("audio", _seconds(seconds))],
+        parts=[
+            Table(
+                "Utterances",
+                ("listen", "text", "seconds", "split", "source", "group", "signals"),
+                [
+                    (
+                        Clip(d.flac),
+                        d.utterance.text,
+                        f"{d.utterance.seconds:.1f}",
+                        d.split,
+                        d.utterance.source,
+                        d.utterance.group,
+                        _signals(d.utterance),
+                    )
+                    for d in drawn
+                ],
+                text=(1,),
+            )
+        ],
+        synthetic=SYNTHETIC_NOTE if any(d.utterance.synthetic for d in drawn) else "",
+    )
+
+
+def _signals(utterance: Utterance) -> str:
+    signals = utterance.signals
+    if signals is None:
+        return ""
+    return f"peak {signals.peak_db:.0f} dB, SNR {signals.snr_db:.0f} dB, to {signals.bandwidth_hz / 1000:.1f} kHz"
+
+
+def jsonl_page(folder: str, written: dict[str, int]) -> Page:
+    """What was written for other programs."""
+    return Page(
+        title=f"caspi corpus export · {folder}",
+        headline=f"{sum(written.values()):,} utterances as JSONL and WAV",
+        facts=[(split, f"{count:,}") for split, count in written.items()],
+        parts=[],
     )
 
 
@@ -238,12 +327,12 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
             Table(
                 "Stages",
                 (
-                    "stage", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "trainable",
-                    "weights, gradients, optimizer GiB", "hours", "cost $",
+                    "stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance",
+                    "trainable", "weights, gradients, optimizer GiB", "hours", "cost $",
                 ),
                 [
                     (
-                        s["name"], f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
+                        s["name"], s["mix"] or "all", f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
                         f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['trainable']:,}",
                         f"{s['weights_gib']:.2f}", f"{s['hours']:.2f}" if priced else "-",
                         f"{s['cost']:.2f}" if priced else "-",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import importlib.metadata
@@ -21,6 +22,17 @@ from caspi.folders import REPORT
 HTML = "report.html"
 RECIPE = "recipe.yaml"
 _LIBRARIES = ("caspi", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow", "av", "jiwer")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A cell to listen to: the audio is in the page itself."""
+
+    flac: bytes
+
+    @property
+    def source(self) -> str:
+        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +130,7 @@ def render(page: Page, content: dict[str, Any]) -> str:
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters["svg"] = draw
+    templates.tests["clip"] = lambda cell: isinstance(cell, Clip)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)
     return templates.get_template("report.html.j2").render(
         page=page, environment=content["environment"], recipe=content.get("recipe")

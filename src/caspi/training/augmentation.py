@@ -63,9 +63,9 @@ def _covered(masks: torch.Tensor, size: int) -> torch.Tensor:
     return ((place >= start) & (place < start + width)).any(dim=1)
 
 
-def generator(seed: int, epoch: int, row: int) -> np.random.Generator:
-    """The randomness of one utterance in one epoch, whoever asks and in whatever order."""
-    return np.random.default_rng((seed, epoch, row))
+def generator(seed: int, epoch: int, row: int, purpose: str = "") -> np.random.Generator:
+    """The randomness of one utterance in one epoch, whoever asks and in whatever order; apart for every purpose."""
+    return np.random.default_rng((seed, epoch, row, *purpose.encode()))
 
 
 def augment_samples(samples: np.ndarray, how: Augmentation, draw: np.random.Generator) -> np.ndarray:

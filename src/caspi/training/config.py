@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from caspi.audio import Seconds
 from caspi.config import Config
+from caspi.corpus.mixing import Mix
 from caspi.model.groups import GroupName, Learn
 from caspi.training.augmentation import Augmentation
 
@@ -36,11 +37,15 @@ class Schedule(Config):
 
 
 class StageConfig(Config):
-    """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next."""
+    """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next.
+
+    mix: by name, which sources it sees and how much of each; an epoch is then an epoch of the mix.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     learn: dict[GroupName, Learn] = Field(min_length=1)
     epochs: float = Field(1.0, gt=0, le=1000)
+    mix: str | None = None
     schedule: Schedule = Schedule()
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
@@ -60,6 +65,8 @@ class TrainConfig(Config):
     """A run. effective_batch: utterances a step over all GPUs. budget_seconds: audio in one micro-batch.
 
     augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
+    mixes: how much of every source an epoch holds, by names that stages use.
+    previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
     """
 
@@ -68,6 +75,8 @@ class TrainConfig(Config):
     budget_seconds: Seconds = Field(240.0, gt=0)
     max_seconds: Seconds = Field(30.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    mixes: dict[str, Mix] = Field(default_factory=dict)
+    previous_text: float = Field(0.0, ge=0, le=1)
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     augment: Augmentation = Augmentation()
     evaluate: InTrainingEvaluation = InTrainingEvaluation()
@@ -80,4 +89,8 @@ class TrainConfig(Config):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"stages: two have the same name ({', '.join(names)})")
+        for stage in self.stages:
+            if stage.mix is not None and stage.mix not in self.mixes:
+                known = ", ".join(self.mixes) or "none are named"
+                raise ValueError(f"stage {stage.name}: mix {stage.mix} is not one of train.mixes ({known})")
         return self

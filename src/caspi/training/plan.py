@@ -31,14 +31,22 @@ class EpochPlan:
 
 
 def plan_epoch(
-    seconds: np.ndarray, *, effective_batch: int, budget: Seconds, ranks: int, seed: int, epoch: int
+    seconds: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    effective_batch: int,
+    budget: Seconds,
+    ranks: int,
+    seed: int,
+    epoch: int,
 ) -> EpochPlan:
-    """Plans one epoch over utterances of the given seconds.
+    """Plans one epoch over `rows` of a corpus whose utterances have the given seconds; by default over all of it.
 
     The utterances left over after the last full effective batch wait for another epoch's permutation; with fewer
     utterances than one effective batch, the epoch is one step of all of them.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(seconds))
+    rows = np.arange(len(seconds)) if rows is None else rows
+    order = rows[np.random.default_rng((seed, epoch)).permutation(len(rows))]
     count = max(1, len(order) // effective_batch)
     size = min(effective_batch, len(order))
     table = order[: count * size].reshape(count, size)

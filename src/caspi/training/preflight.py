@@ -18,7 +18,7 @@ from caspi.model.groups import describe, partition, select
 from caspi.model.loading import ModelConfig, resolve
 from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.data import TrainingSet, plan_stage
+from caspi.training.data import TrainingSet, audio_hours, plan_stage
 
 GPUS_FILE = Path(__file__).parent / "gpus.yaml"
 
@@ -117,9 +117,10 @@ def batches(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
                 "epochs": stage.epochs,
                 "steps": steps,
                 "steps_per_epoch": per_epoch,
-                "effective_batch": min(config.effective_batch, len(data.rows)),
+                "effective_batch": len(plans[0].rows(0)),
                 "micro_batches_per_step": len(sizes) / sum(len(plan.steps) for plan in plans) / ranks,
-                "audio_hours": float(data.seconds[data.rows].sum()) * stage.epochs / 3600,
+                "mix": stage.mix or "",
+                "audio_hours": audio_hours(data, plans, steps),
                 "imbalance": float(np.mean([plan.imbalance for plan in plans])),
             }
         )

@@ -25,7 +25,7 @@ from caspi.model.loading import Loaded, ModelConfig, load
 from caspi.training import checkpoints
 from caspi.training.collation import collate
 from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
-from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.objectives import CrossEntropy
 from caspi.training.preflight import show_groups, show_targets
 from caspi.training.processes import processes
@@ -142,7 +142,14 @@ def _run_stage(
     set_trainable(loaded.model, groups, frozen_dtype=dtype or torch.float32)
     plans, steps = plan_stage(data, config, stage, state.num_processes, stage_seed)
     planned = PlannedSteps(
-        data, plans, steps, state.process_index, loaded.prompt, stage.augment or config.augment, stage_seed
+        data,
+        plans,
+        steps,
+        state.process_index,
+        loaded.prompt,
+        stage.augment or config.augment,
+        stage_seed,
+        config.previous_text,
     )
     if state.is_main_process:
         show_groups(stage.name, describe(loaded.model, groups), steps)
@@ -169,10 +176,7 @@ def _run_stage(
         "name": stage.name,
         "path": str(folder),
         "steps": steps,
-        "audio_hours": float(
-            sum(data.seconds[data.rows[plan.rows(s)]].sum() for plan in plans for s in range(len(plan.steps)))
-        )
-        / 3600,
+        "audio_hours": audio_hours(data, plans, steps),
         "groups": describe(loaded.model, groups),
         "seconds": time.monotonic() - started,
         "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +34,53 @@ def stage_of(folder: Path) -> str | None:
 
 def start(folder: Path, stage: str) -> Path:
     """An empty folder beside `folder` to write into. Raises UsageError as `claim` does."""
+    _put_back(folder)
     claim(folder, stage)
-    partial = _partial(folder)
+    partial = _beside(folder, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
 
 
-def resume(folder: Path, stage: str) -> Path:
-    """As `start`, but what an earlier run left there stays."""
-    claim(folder, stage)
-    partial = _partial(folder)
-    partial.mkdir(parents=True, exist_ok=True)
-    return partial
-
-
-def _partial(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".partial")
-
-
 def finish(partial: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an earlier one of the same stage."""
+    """Puts a finished folder in the place of an earlier one of the same stage. At no moment is there neither."""
+    replaced = _beside(folder, "replaced")
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(replaced)
     partial.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Undoes a `finish` that was killed between its two renames."""
+    replaced = _beside(folder, "replaced")
+    if replaced.exists() and not folder.exists():
+        replaced.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def work(folder: Path, stage: str) -> Path:
+    """A folder beside `folder` for what is worth keeping when a run is killed. Raises UsageError as `claim` does."""
+    _put_back(folder)
+    claim(folder, stage)
+    kept = _beside(folder, "work")
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
+
+
+@contextlib.contextmanager
+def locked(folder: Path, stage: str) -> Iterator[None]:
+    """Raises UsageError where another process holds the same lock: two of a stage would write over each other."""
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"another caspi {stage} is at work in {folder}: wait for it, or stop it") from error
+        yield
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f"{folder.name}.{what}")
 
 
 def read_jsonl(path: Path) -> list[Any]:

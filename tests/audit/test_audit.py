@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from caspi import audio
 from caspi.audit.audit import CAUTION, PROCEED, STOP, AuditConfig, audit, wilson
 from caspi.corpus.espeak import Voice, speak
-from caspi.corpus.store import Corpus, SplitWriter
+from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Utterance
 from caspi.model.loading import Loaded, ModelConfig, load
 
@@ -38,15 +39,15 @@ def spanish_corpus(folder: Path, spoiled: float) -> Corpus:
     """Forty sentences of a language the base knows; a share of them has another one's transcript."""
     draw = np.random.default_rng(0)
     texts = [" ".join(draw.choice(WORDS, 4)) for _ in range(40)]
-    writer = SplitWriter(folder, "train")
+    rows = []
     for number, text in enumerate(texts):
         said = speak(text, "es", Voice(["f3", "m1", "Alex"][number % 3], 160, 50))
         samples = audio.resample(said.samples, said.sample_rate)
         written = texts[(number + 7) % 40] if number < spoiled * 40 else text
-        writer.add(
-            Utterance(f"u{number}", written, len(samples) / 16_000, "es", f"g{number}", "Spanish"),
-            audio.encode_flac(samples),
-        )
+        utterance = Utterance(f"u{number}", written, len(samples) / 16_000, "es", f"g{number}", "Spanish")
+        rows.append(row(utterance, audio.encode_flac(samples)))
+    writer = ShardWriter(folder, "train")
+    writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
     writer.close()
     (folder / "report.json").write_text("{}")
     return Corpus.open(folder, "train")

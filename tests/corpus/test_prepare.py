@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from caspi import audio, commands
-from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, Corpus, ShardWriter, row
+from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, Corpus, ShardWriter
+from caspi.corpus.store import row as row_of
 from caspi.corpus.utterance import SPLITS, Utterance, Word
 from caspi.errors import UsageError
 from tests.conftest import manifest_recipe, tone
@@ -148,7 +149,7 @@ def test_opening_takes_milliseconds_and_rows_are_random_access(tmp_path: Path) -
     flac = audio.encode_flac(tone(0.5))
     count = 5 * ROWS_PER_BATCH + 7
     words = (Word("text", 0.0, 0.2),)
-    rows = [row(Utterance(f"u{n}", f"text {n}", 0.5, "s", f"g{n}", words=words), flac) for n in range(count)]
+    rows = [row_of(Utterance(f"u{n}", f"text {n}", 0.5, "s", f"g{n}", words=words), flac) for n in range(count)]
     for start in range(0, count, ROWS_PER_BATCH):
         writer.write(pa.RecordBatch.from_pylist(rows[start : start + ROWS_PER_BATCH], schema=SCHEMA))
     writer.close()

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from caspi.corpus.splits import Splits, split_of
+from caspi import commands
+from caspi.corpus.splits import Splits, boundary_of, split_of
+from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import SPLITS
+from tests.conftest import tone
+from tests.corpus.conftest import utterances, write_manifest
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, unique=True), st.integers(0, 5))
@@ -26,3 +33,57 @@ def test_shares_are_kept() -> None:
 def test_nothing_left_to_train_on_is_an_error() -> None:
     with pytest.raises(ValidationError, match="leave nothing"):
         Splits(validation=0.5, test=0.5)
+
+
+@given(st.dictionaries(st.text(min_size=1), st.floats(0.01, 5), min_size=1, max_size=40), st.floats(0, 20))
+def test_validation_has_its_minimum_of_hours_or_half_of_the_source(hours: dict[str, float], minimum: float) -> None:
+    shares = Splits(validation=0.05, test=0.05, min_validation_hours=minimum)
+    end = boundary_of(hours, shares)
+    held = {split: sum(h for g, h in hours.items() if split_of(g, shares, end) == split) for split in SPLITS}
+    possible = sum(hours.values()) - held["test"]
+    assert held["validation"] >= min(minimum, sum(hours.values()) / 2, possible) - 1e-9
+    longest = max(hours.values())
+    share_alone = sum(h for g, h in hours.items() if split_of(g, shares) == "validation")
+    assert held["validation"] <= max(share_alone, min(minimum, sum(hours.values()) / 2) + longest) + 1e-9
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=40, unique=True), st.integers(1, 39))
+def test_a_drawn_boundary_is_kept_when_a_source_grows(groups: list[str], cut: int) -> None:
+    shares = Splits(validation=0.02, test=0.1, min_validation_hours=2.0)
+    before = dict.fromkeys(groups[:cut], 1.0)
+    first = boundary_of(before, shares)
+    grown = boundary_of(dict.fromkeys(groups, 1.0), shares, first)
+    assert all(split_of(group, shares, first) == split_of(group, shares, grown) for group in before)
+
+
+def test_every_source_gets_its_validation(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    sources = []
+    for name, count in (("many", 40), ("few", 4)):
+        clips = [(tone(1.0, seed=100 * count + n), f"שלום לכם {name} {n}") for n in range(count)]
+        path = write_manifest(tmp_path / name, clips, name)
+        sources.append({"kind": "manifest", "path": path, "name": name})
+    wanted = {"validation": 0.01, "test": 0.05, "min_validation_hours": 2 / 3600}
+    commands.prepare(recipe_of(sources, splits=wanted, filters={"min_script_share": 0.3}))
+    corpus = Corpus.open(tmp_path / "corpus", "validation")
+    held = {name: corpus.column("source").count(name) for name in ("many", "few")}
+    assert held == {"many": 2, "few": 2}
+
+
+def test_a_source_that_grows_moves_no_utterance(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    clips = [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(60)]
+    shares = {"validation": 0.03, "test": 0.1, "min_validation_hours": 5 / 3600}
+
+    def splits(count: int) -> dict[str, str]:
+        path = write_manifest(tmp_path / "in", clips[:count])
+        commands.prepare(recipe_of([{"kind": "manifest", "path": path}], splits=shares, filters={"max_repeats": 99}))
+        found = {}
+        for split in SPLITS:
+            if list((tmp_path / "corpus").glob(f"{split}-*.arrow")):
+                found |= dict.fromkeys(Corpus.open(tmp_path / "corpus", split).column("id"), str(split))
+        return found
+
+    small = splits(20)
+    assert list(small.values()).count("validation") >= 5
+    large = splits(60)
+    assert len(large) == 60 == len(utterances(tmp_path / "corpus"))
+    assert small.items() <= large.items()

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+import random
+import typing
 import unicodedata
+from pathlib import Path
 
 import hebrew as hebrew_package
 import jiwer
@@ -11,7 +15,16 @@ from hypothesis import strategies as st
 from caspi.corpus import hebrew_sentences
 from caspi.corpus.espeak import phonemes
 from caspi.language import TextPolicy, language
-from caspi.language.hebrew import espeak_order, fair, leaderboard, script_share, training_text, without_niqqud
+from caspi.language.hebrew import (
+    espeak_order,
+    fair,
+    is_yiddish,
+    leaderboard,
+    objection,
+    script_share,
+    training_text,
+    without_niqqud,
+)
 
 HEBREW_TEXT = st.text(
     alphabet=st.one_of(
@@ -42,16 +55,56 @@ HEBREW_TEXT = st.text(
         ({}, "\ufb2aלום", "שלום"),  # shin with its dot as one character
         ({}, "  שלום \n עולם ", "שלום עולם"),
         ({"punctuation": "strip"}, "שלום, עולם! בית־ספר", "שלום עולם בית־ספר"),
+        ({"punctuation": "strip"}, "בשעה 10:30, 3.5%, עוד 7.", "בשעה 10:30 3.5% עוד 7"),
         ({"niqqud": "keep"}, "שָׁלוֹם", "שָׁלוֹם"),
+        ({}, "בְּרֵאשִׁ֖ית בָּרָ֣א", "בראשית ברא"),  # cantillation
+        ({}, "\ufb4bו \ufb31גיד \ufb21", "וו בגיד א"),  # vav with holam, bet with dagesh, wide alef
+        ({}, "מה??? לא!!! רגע,, כן....", "מה? לא! רגע, כן..."),
+        ({}, "רגע.. כן", "רגע. כן"),
+        ({"repeated_punctuation": "keep"}, "מה???", "מה???"),
+        ({}, "[מוזיקה] שלום <רעש> לך {נקישה}", "שלום לך"),
+        ({}, "שלום [חבר [יקר]] שלי", "שלום שלי"),
+        ({}, "כן (צחוק) בטח (מחיאות כפיים)", "כן בטח"),
+        ({}, "ראש הממשלה (לשעבר) אמר", "ראש הממשלה לשעבר אמר"),
+        ({"brackets": "keep"}, "ראש הממשלה (לשעבר) אמר", "ראש הממשלה (לשעבר) אמר"),
+        ({"noise_tags": "keep", "brackets": "keep"}, "[מוזיקה] שלום", "[מוזיקה] שלום"),
+        ({"numbers": "spell"}, "בשנת 1948 קמה", "בשנת אלף תשע מאות ארבעים ושמונה קמה"),
+        ({"numbers": "spell"}, "ב-1953 וב2024", "באלף תשע מאות חמישים ושלוש ובאלפיים עשרים וארבע"),
+        ({"numbers": "spell"}, "100 שקל, 1,000 איש, 20 יום", "מאה שקל, אלף איש, עשרים יום"),
+        ({"numbers": "spell"}, "3 ילדים, 17 ספרים", "3 ילדים, 17 ספרים"),  # their gender is the noun's
+        ({"numbers": "spell"}, "10:30 20% 3.5 12/5 007 050-1234567", "10:30 20% 3.5 12/5 007 050-1234567"),
+        ({}, "1948", "1948"),
+        ({"filled_pauses": "drop"}, "אה, אני אהה לא אהמ... יודע ממ", "אני לא יודע"),
+        ({"filled_pauses": "drop"}, "אמא אמרה מה הם אם אהבה", "אמא אמרה מה הם אם אהבה"),
+        ({}, "אה, אני", "אה, אני"),
+        ({}, "שלומ לכולמ בארצ", "שלום לכולם בארץ"),
+        ({}, "שלוםעולם", "שלום עולם"),
+        ({}, "קליפ רמטכ״ל מנצפ״ך צ׳ק מ׳", "קליפ רמטכ״ל מנצפ״ך צ׳ק מ׳"),
+        ({"final_letters": "keep"}, "שלומ שלוםעולם", "שלומ שלוםעולם"),
+        ({}, "O'Brien and the '80s", "O'Brien and the '80s"),
+        ({}, "ה-API של גוגל", "ה-API של גוגל"),
     ],
 )
 def test_training_text_follows_its_policy(policy: dict[str, str], before: str, after: str) -> None:
     assert training_text(before, TextPolicy(**policy)) == unicodedata.normalize("NFC", after)
 
 
-@given(HEBREW_TEXT, st.sampled_from(["keep", "space", "hyphen"]), st.sampled_from(["strip", "keep"]))
-def test_training_text_is_idempotent(text: str, maqaf: str, punctuation: str) -> None:
-    policy = TextPolicy(maqaf=maqaf, punctuation=punctuation)
+POLICIES = st.builds(
+    TextPolicy,
+    **{name: st.sampled_from(typing.get_args(field.annotation)) for name, field in TextPolicy.model_fields.items()},
+)
+SPOKEN = st.lists(
+    st.sampled_from(
+        "שלום שלומ צה\"ל ג'ירפה בית־ספר אה, אהמ 1948 ב-20 3 (צחוק) [רעש] <|1.20|> !!! .. ... - ״ ' \" ( ] "
+        '3.20 10:30 %20 מנצפ"ך hello הAPI\n '
+        "\u202b \ufb2a בְּרֵא ,, שלוםעולם".split(" ")
+    ),
+    max_size=12,
+).map(" ".join)
+
+
+@given(st.one_of(HEBREW_TEXT, SPOKEN), POLICIES)
+def test_training_text_is_idempotent(text: str, policy: TextPolicy) -> None:
     once = training_text(text, policy)
     assert training_text(once, policy) == once
 
@@ -66,6 +119,86 @@ def test_training_text_never_changes_the_letters(text: str) -> None:
 
     assert letters(training_text(text, TextPolicy(final_letters="keep"))) == letters(text)
     assert base(letters(training_text(text, TextPolicy()))) == base(letters(text))
+
+
+NO_RULES = TextPolicy(
+    niqqud="keep", quotes="keep", repeated_punctuation="keep", noise_tags="keep", brackets="keep", final_letters="keep"
+)
+
+
+@given(st.text(max_size=60))
+def test_without_rules_no_letter_changes(text: str) -> None:
+    """Over any Unicode: what stays always are spaces folded, controls and time marks dropped, letters composed."""
+
+    def letters(value: str) -> str:
+        return "".join(c for c in unicodedata.normalize("NFKD", value) if c.isalpha())
+
+    assert letters(training_text(text, NO_RULES)) == letters(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changed"),
+    [
+        ("niqqud", "שָׁלוֹם"), ("quotes", 'צה"ל'), ("repeated_punctuation", "מה??"), ("noise_tags", "[רעש] כן"),
+        ("brackets", "(כן)"), ("final_letters", "שלומ"),
+    ],
+)  # fmt: skip
+def test_every_rule_that_is_on_by_default_can_be_turned_off(rule: str, changed: str) -> None:
+    default = TextPolicy()
+    assert training_text(changed, NO_RULES) == unicodedata.normalize("NFC", changed)
+    only = NO_RULES.model_copy(update={rule: getattr(default, rule)})
+    assert training_text(changed, only) != unicodedata.normalize("NFC", changed)
+
+
+@pytest.mark.parametrize(
+    ("policy", "text", "reason"),
+    [
+        ({"numbers": "reject"}, "יש לי 3 ילדים", "digits"),
+        ({"numbers": "spell"}, "יש לי 3 ילדים", "digits"),
+        ({"numbers": "spell"}, "בשנת 1948", None),
+        ({}, "יש לי 3 ילדים", None),
+        ({"latin": "reject"}, "אני אוהב jazz", "latin_letters"),
+        ({"mixed_words": "reject"}, "הAPI שלנו", "mixed_script"),
+        ({"mixed_words": "reject"}, "ה-API שלנו", None),
+        ({"latin": "reject"}, "אני אוהב ג׳ז", None),
+    ],
+)
+def test_transcripts_that_a_policy_rejects(policy: dict[str, str], text: str, reason: str | None) -> None:
+    chosen = TextPolicy(**policy)
+    assert objection(text, training_text(text, chosen), chosen) == reason
+
+
+YIDDISH = [
+    "אַלע מענטשן װערן געבױרן פֿרײַ און גלײַך אין כּבֿוד און רעכט",
+    "איך ווייס נישט וואס צו טאן מיט דעם בוך",
+    "ער איז געגאנגען אין שטאט און האט געקויפט ברויט",
+    "די קינדער שפילן זיך אויף דער גאס",
+    "זי האָט געזאָגט אַז זי וועט קומען מאָרגן",
+    "עס איז זייער קאלט אינדרויסן",
+    "שבת עסן מיר געפילטע פיש און טשאלנט",
+]
+
+
+@pytest.mark.parametrize("text", YIDDISH)
+def test_yiddish_is_known_by_its_letters_and_small_words(text: str) -> None:
+    assert is_yiddish(text)
+
+
+def test_hebrew_is_never_taken_for_yiddish(real_speech_folder: Path) -> None:
+    """With and without vowel points: 1,821 verses."""
+    lines = (real_speech_folder / "torah" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [
+        segment[key] for line in lines for segment in json.loads(line)["segments"] for key in ("text", "text_niqqud")
+    ]
+    assert len(texts) > 3_600
+    assert not [text for text in texts if is_yiddish(text)]
+
+
+def test_hebrew_of_every_day_is_not_yiddish() -> None:
+    draw = random.Random(0)
+    sentences = [hebrew_sentences.sentence(draw) for _ in range(500)]
+    assert not [text for text in sentences if is_yiddish(text) or is_yiddish(without_niqqud(text))]
+    assert not is_yiddish("אַתָּה אָמַרְתָּ לִי אָז")
 
 
 @given(HEBREW_TEXT)

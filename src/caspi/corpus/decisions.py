@@ -72,7 +72,7 @@ class Judge:
         self, filters: Filters, splits: Splits, evaluation: EvaluationSets, drawn: dict[str, float] | None = None
     ) -> None:
         self._filters, self._splits, self._evaluation = filters, splits, evaluation
-        self._drawn = drawn or {}
+        self._drawn = dict(drawn or {})
         self._ids: set[str] = set()
         self._copies = AudioCopies()
         self._repeats = TextRepeats()
@@ -95,6 +95,7 @@ class Judge:
             reasons.append(reason)
             repeats.append(repeat)
         boundaries = self._boundaries(rows, reasons)
+        self._drawn |= boundaries  # a name that comes again has its boundary
         split = [
             rows.split[n]
             or ("train" if reasons[n] else split_of(rows.group[n], self._splits, boundaries[rows.source[n]]))

@@ -6,7 +6,7 @@ The first of several copies, in the order of the recipe, is the one that stays.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,8 @@ from rapidfuzz import fuzz
 from caspi.corpus import fingerprints
 from caspi.corpus.fingerprints import COPY, SHORTEST, WORDS_PER_SECOND
 
-_ONE_IN = 8  # of the keys of a training utterance are indexed; evaluation sets are indexed whole
-_COMMON = 64  # a key in more utterances than this is a sound everybody makes
+_SLOTS = 1 << 25  # of the table of keys: 335 MB
+_COMMON = 64  # places of a key, or utterances of a text, that are looked at
 _COVERED = 0.8  # share of an utterance that must be a copy
 _LEAKED = 0.5  # share of it, or two seconds, that may not be in an evaluation set
 _LEAKED_SECONDS = 2.0
@@ -29,18 +29,84 @@ _LEAK_WORDS, _LEAK_GRAM, _LEAK_SHARE = 8, 5, 0.8
 _PRIME = np.uint64((1 << 61) - 1)
 
 
-def _sampled(keys: np.ndarray) -> np.ndarray:
-    """Positions of the keys that are indexed: chosen by the key, so that copies choose the same."""
-    return np.flatnonzero((keys != 0) & (((keys * np.uint32(2654435761)) >> np.uint32(29)) == 0))
+class _KeyTable:
+    """Fingerprint keys to where they were first heard; two possible slots a key, ten bytes a slot.
+
+    Holds at most `_SLOTS` slots, half of them filled: when that is reached, half of all keys are forgotten and no
+    longer taken in, the same half in every copy. 150 hours fit with every key, 4,700 with one in 32.
+    """
+
+    def __init__(self) -> None:
+        self._thinned = 0
+        self._make(1 << 14)
+
+    def _make(self, slots: int) -> None:
+        self._keys = np.zeros(slots, np.uint32)
+        self._owners = np.zeros(slots, np.int32)
+        self._places = np.zeros(slots, np.uint16)
+        self._filled = 0
+
+    def _chosen(self, keys: np.ndarray) -> np.ndarray:
+        """Positions of the keys that are held: not silence, and not among those given up."""
+        spread = keys * np.uint32(2654435761)
+        return np.flatnonzero((keys != 0) & ((spread >> np.uint32(32 - self._thinned)) == 0 if self._thinned else True))
+
+    def _slots(self, keys: np.ndarray) -> np.ndarray:
+        """uint32 [2, n]."""
+        mask = np.uint32(len(self._keys) - 1)
+        first = keys * np.uint32(0x9E3779B1)
+        second = (keys ^ np.uint32(0x5BD1E995)) * np.uint32(0x85EBCA6B)
+        return np.stack([(first ^ (first >> np.uint32(15))) & mask, (second ^ (second >> np.uint32(13))) & mask])
+
+    def find(self, keys: np.ndarray) -> set[tuple[int, int]]:
+        """(owner, offset at which its words would start) of every key that is held."""
+        chosen = self._chosen(keys)
+        found: set[tuple[int, int]] = set()
+        for slots in self._slots(keys[chosen]):
+            same = np.flatnonzero(self._keys[slots] == keys[chosen])
+            offsets = self._places[slots[same]].astype(np.int64) - chosen[same]
+            found.update(zip(self._owners[slots[same]].tolist(), offsets.tolist(), strict=True))
+        return found
+
+    def add(self, keys: np.ndarray, owner: int) -> None:
+        """Takes in the keys of an utterance; a key that is held already stays where it was heard first."""
+        chosen = self._chosen(keys)
+        self._insert(keys[chosen], np.full(len(chosen), owner, np.int32), np.minimum(chosen, 65535).astype(np.uint16))
+        while 2 * self._filled > len(self._keys):
+            self._grow()
+
+    def _insert(self, keys: np.ndarray, owners: np.ndarray, places: np.ndarray) -> None:
+        for choice in (0, 1):
+            slots = self._slots(keys)[choice]
+            free = np.flatnonzero(self._keys[slots] == 0)
+            self._keys[slots[free]] = keys[free]
+            self._owners[slots[free]] = owners[free]
+            self._places[slots[free]] = places[free]
+            self._filled += len(np.unique(slots[free]))
+            left = self._keys[slots] != keys
+            keys, owners, places = keys[left], owners[left], places[left]
+
+    def _grow(self) -> None:
+        held = np.flatnonzero(self._keys)
+        keys, owners, places = self._keys[held], self._owners[held], self._places[held]
+        slots = len(self._keys)
+        if slots >= _SLOTS:
+            self._thinned += 1
+            kept = self._chosen(keys)
+            keys, owners, places = keys[kept], owners[kept], places[kept]
+            self._make(slots)
+        else:
+            self._make(2 * slots)
+        self._insert(keys, owners, places)
 
 
 class AudioCopies:
     """Finds utterances whose audio, or nearly all of it, an earlier utterance has."""
 
     def __init__(self) -> None:
-        self._exact: dict[bytes, int] = {}
+        self._exact: set[bytes] = set()
         self._words: list[np.ndarray] = []
-        self._owners: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._table = _KeyTable()
         self._by_text: defaultdict[str, list[int]] = defaultdict(list)
 
     def is_copy(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
@@ -51,30 +117,18 @@ class AudioCopies:
         if audio_hash in self._exact:
             return True
         keys = fingerprints.keys(words)
-        places = _sampled(keys)
-        if any(self._covers(*candidate, words) for candidate in self._candidates(keys, places, text)):
+        candidates = self._table.find(keys)
+        same_text = self._by_text[text]
+        candidates.update((number, offset) for number in same_text for offset in range(-3, 4))
+        if any(self._covers(*candidate, words) for candidate in sorted(candidates)):
             return True
         number = len(self._words)
-        self._exact[audio_hash] = number
+        self._exact.add(audio_hash)
         self._words.append(words)
-        for place in places.tolist():
-            owners = self._owners[int(keys[place])]
-            if len(owners) < _COMMON:
-                owners.append((number, place))
-        same_text = self._by_text[text]
+        self._table.add(keys, number)
         if len(same_text) < _COMMON:
             same_text.append(number)
         return False
-
-    def _candidates(self, keys: np.ndarray, places: np.ndarray, text: str) -> Iterator[tuple[int, int]]:
-        """(utterance, where in it this one would start), each once."""
-        seen: set[tuple[int, int]] = set()
-        for place in places.tolist():
-            for number, where in self._owners.get(int(keys[place]), ()):
-                seen.add((number, where - place))
-        for number in self._by_text.get(text, ()):
-            seen.update((number, offset) for offset in range(-3, 4))
-        yield from sorted(seen)
 
     def _covers(self, number: int, offset: int, words: np.ndarray) -> bool:
         share, length = fingerprints.difference(self._words[number], words, offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import multiprocessing
 import os
 import threading
@@ -116,11 +117,14 @@ def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) ->
     except ImportError as error:
         raise MissingDependency("caspi prepare --engine ray", package="ray", extra="ray") from error
     if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # one line an execution is ours to print
+
+    home = folder.resolve()
 
     def work(item: dict[str, Block]) -> dict[str, float]:
-        done = make(item["item"], folder, rules)
+        done = make(item["item"], home, rules)
         return {"recordings": done.recordings, "seconds": done.seconds}
 
     source = iter(blocks)

@@ -29,6 +29,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from caspi import folders
+from caspi.audio import SAMPLE_RATE
 from caspi.corpus import parts
 from caspi.corpus.decisions import Judge, SourceRows, Verdicts
 from caspi.corpus.engines import ENGINES, EngineName
@@ -43,7 +44,7 @@ from caspi.errors import CaspiError, UsageError
 from caspi.progress import Progress
 
 _EXAMPLES_PER_REASON = 5
-_PARTS = "parts"
+_TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
 
 
 class CorpusConfig(Rules):
@@ -67,7 +68,8 @@ class CorpusConfig(Rules):
 class SourceReport:
     """What became of one source; kept in the corpus's report, and read back when another source is added.
 
-    key: of everything its parts depend on. shards: files by split.
+    key: of everything its parts depend on. shards: files by split. upsampled: utterances whose file says 16 kHz or
+    more and holds a telephone's band.
     """
 
     kind: str
@@ -85,6 +87,7 @@ class SourceReport:
     signals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     shards: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    upsampled: dict[str, int] = field(default_factory=dict)
 
 
 def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
@@ -94,51 +97,51 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
     kept, CaspiError where the disk is full.
     """
     started = time.monotonic()
-    partial = folders.resume(config.path, "prepare")
-    try:
-        summary = _prepare(config, spoken_language, engine, partial)
-    except (OSError, pa.ArrowException) as error:
-        if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
-            raise
-        raise CaspiError(
-            f"the disk of {partial} is full; nothing is lost: make space and run the same command again"
-        ) from error
+    work = folders.work(config.path, "prepare")
+    with folders.locked(work, "prepare"):
+        try:
+            summary = _prepare(config, spoken_language, engine, work)
+        except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+                raise
+            raise CaspiError(
+                f"the disk of {work} is full; nothing is lost: make space and run the same command again"
+            ) from error
     return summary | {"seconds": time.monotonic() - started}
 
 
-def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, partial: Path) -> dict[str, Any]:
+def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> dict[str, Any]:
     earlier = _earlier(config.path)
-    evaluation, leaks = evaluation_sets(config.evaluation, spoken_language, partial)
+    evaluation, leaks = evaluation_sets(config.evaluation, spoken_language, work)
     whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
     keys = [_key(source, config, spoken_language) for source in config.sources]
     known = _reusable(earlier, keys, whole)
-    for leftover in partial.glob("*.arrow"):
-        leftover.unlink()
-    judge = Judge(config.filters, config.splits, evaluation, earlier.get("boundaries"))
+    partial = folders.start(config.path, "prepare")
+    judge = Judge(config.filters, config.splits, evaluation, _boundaries(earlier, config.splits))
     reports: list[SourceReport] = []
     for number, (source, key) in enumerate(zip(config.sources, keys, strict=True)):
         if number < len(known):
             reports.append(_link(known[number], config.path, partial, judge))
             continue
-        folder = partial / _PARTS / key
+        folder = work / key
         _make_parts(source, folder, config, spoken_language, engine)
         reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
-    _check_not_empty(reports, config.path)
+    _check_not_empty(reports, config.path, partial)
     return {
         **_totals(reports, config.splits),
         "partial": partial,
         "reused": len(known),
         "text_policy": config.text.model_dump(),
+        "split_shares": config.splits.model_dump(),
         "decided_with": whole,
         "source_reports": [asdict(report) for report in reports],
     }
 
 
 def finish(partial: Path, folder: Path) -> None:
-    """Puts the corpus in its place; parts are no longer needed."""
-    for leftover in (partial / _PARTS, partial / "evaluation"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    """Puts the corpus in its place; its parts are no longer needed."""
     folders.finish(partial, folder)
+    shutil.rmtree(folders.work(folder, "prepare"), ignore_errors=True)
 
 
 def _digest(*parts_of_it: str) -> str:
@@ -157,15 +160,16 @@ def _earlier(folder: Path) -> dict[str, Any]:
     """What the report of a corpus that stands in this place says; empty where there is none."""
     if folders.stage_of(folder) != "prepare":
         return {}
-    content = json.loads((folder / folders.REPORT).read_text(encoding="utf-8"))
-    boundaries = {}
-    for report in content.get("source_reports", ()):
-        boundaries.update(report["boundaries"])
-    return {**content, "boundaries": boundaries if _same_splits(content) else {}}
+    content: dict[str, Any] = json.loads((folder / folders.REPORT).read_text(encoding="utf-8"))
+    return content
 
 
-def _same_splits(content: dict[str, Any]) -> bool:
-    return "source_reports" in content
+def _boundaries(earlier: dict[str, Any], shares: Splits) -> dict[str, float]:
+    """Where validation ended in an earlier corpus, by source, if its groups stand in the same order."""
+    before = earlier.get("split_shares", {})
+    if (before.get("seed"), before.get("test")) != (shares.seed, shares.test):
+        return {}
+    return {source: end for report in earlier["source_reports"] for source, end in report["boundaries"].items()}
 
 
 def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[SourceReport]:
@@ -279,6 +283,7 @@ class _Tally:
         report = self._report
         details = batch.column("detail").to_pylist()
         synthetic = batch.column("synthetic").to_pylist()
+        rates = batch.column("sample_rate").to_pylist()
         signals = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in SIGNALS}
         for n, detail in enumerate(details):
             row, reason = start + n, verdicts.reason[start + n]
@@ -296,6 +301,8 @@ class _Tally:
             report.hours[source] = report.hours.get(source, 0.0) + rows.seconds[row] / 3600
             report.utterances[source] = report.utterances.get(source, 0) + 1
             self._groups[source].add(rows.group[row])
+            if rates[n] >= SAMPLE_RATE and signals["bandwidth_hz"][n] <= _TELEPHONE_HZ:
+                report.upsampled[source] = report.upsampled.get(source, 0) + 1
             for name, values in signals.items():
                 self._signals[source][name].append(float(values[n]))
 
@@ -351,6 +358,11 @@ def _warnings(
         if count > 1 and groups[source] == count:
             yield f"{source}: every utterance is its own group, so a speaker may stand in two splits; set group_key"
     for report in reports:
+        for source, count in report.upsampled.items():
+            if count > 0.05 * report.utterances[source]:
+                share = count / report.utterances[source]
+                held = "hold nothing above 4 kHz (a telephone's band)"
+                yield f"{source}: {100 * share:.0f} % say 16 kHz or more and {held}"
         if report.rejected.get("yiddish", 0) > 0.05 * report.input:
             share = report.rejected["yiddish"] / report.input
             yield f"{report.name}: {100 * share:.0f} % of it is Yiddish by its letters; is this the right data set?"
@@ -359,9 +371,9 @@ def _warnings(
         yield "no utterance fell into validation: raise splits.validation or set splits.min_validation_hours"
 
 
-def _check_not_empty(reports: list[SourceReport], path: Path) -> None:
+def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> None:
     if not any(report.kept for report in reports):
         rejected = sum((Counter(report.rejected) for report in reports), Counter())
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common()) or "no input"
-        shutil.rmtree(path.with_name(path.name + ".partial"), ignore_errors=True)
+        shutil.rmtree(partial)
         raise UsageError(f"corpus {path} would be empty: {reasons}; check corpus.sources and corpus.filters")

@@ -50,11 +50,13 @@ def split_of(group: str, shares: Splits, boundary: float | None = None) -> Split
 
 
 def boundary_of(hours: Mapping[str, float], shares: Splits, drawn: float = 0.0) -> float:
-    """Where a source's validation ends: at its share, at what was drawn before, or where it has its minimum of hours.
+    """Where a source's validation ends: at its share, or further where that has not its minimum of hours.
 
-    hours: of every group of the source.
+    hours: of every group of the source. drawn: where it ended when the source was smaller; it stays there.
     """
     end = max(shares.test + shares.validation, drawn)
+    if drawn:
+        return end
     wanted = min(shares.min_validation_hours, sum(hours.values()) / 2)
     held = 0.0
     for where, group in sorted((position(group, shares.seed), group) for group in hours):

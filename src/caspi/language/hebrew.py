@@ -47,6 +47,7 @@ _NUMBER = re.compile(
     rf"(?<![\w.,:/%$€₪#+*=-])(?P<prefix>(?:(?<![{_LETTER}])[ובהלמשכ]{{1,3}}[-{MAQAF}–]?)?)"
     r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?![\d%$€₪°]|[.,:/-]\d|\w)"
 )
+_IN_NUMBERS = ".,:/%°$€₪#+*="
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 _MIXED_WORD = re.compile(rf"[{_LETTER}][A-Za-zÀ-ɏ]|[A-Za-zÀ-ɏ][{_LETTER}]")
 
@@ -95,7 +96,10 @@ def training_text(text: str, policy: TextPolicy) -> str:
     if policy.repeated_punctuation == "collapse":
         text = _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
     if policy.punctuation == "strip":
-        text = "".join(c if _is_part_of_a_word(c) else " " for c in text)
+        text = "".join(
+            c if _is_part_of_a_word(c) or (c in _IN_NUMBERS and _touches_digit(text, n)) else " "
+            for n, c in enumerate(text)
+        )
     return " ".join(text.split())
 
 
@@ -168,6 +172,12 @@ def is_yiddish(text: str) -> bool:
 
 def _is_part_of_a_word(character: str) -> bool:
     return character in (MAQAF, GERESH, GERSHAYIM, "'", "-") or unicodedata.category(character)[0] not in "SP"
+
+
+def _touches_digit(text: str, index: int) -> bool:
+    """Punctuation before a digit, or a unit after one: without it 3.20 would be two numbers."""
+    after = text[index + 1 : index + 2].isdigit()
+    return after or (text[index] in "%°$€₪" and text[index - 1 : index].isdigit())
 
 
 def script_share(text: str) -> float:

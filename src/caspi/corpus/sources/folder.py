@@ -32,7 +32,7 @@ class FolderSource(Source):
             text = path.with_suffix(_TEXT)
             yield Recording(
                 id=f"{name}-{identifier}{path.suffix}",
-                audio=FileAudio(path),
+                audio=FileAudio(path.resolve()),
                 source=name,
                 group=f"{name}/{relative.parent if relative.parent != Path() else identifier}",
                 language=language,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from caspi.corpus.sources.base import Source, digest, inside, opened, seconds
+from caspi.corpus.sources.base import Source, digest, home_of, inside, opened, seconds
 from caspi.corpus.utterance import FileAudio, Recording, Segment
 from caspi.errors import UsageError
 
@@ -79,7 +79,7 @@ class KaldiSource(Source):
                 "make audio files of it first"
             )
         try:
-            return inside(self.path, written, self.allow_outside)
+            return inside(home_of(self.path), written, self.allow_outside)
         except ValueError as error:
             raise UsageError(f"{self.path / 'wav.scp'}, {recording}: {error}") from error
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from caspi.corpus.sources.base import Source, digest, inside, opened, seconds
+from caspi.corpus.sources.base import Source, digest, home_of, inside, opened, seconds
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
 from caspi.errors import UsageError
 
@@ -71,7 +71,7 @@ class LhotseSource(Source):
         if len(sources) != 1 or sources[0]["type"] != "file":
             kinds = ", ".join(str(source.get("type")) for source in sources)
             raise ValueError(f"its audio is not one file but {kinds or 'nothing'}; caspi runs no commands")
-        return inside(self.path.parent, str(sources[0]["source"]), self.allow_outside)
+        return inside(home_of(self.path.parent), str(sources[0]["source"]), self.allow_outside)
 
 
 def _segment(row: dict[str, Any], cut_start: float) -> Segment:

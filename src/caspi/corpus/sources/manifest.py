@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from caspi.corpus.sources.base import Source, digest, inside, opened, seconds, split_marks, split_official
+from caspi.corpus.sources.base import Source, digest, home_of, inside, opened, seconds, split_marks, split_official
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
 from caspi.errors import UsageError
 
@@ -23,9 +23,10 @@ class ManifestSource(Source):
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
+        home = home_of(self.path.parent)
         for number, line in itertools.islice(opened(self.path, "manifest"), skip, None):
             try:
-                yield self._recording(json.loads(line), number, language)
+                yield self._recording(json.loads(line), number, language, home)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
                 raise UsageError(f"manifest {self.path}, line {number}: {problem}") from error
@@ -36,7 +37,7 @@ class ManifestSource(Source):
     def count(self) -> int | None:
         return sum(1 for _ in opened(self.path, "manifest"))
 
-    def _recording(self, row: dict[str, Any], number: int, language: str) -> Recording:
+    def _recording(self, row: dict[str, Any], number: int, language: str, home: str) -> Recording:
         name = self.name or self.path.parent.name
         if not isinstance(row, dict):
             raise TypeError(f"expected an object, found {row!r}")
@@ -49,7 +50,7 @@ class ManifestSource(Source):
         quality = row.get("quality")
         return Recording(
             id=identifier,
-            audio=FileAudio(inside(self.path.parent, str(row["audio"]), self.allow_outside)),
+            audio=FileAudio(inside(home, str(row["audio"]), self.allow_outside)),
             source=str(row.get("source") or name),
             group=f"{name}/{group or identifier}",
             language=str(row.get("language") or named or language),

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caspi import audio
+from caspi.audio import SAMPLE_RATE, Stream
+from caspi.corpus.process import Kept, Rejected, Rules, process
+from caspi.corpus.segmentation import Segmentation, spans
+from caspi.corpus.utterance import Recording, Segment, Word
+from tests.conftest import tone
+
+WHOLE = tone(20.0)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A recording that comes in blocks of the given sizes, and counts how far it was read."""
+
+    sizes: tuple[int, ...]
+    samples: np.ndarray
+    read: list[int]
+
+    def open(self) -> tuple[Stream, tuple[Word, ...]]:
+        return Stream(SAMPLE_RATE, 1, None, self._blocks()), ()
+
+    def _blocks(self) -> Iterator[np.ndarray]:
+        start, number = 0, 0
+        while start < len(self.samples):
+            size = self.sizes[number % len(self.sizes)]
+            self.read.append(start)
+            yield self.samples[start : start + size]
+            start, number = start + size, number + 1
+
+
+def recording(segments: list[Segment], sizes: tuple[int, ...] = (4_096,), **fields: object) -> Recording:
+    return Recording("r", Blocks(sizes, WHOLE, []), "s", "g", "Hebrew", segments=segments, **fields)  # type: ignore[arg-type]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 18), st.floats(0.5, 2)), min_size=1, max_size=12),
+    st.lists(st.integers(1, 70_000), min_size=1, max_size=5).map(tuple),
+)
+def test_streamed_clips_are_what_slicing_would_give(parts: list[tuple[float, float]], sizes: tuple[int, ...]) -> None:
+    """Segments may overlap, touch or leave gaps; blocks may have any size."""
+    segments = [Segment(start, start + length, f"שלום {n}", id=f"{n}") for n, (start, length) in enumerate(parts)]
+    found = {o.utterance.id: o for o in process(recording(segments, sizes), Rules()) if isinstance(o, Kept)}
+    for segment in segments:
+        if segment.id in found:
+            first, last = round(segment.start * SAMPLE_RATE), round(segment.end * SAMPLE_RATE)
+            stored = audio.decode_flac(found[segment.id].flac)
+            assert np.abs(stored - WHOLE[first:last]).max() < 1e-4
+    assert len(found) == len(segments)
+
+
+def test_a_clip_is_read_no_further_than_it_can_be_kept() -> None:
+    """Three hours of audio without times must not be decoded to find out that it is too long."""
+    source = Blocks((16_000,), np.tile(WHOLE, 30), [])
+    made = Recording("r", source, "s", "g", "Hebrew", text="שלום לכם")
+    [outcome] = process(made, Rules())
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "long_without_times"
+    assert max(source.read) <= 31 * SAMPLE_RATE
+
+
+def test_what_breaks_midway_costs_what_lies_behind_it() -> None:
+    class Broken(Blocks):
+        def _blocks(self) -> Iterator[np.ndarray]:
+            yield self.samples[: 5 * SAMPLE_RATE]
+            raise audio.AudioError("corrupt_audio", "a damaged frame")
+
+    made = Recording(
+        "r", Broken((1,), WHOLE, []), "s", "g", "Hebrew",
+        segments=[Segment(2.0 * n, 2.0 * n + 2, f"שלום {n}") for n in range(5)],
+    )  # fmt: skip
+    outcomes = list(process(made, Rules()))
+    assert [getattr(outcome, "reason", "kept") for outcome in outcomes] == ["kept"] * 2 + ["corrupt_audio"] * 3
+
+
+def test_times_behind_the_end_are_refused() -> None:
+    outcomes = list(process(recording([Segment(0, 2, "שלום לכם"), Segment(19, 23, "תודה רבה")]), Rules()))
+    assert [getattr(o, "reason", "kept") for o in outcomes] == ["kept", "times_outside_audio"]
+
+
+def test_an_utterance_knows_what_was_said_before_it_in_its_recording() -> None:
+    segments = [
+        Segment(0, 2, "אחת שתיים"),
+        Segment(2, 4, "hello there"),
+        Segment(4, 6, "שלוש ארבע"),
+        Segment(6, 8, "חמש"),
+    ]
+    kept = [o.utterance for o in process(recording(segments, previous="לפני הכול"), Rules()) if isinstance(o, Kept)]
+    assert [u.previous for u in kept] == ["לפני הכול", "", "שלוש ארבע"]
+
+
+PAUSES = st.lists(st.tuples(st.floats(0.1, 1.5), st.floats(0, 2)), min_size=2, max_size=60)
+
+
+@given(PAUSES, st.floats(3, 10))
+def test_long_segments_are_cut_between_words_and_fit(parts: list[tuple[float, float]], limit: float) -> None:
+    words, time = [], 0.0
+    for number, (length, pause) in enumerate(parts):
+        words.append(Word(f"w{number}", time, time + length))
+        time += length + pause
+    segment = Segment(0.0, words[-1].end, " ".join(w.text for w in words), tuple(words))
+    pieces = list(spans([segment], Segmentation(max_seconds=limit)))
+    assert [w for piece in pieces for w in piece.words] == words
+    for piece in pieces:
+        assert piece.end is not None
+        assert piece.text.split() == ([w.text for w in piece.words] if len(pieces) > 1 else piece.text.split())
+        assert piece.end - piece.start <= limit + 1e-6 or len(piece.words) == 1
+        assert all(piece.start - 1e-6 <= w.start and w.end <= piece.end + 1e-6 for w in piece.words)
+
+
+def test_cuts_prefer_pauses() -> None:
+    starts = [0, 1, 2, 3, 4.9, 6, 7, 8, 9]
+    words = tuple(Word(f"w{n}", start, start + 0.9) for n, start in enumerate(starts))
+    first, second = spans([Segment(0, 10, "x", words)], Segmentation(max_seconds=7))
+    assert (len(first.words), len(second.words)) == (4, 5)
+    assert first.end == second.start == pytest.approx(4.4)  # the middle of the pause
+
+
+def test_segments_far_apart_are_not_joined() -> None:
+    segments = [Segment(0, 2, "א"), Segment(2.5, 4, "ב"), Segment(8, 9, "ג")]
+    found = list(spans(segments, Segmentation(by="pack", max_seconds=30)))
+    assert [(s.start, s.end, s.text) for s in found] == [(0, 4, "א ב"), (8, 9, "ג")]

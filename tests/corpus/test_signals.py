@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caspi import audio, commands
+from caspi.corpus.signals import Signals, measure, spectrogram
+from tests.conftest import tone
+from tests.corpus.conftest import utterances, voice, write_manifest
+
+
+def signals(samples: np.ndarray) -> Signals:
+    return measure(samples, spectrogram(samples))
+
+
+SPEECH = voice("buenos dias a todos los presentes en esta sala")
+
+
+def test_levels() -> None:
+    sine = (0.5 * np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000)).astype(np.float32)
+    found = signals(sine)
+    assert found.peak_db == pytest.approx(-6.0, abs=0.1)
+    assert found.rms_db == pytest.approx(-9.0, abs=0.1)
+    assert found.silence == 0
+    assert signals(sine + np.float32(0.1)).dc == pytest.approx(0.1, abs=1e-3)
+
+
+@given(st.floats(-20, -0.5))
+def test_gain_moves_levels_and_nothing_else(decibel: float) -> None:
+    quiet = signals(SPEECH * np.float32(10 ** (decibel / 20)))
+    loud = signals(SPEECH)
+    assert quiet.rms_db - loud.rms_db == pytest.approx(decibel, abs=0.01)
+    assert quiet.clipping == pytest.approx(loud.clipping, abs=1e-4)
+    assert quiet.bandwidth_hz == pytest.approx(loud.bandwidth_hz, abs=250)
+
+
+def test_clipping_is_seen() -> None:
+    assert signals(SPEECH).clipping < 0.001
+    assert signals(np.clip(SPEECH * 8, -0.9, 0.9)).clipping > 0.05
+
+
+def test_a_telephone_says_so() -> None:
+    noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
+    assert signals(noise).bandwidth_hz == 8_000
+    band = audio.resample(soxr.resample(noise, 16_000, 8_000), 8_000)
+    assert 3_500 <= signals(band).bandwidth_hz <= 4_250
+
+
+def test_silence_is_a_share() -> None:
+    half = np.concatenate([SPEECH[:16_000], np.zeros(16_000, np.float32)])
+    assert signals(half).silence == pytest.approx(0.5 + 0.5 * signals(SPEECH[:16_000]).silence, abs=0.05)
+
+
+def test_noise_lowers_the_ratio() -> None:
+    noise = np.random.default_rng(0).standard_normal(len(SPEECH)).astype(np.float32)
+    padded = np.concatenate([np.zeros(8_000, np.float32), SPEECH])
+    rng = np.random.default_rng(1).standard_normal(len(padded)).astype(np.float32)
+    found = [signals(padded + level * rng).snr_db for level in (0.001, 0.01, 0.1)]
+    assert found == sorted(found, reverse=True)
+    assert noise.shape == SPEECH.shape
+
+
+@given(st.integers(0, 40_000), st.floats(0, 1))
+def test_any_clip_can_be_measured(length: int, level: float) -> None:
+    clip = tone(3.0)[:length] * np.float32(level)
+    found = signals(clip)
+    assert all(np.isfinite(getattr(found, name)) for name in Signals.__dataclass_fields__)
+    assert 0 <= found.silence <= 1
+    assert 0 <= found.clipping <= 1
+
+
+def test_signals_are_columns_and_rejections(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    other = voice("no quiero comer nada esta noche", 9)
+    telephone = audio.resample(soxr.resample(other, 16_000, 8_000), 8_000)
+    clipped = np.clip(voice("la casa grande del pueblo", 3) * 20, -0.9, 0.9)
+    pauses = np.concatenate([np.zeros(80_000, np.float32), voice("si", 4)[:2_000]])
+    clips = [
+        (SPEECH, "בוקר טוב לכולם כאן"), (telephone, "ערב טוב לכולם כאן"),
+        (clipped, "הבית הגדול בכפר"), (pauses, "כן כן כן"),
+    ]  # fmt: skip
+    path = write_manifest(tmp_path / "in", clips)
+    source = {"kind": "manifest", "path": path}
+    summary = commands.prepare(recipe_of([source], filters={"min_bandwidth_hz": 5_000})).summary
+    assert summary["rejected"] == {"clipped": 1, "mostly_silence": 1, "narrow_band": 1}
+    [kept] = utterances(tmp_path / "corpus").values()
+    assert kept.signals is not None
+    assert kept.signals.peak_db == pytest.approx(signals(SPEECH).peak_db, abs=0.1)
+    assert (kept.sample_rate, kept.channels, kept.dead_channel) == (16_000, 1, False)
+
+
+def stereo(left: np.ndarray, right: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.stack([left, right], axis=1), 16_000, format=kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_channel_with_nothing_in_it_is_noticed(kind: str) -> None:
+    clip = tone(1.0)
+    for right, dead in ((np.zeros_like(clip), True), (clip, False)):
+        stream = audio.open_stream(stereo(clip, right, kind))
+        assert stream.channels == 2
+        list(stream.blocks)
+        assert stream.dead_channel() is dead
+
+
+def test_channels_that_cancel_each_other_have_a_reason() -> None:
+    clip = tone(1.0)
+    with pytest.raises(audio.AudioError, match="out_of_phase"):
+        audio.decode(stereo(clip, -clip, "WAV"))
+
+
+def test_speaking_rate_is_judged_by_the_sources_own(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    clips = [(tone(2.0, seed=n), f"{chr(0x5D0 + n % 22)}לום לכם חברים יקרים {n}") for n in range(60)]
+    clips.append((tone(2.0, seed=99), "שלום " * 8))
+    clips.append((tone(9.0, seed=98), "שלום לכם חבר"))
+    path = write_manifest(tmp_path / "in", clips)
+    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": path}])).summary
+    assert summary["rejected"] == {"too_slow": 1}
+    stricter = recipe_of([{"kind": "manifest", "path": path}], filters={"rate_deviations": 4})
+    assert commands.prepare(stricter).summary["rejected"] == {"too_fast": 1, "too_slow": 1}
+
+
+def test_a_sample_rate_that_says_more_than_there_is_is_warned_of(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+    telephone = audio.resample(soxr.resample(SPEECH, 16_000, 8_000), 8_000)
+    path = write_manifest(tmp_path / "in", [(telephone, "בוקר טוב לכולם כאן")])
+    commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
+    assert "in: 100 % say 16 kHz or more and hold nothing above 4 kHz" in capsys.readouterr().err

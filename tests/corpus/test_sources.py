@@ -1,0 +1,319 @@
+"""Every kind of source, as files with the real layout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from caspi import commands, recipe
+from caspi.corpus.sources.base import split_marks, split_official
+from caspi.corpus.sources.catalogue import CATALOGUE
+from caspi.corpus.sources.huggingface import HuggingFaceSource
+from caspi.corpus.sources.kaldi import KaldiSource
+from caspi.errors import UsageError
+from tests.conftest import tone
+from tests.corpus.conftest import encoded, utterances
+
+CODECS = {"mp3": ("mp3", "libmp3lame", 16_000), "opus": ("ogg", "libopus", 48_000), "flac": ("flac", "flac", 44_100)}
+TEXTS = ["שלום לכם חברים", "מה שלומכם היום", "תודה רבה לכולם"]
+
+
+def clip(seed: int, codec: str = "mp3") -> dict[str, Any]:
+    container, name, rate = CODECS[codec]
+    return {"bytes": encoded(tone(1.5, rate, seed=seed), rate, container, name), "path": f"{seed}.{codec}"}
+
+
+def slices(codec: str) -> list[dict[str, Any]]:
+    """ivrit.ai's Whisper training: marks, metadata as a struct, previous transcript."""
+    return [
+        {
+            "audio": clip(n, codec),
+            "transcript": f"<|0.00|>{text}<|1.40|>" if n else text,
+            "metadata": {"seek": 30.0 * n, "source": "recital", "entry_id": f"e{n}", "quality_score": 0.5 + 0.2 * n},
+            "has_prev": n > 0,
+            "has_timestamps": n > 0,
+            "prev_transcript": TEXTS[n - 1] if n else None,
+        }
+        for n, text in enumerate(TEXTS)
+    ]
+
+
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "crowd-transcribe-v5": [
+        {"uuid": f"u{n}", "audio": clip(n), "sentence": text, "extra_data": json.dumps({"source_id": f"podcast-{n}"})}
+        for n, text in enumerate(TEXTS)
+    ],
+    "crowd-recital-whisper-training": slices("mp3"),
+    "knesset-plenums-whisper-training": slices("opus"),
+    "fleurs-he": [
+        {"id": n, "audio": clip(n, "flac"), "transcription": text, "raw_transcription": text, "gender": 0}
+        for n, text in enumerate(TEXTS)
+    ],
+    "common-voice-he": [
+        {"client_id": f"c{n}", "audio": clip(n), "sentence": text, "up_votes": 2} for n, text in enumerate(TEXTS)
+    ],
+    "kan": [{"audio": clip(n, "flac"), "sentence": text} for n, text in enumerate(TEXTS)],
+    "saspeech": [{"audio": clip(n, "flac"), "text": text} for n, text in enumerate(TEXTS)],
+    "eval-d1": [{"audio": clip(n, "opus"), "text": text} for n, text in enumerate(TEXTS)],
+    "eval-whatsapp": [{"audio": clip(n, "opus"), "text": text} for n, text in enumerate(TEXTS)],
+}
+
+
+def test_every_data_set_of_the_catalogue_is_tested() -> None:
+    assert ROWS.keys() == CATALOGUE.keys()
+
+
+@pytest.mark.parametrize("layout", ["parquet", "arrow"])
+@pytest.mark.parametrize("name", ROWS)
+def test_data_sets_are_read_by_their_short_name(name: str, layout: str, tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "files" / "data"
+    folder.mkdir(parents=True)
+    table = pa.Table.from_pylist(ROWS[name])
+    stem = f"{CATALOGUE[name].split}-00000-of-00001"
+    if layout == "parquet":
+        pq.write_table(table, folder / f"{stem}.parquet", row_group_size=2)
+    else:
+        with pa.ipc.new_stream(str(folder / f"{stem}.arrow"), table.schema) as writer:  # as `datasets` caches it
+            writer.write_table(table)
+    source = {"kind": "huggingface", "dataset": name, "files": tmp_path / "files"}
+    summary = commands.prepare(recipe_of([source])).summary
+    assert summary["kept"] == 3
+    found = utterances(tmp_path / "corpus")
+    assert [u.text for u in sorted(found.values(), key=lambda u: u.id)] == TEXTS
+    assert {u.source for u in found.values()} == {name}
+    assert len({u.group for u in found.values()}) == 3
+    if "whisper" in name:
+        last = max(found.values(), key=lambda u: u.id)
+        assert last.previous == TEXTS[1]
+        assert last.quality == pytest.approx(0.9)
+        assert last.group.endswith("/e2")
+        assert [(s.text, s.end) for s in last.segments] == [(TEXTS[2], pytest.approx(1.4))]
+
+
+def test_quality_of_the_source_can_be_asked_for(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    pq.write_table(pa.Table.from_pylist(slices("mp3")), tmp_path / "train-0.parquet")
+    source = {"kind": "huggingface", "dataset": "crowd-recital-whisper-training", "files": tmp_path}
+    summary = commands.prepare(recipe_of([source], filters={"min_quality": 0.6})).summary
+    assert summary["rejected"] == {"low_quality": 1}
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    pq.write_table(pa.Table.from_pylist([{"audio": clip(0), "words": "שלום"}]), tmp_path / "train.parquet")
+    with pytest.raises(UsageError, match=r"has no column text; it has audio, words: name them with text_key"):
+        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": str(tmp_path)}]))
+
+
+def test_rows_are_skipped_not_read_again(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS["kan"]), tmp_path / "validation.parquet")
+    source = HuggingFaceSource(kind="huggingface", dataset="kan", files=tmp_path)
+    whole = list(source.recordings("Hebrew"))
+    assert [r.id for r in source.recordings("Hebrew", skip=1)] == [r.id for r in whole[1:]]
+    limited = source.model_copy(update={"limit": 2})
+    assert [r.id for r in limited.recordings("Hebrew", skip=1)] == [whole[1].id]
+
+
+def test_a_gated_set_says_which_page_and_which_variable(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
+
+    def gated(self: object, *args: object, **kwargs: object) -> None:
+        raise GatedRepoError("403 Client Error. Access to dataset is restricted", response=_response())
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", gated)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    expected = r"accept its licence at https://huggingface.co/datasets/ivrit-ai/eval-d1 and set HF_TOKEN$"
+    with pytest.raises(UsageError, match=expected):
+        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "eval-d1"}]))
+
+
+def _response() -> Any:
+    import httpx
+
+    return httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co/api"))
+
+
+@pytest.mark.parametrize("name", ["ivrit-ai/crowd-whatsapp-yi", "ivrit-ai/crowd-yi-v1", "x/Yiddish-speech"])
+def test_yiddish_is_refused_by_name(name: str, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match=r"sources\.0.*is Yiddish"):
+        recipe_of([{"kind": "huggingface", "dataset": name}])
+
+
+def test_yiddish_is_refused_by_content_and_reported(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+    from tests.corpus.conftest import write_manifest
+
+    yiddish = "איך ווייס נישט וואס צו טאן מיט דעם בוך"
+    clips = [(tone(2.0, seed=n), text) for n, text in enumerate([*TEXTS, yiddish])]
+    summary = commands.prepare(
+        recipe_of([{"kind": "manifest", "path": write_manifest(tmp_path / "in", clips)}])
+    ).summary
+    assert summary["rejected"] == {"yiddish": 1}
+    assert yiddish in summary["rejected_examples"]["yiddish"][0]["detail"]
+    assert "25 % of it is Yiddish" in capsys.readouterr().err
+
+
+def test_a_folder_of_audio_and_texts(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    talks = tmp_path / "שיחות עם רווח"
+    for n, text in enumerate(TEXTS):
+        folder = talks / f"speaker {n % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"קובץ '{n}'.mp3").write_bytes(clip(n)["bytes"])
+        (folder / f"קובץ '{n}'.txt").write_text(text, encoding="utf-8")
+    soundfile.write(talks / "no text.wav", tone(1.0, seed=9), 16_000)
+    summary = commands.prepare(recipe_of([{"kind": "folder", "path": talks, "name": "talks"}])).summary
+    assert summary["rejected"] == {"empty_text": 1}
+    assert {u.group for u in utterances(tmp_path / "corpus").values()} == {"talks/speaker 0", "talks/speaker 1"}
+
+
+def kaldi(folder: Path, **files: str) -> Path:
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", tone(4.0, seed=1), 16_000)
+    soundfile.write(folder / "b.wav", tone(3.0, seed=2), 16_000)
+    contents = {
+        "wav.scp": "rec-a a.wav\nrec-b b.wav\n",
+        "text": "utt-1 שלום לכם\nutt-2 מה שלומכם\nutt-3 תודה רבה\n",
+        "segments": "utt-1 rec-a 0.5 1.5\nutt-2 rec-a 2.0 4.0\nutt-3 rec-b 0 3.0\n",
+        "utt2spk": "utt-1 dana\nutt-2 dana\nutt-3 dana\n",
+    }
+    for name, content in (contents | files).items():
+        if content:
+            (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def test_kaldi_folders(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": kaldi(tmp_path / "k")}])).summary
+    assert summary["kept"] == 3
+    found = utterances(tmp_path / "corpus")
+    assert {i: (u.text, u.seconds) for i, u in found.items()} == {
+        "utt-1": ("שלום לכם", 1.0), "utt-2": ("מה שלומכם", 2.0), "utt-3": ("תודה רבה", 3.0)
+    }  # fmt: skip
+    assert len({u.group for u in found.values()}) == 1  # one speaker in both recordings
+
+
+def test_kaldi_without_segments(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = kaldi(tmp_path / "k", segments="", utt2spk="", text="rec-a שלום לכם\nrec-b תודה רבה\n")
+    assert commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary["kept"] == 2
+    assert {u.seconds for u in utterances(tmp_path / "corpus").values()} == {4.0, 3.0}
+
+
+def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = kaldi(tmp_path / "k", **{"wav.scp": f"rec-a touch {tmp_path / 'ran'} |\n"})
+    with pytest.raises(UsageError, match=r"rec-a is a command .*caspi runs none"):
+        commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}]))
+    assert not (tmp_path / "ran").exists()
+    climbing = kaldi(tmp_path / "c", **{"wav.scp": "rec-a ../k/a.wav\n"})
+    with pytest.raises(UsageError, match="lies outside"):
+        commands.prepare(recipe_of([{"kind": "kaldi", "path": climbing}]))
+
+
+def test_recordings_that_share_speakers_through_others_are_one_group(tmp_path: Path) -> None:
+    folder = kaldi(
+        tmp_path / "k",
+        **{"wav.scp": "a a.wav\nb a.wav\nc a.wav\nd a.wav\n", "text": "".join(f"u{n} שלום\n" for n in range(5))},
+        segments="u0 a 0 1\nu1 b 0 1\nu2 b 1 2\nu3 c 0 1\nu4 d 0 1\n",
+        utt2spk="u0 x\nu1 x\nu2 y\nu3 y\nu4 z\n",
+    )
+    groups = {r.id: r.group for r in KaldiSource(kind="kaldi", path=folder).recordings("Hebrew")}
+    assert groups["a"] == groups["b"] == groups["c"] != groups["d"]
+
+
+def lhotse_cut(source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": "cut-1", "start": 1.0, "duration": 3.0, "channel": 0, "type": "MonoCut",
+        "supervisions": [
+            {
+                "id": "sup-1", "recording_id": "rec", "start": 0.5, "duration": 1.0, "channel": 0, "text": "שלום לכם",
+                "language": "Hebrew", "speaker": "dana",
+                "alignment": {"word": [["שלום", 0.5, 0.4, None], ["לכם", 1.0, 0.5, None]]},
+            },
+            {"id": "sup-2", "start": 1.5, "duration": 1.5, "text": "תודה רבה", "speaker": "dana"},
+        ],
+        "recording": {"id": "rec", "sources": [source], "sampling_rate": 16000, "num_samples": 64000, "duration": 4.0},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_lhotse_cuts(suffix: str, tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    whole = tone(4.0, seed=3)
+    soundfile.write(tmp_path / "rec.wav", whole, 16_000)
+    line = json.dumps(lhotse_cut({"type": "file", "channels": [0], "source": "rec.wav"}), ensure_ascii=False).encode()
+    path = tmp_path / f"cuts{suffix}"
+    path.write_bytes(gzip.compress(line) if suffix.endswith("gz") else line)
+    assert commands.prepare(recipe_of([{"kind": "lhotse", "path": path}])).summary["kept"] == 2
+    found = utterances(tmp_path / "corpus")
+    assert [(w.text, round(w.start, 3), round(w.end, 3)) for w in found["sup-1"].words] == [
+        ("שלום", 0.0, 0.4), ("לכם", 0.5, 1.0)
+    ]  # fmt: skip
+    assert found["sup-2"].seconds == pytest.approx(1.5)
+    assert {u.group for u in found.values()} == {"cuts/dana"}
+
+
+def test_lhotse_commands_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "cuts.jsonl"
+    path.write_text(json.dumps(lhotse_cut({"type": "command", "channels": [0], "source": "rm -rf /"})))
+    with pytest.raises(UsageError, match=r"line 1: its audio is not one file but command"):
+        commands.prepare(recipe_of([{"kind": "lhotse", "path": path}]))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<|0.00|>שלום<|1.50|><|2.00|> לכם <|3.00|>", [(0.0, 1.5, "שלום"), (2.0, 3.0, "לכם")]),
+        ("<|0.00|>שלום<|1.50|>לכם<|3.00|>", [(0.0, 1.5, "שלום"), (1.5, 3.0, "לכם")]),
+        ("שלום", []),
+        ("<|0.00|>שלום", []),  # nobody says where it ends
+        ("לפני<|0.00|>שלום<|1.0|>", []),
+        ("<|2.00|>שלום<|1.00|>", []),
+        ("<|0.00|><|1.00|>", []),
+    ],
+)
+def test_marks_become_times(text: str, expected: list[tuple[float, float, str]]) -> None:
+    assert [(s.start, s.end, s.text) for s in split_marks(text)] == expected
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 5), st.sampled_from(TEXTS)), min_size=1, max_size=8))
+def test_marks_keep_every_word(parts: list[tuple[float, str]]) -> None:
+    time, text = 0.0, ""
+    for length, words in parts:
+        text += f"<|{time:.2f}|>{words}<|{time + length + 0.01:.2f}|>"
+        time = round(time + length + 0.01, 2)
+    assert " ".join(s.text for s in split_marks(text)) == " ".join(words for _, words in parts)
+
+
+def test_the_official_prefix() -> None:
+    assert split_official("language Hebrew<asr_text>שלום") == ("Hebrew", "שלום")
+    assert split_official("language is a gift") == (None, "language is a gift")
+
+
+def test_long_slices_are_packed_at_their_marks(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    samples = np.concatenate([tone(2.0, seed=n) for n in range(6)])
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    text = "".join(f"<|{2.0 * n:.2f}|>{TEXTS[n % 3]} {'אבגדהו'[n]}<|{2.0 * n + 2:.2f}|>" for n in range(6))
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"audio": "long.wav", "text": text}, ensure_ascii=False))
+    made = recipe_of([{"kind": "manifest", "path": path}], segmentation={"by": "pack", "max_seconds": 5.0})
+    assert commands.prepare(made).summary["kept"] == 3
+    found = sorted(utterances(tmp_path / "corpus").values(), key=lambda u: u.id)
+    assert [u.seconds for u in found] == pytest.approx([4.0] * 3)
+    assert [len(u.segments) for u in found] == [2, 2, 2]
+    assert found[1].previous == found[0].text
+    assert found[0].previous == ""
+
+
+def test_what_a_recipe_gets_wrong_is_named(recipe_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UsageError, match="kind"):
+        recipe_of([{"kind": "magic"}])
+    for kind in ("manifest", "lhotse", "folder", "kaldi"):
+        made: recipe.Recipe = recipe_of([{"kind": kind, "path": tmp_path / "nowhere"}])
+        with pytest.raises(UsageError, match="nowhere"):
+            commands.prepare(made)

@@ -182,7 +182,7 @@ def _ffmpeg_blocks(container: av.container.InputContainer, channels: _Channels) 
 
 
 class _Channels:
-    """Loudness of every channel and of their mean, from one sample in sixteen."""
+    """Loudness of every channel and of their mean, from one sample in 128."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -192,10 +192,10 @@ class _Channels:
     def hear(self, block: np.ndarray, mono: np.ndarray) -> None:
         """block [n, channels] and its mean [n]."""
         if block.shape[1] > 1:
-            some = block[::16]
+            some, mono = block[::128], mono[::128]
             energy = np.einsum("nc,nc->c", some, some)
             self._energy = energy if self._energy is None else self._energy + energy
-            self._mean_energy += float(np.square(mono[::16]).sum())
+            self._mean_energy += float(np.square(mono).sum())
 
     def one_is_dead(self) -> bool:
         return self._energy is not None and bool(self._energy.min() <= 1e-6 * self._energy.max())

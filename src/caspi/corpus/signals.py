@@ -14,6 +14,7 @@ from caspi.audio import SAMPLE_RATE
 
 FRAME = 512  # samples, 32 ms: one column of the spectrogram, without overlap
 
+_AT_ONCE = 64  # frames: temporaries stay in the cache, which is three times as fast
 _FLOOR = 1e-10  # -100 dBFS: below 16-bit quantisation noise
 _QUIET_DB = -35.0  # a frame this far below the loud ones is a pause
 _NOTHING_DB = -60.0  # so is one below this level
@@ -51,9 +52,14 @@ def spectrogram(samples: np.ndarray) -> np.ndarray:
     count = max(1, len(samples) // FRAME)
     if len(samples) < FRAME:
         samples = np.pad(samples, (0, FRAME - len(samples)))
-    spectrum = np.fft.rfft(samples[: count * FRAME].reshape(count, FRAME) * _window(), axis=1)
-    power: np.ndarray = np.square(spectrum.real)
-    power += np.square(spectrum.imag)
+    frames = samples[: count * FRAME].reshape(count, FRAME)
+    power = np.empty((count, FRAME // 2 + 1), np.float32)
+    for first in range(0, count, _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        spectrum = np.fft.rfft(frames[some] * _window(), axis=1)
+        parts = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+        np.multiply(parts, parts, out=parts)
+        np.add(parts[..., 0], parts[..., 1], out=power[some])
     return power
 
 

@@ -124,7 +124,7 @@ def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
         parts=[
             Table(
                 "Utterances",
-                ("listen", "text", "seconds", "split", "source", "group", "signals"),
+                ("listen", "text", "seconds", "split", "source", "group", "peak dB", "SNR dB", "up to kHz"),
                 [
                     (
                         Clip(d.flac),
@@ -133,7 +133,7 @@ def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
                         d.split,
                         d.utterance.source,
                         d.utterance.group,
-                        _signals(d.utterance),
+                        *_signals(d.utterance),
                     )
                     for d in drawn
                 ],
@@ -144,11 +144,11 @@ def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
     )
 
 
-def _signals(utterance: Utterance) -> str:
+def _signals(utterance: Utterance) -> tuple[str, str, str]:
     signals = utterance.signals
     if signals is None:
-        return ""
-    return f"peak {signals.peak_db:.0f} dB, SNR {signals.snr_db:.0f} dB, to {signals.bandwidth_hz / 1000:.1f} kHz"
+        return "", "", ""
+    return f"{signals.peak_db:.0f}", f"{signals.snr_db:.0f}", f"{signals.bandwidth_hz / 1000:.1f}"
 
 
 def jsonl_page(folder: str, written: dict[str, int]) -> Page:

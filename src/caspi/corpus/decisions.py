@@ -21,7 +21,19 @@ from caspi.corpus.splits import Splits, boundary_of, split_of
 from caspi.corpus.utterance import Split
 from caspi.language import language
 
-_COLUMNS = ("reason", "id", "text", "seconds", "group", "language", "split", "audio_hash", "fingerprint", "source")
+_COLUMNS = (
+    "reason",
+    "id",
+    "text",
+    "seconds",
+    "group",
+    "language",
+    "split",
+    "audio_hash",
+    "fingerprint",
+    "source",
+    "position",
+)
 _ENOUGH_FOR_A_RATE = 50  # utterances from which a source has a speaking rate of its own
 
 
@@ -39,6 +51,7 @@ class SourceRows:
     audio_hash: list[bytes] = field(default_factory=list)
     fingerprint: list[bytes] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
+    position: list[int | None] = field(default_factory=list)
 
     @classmethod
     def read(cls, paths: Iterable[Path]) -> SourceRows:
@@ -78,9 +91,9 @@ class Judge:
         self._repeats = TextRepeats()
 
     def remember(self, rows: SourceRows) -> None:
-        """Takes in the utterances of a source that was decided in an earlier run."""
-        for n, identifier in enumerate(rows.id):
-            self._ids.add(identifier)
+        """Takes in the utterances of a source that was decided in an earlier run, in the order they had in it."""
+        for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
+            self._ids.add(rows.id[n])
             compared = _compared(rows, n)
             self._copies.is_copy(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
             self._repeats.add(compared)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import shutil
@@ -151,9 +152,8 @@ def _digest(*parts_of_it: str) -> str:
 def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
     """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
     version = importlib.metadata.version("caspi")
-    return _digest(
-        source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language, version
-    )
+    inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
+    return _digest(*inputs, version, str(parts.PART_SCHEMA))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -186,15 +186,12 @@ def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[Sour
 
 def _link(report: SourceReport, corpus: Path, partial: Path, judge: Judge) -> SourceReport:
     """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
-    for names in report.shards.values():
-        for name in names:
-            _link_file(corpus / name, partial / name)
-            rows = SourceRows()
-            with pa.memory_map(str(corpus / name)) as file:
-                reader = pa.ipc.open_file(file)
-                for number in range(reader.num_record_batches):
-                    rows.extend(reader.get_batch(number))
-            judge.remember(rows)
+    rows = SourceRows()
+    for name in itertools.chain.from_iterable(report.shards.values()):
+        _link_file(corpus / name, partial / name)
+        for batch in parts.read(corpus / name):
+            rows.extend(batch)
+    judge.remember(rows)
     return report
 
 
@@ -245,7 +242,7 @@ def _assemble(
                     n - start for n in range(start, stop) if verdicts.reason[n] is None and verdicts.split[n] == split
                 ]
                 if chosen:
-                    writer.write(_final(batch, chosen, [verdicts.repeat[start + n] for n in chosen]))
+                    writer.write(_final(batch, chosen, verdicts.repeat, start))
             start = stop
     for split, writer in writers.items():
         writer.close()
@@ -258,11 +255,12 @@ def _assemble(
     return report
 
 
-def _final(batch: pa.RecordBatch, chosen: list[int], repeats: list[int]) -> pa.RecordBatch:
-    """The chosen rows of a part, as rows of the corpus."""
+def _final(batch: pa.RecordBatch, chosen: list[int], repeats: list[int], start: int) -> pa.RecordBatch:
+    """The chosen rows of a part, the first of which is number `start` of its source, as rows of the corpus."""
     taken = batch.take(pa.array(chosen, pa.int64()))
     columns = {name: taken.column(name) for name in SCHEMA.names}
-    columns["repeat"] = pa.array(repeats, pa.int32())
+    columns["repeat"] = pa.array([repeats[start + n] for n in chosen], pa.int32())
+    columns["position"] = pa.array([start + n for n in chosen], pa.int64())
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=SCHEMA)
 
 

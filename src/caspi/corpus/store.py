@@ -42,6 +42,7 @@ SCHEMA = pa.schema(
         ("dead_channel", pa.bool_()),
         *((name, pa.float32()) for name in SIGNALS),
         ("repeat", pa.int32()),
+        ("position", pa.int64()),
         ("audio_hash", pa.binary(16)),
         ("fingerprint", pa.binary()),
     ]
@@ -63,6 +64,7 @@ def row(utterance: Utterance, flac: bytes, audio_hash: bytes = b"\0" * 16, finge
         "segments": [word._asdict() for word in utterance.segments],
         "audio_hash": audio_hash,
         "fingerprint": fingerprint,
+        "position": 0,
     }
 
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from caspi import audio, commands
 from caspi.corpus import fingerprints
 from caspi.corpus.duplicates import AudioCopies, EvaluationSets, TextRepeats
+from caspi.corpus.evaluation_sets import evaluation_sets
 from caspi.corpus.signals import FRAME, spectrogram
+from caspi.corpus.sources.manifest import ManifestSource
 from tests.corpus.conftest import encoded, utterances, voice, write_manifest
 
 SENTENCES = [
@@ -78,6 +80,19 @@ def test_a_clip_cut_out_of_an_evaluation_recording_leaks(shift: int) -> None:
     assert sets.leaks(hash_of(piece), words(piece), "")
     other = voice("esto no lo ha dicho nadie todavia", 50)
     assert not sets.leaks(hash_of(other), words(other), "")
+
+
+def test_evaluation_sets_are_heard_between_the_frames_too(tmp_path: Path) -> None:
+    recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
+    path = write_manifest(tmp_path / "test", [(recording, "שלום")], "test")
+    sets, digest = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+    again, same = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+    assert digest == same
+    piece = recording[30_000 // FRAME * FRAME + FRAME // 2 :][:60_000]
+    noise = np.random.default_rng(0).standard_normal(len(piece)).astype(np.float32)
+    noisy = piece + np.float32(0.1 * piece.std()) * noise
+    assert sets.leaks(hash_of(noisy), words(noisy), "")
+    assert again.leaks(hash_of(noisy), words(noisy), "")
 
 
 def test_text_of_an_evaluation_set_leaks() -> None:

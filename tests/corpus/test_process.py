@@ -118,11 +118,11 @@ def test_long_segments_are_cut_between_words_and_fit(parts: list[tuple[float, fl
 
 
 def test_cuts_prefer_pauses() -> None:
-    starts = [0, 1, 2, 3, 4.9, 6, 7, 8, 9]
+    starts = [0, 1, 2, 3.8, 4.9, 6, 7, 8, 9]
     words = tuple(Word(f"w{n}", start, start + 0.9) for n, start in enumerate(starts))
     first, second = spans([Segment(0, 10, "x", words)], Segmentation(max_seconds=7))
-    assert (len(first.words), len(second.words)) == (4, 5)
-    assert first.end == second.start == pytest.approx(4.4)  # the middle of the pause
+    assert (len(first.words), len(second.words)) == (3, 6)
+    assert first.end == second.start == pytest.approx(3.35)  # the middle of the pause, though 4.8 is nearer to half
 
 
 def test_segments_far_apart_are_not_joined() -> None:

@@ -50,7 +50,7 @@ def test_validation_has_its_minimum_of_hours_or_half_of_the_source(hours: dict[s
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=40, unique=True), st.integers(1, 39))
 def test_a_drawn_boundary_is_kept_when_a_source_grows(groups: list[str], cut: int) -> None:
     shares = Splits(validation=0.02, test=0.1, min_validation_hours=2.0)
-    before = dict.fromkeys(groups[:cut], 1.0)
+    before = dict.fromkeys(groups[: 1 + cut % (len(groups) - 1)], 1.0)
     first = boundary_of(before, shares)
     grown = boundary_of(dict.fromkeys(groups, 1.0), shares, first)
     assert all(split_of(group, shares, first) == split_of(group, shares, grown) for group in before)

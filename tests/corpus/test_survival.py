@@ -111,6 +111,13 @@ def test_a_part_cut_short_is_never_read(tmp_path: Path) -> None:
     assert parts.made(folder) == ([path], 3)
 
 
+def test_parts_behind_a_gap_do_not_count(tmp_path: Path) -> None:
+    for name in ("000000000-064.arrow", "000000064-010.arrow", "000000100-064.arrow"):
+        (tmp_path / name).touch()
+    found, following = parts.made(tmp_path)
+    assert ([path.name for path in found], following) == (["000000000-064.arrow", "000000064-010.arrow"], 74)
+
+
 class Fatal:
     """Audio whose decoder takes the process with it."""
 

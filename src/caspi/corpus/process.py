@@ -99,12 +99,9 @@ def _clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np
         while read < last and (block := next(blocks, None)) is not None:
             read += len(block)
             if read > first:
-                if offset < first:
-                    block = block[len(block) - (read - first) :]
-                    offset = first
                 waiting.append(block)
             else:
-                offset = read
+                offset = read  # nobody asks for what lies before
         held = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
         yield held[max(0, first - offset) : max(0, last - offset)]
 

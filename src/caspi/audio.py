@@ -67,10 +67,8 @@ def open_stream(source: bytes | Path) -> Stream:
     mp3, WAV and FLAC go through libsndfile, which is two to three times as fast at them; the rest through FFmpeg.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
-    if isinstance(source, Path) and not source.is_file():
-        raise AudioError("missing_audio", f"{'a folder' if source.is_dir() else 'no such file'}: {name}")
     try:
-        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+        if _size(source) == 0:
             raise AudioError("empty_audio", f"0 bytes: {name}")
         stream = _open_sndfile(source, name) or _open_ffmpeg(source, name)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -105,21 +103,46 @@ def _open_sndfile(source: bytes | Path, name: str) -> Stream | None:
     if file.samplerate < _SLOWEST or file.samplerate > _FASTEST:
         raise AudioError("corrupt_audio", f"{name}: a sample rate of {file.samplerate} Hz")
     channels = _Channels(name)
+    declared = file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None
     return Stream(
         sample_rate=file.samplerate,
         channels=file.channels,
-        declared=file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None,
+        declared=declared and declared * _missing_from_wav(source),
         blocks=_sndfile_blocks(file, channels),
         dead_channel=channels.one_is_dead,
     )
 
 
+def _missing_from_wav(source: bytes | Path) -> float:
+    """How many times as long a WAV file says it is; libsndfile believes the file's size instead. 1 for others."""
+    head = _head(source)
+    size = _size(source)
+    says = int.from_bytes(head[4:8], "little") + 8
+    is_stream = says >= 0x7FFFFFFF  # of unknown length, as pipes write it
+    return max(1.0, says / size) if head[:4] == b"RIFF" and not is_stream else 1.0
+
+
+def _size(source: bytes | Path) -> int:
+    """Bytes. Raises AudioError where there is no such file."""
+    if isinstance(source, bytes):
+        return len(source)
+    try:
+        if source.is_dir():
+            raise AudioError("missing_audio", f"a folder: {source}")
+        return source.stat().st_size
+    except (OSError, ValueError) as error:  # no such file, a name no file system takes, no right to look
+        raise AudioError("missing_audio", f"{getattr(error, 'strerror', None) or error}: {source}") from error
+
+
+def _head(source: bytes | Path) -> bytes:
+    if isinstance(source, bytes):
+        return source[:12]
+    with source.open("rb") as file:
+        return file.read(12)
+
+
 def _is_for_sndfile(source: bytes | Path) -> bool:
-    if isinstance(source, Path):
-        with source.open("rb") as file:
-            head = file.read(12)
-    else:
-        head = source[:12]
+    head = _head(source)
     is_mp3 = head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] in (0xFB, 0xF3, 0xF2, 0xFA))
     return is_mp3 or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
 

@@ -52,5 +52,18 @@ def test_audio_cut_off_in_the_middle_is_called_truncated(tmp_path: Path, recipe_
         commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
 
 
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_wav_that_is_shorter_than_it_says_is_truncated(tmp_path: Path, kind: str) -> None:
+    import soundfile
+
+    from caspi import audio
+
+    path = tmp_path / f"x.{kind.lower()}"
+    soundfile.write(path, tone(10.0), 16_000, format=kind)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.55)])
+    stream = audio.open_stream(path)
+    assert stream.declared == pytest.approx(10.0, rel=0.01)
+
+
 def test_an_error_keeps_its_reason() -> None:
     assert AudioError("empty_audio", "x").reason == "empty_audio"

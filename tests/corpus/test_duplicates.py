@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from caspi.corpus.duplicates import AudioCopies, EvaluationSets, TextRepeats
 from caspi.corpus.evaluation_sets import evaluation_sets
 from caspi.corpus.signals import FRAME, spectrogram
 from caspi.corpus.sources.manifest import ManifestSource
+from caspi.errors import UsageError
 from tests.corpus.conftest import encoded, utterances, voice, write_manifest
 
 SENTENCES = [
@@ -49,6 +52,7 @@ def test_copies_are_known_by_their_sound(damage: str) -> None:
     clips = [voice(text, n) for n, text in enumerate(SENTENCES)]
     for n, clip in enumerate(clips):
         assert not copies.is_copy(hash_of(clip), words(clip), f"text {n}")
+        copies.add(hash_of(clip), words(clip), f"text {n}")
     for clip in clips:
         changed = DAMAGE[damage](clip)
         assert copies.is_copy(hash_of(changed), words(changed), "another text")
@@ -59,6 +63,7 @@ def test_the_same_sentence_in_another_voice_is_no_copy() -> None:
     for number in range(12):
         clip = voice(SENTENCES[0], number * 5)
         assert not copies.is_copy(hash_of(clip), words(clip), SENTENCES[0])
+        copies.add(hash_of(clip), words(clip), SENTENCES[0])
 
 
 def test_digital_silence_makes_nobody_a_copy() -> None:
@@ -68,6 +73,7 @@ def test_digital_silence_makes_nobody_a_copy() -> None:
             [np.zeros(64_000, np.float32), voice(text, number)[:16_000], np.zeros(64_000, np.float32)]
         )
         assert not copies.is_copy(hash_of(padded), words(padded), "the same text")
+        copies.add(hash_of(padded), words(padded), "the same text")
 
 
 @pytest.mark.parametrize("shift", [0, 100, FRAME // 2, 777])
@@ -85,9 +91,10 @@ def test_a_clip_cut_out_of_an_evaluation_recording_leaks(shift: int) -> None:
 def test_evaluation_sets_are_heard_between_the_frames_too(tmp_path: Path) -> None:
     recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
     path = write_manifest(tmp_path / "test", [(recording, "שלום")], "test")
-    sets, digest = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
-    again, same = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+    sets, digest, held = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+    again, same, _ = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
     assert digest == same
+    assert held == [{"set": str(path), "recordings": 1, "unreadable": 0}]
     piece = recording[30_000 // FRAME * FRAME + FRAME // 2 :][:60_000]
     noise = np.random.default_rng(0).standard_normal(len(piece)).astype(np.float32)
     noisy = piece + np.float32(0.1 * piece.std()) * noise
@@ -103,8 +110,11 @@ def test_text_of_an_evaluation_set_leaks() -> None:
     nothing = np.zeros(0, np.uint16)
     assert sets.leaks(b"x", nothing, "משפט אחד קצר מאוד")
     assert sets.leaks(b"x", nothing, "שלוש ארבע חמש שש שבע שמונה תשע עשר")
+    assert sets.leaks(b"x", nothing, "שלוש ארבע חמש שש שבע")
+    assert sets.leaks(b"x", nothing, long.replace("שבע", "שבעה"))  # one word of twelve is another
     assert not sets.leaks(b"x", nothing, "שלוש ארבע חמש")
-    assert not sets.leaks(b"x", nothing, "משפט אחר קצר מאוד")
+    assert not sets.leaks(b"x", nothing, "משפט אחר לגמרי מאוד")
+    assert not sets.leaks(b"x", nothing, "אחת שתיים שלוש ארבע ועוד כמה מילים אחרות שאין שם בכלל")
 
 
 @given(st.lists(st.sampled_from(["שלום לכולם", "מה שלומכם היום חברים", "כן", "תודה רבה לכם"]), max_size=30))
@@ -149,3 +159,39 @@ def test_copies_at_the_edge_of_the_frames_are_the_known_limit() -> None:
     clip = voice(" ".join(SENTENCES), 3)
     share, _ = fingerprints.difference(words(clip), words(clip[FRAME // 2 :]), 0)
     assert share < 0.4
+
+
+def test_only_the_stretches_of_an_evaluation_set_are_kept_apart(tmp_path: Path) -> None:
+    """A benchmark may be a minute of an hour: the rest is training data."""
+    recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
+    path = write_manifest(tmp_path / "test", [(recording, "שלום")], "test", start=0.0, end=3.0)
+    sets, _, _ = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+    inside, outside = recording[5_000:45_000], recording[60_000:100_000]
+    assert sets.leaks(hash_of(inside), words(inside), "")
+    assert not sets.leaks(hash_of(outside), words(outside), "")
+
+
+def test_an_evaluation_set_without_audio_is_an_error(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path / "test", [(voice(SENTENCES[0]), "שלום")], "test")
+    (tmp_path / "test" / "test-0.flac").unlink()
+    with pytest.raises(UsageError, match="holds no audio that can be read"):
+        evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
+
+
+def test_a_leaked_text_is_not_told_as_the_text_before(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    first, second = voice(SENTENCES[0], 1), voice(SENTENCES[1], 2)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "talk.wav", np.concatenate([first, second]), 16_000)
+    cut = len(first) / 16_000
+    segments = [
+        {"start": 0, "end": cut, "text": "זה עומד במבחן"},
+        {"start": cut, "end": cut + len(second) / 16_000, "text": "וזה לא"},
+    ]
+    path = folder / "m.jsonl"
+    path.write_text(json.dumps({"audio": "talk.wav", "segments": segments}, ensure_ascii=False))
+    test = write_manifest(tmp_path / "test", [(first, "מבחן אחר")], "test")
+    made = recipe_of([{"kind": "manifest", "path": path}], evaluation=[{"kind": "manifest", "path": test}])
+    assert commands.prepare(made).summary["rejected"] == {"leak": 1}
+    [kept] = utterances(tmp_path / "corpus").values()
+    assert (kept.text, kept.previous) == ("וזה לא", "")

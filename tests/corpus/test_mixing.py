@@ -72,7 +72,7 @@ def test_a_capped_source_gives_its_share_to_the_others() -> None:
 
 
 def test_hours_of_a_source_can_be_capped() -> None:
-    made = mixer(Mix(sources={"knesset": Share(max_hours=0.5), "crowd": 1.0}))
+    made = mixer(Mix(sources={"knesset": Share(weight=1.0, max_hours=0.5), "crowd": 1.0}))
     seen = {row for n in range(12) for row in made.epoch(n).tolist() if SOURCES[row] == "knesset"}
     assert sum(SECONDS[row] for row in seen) / 3600 == pytest.approx(0.5, abs=0.01)
 
@@ -92,6 +92,7 @@ def test_temperature_evens_sources_out(temperature: float, share: float) -> None
         {"sources": {"a": {"epochs": 1}, "b": 0.5}},
         {"sources": {"a": {"epochs": 1}}, "size": 3},
         {"sources": {"a": 1}, "temperature": 0},
+        {"sources": {"a": 0.5, "b": {}}},
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:

@@ -120,7 +120,7 @@ def test_long_segments_are_cut_between_words_and_fit(parts: list[tuple[float, fl
 def test_cuts_prefer_pauses() -> None:
     starts = [0, 1, 2, 3.8, 4.9, 6, 7, 8, 9]
     words = tuple(Word(f"w{n}", start, start + 0.9) for n, start in enumerate(starts))
-    first, second = spans([Segment(0, 10, "x", words)], Segmentation(max_seconds=7))
+    first, second = spans([Segment(0, 10, " ".join(w.text for w in words), words)], Segmentation(max_seconds=7))
     assert (len(first.words), len(second.words)) == (3, 6)
     assert first.end == second.start == pytest.approx(3.35)  # the middle of the pause, though 4.8 is nearer to half
 
@@ -129,3 +129,35 @@ def test_segments_far_apart_are_not_joined() -> None:
     segments = [Segment(0, 2, "א"), Segment(2.5, 4, "ב"), Segment(8, 9, "ג")]
     found = list(spans(segments, Segmentation(by="pack", max_seconds=30)))
     assert [(s.start, s.end, s.text) for s in found] == [(0, 4, "א ב"), (8, 9, "ג")]
+
+
+def test_a_segment_whose_words_are_not_all_its_text_is_not_cut() -> None:
+    """A cut there would lose the words that have no time."""
+    words = tuple(Word(f"w{n}", float(n), n + 0.9) for n in range(9))
+    [whole] = spans([Segment(0, 10, " ".join(w.text for w in words) + " more", words)], Segmentation(max_seconds=7))
+    assert whole.text.endswith("more")
+
+
+@pytest.mark.parametrize(("start", "end"), [(20.0, 21.0), (3.0, 2.0)])
+def test_word_times_that_cannot_be_true_are_dropped(start: float, end: float) -> None:
+    [span] = spans([Segment(0, 8, "a b", (Word("a", 0.0, 1.0), Word("b", start, end)))], Segmentation())
+    assert (span.text, span.words) == ("a b", ())
+
+
+def test_a_long_stretch_is_not_read_to_say_it_is_too_long() -> None:
+    source = Blocks((16_000,), np.tile(WHOLE, 30), [])
+    made = Recording("r", source, "s", "g", "Hebrew", text="שלום לכם", start=10.0, end=590.0)
+    [outcome] = process(made, Rules())
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "long_without_times"
+    assert max(source.read) <= 42 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("name", ["he", "Hebrew", "yi", "Arabic"])
+def test_yiddish_is_found_whatever_it_is_called(name: str) -> None:
+    made = Recording(
+        "r", Blocks((4_096,), WHOLE[:48_000], []), "s", "g", name, text="איך ווייס נישט וואס צו טאן מיט דעם בוך"
+    )
+    [outcome] = process(made, Rules())
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == "yiddish"

@@ -89,11 +89,11 @@ def test_data_sets_are_read_by_their_short_name(name: str, layout: str, tmp_path
     summary = commands.prepare(recipe_of([source])).summary
     assert summary["kept"] == 3
     found = utterances(tmp_path / "corpus")
-    assert [u.text for u in sorted(found.values(), key=lambda u: u.id)] == TEXTS
+    assert sorted(u.text for u in found.values()) == sorted(TEXTS)
     assert {u.source for u in found.values()} == {name}
     assert len({u.group for u in found.values()}) == 3
     if "whisper" in name:
-        last = max(found.values(), key=lambda u: u.id)
+        last = next(u for u in found.values() if u.text == TEXTS[2])
         assert last.previous == TEXTS[1]
         assert last.quality == pytest.approx(0.9)
         assert last.group.endswith("/e2")
@@ -158,7 +158,7 @@ def test_yiddish_is_refused_by_content_and_reported(tmp_path: Path, recipe_of, c
     ).summary
     assert summary["rejected"] == {"yiddish": 1}
     assert yiddish in summary["rejected_examples"]["yiddish"][0]["detail"]
-    assert "25 % of it is Yiddish" in capsys.readouterr().err
+    assert "25 % rejected as yiddish" in capsys.readouterr().err
 
 
 def test_a_folder_of_audio_and_texts(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
@@ -208,7 +208,7 @@ def test_kaldi_without_segments(tmp_path: Path, recipe_of) -> None:  # type: ign
 
 def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(tmp_path / "k", **{"wav.scp": f"rec-a touch {tmp_path / 'ran'} |\n"})
-    with pytest.raises(UsageError, match=r"rec-a is a command .*caspi runs none"):
+    with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs none"):
         commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}]))
     assert not (tmp_path / "ran").exists()
     climbing = kaldi(tmp_path / "c", **{"wav.scp": "rec-a ../k/a.wav\n"})
@@ -317,3 +317,160 @@ def test_what_a_recipe_gets_wrong_is_named(recipe_of, tmp_path: Path) -> None:  
         made: recipe.Recipe = recipe_of([{"kind": kind, "path": tmp_path / "nowhere"}])
         with pytest.raises(UsageError, match="nowhere"):
             commands.prepare(made)
+
+
+def test_one_bad_row_stops_nobody(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
+    good = [json.dumps({"audio": f"{n}.wav", "text": TEXTS[n]}, ensure_ascii=False) for n in range(3)]
+    bad = [
+        '{"audio": "0.wav", "text": "\\ud83d"}',
+        '{"audio": "' + "x" * 300 + '.wav", "text": "שלום"}',
+        '{"audio": "0.wav", "text": "שלום", "quality": ' + "9" * 400 + "}",
+        "[" * 100_000,
+        "not json",
+        "[1, 2]",
+        '{"text": "שלום"}',
+        '{"audio": "../../etc/passwd", "text": "שלום"}',
+        '{"audio": "0.wav", "segments": [{"start": 0, "end": 1, "text": "שלום", "words": [5]}]}',
+        '{"audio": "0.wav", "text": "שלום", "start": -1}',
+    ]
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(
+        "\n".join([good[0], *bad, good[1]]).encode() + b'\n{"audio": "1.wav", "text": "\xff"}\n' + good[2].encode()
+    )
+    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": path}])).summary
+    assert summary["kept"] == 3
+    assert summary["input"] == 14
+    assert summary["rejected"] == {"bad_row": 10, "missing_audio": 1}
+    assert "m.jsonl, line 2" in summary["rejected_examples"]["bad_row"][0]["detail"]
+    assert "rejected as bad_row, are all rows of one kind?" in capsys.readouterr().err
+
+
+def test_audio_that_changed_is_prepared_again(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    lines = []
+    for n in range(3):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
+        lines.append(json.dumps({"audio": f"{n}.wav", "text": TEXTS[n]}, ensure_ascii=False))
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(lines))
+    (tmp_path / "2.wav").rename(tmp_path / "later.wav")
+    made = recipe_of([{"kind": "manifest", "path": path}])
+    assert commands.prepare(made).summary["rejected"] == {"missing_audio": 1}
+    (tmp_path / "later.wav").rename(tmp_path / "2.wav")
+    assert commands.prepare(made).summary["kept"] == 3
+    soundfile.write(tmp_path / "1.wav", tone(2.0, seed=7), 16_000)
+    commands.prepare(made)
+    assert sorted(u.seconds for u in utterances(tmp_path / "corpus").values()) == [1.0, 1.0, 2.0]
+
+
+def test_two_manifests_of_one_name_do_not_lose_each_other(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    sources = []
+    for n, name in enumerate("ab"):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "0.wav", tone(1.0, seed=n), 16_000)
+        soundfile.write(tmp_path / name / "1.wav", tone(1.0, seed=5 + n), 16_000)
+        lines = [{"audio": "0.wav", "text": TEXTS[n]}, {"audio": "1.wav", "text": TEXTS[2], "id": "same"}]
+        (tmp_path / name / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        sources.append({"kind": "manifest", "path": tmp_path / name / "train.jsonl"})
+    summary = commands.prepare(recipe_of(sources)).summary
+    assert (summary["kept"], summary["rejected"]) == (4, {})
+    assert set(utterances(tmp_path / "corpus")) == {"a/0.wav", "b/0.wav", "same", "b/same"}
+
+
+def test_stretches_of_one_file_are_read_once(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from caspi import audio
+
+    soundfile.write(tmp_path / "long.wav", np.concatenate([tone(1.0, seed=n) for n in range(3)]), 16_000)
+    lines = [{"audio": "long.wav", "text": TEXTS[n], "start": n, "end": n + 1, "id": f"u{n}"} for n in range(3)]
+    (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    opened = []
+    real = audio.open_stream
+    monkeypatch.setattr(audio, "open_stream", lambda source: opened.append(source) or real(source))
+    assert commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 3
+    assert len(opened) == 1
+    assert {i: u.text for i, u in utterances(tmp_path / "corpus").items()} == {f"u{n}": TEXTS[n] for n in range(3)}
+
+
+def test_another_recording_of_a_speaker_moves_nobody(tmp_path: Path) -> None:
+    def groups(folder: Path) -> dict[str, str]:
+        return {r.id: r.group for r in KaldiSource(kind="kaldi", path=folder, name="k").recordings("Hebrew")}
+
+    before = groups(kaldi(tmp_path / "a"))
+    after = groups(
+        kaldi(
+            tmp_path / "b",
+            **{
+                "wav.scp": "aaa a.wav\nrec-a a.wav\nrec-b b.wav\n",
+                "text": "utt-0 כן\nutt-1 שלום\nutt-2 מה\nutt-3 תודה\n",
+            },
+            segments="utt-0 aaa 0 1\nutt-1 rec-a 0.5 1.5\nutt-2 rec-a 2.0 4.0\nutt-3 rec-b 0 3.0\n",
+            utt2spk="utt-0 dana\nutt-1 dana\nutt-2 dana\nutt-3 dana\n",
+        )
+    )
+    assert before.items() <= after.items()
+
+
+def test_kaldi_tables_may_have_tabs_and_lose_nothing(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = kaldi(
+        tmp_path / "k",
+        text="utt-1\tשלום לכם\nutt-2\tמה שלומכם\nutt-3\tתודה רבה\n",
+        segments="utt-1 rec-a 0.5 1.5\nutt-2\trec-a 2.0 4.0\nutt-3 rec-x 0 3.0\n",
+    )
+    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary
+    assert summary["kept"] == 2
+    assert summary["rejected"] == {"bad_row": 1, "empty_text": 1}  # wav.scp has no rec-x; rec-b has no text
+    assert "wav.scp has no rec-x" in summary["rejected_examples"]["bad_row"][0]["detail"]
+
+
+def test_rows_without_a_name_keep_theirs_when_a_data_set_grows_in_front(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(ROWS["kan"][1:]), tmp_path / "validation-b.parquet")
+    source = HuggingFaceSource(kind="huggingface", dataset="kan", files=tmp_path)
+    before = {(r.id, r.group) for r in source.recordings("Hebrew")}
+    pq.write_table(pa.Table.from_pylist(ROWS["kan"][:1]), tmp_path / "validation-a.parquet")
+    assert before < {(r.id, r.group) for r in source.recordings("Hebrew")}
+
+
+def test_files_of_another_split_are_not_read(tmp_path: Path) -> None:
+    folder = tmp_path / "latest_training_data"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(ROWS["fleurs-he"]), folder / "train-0.parquet")
+    source = HuggingFaceSource(kind="huggingface", dataset="fleurs-he", files=folder)
+    with pytest.raises(UsageError, match="no files of the split test"):
+        list(source.recordings("Hebrew"))
+    pq.write_table(pa.Table.from_pylist(ROWS["fleurs-he"][:1]), folder / "test-0.parquet")
+    assert len(list(source.recordings("Hebrew"))) == 1
+
+
+def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "train-0.parquet").write_bytes(b"PAR1" + b"x" * 100)
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        list(HuggingFaceSource(kind="huggingface", dataset=str(tmp_path)).recordings("Hebrew"))
+
+
+def test_a_source_that_is_mostly_yiddish_is_refused_whole(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    from tests.corpus.conftest import write_manifest
+
+    yiddish = "איך ווייס נישט וואס צו טאן מיט דעם בוך"
+    clips = [(tone(1.5, seed=n), f"{yiddish} {n}" if n < 12 else f"שלום לכם {n}") for n in range(24)]
+    path = write_manifest(tmp_path / "in", clips)
+    with pytest.raises(UsageError, match=r"source .* is Yiddish by its letters and words \(12 of 24 utterances\)"):
+        commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
+
+
+def test_lhotse_cuts_of_one_recording_are_one_group(tmp_path: Path) -> None:
+    from caspi.corpus.sources.lhotse import LhotseSource
+
+    source = {"type": "file", "channels": [0], "source": "rec.wav"}
+    cuts = []
+    for n, speakers in enumerate((["a", "b"], ["a"], ["b"], ["c"])):
+        cut = lhotse_cut(source)
+        cut["id"] = f"cut-{n}"
+        cut["recording"]["id"] = "other" if speakers == ["c"] else "rec"
+        cut["supervisions"] = [cut["supervisions"][1] | {"id": f"{n}{s}", "speaker": s} for s in speakers]
+        cuts.append(json.dumps(cut))
+    path = tmp_path / "cuts.jsonl"
+    path.write_text("\n".join(cuts))
+    found = list(LhotseSource(kind="lhotse", path=path).recordings("Hebrew"))
+    assert len({r.group for r in found[:-1]}) == 1
+    assert found[-1].group != found[0].group

@@ -87,3 +87,13 @@ def test_a_source_that_grows_moves_no_utterance(tmp_path: Path, recipe_of) -> No
     large = splits(60)
     assert len(large) == 60 == len(utterances(tmp_path / "corpus"))
     assert small.items() <= large.items()
+
+
+def test_a_new_minimum_of_validation_is_heeded(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """The boundary of an earlier corpus is for the same shares only: the warning advises to change them."""
+    path = write_manifest(tmp_path / "in", [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(30)])
+    source = {"kind": "manifest", "path": path}
+    for shares in ({"validation": 0.5}, {"validation": 0.02}, {"validation": 0.02, "min_validation_hours": 8 / 3600}):
+        again = commands.prepare(recipe_of([source], splits=shares)).summary["splits"]
+        afresh = recipe_of([source], splits=shares, path=str(tmp_path / f"fresh-{len(str(shares))}"))
+        assert commands.prepare(afresh).summary["splits"] == again

@@ -33,6 +33,7 @@ _COLUMNS = (
     "fingerprint",
     "source",
     "position",
+    "previous",
 )
 _ENOUGH_FOR_A_RATE = 50  # utterances from which a source has a speaking rate of its own
 
@@ -52,6 +53,7 @@ class SourceRows:
     fingerprint: list[bytes] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
     position: list[int | None] = field(default_factory=list)
+    previous: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, paths: Iterable[Path]) -> SourceRows:
@@ -70,9 +72,14 @@ class SourceRows:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """reason: None for what is kept; then split and repeat count. boundaries: where validation ends, by source."""
+    """reason: None for what is kept; then its id, split and repeat count, and whether the text before it may be used.
+
+    boundaries: where validation ends, by source.
+    """
 
     reason: list[Reason | None]
+    id: list[str]
+    previous: list[bool]
     split: list[Split]
     repeat: list[int]
     boundaries: dict[str, float]
@@ -95,16 +102,18 @@ class Judge:
         for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
             self._ids.add(rows.id[n])
             compared = _compared(rows, n)
-            self._copies.is_copy(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
+            self._copies.add(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
             self._repeats.add(compared)
 
     def decide(self, rows: SourceRows) -> Verdicts:
         """Judges the outcomes of one source."""
         rates = _odd_rates(rows, self._filters.rate_deviations)
+        others = frozenset(self._ids)
+        names = [f"{rows.source[n]}/{name}" if name in others else name for n, name in enumerate(rows.id)]
         reasons: list[Reason | None] = []
         repeats: list[int] = []
         for n in range(len(rows.id)):
-            reason, repeat = self._judge(rows, n, rates.get(n))
+            reason, repeat = self._judge(rows, n, names[n], rates.get(n))
             reasons.append(reason)
             repeats.append(repeat)
         boundaries = self._boundaries(rows, reasons)
@@ -114,13 +123,22 @@ class Judge:
             or ("train" if reasons[n] else split_of(rows.group[n], self._splits, boundaries[rows.source[n]]))
             for n in range(len(rows.id))
         ]
-        return Verdicts(reasons, split, repeats, boundaries)
+        previous = [self._may_be_told(rows, reasons, n) for n in range(len(rows.id))]
+        return Verdicts(reasons, names, previous, split, repeats, boundaries)
 
-    def _judge(self, rows: SourceRows, n: int, odd_rate: Reason | None) -> tuple[Reason | None, int]:
+    def _may_be_told(self, rows: SourceRows, reasons: list[Reason | None], n: int) -> bool:
+        """Whether the text before an utterance may stand in its prompt: not what was rejected, not a test's."""
+        previous = rows.previous[n]
+        if not previous:
+            return True
+        if n and reasons[n - 1] and rows.text[n - 1] == previous:
+            return False
+        fair = language(rows.language[n]).normalisers["fair"]
+        return not self._evaluation.leaks(b"previous", np.zeros(0, np.uint16), fair(previous))
+
+    def _judge(self, rows: SourceRows, n: int, name: str, odd_rate: Reason | None) -> tuple[Reason | None, int]:
         if rows.reason[n]:
             return rows.reason[n], 0  # type: ignore[return-value]
-        if rows.id[n] in self._ids:
-            return "duplicate_id", 0
         if odd_rate:
             return odd_rate, 0
         words = np.frombuffer(rows.fingerprint[n], np.uint16)
@@ -133,8 +151,11 @@ class Judge:
             return "repeated_text", repeat
         if self._copies.is_copy(rows.audio_hash[n], words, compared):
             return "duplicate_audio", 0
+        if name in self._ids:
+            return "duplicate_id", 0
+        self._copies.add(rows.audio_hash[n], words, compared)
         self._repeats.add(compared)
-        self._ids.add(rows.id[n])
+        self._ids.add(name)
         return None, repeat
 
     def _boundaries(self, rows: SourceRows, reasons: list[Reason | None]) -> dict[str, float]:

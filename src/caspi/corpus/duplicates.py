@@ -15,7 +15,7 @@ from rapidfuzz import fuzz
 from caspi.corpus import fingerprints
 from caspi.corpus.fingerprints import COPY, SHORTEST, WORDS_PER_SECOND
 
-_SLOTS = 1 << 25  # of the table of keys: 335 MB
+_SLOTS = 1 << 28  # of the table of keys at most: 2.7 GB, reached at 1,200 hours
 _COMMON = 64  # places of a key, or utterances of a text, that are looked at
 _COVERED = 0.8  # share of an utterance that must be a copy
 _LEAKED = 0.5  # share of it, or two seconds, that may not be in an evaluation set
@@ -25,7 +25,7 @@ _WORDS_TO_COUNT = 4  # "thank you very much" is said by many
 _SAME_TEXT = 90.0  # rapidfuzz ratio, of 100
 _HASHES, _BANDS = 16, 4
 _SHINGLE = 4  # characters
-_LEAK_WORDS, _LEAK_GRAM, _LEAK_SHARE = 8, 5, 0.8
+_LEAK_WORDS, _LEAK_GRAM, _LEAK_SHARE = 8, 4, 0.5
 _PRIME = np.uint64((1 << 61) - 1)
 
 
@@ -33,7 +33,7 @@ class _KeyTable:
     """Fingerprint keys to where they were first heard; two possible slots a key, ten bytes a slot.
 
     Holds at most `_SLOTS` slots, half of them filled: when that is reached, half of all keys are forgotten and no
-    longer taken in, the same half in every copy. 150 hours fit with every key, 4,700 with one in 32.
+    longer taken in, the same half in every copy. 1,200 hours fit with every key, 4,700 with one in four.
     """
 
     def __init__(self) -> None:
@@ -110,25 +110,21 @@ class AudioCopies:
         self._by_text: defaultdict[str, list[int]] = defaultdict(list)
 
     def is_copy(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
-        """Whether an utterance is a copy of one that was added; it is added itself where it is none.
-
-        Candidates share a key of the fingerprint, or the whole text.
-        """
+        """Whether an utterance is a copy of one that was added. Candidates share a key, or the whole text."""
         if audio_hash in self._exact:
             return True
-        keys = fingerprints.keys(words)
-        candidates = self._table.find(keys)
-        same_text = self._by_text[text]
-        candidates.update((number, offset) for number in same_text for offset in range(-3, 4))
-        if any(self._covers(*candidate, words) for candidate in sorted(candidates)):
-            return True
+        candidates = self._table.find(fingerprints.keys(words))
+        candidates.update((number, offset) for number in self._by_text.get(text, ()) for offset in range(-3, 4))
+        return any(self._covers(*candidate, words) for candidate in sorted(candidates))
+
+    def add(self, audio_hash: bytes, words: np.ndarray, text: str) -> None:
+        """Adds an utterance to those that later ones are compared with."""
         number = len(self._words)
         self._exact.add(audio_hash)
         self._words.append(words)
-        self._table.add(keys, number)
-        if len(same_text) < _COMMON:
-            same_text.append(number)
-        return False
+        self._table.add(fingerprints.keys(words), number)
+        if len(self._by_text[text]) < _COMMON:
+            self._by_text[text].append(number)
 
     def _covers(self, number: int, offset: int, words: np.ndarray) -> bool:
         share, length = fingerprints.difference(self._words[number], words, offset)
@@ -191,10 +187,10 @@ def is_long_enough_to_repeat(text: str) -> bool:
 
 @dataclass(slots=True)
 class EvaluationSets:
-    """What must not be trained on: audio, at two phases of the fingerprint's frames, and text of evaluation sets."""
+    """What must not be trained on: evaluation sets' audio, at several phases of the fingerprint's frames, and text."""
 
     exact: set[bytes] = field(default_factory=set)
-    texts: set[str] = field(default_factory=set)
+    texts: TextRepeats = field(default_factory=TextRepeats)
     grams: set[int] = field(default_factory=set)
     _words: list[np.ndarray] = field(default_factory=list)
     _keys: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint32))
@@ -213,12 +209,17 @@ class EvaluationSets:
 
     def leaks(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
         """Whether an utterance's audio or text stands in an evaluation set."""
-        if audio_hash in self.exact or text in self.texts:
+        return audio_hash in self.exact or self._text_leaks(text) or self._audio_leaks(words)
+
+    def _text_leaks(self, text: str) -> bool:
+        """Nearly one of their texts, or a stretch of one: half of its 4-grams are theirs, all if it is short."""
+        if is_long_enough_to_repeat(text) and self.texts.before(text):
             return True
         grams = _grams(text)
-        if text.count(" ") + 1 >= _LEAK_WORDS and sum(g in self.grams for g in grams) >= _LEAK_SHARE * len(grams):
-            return True
-        return self._audio_leaks(words)
+        known = sum(gram in self.grams for gram in grams)
+        if text.count(" ") + 1 >= _LEAK_WORDS:
+            return known >= _LEAK_SHARE * len(grams)
+        return len(grams) > 1 and known == len(grams)
 
     def _audio_leaks(self, words: np.ndarray) -> bool:
         self._index()
@@ -254,6 +255,6 @@ class EvaluationSets:
 
 
 def _grams(text: str) -> list[int]:
-    """Hashes of the word 5-grams of a text."""
+    """Hashes of the word 4-grams of a text."""
     words = text.split()
     return [hash(tuple(words[n : n + _LEAK_GRAM])) for n in range(len(words) - _LEAK_GRAM + 1)]

@@ -53,6 +53,9 @@ class Mix(Config):
             raise ValueError("some sources have epochs and some weights: give epochs to all or to none")
         if any(given) and (self.size is not None or self.temperature != 1.0):
             raise ValueError("size and temperature mean nothing where sources have epochs")
+        weighted = [share.weight is not None for share in self.shares().values()]
+        if any(weighted) and not all(weighted):
+            raise ValueError("some sources have weights and some none: give weights to all, or to none")
         if any(isinstance(share, float | int) and share <= 0 for share in self.sources.values()):
             raise ValueError("a weight must be above 0: leave the source out instead")
         return self

@@ -38,6 +38,7 @@ from caspi.corpus.evaluation_sets import evaluation_sets
 from caspi.corpus.process import Rules
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.sources import Source, SourceConfig
+from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.splits import Splits
 from caspi.corpus.store import SCHEMA, ShardWriter
 from caspi.corpus.utterance import SPLITS
@@ -45,6 +46,7 @@ from caspi.errors import CaspiError, UsageError
 from caspi.progress import Progress
 
 _EXAMPLES_PER_REASON = 5
+_YIDDISH = 0.2  # of a source's utterances: from there on it is not Hebrew with a quotation
 _TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
 
 
@@ -89,6 +91,7 @@ class SourceReport:
     shards: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     upsampled: dict[str, int] = field(default_factory=dict)
+    licence: str = ""
 
 
 def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
@@ -113,7 +116,7 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
 
 def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> dict[str, Any]:
     earlier = _earlier(config.path)
-    evaluation, leaks = evaluation_sets(config.evaluation, spoken_language, work)
+    evaluation, leaks, compared = evaluation_sets(config.evaluation, spoken_language, work)
     whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
     keys = [_key(source, config, spoken_language) for source in config.sources]
     known = _reusable(earlier, keys, whole)
@@ -135,6 +138,7 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
         "text_policy": config.text.model_dump(),
         "split_shares": config.splits.model_dump(),
         "decided_with": whole,
+        "evaluation_sets": compared,
         "source_reports": [asdict(report) for report in reports],
     }
 
@@ -165,9 +169,8 @@ def _earlier(folder: Path) -> dict[str, Any]:
 
 
 def _boundaries(earlier: dict[str, Any], shares: Splits) -> dict[str, float]:
-    """Where validation ended in an earlier corpus, by source, if its groups stand in the same order."""
-    before = earlier.get("split_shares", {})
-    if (before.get("seed"), before.get("test")) != (shares.seed, shares.test):
+    """Where validation ended in an earlier corpus, by source; drawn anew where the shares are others."""
+    if earlier.get("split_shares") != shares.model_dump():
         return {}
     return {source: end for report in earlier["source_reports"] for source, end in report["boundaries"].items()}
 
@@ -228,9 +231,11 @@ def _assemble(
     """Steps 2 and 3."""
     paths, _ = parts.made(folder)
     rows = SourceRows.read(paths)
+    _refuse_yiddish(source, rows)
     verdicts = judge.decide(rows)
     writers = {split: ShardWriter(partial, split, first[split]) for split in SPLITS}
     report = SourceReport(source.kind, getattr(source, "name", "") or source.kind, key)  # type: ignore[attr-defined]
+    report.licence = getattr(CATALOGUE.get(getattr(source, "dataset", "")), "licence", "")
     tally = _Tally(report)
     start = 0
     for path in paths:
@@ -242,7 +247,7 @@ def _assemble(
                     n - start for n in range(start, stop) if verdicts.reason[n] is None and verdicts.split[n] == split
                 ]
                 if chosen:
-                    writer.write(_final(batch, chosen, verdicts.repeat, start))
+                    writer.write(_final(batch, chosen, verdicts, start))
             start = stop
     for split, writer in writers.items():
         writer.close()
@@ -255,11 +260,26 @@ def _assemble(
     return report
 
 
-def _final(batch: pa.RecordBatch, chosen: list[int], repeats: list[int], start: int) -> pa.RecordBatch:
+def _refuse_yiddish(source: Source, rows: SourceRows) -> None:
+    """Utterance by utterance only the clear ones are found: where they are many, so are the others."""
+    count = rows.reason.count("yiddish")
+    if count > max(10, _YIDDISH * len(rows.reason)):
+        name = next(value for key in ("name", "dataset", "path", "kind") if (value := getattr(source, key, "")))
+        raise UsageError(
+            f"source {name} is Yiddish by its letters and words ({count:,} of {len(rows.reason):,} utterances): "
+            "remove it from corpus.sources"
+        )
+
+
+def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Verdicts, start: int) -> pa.RecordBatch:
     """The chosen rows of a part, the first of which is number `start` of its source, as rows of the corpus."""
     taken = batch.take(pa.array(chosen, pa.int64()))
     columns = {name: taken.column(name) for name in SCHEMA.names}
-    columns["repeat"] = pa.array([repeats[start + n] for n in chosen], pa.int32())
+    told = (verdicts.previous[start + n] for n in chosen)
+    texts = taken.column("previous").to_pylist()
+    columns["previous"] = pa.array([text if may else "" for may, text in zip(told, texts, strict=True)])
+    columns["id"] = pa.array([verdicts.id[start + n] for n in chosen])
+    columns["repeat"] = pa.array([verdicts.repeat[start + n] for n in chosen], pa.int32())
     columns["position"] = pa.array([start + n for n in chosen], pa.int64())
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=SCHEMA)
 
@@ -336,6 +356,7 @@ def _totals(reports: list[SourceReport], shares: Splits) -> dict[str, Any]:
         "hours": sum(hours.values()),
         "hours_by_source": dict(hours),
         "splits": {split: _split_total(split, reports) for split in SPLITS},
+        "licences": {source: report.licence for report in reports for source in report.hours if report.licence},
         "warnings": list(_warnings(reports, utterances, groups, shares)),
     }
 
@@ -347,6 +368,15 @@ def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
         "hours": sum(part["hours"] for part in found),
         "fingerprint": _digest(*(part["fingerprint"] for part in found if part["utterances"])),
     }
+
+
+# Reasons that say more of a source than of an utterance, where they are many.
+_SUSPICIOUS = {
+    "yiddish": "is this the right data set?",
+    "duplicate_id": "ids must differ inside a source",
+    "missing_audio": "are the files where the manifest says?",
+    "bad_row": "are all rows of one kind?",
+}
 
 
 def _warnings(
@@ -361,9 +391,11 @@ def _warnings(
                 share = count / report.utterances[source]
                 held = "hold nothing above 4 kHz (a telephone's band)"
                 yield f"{source}: {100 * share:.0f} % say 16 kHz or more and {held}"
-        if report.rejected.get("yiddish", 0) > 0.05 * report.input:
-            share = report.rejected["yiddish"] / report.input
-            yield f"{report.name}: {100 * share:.0f} % of it is Yiddish by its letters; is this the right data set?"
+        for reason, what in _SUSPICIOUS.items():
+            if report.rejected.get(reason, 0) > 0.05 * report.input:
+                example = report.examples[reason][0]
+                share = 100 * report.rejected[reason] / report.input
+                yield f"{report.name}: {share:.0f} % rejected as {reason}, {what}; for example {example['detail']}"
     validation = sum(report.splits["validation"]["hours"] for report in reports)
     if validation == 0 and shares.validation > 0:
         yield "no utterance fell into validation: raise splits.validation or set splits.min_validation_hours"
@@ -373,5 +405,9 @@ def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> 
     if not any(report.kept for report in reports):
         rejected = sum((Counter(report.rejected) for report in reports), Counter())
         reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common()) or "no input"
+        examples = [found[0]["detail"] for report in reports for found in report.examples.values()]
         shutil.rmtree(partial)
-        raise UsageError(f"corpus {path} would be empty: {reasons}; check corpus.sources and corpus.filters")
+        raise UsageError(
+            f"corpus {path} would be empty: {reasons}{f' (such as {examples[0]})' if examples else ''}; "
+            "check corpus.sources and corpus.filters"
+        )

@@ -18,7 +18,7 @@ from caspi.corpus.filters import Filters, Heard, Reason, reject
 from caspi.corpus.segmentation import Segmentation, Span, spans
 from caspi.corpus.signals import measure, spectrogram
 from caspi.corpus.utterance import Recording, Split, Utterance, Word
-from caspi.language import TextPolicy, language
+from caspi.language import TextPolicy, is_yiddish, language
 from caspi.language.base import Language
 
 _SLACK = 0.1  # seconds by which a time may lie behind the end of the audio: rounding, and codecs' padding
@@ -54,6 +54,9 @@ class Rejected:
 
 def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
     """Every utterance of a recording, kept or rejected, in order; at least one outcome."""
+    if recording.problem:
+        yield Rejected(recording.id, recording.source, "bad_row", recording.problem)
+        return
     try:
         stream, spoken = recording.audio.open()
     except AudioError as error:
@@ -67,13 +70,13 @@ def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
     names = [piece.id or name for piece, name in zip(pieces, names, strict=True)]
     # One second more than may be kept is enough to see that a clip is too long.
     limit = rules.filters.max_seconds + 1.0
-    bounds = [(piece.start, piece.start + limit if piece.end is None else piece.end) for piece in pieces]
+    bounds = [(piece.start, min(piece.start + limit, piece.end or float("inf"))) for piece in pieces]
     previous = recording.previous
-    maker = _Maker(recording, stream, rules, language(recording.language))
-    clips = _clips(stream, bounds)
+    maker = _Maker(recording, stream, rules, language(recording.language), limit)
+    samples_of = clips(stream, bounds)
     for number, (name, piece) in enumerate(zip(names, pieces, strict=True)):
         try:
-            samples = next(clips)
+            samples = next(samples_of)
         except AudioError as error:
             rest = names[number:]
             yield from (Rejected(name, recording.source, _reason(error), str(error)) for name in rest)
@@ -87,7 +90,7 @@ def _reason(error: AudioError) -> Reason:
     return error.reason  # type: ignore[return-value]  # audio.py's reasons are among ours: a test compares them
 
 
-def _clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:
+def clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:
     """Samples of every (start, end) in seconds, ordered by start; shorter, or empty, where the audio ends first."""
     held, offset = np.zeros(0, np.float32), 0
     blocks = stream.blocks
@@ -114,6 +117,7 @@ class _Maker:
     stream: Stream
     rules: Rules
     language: Language
+    limit: float
 
     def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Kept | Rejected:
         seconds = len(samples) / SAMPLE_RATE
@@ -125,7 +129,7 @@ class _Maker:
         pcm = audio.pcm16(samples)
         power = spectrogram(samples)
         heard = Heard(seconds, text, self.language.script_share(text), measure(samples, power), self.recording.quality)
-        rejected = self.language.objection(piece.text, text, self.rules.text) or reject(heard, self.rules.filters)
+        rejected = self._objection(piece.text, text) or reject(heard, self.rules.filters)
         if rejected == "too_long" and not piece.words and not piece.phrases:
             rejected = "long_without_times"
         if rejected:
@@ -156,6 +160,12 @@ class _Maker:
             fingerprints.words(power),
         )
 
+    def _objection(self, written: str, cleaned: str) -> Reason | None:
+        """Yiddish is found in whatever language a source calls it."""
+        if self.recording.language == "Yiddish" or is_yiddish(written):
+            return "yiddish"
+        return self.language.objection(cleaned, self.rules.text)
+
     def _clean(self, text: str) -> str:
         return self.language.training_text(text, self.rules.text) if text else ""
 
@@ -175,6 +185,6 @@ class _Maker:
             if ends_early and piece.start + seconds < _WHOLE * (declared or 0.0) - _SLACK:
                 return "truncated_audio"
             return None if seconds > 0 else "times_outside_audio"
-        if piece.end <= piece.start or seconds < piece.end - piece.start - _SLACK:
+        if piece.end <= piece.start or seconds < min(piece.end - piece.start, self.limit) - _SLACK:
             return "times_outside_audio"
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field
@@ -11,6 +11,8 @@ from pydantic import Field
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.utterance import Segment, Word
+
+_SLACK = 0.1  # seconds a word may stand outside its segment: rounding
 
 
 class Segmentation(Config):
@@ -42,9 +44,9 @@ class Span:
 def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
     """Utterances of a recording, in order of their starts. A segment longer than the limit is cut at its words;
     one without words comes out whole, for the duration filter to judge."""
-    ordered = sorted(segments, key=lambda segment: (segment.start, segment.end))
+    ordered = sorted(map(_sound, segments), key=lambda segment: (segment.start, segment.end))
     for run in _runs(ordered, policy):
-        if len(run) > 1 or run[0].end - run[0].start <= policy.max_seconds or not run[0].words:
+        if len(run) > 1 or run[0].end - run[0].start <= policy.max_seconds or not _can_be_cut(run[0]):
             yield Span(
                 start=run[0].start,
                 end=run[-1].end,
@@ -55,6 +57,20 @@ def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
             )
         else:
             yield from _cut(run[0], policy.max_seconds)
+
+
+def _sound(segment: Segment) -> Segment:
+    """Without its words where their times cannot be true: out of order, reversed, or outside the segment."""
+    times = [time for word in segment.words for time in (word.start, word.end)]
+    starts = [word.start for word in segment.words]
+    inside = all(segment.start - _SLACK <= time <= segment.end + _SLACK for time in times)
+    forward = all(word.start <= word.end for word in segment.words) and starts == sorted(starts)
+    return segment if inside and forward else replace(segment, words=())
+
+
+def _can_be_cut(segment: Segment) -> bool:
+    """Where the timed words are not all of its text, a cut would lose the others."""
+    return bool(segment.words) and " ".join(word.text for word in segment.words).split() == segment.text.split()
 
 
 def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Segment]]:

@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.signals import SIGNALS
-from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.store import METADATA, Corpus
 from caspi.corpus.utterance import SPLITS, Split, Utterance
 from caspi.errors import CaspiError, UsageError
 from caspi.folders import REPORT, stage_of
 
 CARD = "README.md"
+_NO_LICENCE = "unknown to caspi: see where it came from"
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
@@ -116,6 +118,10 @@ def _utterances(corpus: Corpus) -> Iterator[tuple[int, Utterance]]:
 
 def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> dict[str, Any]:
     """Uploads a corpus as a data set of the Hub, with a card. Raises CaspiError where the Hub refuses."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"{repository!r} is no name of a data set: {error}") from error
     opened = splits_of(folder)
     card = _card(folder, opened, repository)
     files = sorted(path for split in opened for path in folder.glob(f"{split.split}-*.arrow"))
@@ -150,7 +156,7 @@ def _card(folder: Path, opened: list[Corpus], repository: str) -> str:
     )
     policy = "\n".join(f"- {name}: {value}" for name, value in report["text_policy"].items())
     sources = "\n".join(
-        f"- {source}: {hours:.2f} hours; licence: {_licence(source)}"
+        f"- {source}: {hours:.2f} hours; licence: {report['licences'].get(source, _NO_LICENCE)}"
         for source, hours in report["hours_by_source"].items()
     )
     return (
@@ -162,7 +168,3 @@ def _card(folder: Path, opened: list[Corpus], repository: str) -> str:
         f"## Sources\n{sources}\n\nRedistribution is subject to these licences.\n\n## Text policy\n{policy}\n\n"
         'Audio is FLAC, 16 kHz mono, in `audio.bytes`: `load_dataset(...).cast_column("audio", Audio())` decodes it.\n'
     )
-
-
-def _licence(source: str) -> str:
-    return CATALOGUE[source].licence if source in CATALOGUE else "unknown to caspi: see where it came from"

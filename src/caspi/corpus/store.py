@@ -7,6 +7,7 @@ size. Plain `datasets` reads them: `load_dataset("arrow", data_files={"train": "
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -59,13 +60,18 @@ def row(utterance: Utterance, flac: bytes, audio_hash: bytes = b"\0" * 16, finge
     return {
         **{name: getattr(utterance, name) for name in _FIELDS},
         **{name: getattr(signals, name) if signals else None for name in SIGNALS},
-        "audio": {"bytes": flac, "path": f"{utterance.id}.flac"},
+        "audio": {"bytes": flac, "path": _file_name(utterance.id)},
         "words": [word._asdict() for word in utterance.words],
         "segments": [word._asdict() for word in utterance.segments],
         "audio_hash": audio_hash,
         "fingerprint": fingerprint,
         "position": 0,
     }
+
+
+def _file_name(identifier: str) -> str:
+    """A name without folders: whoever unpacks the audio by it stays where they are."""
+    return re.sub(r"[^\w.-]+", "_", identifier).lstrip(".") + ".flac"
 
 
 class ShardWriter:

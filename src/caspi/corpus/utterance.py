@@ -94,7 +94,7 @@ class Segment:
 class Recording:
     """What a source yields: audio with its text, whole or in timed segments.
 
-    `split` is set where the source itself says which split it belongs to.
+    `split` is set where the source itself says which split it belongs to; `problem` where its row cannot be used.
     """
 
     id: str
@@ -111,3 +111,4 @@ class Recording:
     synthetic: bool = False
     quality: float | None = None
     split: Split | None = None
+    problem: str = ""

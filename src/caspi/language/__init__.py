@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from caspi.language import hebrew, plain
 from caspi.language.base import Language, TextPolicy
+from caspi.language.hebrew import is_yiddish
 
 _LANGUAGES: dict[str, Language] = {"Hebrew": hebrew.LANGUAGE}
+
+
+_NAMES = {"he": "Hebrew", "heb": "Hebrew", "iw": "Hebrew", "yi": "Yiddish", "yid": "Yiddish"} | {
+    code: name for name, code in plain.CODES.items()
+}
+
+
+def named(written: str) -> str:
+    """A language as prompts say it: `he`, `he-IL`, `HEBREW` and `Hebrew` are one."""
+    code = written.strip().lower().replace("_", "-").partition("-")[0]
+    return _NAMES.get(code) or written.strip().capitalize()
 
 
 def language(name: str) -> Language:
@@ -16,4 +28,4 @@ def language(name: str) -> Language:
     return _LANGUAGES.get(name) or plain.plain_language(name)
 
 
-__all__ = ["Language", "TextPolicy", "language"]
+__all__ = ["Language", "TextPolicy", "is_yiddish", "language", "named"]

@@ -43,14 +43,14 @@ TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script"]
 class Language:
     """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
 
-    training_text: cleans a transcript under a policy, idempotent. objection: why a transcript, as written and as
-    cleaned, is not for training under a policy, or None. normalisers: score name -> text treatment.
+    training_text: cleans a transcript under a policy, idempotent. objection: why a cleaned
+    transcript is not for training under a policy, or None. normalisers: score name -> text treatment.
     script_share: share of a text's letters that are in the language's own script, 0 to 1.
     """
 
     name: str
     code: str
     training_text: Callable[[str, TextPolicy], str]
-    objection: Callable[[str, str, TextPolicy], TextReason | None]
+    objection: Callable[[str, TextPolicy], TextReason | None]
     script_share: Callable[[str], float]
     normalisers: dict[str, Normaliser] = field(default_factory=dict)

@@ -21,18 +21,29 @@ GERSHAYIM = "\u05f4"
 
 _LETTER = "\u05d0-\u05ea"
 _MARKS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
-_CONTROLS = re.compile("[\u061c\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\u00ad]")
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
 _PRESENTATION = re.compile("[\ufb1d-\ufb4f]")
 _TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
 _DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
+_PREFIX = f"(?<![{_LETTER}])[ובהלמשכ]{{0,3}}"
+_QUOTATION = re.compile(rf"({_PREFIX})[{_DOUBLE}](?=\S)([^{_DOUBLE}]{{2,80}}?)(?<=\S)[{_DOUBLE}](?![{_LETTER}])")
+_SINGLE_QUOTATION = re.compile(
+    rf"({_PREFIX})[{_SINGLE}](?=[{_LETTER}])([^{_SINGLE}{_DOUBLE}]{{2,80}}?)(?<=[{_LETTER}.,!?])[{_SINGLE}](?![{_LETTER}])"
+)
+_HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a text that was cleaned
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
 _OTHER_DOUBLE = re.compile(f"[{_DOUBLE}]")
 
-_TAG = re.compile(r"\[[^\[\]]*\]|<[^<>]*>|\{[^{}]*\}")
-_NOISES = "צחוק|צוחק|צוחקת|צוחקים|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|שיעול|משתעל|רעש|שקט|שתיקה|נשימה|אנחה"
-_NOISE = re.compile(rf"\(\s*(?:{_NOISES})\s*\)")
+_TAG = re.compile(r"\[[^\[\]]*\]|<[^<>\s][^<>]*>|\{[^{}]*\}")
+_NOISES = (
+    "laughter|laughs|laughing|music|applause|noise|inaudible|crosstalk|silence|"
+    "צחוק|צוחק|צוחקת|צוחקים|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|שיעול|משתעל|רעש|שקט|שתיקה|נשימה|אנחה"
+)
+_NOISE = re.compile(rf"\(\s*(?:{_NOISES})(?:\s[^()]{{0,20}})?\)", re.IGNORECASE)  # (צחוק), (צחוק באולם)
 _BRACKETS = re.compile(r"[()\[\]{}<>]")
 _REPEATED = re.compile(rf"([!?,;:\-–—{MAQAF}])\1+")
 _DOTS = re.compile(r"\.{4,}|(?<!\.)\.\.(?!\.)")
@@ -41,12 +52,13 @@ _FILLED_PAUSE = re.compile(
     rf"(?![{_LETTER}{GERESH}{GERSHAYIM}'\"-])(?:\s*(?:,|…|\.\.\.))?"
 )
 _FINAL_OF = dict(zip("כמנצ", "ךםןץ", strict=True))  # not פ: loan words end in it (קליפ)
-_WORD_END = re.compile(rf"(?<=[{_LETTER}])[כמנצ](?![{_LETTER}{GERESH}{GERSHAYIM}\u0591-\u05c7'\"’”״-])")
+_WORD_END = re.compile(rf"(?<=[{_LETTER}])[כמנצ](?![{_LETTER}{GERESH}{GERSHAYIM}\u0591-\u05c7'\"’”״.-])")
 _INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][ךםןףץ])(?=[{_LETTER}]{{2}})")
 _NUMBER = re.compile(
     rf"(?<![\w.,:/%$€₪#+*=-])(?P<prefix>(?:(?<![{_LETTER}])[ובהלמשכ]{{1,3}}[-{MAQAF}–]?)?)"
     r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?![\d%$€₪°]|[.,:/-]\d|\w)"
 )
+_BEFORE_A_YEAR = ("שנת", "שנות", "מאז", "עד", "אחרי", "לפני", "קיץ", "חורף")
 _IN_NUMBERS = ".,:/%°$€₪#+*="
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 _MIXED_WORD = re.compile(rf"[{_LETTER}][A-Za-zÀ-ɏ]|[A-Za-zÀ-ɏ][{_LETTER}]")
@@ -72,6 +84,12 @@ def espeak_order(text: str) -> str:
 
 def training_text(text: str, policy: TextPolicy) -> str:
     """A transcript as the model shall learn to write it. Idempotent; letters change only by a named rule."""
+    while (cleaned := _cleaned(text, policy)) != text:
+        text = cleaned  # what one rule leaves may be another's: rules are applied until none finds anything
+    return text
+
+
+def _cleaned(text: str, policy: TextPolicy) -> str:
     text = _TIME_MARK.sub(" ", text)
     text = _PRESENTATION.sub(lambda match: unicodedata.normalize("NFKD", match[0]), text)
     text = _CONTROLS.sub("", unicodedata.normalize("NFC", text))
@@ -84,9 +102,7 @@ def training_text(text: str, policy: TextPolicy) -> str:
     if policy.maqaf != "keep":
         text = text.replace(MAQAF, " " if policy.maqaf == "space" else "-")
     if policy.quotes == "unify":
-        text = _INNER_DOUBLE.sub(GERSHAYIM, text)
-        text = _AFTER_LETTER.sub(GERESH, text)
-        text = _OTHER_DOUBLE.sub(lambda match: match[0] if match[0] == GERSHAYIM else '"', text)
+        text = _unified_quotes(text)
     if policy.filled_pauses == "drop":
         text = _FILLED_PAUSE.sub(" ", text)
     if policy.numbers == "spell":
@@ -103,6 +119,18 @@ def training_text(text: str, policy: TextPolicy) -> str:
     return " ".join(text.split())
 
 
+def _unified_quotes(text: str) -> str:
+    """Quotation marks become ASCII; the marks of abbreviations and of letters like צ׳ become ״ and ׳.
+
+    What is opened after a prefix and closed after a word (ב"הארץ") is a quotation, not an abbreviation.
+    """
+    text = _QUOTATION.sub(rf"\1{_HELD_DOUBLE}\2{_HELD_DOUBLE}", text)
+    text = _SINGLE_QUOTATION.sub(rf"\1{_HELD_SINGLE}\2{_HELD_SINGLE}", text)
+    text = _AFTER_LETTER.sub(GERESH, _INNER_DOUBLE.sub(GERSHAYIM, text))
+    text = _OTHER_DOUBLE.sub(lambda match: match[0] if match[0] == GERSHAYIM else '"', text)
+    return text.replace(_HELD_DOUBLE, '"').replace(_HELD_SINGLE, "'")
+
+
 def _without_noise_tags(text: str) -> str:
     """Innermost first, until none is left: tags may stand in tags."""
     while True:
@@ -115,20 +143,21 @@ def _without_noise_tags(text: str) -> str:
 def _spelled(match: re.Match[str]) -> str:
     """The number in words where it can be read in one way only, with its prefix letters; else as it stood.
 
-    Units and teens agree in gender with a noun we do not parse, except in years, which are read in the feminine.
+    Units and teens agree in gender with a noun we do not parse, except in years, which are read in the feminine; a
+    year is one that says so (בשנת 1948, ב-1948).
     """
     value = int(match["digits"].replace(",", ""))
-    is_year = 1900 <= value <= 2099 and "," not in match["digits"]
+    prefix = match["prefix"].rstrip(f"-–{MAQAF}")
+    named = prefix.endswith(("ב", "מ", "ל")) or match.string[: match.start()].rstrip().endswith(_BEFORE_A_YEAR)
+    is_year = named and 1900 <= value <= 2099 and "," not in match["digits"]
     is_genderless = value == 0 or (value >= 20 and (value % 100 == 0 or (value % 100 >= 20 and value % 10 == 0)))
     if not (is_year or is_genderless) or (match["digits"].startswith("0") and match["digits"] != "0"):
         return match[0]
-    return match["prefix"].rstrip(f"-–{MAQAF}") + num2words(value, lang="he")
+    return prefix + num2words(value, lang="he")
 
 
-def objection(written: str, cleaned: str, policy: TextPolicy) -> TextReason | None:
-    """Why a transcript is not for training; `written` as the source has it, `cleaned` by `training_text`."""
-    if is_yiddish(written):
-        return "yiddish"
+def objection(cleaned: str, policy: TextPolicy) -> TextReason | None:
+    """Why a transcript, cleaned by `training_text`, is not for training."""
     if policy.numbers != "keep" and any(c.isdigit() for c in cleaned):
         return "digits"
     if policy.latin == "reject" and _LATIN.search(cleaned):
@@ -140,17 +169,20 @@ def objection(written: str, cleaned: str, policy: TextPolicy) -> TextReason | No
 
 # Frequent words of Yiddish that are no words of Hebrew.
 _YIDDISH_WORDS = frozenset(
-    "און איז דער דאס דאָס ניט נישט מיט פון פֿון האט האָט זיך אויף אױף "
-    "וואס װאָס וואָס זענען געווען געװען אויך האבן האָבן ווען װען אונז אונדז זייער פאַר "
-    "פֿאַר נאך נאָך אַז אַלע קיין קײן דעם ווערן װערן וועט װעט גוט מענטשן".split()
+    "און איז דער דאס דאָס ניט נישט מיט פון פֿון האט האָט זיך אויף "
+    "אױף וואס װאָס וואָס זענען געווען געװען אויך האבן האָבן ווען װען אונז אונדז "
+    "זייער פאַר פֿאַר נאך נאָך אַז אַלע קיין קײן דעם ווערן װערן וועט װעט "
+    "גוט מענטשן היינט הײַנט הײנט מאכסטו טאג טאָג גוטן אייך אײַך געגאנגען געקומען געזאגט "
+    "געמאכט געקויפט אריין ארײן ארויס איבער אונטער קינדער מענטש וועלט ארבעט אנדערע גאנצע זאגן "
+    "קומען שוין נישטא".split()
 )
 
 
 def is_yiddish(text: str) -> bool:
     """Yiddish in Hebrew letters, by its letters and small words.
 
-    Its digraphs (װ ױ ײ), vowels on alef and on no other letter, ayin as the vowel e (a tenth of the letters, a
-    thirtieth in Hebrew), and words that Hebrew does not have.
+    Its digraphs (װ ױ ײ), vowels on alef and on no other letter, and words that Hebrew does not have: two of them,
+    because one may be a name.
     """
     text = unicodedata.normalize("NFKD", _PRESENTATION.sub(lambda m: unicodedata.normalize("NFKD", m[0]), text))
     letters = sum("\u05d0" <= c <= "\u05ea" or "\u05f0" <= c <= "\u05f2" for c in text)
@@ -161,13 +193,7 @@ def is_yiddish(text: str) -> bool:
     elsewhere = len(re.findall("[ב-ת][\u05b0-\u05bb]", text))
     words = re.findall(f"[{_LETTER}\u05f0-\u05f2\u0591-\u05c7]+", text)
     known = sum(word in _YIDDISH_WORDS or without_niqqud(word) in _YIDDISH_WORDS for word in words)
-    ayin = text.count("ע") / letters
-    return (
-        digraphs >= 2
-        or (on_alef + digraphs >= 2 and elsewhere <= on_alef)
-        or (known >= 2 and known >= 0.15 * len(words))
-        or (known >= 1 and ayin >= 0.08 and letters >= 15)
-    )
+    return digraphs >= 2 or (on_alef + digraphs >= 2 and elsewhere == 0) or (known >= 2 and known >= 0.15 * len(words))
 
 
 def _is_part_of_a_word(character: str) -> bool:

@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from caspi.audio import Seconds
 from caspi.config import Config
-from caspi.corpus.utterance import Recording, Segment, Split
+from caspi.corpus.utterance import BytesAudio, Recording, Segment, Split
 from caspi.errors import UsageError
 
 
@@ -25,8 +26,15 @@ class Source(Config):
         raise NotImplementedError
 
     def identity(self) -> str:
-        """Changes when the input changes: what is prepared already is used again only while this stays."""
-        raise NotImplementedError
+        """Changes when the input changes, audio files included: what is prepared is used again only while this stays.
+
+        Sizes and times of files tell; a million take half a minute.
+        """
+        state = hashlib.sha256()
+        for recording in self.recordings("Hebrew"):
+            state.update(repr(replace(recording, audio=None)).encode("utf-8", "replace"))  # type: ignore[arg-type]
+            state.update(repr(_file_state(recording.audio)).encode("utf-8", "replace"))
+        return state.hexdigest()
 
     def count(self) -> int | None:
         """How many recordings, where that is cheap to know."""
@@ -80,26 +88,52 @@ def home_of(path: Path) -> str:
     return str(path.resolve())
 
 
+def _file_state(audio: object) -> tuple[str, int, int]:
+    path = getattr(audio, "path", None)
+    try:
+        status = path.stat() if path is not None else None
+    except (OSError, ValueError):
+        status = None
+    return (str(path), status.st_size, status.st_mtime_ns) if status else (str(path), -1, -1)
+
+
+# What a row may do to whoever reads it; the rest is a defect of ours and is not caught.
+_BAD = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
+
+
+def checked(read: Callable[[], Recording], where: str, source: str, language: str) -> Recording:
+    """The recording a row describes, or one that says what is wrong with the row: one bad row stops nobody."""
+    try:
+        recording = read()
+        for text in _texts(recording):
+            text.encode()  # half of a surrogate pair is no character
+        return recording
+    except _BAD as error:
+        problem = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        printable = f"{where}: {problem}".encode("utf-8", "replace").decode()
+        return Recording(
+            where.encode("utf-8", "replace").decode(), BytesAudio(b""), source, where, language, problem=printable
+        )
+
+
+def _texts(recording: Recording) -> Iterator[str]:
+    yield from (recording.id, recording.text, recording.group, recording.context, recording.previous)
+    yield from (str(getattr(recording.audio, "path", "")), recording.language, recording.source)
+    for segment in recording.segments:
+        yield from (segment.text, segment.id, *(word.text for word in segment.words))
+
+
 def opened(path: Path, what: str) -> Iterator[tuple[int, str]]:
     """Numbered lines of a text file, read as they are asked for. Raises UsageError where it cannot be read.
 
-    Lines end at a newline only: a transcript may hold U+2028, at which splitlines cuts.
+    Lines end at a newline only: a transcript may hold U+2028, at which splitlines cuts. A line that is not UTF-8 comes
+    out with its bytes as surrogates, which `checked` refuses.
     """
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"{what} {path}: {why}; check sources.path in the recipe") from error
-
-
-def digest(path: Path, what: str) -> str:
-    """SHA-256 of a file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UsageError(f"{what} {path}: {error.strerror}; check sources.path in the recipe") from error
 
@@ -109,7 +143,7 @@ def listing(paths: list[Path], root: Path) -> str:
     state = hashlib.sha256()
     for path in paths:
         status = path.stat()
-        state.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        state.update(f"{path.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "replace"))
     return state.hexdigest()
 
 
@@ -119,3 +153,23 @@ def seconds(value: object) -> Seconds:
     if not 0 <= time < 1e9:
         raise ValueError(f"{value!r} is not a time in seconds")
     return time
+
+
+def joined_groups(speakers_of: dict[str, set[str]]) -> dict[str, str]:
+    """The group of every recording: its speaker; recordings with several speakers join those to one group.
+
+    Named after speakers where there are any, so that another recording of the same speaker changes no name.
+    """
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = key = parent[parent[key]]
+        return key
+
+    for speakers in speakers_of.values():
+        for speaker in sorted(speakers)[1:]:
+            low, high = sorted((root(min(speakers)), root(speaker)))
+            parent[high] = low
+    return {recording: root(min(found)) if found else recording for recording, found in speakers_of.items()}

@@ -1,7 +1,7 @@
 """Hebrew data sets on the Hugging Face hub, by short name: what their columns are called and who must agree first.
 
 Columns are tried in the order given, because data sets are renamed and revised; a dotted name reaches into a
-column of JSON or a struct. The schemas are those of FACTS.md; `tests/corpus/test_huggingface.py` has one file of each.
+column of JSON or a struct. The schemas are those of FACTS.md; `tests/corpus/test_sources.py` has one file of each.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """text, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN."""
+    """text, key, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN.
+
+    key: what names a row for good; without one the hash of its audio does.
+    """
 
     id: str
     split: str
     text: tuple[str, ...]
     licence: str
     config: str | None = None
+    key: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
     previous: tuple[str, ...] = ()
     quality: tuple[str, ...] = ()
@@ -47,12 +51,13 @@ CATALOGUE: dict[str, DataSet] = {
         "train",
         ("sentence", "text"),
         _IVRIT,
+        key=("uuid",),
         group=("extra_data.source_id", "extra_data.speaker_id", "speaker_id", "source_id"),
         quality=("extra_data.quality_score", "quality_score"),
         gated=True,
     ),
     **{name: _slices(name) for name in ("crowd-recital-whisper-training", "knesset-plenums-whisper-training")},
-    "fleurs-he": DataSet("google/fleurs", "test", ("transcription",), "CC-BY-4.0", config="he_il"),
+    "fleurs-he": DataSet("google/fleurs", "test", ("transcription",), "CC-BY-4.0", config="he_il", group=("id",)),
     "common-voice-he": DataSet(
         "mozilla-foundation/common_voice_17_0",
         "test",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from caspi.corpus.sources.base import Source, listing
+from caspi.corpus.sources.base import Source, checked, listing
 from caspi.corpus.utterance import FileAudio, Recording
 from caspi.errors import UsageError
 
@@ -28,17 +29,21 @@ class FolderSource(Source):
         name = self.name or self.path.resolve().name
         for path in self._files()[skip:]:
             relative = path.relative_to(self.path)
-            identifier = str(relative.with_suffix("")).replace("/", "-")
-            text = path.with_suffix(_TEXT)
-            yield Recording(
-                id=f"{name}-{identifier}{path.suffix}",
-                audio=FileAudio(path.resolve()),
-                source=name,
-                group=f"{name}/{relative.parent if relative.parent != Path() else identifier}",
-                language=language,
-                text=_read(text) if text.is_file() else "",
-                split=self.split,
-            )
+            read = functools.partial(self._recording, path, relative, name, language)
+            yield checked(read, f"{name}/{relative}", name, language)
+
+    def _recording(self, path: Path, relative: Path, name: str, language: str) -> Recording:
+        text = path.with_suffix(_TEXT)
+        group = relative.parent if relative.parent != Path() else relative
+        return Recording(
+            id=f"{name}/{relative}",
+            audio=FileAudio(path.resolve()),
+            source=name,
+            group=f"{name}/{group}",
+            language=language,
+            text=text.read_text(encoding="utf-8-sig") if text.is_file() else "",
+            split=self.split,
+        )
 
     def identity(self) -> str:
         texts = [path.with_suffix(_TEXT) for path in self._files()]
@@ -53,10 +58,3 @@ class FolderSource(Source):
         home = self.path.resolve()
         found = (path for path in self.path.rglob("*") if path.suffix.lower() in _AUDIO and path.is_file())
         return sorted(path for path in found if path.resolve().is_relative_to(home))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"text {path}: {error}; texts must be UTF-8") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import json
 import os
@@ -12,12 +14,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from caspi.corpus.sources.base import Source, listing, split_marks
+from caspi.corpus.sources.base import Source, checked, listing, split_marks
 from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
 from caspi.corpus.utterance import BytesAudio, Recording
 from caspi.errors import MissingDependency, UsageError
 
-_YIDDISH = re.compile(r"(^|[-_/])yi($|[-_/])|yiddish", re.IGNORECASE)
+_YIDDISH = re.compile(r"(^|[-_/.])yi($|[-_/.])|yiddish", re.IGNORECASE)
+_SPLIT_WORDS = {"train", "validation", "valid", "dev", "test", "training"}
 _TABLES = (".parquet", ".arrow")
 
 
@@ -46,12 +49,14 @@ class HuggingFaceSource(Source):
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """One Recording a row. Raises UsageError for a data set that is missing, gated or lacks a column."""
         left = None if self.limit is None else max(0, self.limit - skip)
+        name = self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
         for number, row in enumerate(itertools.islice(self._rows(skip), left), skip):
-            yield self._recording(row, number, language)
+            read = functools.partial(self._recording, row, name, language)
+            yield checked(read, f"{name}-{self._split}, row {number}", name, language)
 
     @model_validator(mode="after")
     def _no_yiddish(self) -> HuggingFaceSource:
-        if _YIDDISH.search(self.dataset):
+        if any(_YIDDISH.search(str(part or "")) for part in (self.dataset, self.config, self.files, self.name)):
             raise ValueError("this data set is Yiddish, in the same letters as Hebrew: remove it")
         return self
 
@@ -78,16 +83,18 @@ class HuggingFaceSource(Source):
             return self.files
         return Path(self.dataset) if not self._known and Path(self.dataset).is_dir() else None
 
-    def _recording(self, row: dict[str, Any], number: int, language: str) -> Recording:
-        name = self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
-        identifier = f"{name}-{self._split}-{number:08d}"
+    def _recording(self, row: dict[str, Any], name: str, language: str) -> Recording:
         known = self._known
+        audio = _audio_bytes(row[self.audio_key])
+        # Not the row's number: a data set that grows in front would rename everything and move it between splits.
+        key = _first(row, known.key if known else ()) or hashlib.blake2b(audio, digest_size=8).hexdigest()
+        identifier = f"{name}-{self._split}-{key}"
         text = str(_first(row, self._keys(self.text_key, known.text if known else ("text",))) or "")
         group = _first(row, self._keys(self.group_key, known.group if known else ()))
         quality = _first(row, self._keys(self.quality_key, known.quality if known else ()))
         return Recording(
             id=identifier,
-            audio=BytesAudio(_audio_bytes(row[self.audio_key])),
+            audio=BytesAudio(audio),
             source=name,
             group=f"{name}/{identifier if group is None else group}",
             language=language,
@@ -119,14 +126,25 @@ class HuggingFaceSource(Source):
                 f"{self.dataset} has no column {', '.join(missing)}; it has {', '.join(columns)}: "
                 "name them with text_key and audio_key"
             )
-        yield from loaded.cast_column(self.audio_key, datasets.Audio(decode=False)).skip(skip)
+        rows = iter(loaded.cast_column(self.audio_key, datasets.Audio(decode=False)).skip(skip))
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # pyarrow's, fsspec's and datasets' own, while reading
+                raise UsageError(f"{self._folder or self._id} cannot be read on: {_one_line(error)}") from error
+            yield row
 
     def _tables(self, folder: Path) -> list[Path]:
-        """Files of the split: those that carry its name, in their own or their folder's; all where none does."""
+        """Files of the split, by the words of their path; all where no path names any split."""
         found = sorted(path for path in folder.rglob("*") if path.suffix in _TABLES)
-        named = [path for path in found if self._split in str(path.relative_to(folder))]
         if not found:
             raise UsageError(f"{folder} holds no parquet or Arrow files")
+        words = {path: set(re.split(r"[^a-z]+", str(path.relative_to(folder)).lower())) for path in found}
+        named = [path for path in found if self._split.lower() in words[path]]
+        if not named and any(words[path] & _SPLIT_WORDS for path in found):
+            raise UsageError(f"{folder} has no files of the split {self._split}: name one with hub_split")
         return named or found
 
     def _local(self, datasets: Any) -> Any:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from caspi.corpus.sources.base import Source, digest, home_of, inside, opened, seconds
+from caspi.corpus.sources.base import Source, checked, home_of, inside, joined_groups, opened, seconds
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
 from caspi.errors import UsageError
+from caspi.language import named
 
 
 class LhotseSource(Source):
-    """One cut is one recording; its supervisions are its segments, times from the start of the audio.
+    """Cuts of one recording that stand together are one recording; its supervisions are its segments.
 
     Audio paths are relative to the manifest. Sources that are commands or addresses are refused.
     """
@@ -26,52 +30,72 @@ class LhotseSource(Source):
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        for number, line in itertools.islice(self._lines(), skip, None):
-            try:
-                yield self._recording(json.loads(line), language)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
-                raise UsageError(f"lhotse cuts {self.path}, line {number}: {problem}") from error
-
-    def identity(self) -> str:
-        return digest(self.path, "lhotse cuts")
+        return itertools.islice(self._joined(language), skip, None)
 
     def count(self) -> int | None:
         return sum(1 for _ in self._lines())
+
+    @property
+    def _name(self) -> str:
+        return self.name or self.path.name.split(".", maxsplit=1)[0]
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         if self.path.suffix != ".gz":
             yield from opened(self.path, "lhotse cuts")
             return
         try:
-            with gzip.open(self.path, "rt", encoding="utf-8", newline="\n") as file:
+            with gzip.open(self.path, "rt", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError) as error:
             raise UsageError(f"lhotse cuts {self.path}: {error}") from error
 
-    def _recording(self, cut: dict[str, Any], language: str) -> Recording:
+    def _joined(self, language: str) -> Iterator[Recording]:
+        groups = joined_groups(self._speakers())
+        home = home_of(self.path.parent)
+
+        def cuts() -> Iterator[Recording]:
+            for number, line in self._lines():
+                read = functools.partial(self._recording, line, language, home, groups)
+                yield checked(read, f"{self._name}/{self.path.name}, line {number}", self._name, language)
+
+        for _, found in itertools.groupby(cuts(), key=lambda cut: (cut.audio, cut.group, cut.language, cut.problem)):
+            first, *others = found
+            segments = [segment for cut in (first, *others) for segment in cut.segments]
+            yield replace(first, segments=segments) if others else first
+
+    def _speakers(self) -> dict[str, set[str]]:
+        """Speakers of every recording, over all its cuts. Lines that are no cuts are left for `_recording` to name."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for _, line in self._lines():
+            try:
+                cut = json.loads(line)
+                speakers = {str(s["speaker"]) for s in cut.get("supervisions") or () if s.get("speaker")}
+                found[str(cut["recording"]["id"])] |= speakers
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+        return found
+
+    def _recording(self, line: str, language: str, home: str, groups: dict[str, str]) -> Recording:
+        cut = json.loads(line)
         if not isinstance(cut, dict) or "recording" not in cut:
             raise ValueError("not a cut with a recording (mixed and padded cuts hold none)")
-        name = self.name or self.path.name.split(".", maxsplit=1)[0]
         start = seconds(cut.get("start") or 0.0)
         supervisions = cut.get("supervisions") or []
-        speakers = sorted({str(s["speaker"]) for s in supervisions if s.get("speaker")})
-        group = speakers[0] if len(speakers) == 1 else cut["recording"]["id"]
         return Recording(
             id=str(cut["id"]),
-            audio=FileAudio(self._audio(cut["recording"]["sources"])),
-            source=name,
-            group=f"{name}/{group}",
-            language=str(next((s["language"] for s in supervisions if s.get("language")), language)),
-            segments=[_segment(s, start) for s in supervisions],
+            audio=FileAudio(self._audio(cut["recording"]["sources"], home)),
+            source=self._name,
+            group=f"{self._name}/{groups[str(cut['recording']['id'])]}",
+            language=named(str(next((s["language"] for s in supervisions if s.get("language")), language))),
+            segments=tuple(_segment(s, start) for s in supervisions),
             split=self.split,
         )
 
-    def _audio(self, sources: list[dict[str, Any]]) -> Path:
+    def _audio(self, sources: list[dict[str, Any]], home: str) -> Path:
         if len(sources) != 1 or sources[0]["type"] != "file":
             kinds = ", ".join(str(source.get("type")) for source in sources)
             raise ValueError(f"its audio is not one file but {kinds or 'nothing'}; caspi runs no commands")
-        return inside(home_of(self.path.parent), str(sources[0]["source"]), self.allow_outside)
+        return inside(home, str(sources[0]["source"]), self.allow_outside)
 
 
 def _segment(row: dict[str, Any], cut_start: float) -> Segment:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from caspi.corpus.sources.base import Source, digest, home_of, inside, opened, seconds, split_marks, split_official
+from caspi.corpus.sources.base import (
+    Source,
+    checked,
+    home_of,
+    inside,
+    opened,
+    seconds,
+    split_marks,
+    split_official,
+)  # fmt: skip
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
-from caspi.errors import UsageError
+from caspi.language import named
 
 
 class ManifestSource(Source):
-    """`group_key` is the field that holds the recording or speaker; without it every line is its own group."""
+    """`group_key` is the field that holds the recording or speaker; without it every audio file is its own group.
+
+    Neighbouring lines that are stretches of one file become one recording, so that the file is read once.
+    """
 
     kind: Literal["manifest"]
     path: Path
@@ -23,46 +37,66 @@ class ManifestSource(Source):
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        home = home_of(self.path.parent)
-        for number, line in itertools.islice(opened(self.path, "manifest"), skip, None):
-            try:
-                yield self._recording(json.loads(line), number, language, home)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                problem = f"no field {error}" if isinstance(error, KeyError) else str(error)
-                raise UsageError(f"manifest {self.path}, line {number}: {problem}") from error
-
-    def identity(self) -> str:
-        return digest(self.path, "manifest")
+        return itertools.islice(self._joined(language), skip, None)
 
     def count(self) -> int | None:
         return sum(1 for _ in opened(self.path, "manifest"))
 
-    def _recording(self, row: dict[str, Any], number: int, language: str, home: str) -> Recording:
-        name = self.name or self.path.parent.name
+    @property
+    def _name(self) -> str:
+        return self.name or self.path.resolve().parent.name
+
+    def _lines(self, language: str) -> Iterator[Recording]:
+        home = home_of(self.path.parent)
+        for number, line in opened(self.path, "manifest"):
+            read = functools.partial(self._recording, line, language, home)
+            yield checked(read, f"{self._name}/{self.path.name}, line {number}", self._name, language)
+
+    def _joined(self, language: str) -> Iterator[Recording]:
+        for _, lines in itertools.groupby(self._lines(language), key=_same_file):
+            found = list(lines)
+            if len(found) == 1 or found[0].end is None:
+                yield from found
+                continue
+            segments = [Segment(line.start, line.end or 0.0, line.text, (), line.id) for line in found]
+            yield replace(found[0], id=found[0].id, segments=segments, text="", start=0.0, end=None)
+
+    def _recording(self, line: str, language: str, home: str) -> Recording:
+        row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError(f"expected an object, found {row!r}")
         if "text" not in row and "segments" not in row:
             raise KeyError("text")
+        written = str(row["audio"])
         group = row.get(self.group_key)
+        official, text = split_official(str(row.get("text") or ""))
+        start = seconds(row.get("start") or 0.0)
+        at = f"@{start:g}" if start else ""
         # A group names a line only where the line is the whole recording, cut below.
-        identifier = str(row.get("id") or (group if row.get("segments") else None) or f"{self.path.stem}-{number:07d}")
-        named, text = split_official(str(row.get("text") or ""))
+        identifier = row.get("id") or (group if row.get("segments") else None) or f"{self._name}/{written}{at}"
         quality = row.get("quality")
         return Recording(
-            id=identifier,
-            audio=FileAudio(inside(home, str(row["audio"]), self.allow_outside)),
-            source=str(row.get("source") or name),
-            group=f"{name}/{group or identifier}",
-            language=str(row.get("language") or named or language),
+            id=str(identifier),
+            audio=FileAudio(inside(home, written, self.allow_outside)),
+            source=str(row.get("source") or self._name),
+            group=f"{self._name}/{group or written}",
+            language=named(str(row.get("language") or official or language)),
             text=text,
-            segments=[_segment(segment) for segment in row.get("segments") or ()] or split_marks(text),
-            start=seconds(row.get("start") or 0.0),
+            segments=tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text),
+            start=start,
             end=seconds(row["end"]) if row.get("end") is not None else None,
             context=str(row.get("context") or row.get("prompt") or ""),
             previous=str(row.get("previous") or ""),
             quality=None if quality is None else float(quality),
             split=self.split,
         )
+
+
+def _same_file(line: Recording) -> tuple[object, ...]:
+    """What lines must share to be stretches of one recording; a line that is none of them is alone."""
+    if line.problem or line.segments or line.end is None:
+        return (line.id, id(line))
+    return (line.audio, line.group, line.source, line.language, line.context, line.previous, line.quality)
 
 
 def _segment(row: dict[str, Any]) -> Segment:

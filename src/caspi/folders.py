@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,10 +45,14 @@ def start(folder: Path, stage: str) -> Path:
 
 def finish(partial: Path, folder: Path) -> None:
     """Puts a finished folder in the place of an earlier one of the same stage. At no moment is there neither."""
+    for path in partial.rglob("*"):
+        sync(path)  # a rename may reach the disk before what was renamed
+    sync(partial)
     replaced = _beside(folder, "replaced")
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)
+    sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -77,6 +82,15 @@ def locked(folder: Path, stage: str) -> Iterator[None]:
         except OSError as error:
             raise UsageError(f"another caspi {stage} is at work in {folder}: wait for it, or stop it") from error
         yield
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _beside(folder: Path, what: str) -> Path:

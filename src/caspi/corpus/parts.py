@@ -17,6 +17,7 @@ import pyarrow as pa
 from caspi.corpus.process import Kept, Rejected, Rules, process
 from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, row
 from caspi.corpus.utterance import Recording
+from caspi.folders import sync
 
 PART_SCHEMA = pa.schema([*SCHEMA, ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
@@ -74,7 +75,7 @@ def make(block: Block, folder: Path, rules: Rules) -> Made:
                         rows = []
             if rows:
                 writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=PART_SCHEMA))
-        partial.rename(folder / block.name)
+        _publish(partial, folder / block.name)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -89,8 +90,13 @@ def make_crashed(block: Block, folder: Path) -> Made:
     partial = folder / f"{block.name}.{os.getpid()}.partial"
     with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, PART_SCHEMA) as writer:
         writer.write_batch(pa.RecordBatch.from_pylist([_row(outcome)], schema=PART_SCHEMA))
-    partial.rename(folder / block.name)
+    _publish(partial, folder / block.name)
     return Made(1, 0.0)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    sync(partial)  # else a part that lost its contents with the power would stand there under its name
+    partial.rename(final)
 
 
 def _row(outcome: Kept | Rejected) -> dict[str, Any]:

@@ -5,6 +5,8 @@ The next language is the next file here and one line in `_LANGUAGES`.
 
 from __future__ import annotations
 
+import functools
+
 from caspi.language import hebrew, plain
 from caspi.language.base import Language, TextPolicy
 from caspi.language.hebrew import is_yiddish
@@ -17,6 +19,7 @@ _NAMES = {"he": "Hebrew", "heb": "Hebrew", "iw": "Hebrew", "yi": "Yiddish", "yid
 }
 
 
+@functools.cache
 def named(written: str) -> str:
     """A language as prompts say it: `he`, `he-IL`, `HEBREW` and `Hebrew` are one."""
     code = written.strip().lower().replace("_", "-").partition("-")[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import GenerationConfig
 
 from caspi.errors import CaspiError
+from caspi.folders import sync
 from caspi.model.loading import Loaded
 
 PREFIX = "checkpoint-"
@@ -76,20 +76,12 @@ def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
     """Makes a staged checkpoint visible: metrics last, everything on disk, then one rename."""
     (staged / METRICS).write_text(json.dumps(metrics, indent=1))
     for path in staged.iterdir():
-        _sync(path)
-    _sync(staged)
+        sync(path)
+    sync(staged)
     if final.exists():  # left by a run that was resumed from an earlier step
         shutil.rmtree(final)
     staged.rename(final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(final.parent)
 
 
 def prune(stage_folder: Path, keep: int) -> None:

@@ -105,8 +105,7 @@ def checked(read: Callable[[], Recording], where: str, source: str, language: st
     """The recording a row describes, or one that says what is wrong with the row: one bad row stops nobody."""
     try:
         recording = read()
-        for text in _texts(recording):
-            text.encode()  # half of a surrogate pair is no character
+        "".join(_texts(recording)).encode()  # half of a surrogate pair is no character
         return recording
     except _BAD as error:
         problem = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__

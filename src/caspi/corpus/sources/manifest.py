@@ -42,15 +42,12 @@ class ManifestSource(Source):
     def count(self) -> int | None:
         return sum(1 for _ in opened(self.path, "manifest"))
 
-    @property
-    def _name(self) -> str:
-        return self.name or self.path.resolve().parent.name
-
     def _lines(self, language: str) -> Iterator[Recording]:
         home = home_of(self.path.parent)
+        name = self.name or Path(home).name
         for number, line in opened(self.path, "manifest"):
-            read = functools.partial(self._recording, line, language, home)
-            yield checked(read, f"{self._name}/{self.path.name}, line {number}", self._name, language)
+            read = functools.partial(self._recording, line, name, language, home)
+            yield checked(read, f"{name}/{self.path.name}, line {number}", name, language)
 
     def _joined(self, language: str) -> Iterator[Recording]:
         for _, lines in itertools.groupby(self._lines(language), key=_same_file):
@@ -61,7 +58,7 @@ class ManifestSource(Source):
             segments = [Segment(line.start, line.end or 0.0, line.text, (), line.id) for line in found]
             yield replace(found[0], id=found[0].id, segments=segments, text="", start=0.0, end=None)
 
-    def _recording(self, line: str, language: str, home: str) -> Recording:
+    def _recording(self, line: str, name: str, language: str, home: str) -> Recording:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError(f"expected an object, found {row!r}")
@@ -73,13 +70,13 @@ class ManifestSource(Source):
         start = seconds(row.get("start") or 0.0)
         at = f"@{start:g}" if start else ""
         # A group names a line only where the line is the whole recording, cut below.
-        identifier = row.get("id") or (group if row.get("segments") else None) or f"{self._name}/{written}{at}"
+        identifier = row.get("id") or (group if row.get("segments") else None) or f"{name}/{written}{at}"
         quality = row.get("quality")
         return Recording(
             id=str(identifier),
             audio=FileAudio(inside(home, written, self.allow_outside)),
-            source=str(row.get("source") or self._name),
-            group=f"{self._name}/{group or written}",
+            source=str(row.get("source") or name),
+            group=f"{name}/{group or written}",
             language=named(str(row.get("language") or official or language)),
             text=text,
             segments=tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text),

@@ -12,7 +12,8 @@ import soundfile
 
 from caspi import commands, recipe
 from caspi.corpus.espeak import Voice, speak
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

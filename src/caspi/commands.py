@@ -102,7 +102,8 @@ def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     from caspi.audit.audit import STOP, AuditConfig
     from caspi.audit.audit import audit as judge
     from caspi.corpus.store import Corpus
-    from caspi.model.loading import ModelConfig, load
+    from caspi.model.config import ModelConfig
+    from caspi.model.loading import load
 
     summary = judge(Corpus.open(corpus, "train"), load(ModelConfig(start=model)), AuditConfig())
     summary = {

@@ -59,7 +59,8 @@ def _disk() -> Finding:
 
 def _tiny() -> Finding:
     from caspi.errors import CaspiError
-    from caspi.model.loading import ModelConfig, load
+    from caspi.model.config import ModelConfig
+    from caspi.model.loading import load
 
     try:
         parameters = sum(p.numel() for p in load(ModelConfig(start="tiny")).model.parameters())

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from caspi.config import Config
 from caspi.corpus.prepare import CorpusConfig
 from caspi.errors import UsageError
-from caspi.model.loading import ModelConfig
+from caspi.model.config import ModelConfig
 from caspi.training.config import TrainConfig
 
 

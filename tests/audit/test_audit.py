@@ -13,7 +13,8 @@ from caspi.audit.audit import CAUTION, PROCEED, STOP, AuditConfig, audit, wilson
 from caspi.corpus.espeak import Voice, speak
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Utterance
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 
 WORDS = [
     "casa",

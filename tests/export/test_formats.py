@@ -11,7 +11,8 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 from caspi import commands
 from caspi.errors import UsageError
 from caspi.export.formats import native_name, original_name
-from caspi.model.loading import TINY, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import TINY, load
 from caspi.training.preflight import on_meta_device
 
 

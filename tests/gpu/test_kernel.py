@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from caspi.model.attention import _kernel, _padded
-from caspi.model.groups import Learn, select, set_trainable
-from caspi.model.loading import ModelConfig, load
+from caspi.model.config import Learn, ModelConfig
+from caspi.model.groups import select, set_trainable
+from caspi.model.loading import load
 from caspi.training.collation import Item, collate
 from caspi.training.objectives import CrossEntropy, label_logits
 

@@ -18,7 +18,8 @@ from caspi.inference.server import application
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import TimedText, Transcriber, Transcript
 from caspi.language import language
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 
 SPANISH = ["la casa grande", "el perro come pan", "muchas gracias señor", "una ciudad muy antigua"]
 

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
-from caspi.model.groups import Learn, describe, partition, select, set_trainable
-from caspi.model.loading import Loaded, ModelConfig, load_tokenizer
+from caspi.model.config import Learn, ModelConfig
+from caspi.model.groups import describe, partition, select, set_trainable
+from caspi.model.loading import Loaded, load_tokenizer
 from caspi.training.preflight import on_meta_device
 
 # FACTS.md, "The model": native names, 1.7B.

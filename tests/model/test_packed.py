@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi.model.attention import packed_attention
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 from caspi.training.collation import Item, collate
 from caspi.training.objectives import CrossEntropy, label_logits
 

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi.corpus.store import Corpus
-from caspi.model.features import MEL_BINS
+from caspi.model.config import MEL_BINS
 from caspi.model.loading import Loaded
-from caspi.training.augmentation import Augmentation, FeatureMasks, SpecAugment, augment_samples, draw_masks, generator
+from caspi.training.augmentation import FeatureMasks, augment_samples, draw_masks, generator
+from caspi.training.config import Augmentation, SpecAugment
 from caspi.training.data import PlannedSteps, TrainingSet
 from caspi.training.plan import plan_epoch
 

@@ -179,7 +179,8 @@ def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tin
 
 
 def test_norms_and_biases_do_not_decay(tiny: Loaded) -> None:
-    from caspi.model.groups import Learn, select
+    from caspi.model.config import Learn
+    from caspi.model.groups import select
 
     groups = select(tiny.model, {"audio_layers": Learn(lr=1e-3), "projector": Learn(lr=2e-3)})
     optimizer = adamw(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))

@@ -10,7 +10,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from caspi.errors import CaspiError, UsageError
 from caspi.export.averaging import MODEL_FILES
-from caspi.model.loading import ModelConfig, load, resolve
+from caspi.model.config import ModelConfig
+from caspi.model.loading import load, resolve
 
 _PATTERNS = [*MODEL_FILES, "model*.safetensors", "model.safetensors.index.json"]
 

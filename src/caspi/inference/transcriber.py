@@ -11,7 +11,8 @@ import torch
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.decoding import Clip, Decoder, Hypothesis
 from caspi.inference.long_audio import windows
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import torch
 from transformers.audio_utils import mel_filter_bank
 
 from caspi.audio import SAMPLE_RATE
+from caspi.model.config import MEL_BINS
 
-MEL_BINS = 128
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms a frame
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # 100

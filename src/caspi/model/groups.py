@@ -10,17 +10,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
-from caspi.config import Config
 from caspi.errors import UsageError
+from caspi.model.config import GROUP_NAMES, GroupName, Learn
 
-GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"]
-GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector", "decoder_layers", "embeddings")
 _STACKS = ("audio_layers", "decoder_layers")
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -32,26 +29,6 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"model\.language_model\.norm\."), "decoder_layers:last"),
     (re.compile(r"(model\.language_model\.embed_tokens|lm_head)\."), "embeddings"),
 )
-
-
-class Learn(Config):
-    """How one group learns: its rate, and for a stack of layers how many of the top ones (a count or a share)."""
-
-    lr: float = Field(gt=0)
-    top: int | float | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _rate_alone(cls, value: Any) -> Any:
-        return {"lr": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-    @model_validator(mode="after")
-    def _sensible_top(self) -> Learn:
-        if isinstance(self.top, float) and not 0 < self.top <= 1:
-            raise ValueError(f"top: {self.top} is neither a share in (0, 1] nor a whole number of layers")
-        if isinstance(self.top, int) and self.top < 1:
-            raise ValueError(f"top: {self.top} trains no layer; leave the group out instead")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

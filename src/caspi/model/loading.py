@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
@@ -17,30 +15,13 @@ from transformers import (
     Qwen3ASRProcessor,
 )
 
-from caspi.config import Config
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
+from caspi.model.config import ModelConfig
 from caspi.model.packed import use_packed_attention
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
 
 TINY = Path(__file__).parent / "assets" / "tiny"
-
-
-class ModelConfig(Config):
-    """start: where weights and tokenizer come from. init: `random` takes only the tokenizer from there,
-    and the shape of `scale` (default: that of `start`)."""
-
-    start: str = "tiny"
-    revision: str | None = None
-    init: Literal["pretrained", "random"] = "pretrained"
-    scale: str | None = None
-    seed: int = Field(0, ge=0)
-
-    @model_validator(mode="after")
-    def _a_shape_needs_random_weights(self) -> ModelConfig:
-        if self.scale is not None and self.init != "random":
-            raise ValueError(f"scale: {self.scale} is the shape of random weights: set init: random, or leave it out")
-        return self
 
 
 @dataclass(frozen=True, slots=True)

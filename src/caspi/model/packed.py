@@ -8,7 +8,8 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.attention import PACKED
-from caspi.model.features import CHUNK_FRAMES, MEL_BINS, TOKENS_PER_CHUNK, WINDOW_CHUNKS, audio_token_count, log_mel
+from caspi.model.config import MEL_BINS
+from caspi.model.features import CHUNK_FRAMES, TOKENS_PER_CHUNK, WINDOW_CHUNKS, audio_token_count, log_mel
 
 _WINDOW_TOKENS = WINDOW_CHUNKS * TOKENS_PER_CHUNK
 

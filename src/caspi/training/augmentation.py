@@ -12,31 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 import torch
-from pydantic import Field
 
 from caspi.audio import SAMPLE_RATE
-from caspi.config import Config
-from caspi.model.features import MEL_BINS, frame_count
-
-
-class SpecAugment(Config):
-    """Masks on the log-mel (Park et al. 2019, arXiv:1904.08779). Widths in mel bins and frames of 10 ms;
-    all time masks together cover at most `time_share` of the clip."""
-
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(20, ge=1, le=MEL_BINS)
-    time_masks: int = Field(2, ge=0)
-    time_width: int = Field(20, ge=1)
-    time_share: float = Field(0.2, ge=0, le=1)
-
-
-class Augmentation(Config):
-    """What is done to training clips; everything is off unless named."""
-
-    spec_augment: SpecAugment | None = None
-    speed: tuple[float, float] | None = None
-    gain_db: tuple[float, float] | None = None
-    noise_snr_db: tuple[float, float] | None = None
+from caspi.model.config import MEL_BINS
+from caspi.model.features import frame_count
+from caspi.training.config import Augmentation
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ from pydantic import Field, model_validator
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
-from caspi.model.groups import GroupName, Learn
-from caspi.training.augmentation import Augmentation
+from caspi.model.config import MEL_BINS, GroupName, Learn
 
 
 class Schedule(Config):
@@ -34,6 +33,26 @@ class Schedule(Config):
         if self.warmup_steps is not None:
             return self.warmup_steps
         return math.ceil((self.warmup_ratio or 0.0) * steps)
+
+
+class SpecAugment(Config):
+    """Masks on the log-mel (Park et al. 2019, arXiv:1904.08779). Widths in mel bins and frames of 10 ms;
+    all time masks together cover at most `time_share` of the clip."""
+
+    frequency_masks: int = Field(2, ge=0)
+    frequency_width: int = Field(20, ge=1, le=MEL_BINS)
+    time_masks: int = Field(2, ge=0)
+    time_width: int = Field(20, ge=1)
+    time_share: float = Field(0.2, ge=0, le=1)
+
+
+class Augmentation(Config):
+    """What is done to training clips; everything is off unless named."""
+
+    spec_augment: SpecAugment | None = None
+    speed: tuple[float, float] | None = None
+    gain_db: tuple[float, float] | None = None
+    noise_snr_db: tuple[float, float] | None = None
 
 
 class StageConfig(Config):

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
 from caspi.model.prompt import Prompt
-from caspi.training.augmentation import Augmentation, augment_samples, draw_masks, generator
+from caspi.training.augmentation import augment_samples, draw_masks, generator
 from caspi.training.collation import Batch, Item, collate
-from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.config import Augmentation, StageConfig, TrainConfig
 from caspi.training.plan import EpochPlan, plan_epoch
 
 _PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own

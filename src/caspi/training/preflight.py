@@ -14,8 +14,9 @@ from transformers import AutoConfig, Qwen3ASRForConditionalGeneration
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
+from caspi.model.config import ModelConfig
 from caspi.model.groups import describe, partition, select
-from caspi.model.loading import ModelConfig, resolve
+from caspi.model.loading import resolve
 from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import TrainingSet, audio_hours, plan_stage

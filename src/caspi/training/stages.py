@@ -20,8 +20,9 @@ from caspi.evaluation.scoring import score_corpus
 from caspi.folders import REPORT, claim
 from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
+from caspi.model.config import ModelConfig
 from caspi.model.groups import describe, select, set_trainable
-from caspi.model.loading import Loaded, ModelConfig, load
+from caspi.model.loading import Loaded, load
 from caspi.training import checkpoints
 from caspi.training.collation import collate
 from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig

@@ -1,0 +1,51 @@
+"""What a recipe says of the model. No torch here: a command that only reads a recipe starts in a blink."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from caspi.config import Config
+
+MEL_BINS = 128  # of every Qwen3-ASR
+
+GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"]
+GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector", "decoder_layers", "embeddings")
+
+
+class ModelConfig(Config):
+    """start: where weights and tokenizer come from. init: `random` takes only the tokenizer from there,
+    and the shape of `scale` (default: that of `start`)."""
+
+    start: str = "tiny"
+    revision: str | None = None
+    init: Literal["pretrained", "random"] = "pretrained"
+    scale: str | None = None
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_shape_needs_random_weights(self) -> ModelConfig:
+        if self.scale is not None and self.init != "random":
+            raise ValueError(f"scale: {self.scale} is the shape of random weights: set init: random, or leave it out")
+        return self
+
+
+class Learn(Config):
+    """How one group learns: its rate, and for a stack of layers how many of the top ones (a count or a share)."""
+
+    lr: float = Field(gt=0)
+    top: int | float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_alone(cls, value: Any) -> Any:
+        return {"lr": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _sensible_top(self) -> Learn:
+        if isinstance(self.top, float) and not 0 < self.top <= 1:
+            raise ValueError(f"top: {self.top} is neither a share in (0, 1] nor a whole number of layers")
+        if isinstance(self.top, int) and self.top < 1:
+            raise ValueError(f"top: {self.top} trains no layer; leave the group out instead")
+        return self

@@ -59,7 +59,9 @@ def main() -> None:
 def _at_speed(speech: Path, folder: Path, row: dict[str, object], speed: float) -> dict[str, object]:
     name = f"{Path(str(row['audio'])).stem}-{speed}"
     samples = audio.decode(speech / str(row["audio"]))
-    soundfile.write(folder / f"{name}.flac", soxr.resample(samples, speed * audio.SAMPLE_RATE, audio.SAMPLE_RATE), 16_000)
+    soundfile.write(
+        folder / f"{name}.flac", soxr.resample(samples, speed * audio.SAMPLE_RATE, audio.SAMPLE_RATE), 16_000
+    )
     segments = [
         {"start": s["start"] / speed, "end": s["end"] / speed, "text": s["text"], "id": f"{s['id']}-{speed}"}
         for s in row["segments"]  # type: ignore[attr-defined]

@@ -22,7 +22,7 @@ import numpy as np
 from caspi.corpus.mixing import Mix, Mixer, Share
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.splits import Splits, boundary_of, split_of
-from caspi.training.plan import plan_epoch
+from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
         mix = Mix(sources={"knesset": 0.5, "crowd": 0.3, "recital": Share(weight=0.2, max_epochs=4)})
         epoch = Mixer(mix, train, seconds, sources, 0).epoch(0)
         lap("mix")
-        plan = plan_epoch(seconds, epoch, effective_batch=256, budget=240.0, ranks=8, seed=0, epoch=0)
+        plan = plan_epoch(seconds, shuffled(epoch, 0, 0), batch=EffectiveBatch(256), budget=Budget(240.0), ranks=8)
         lap("plan")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(

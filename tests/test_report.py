@@ -69,6 +69,12 @@ def test_a_browser_shows_hebrew_right_to_left_and_fits_a_phone(evaluation: Path)
         browser.close()
 
 
+@pytest.mark.parametrize("point", [(30.0, 1.0), (0.0, 0.0), (7.0, 0.0)])
+def test_a_chart_of_one_point_shows_it(point: tuple[float, float]) -> None:
+    """A run with a single evaluation, at a round step or with a WER of 0."""
+    assert draw(Chart("t", [Line("a", [point])], "x", "y")).count("<circle") == 1
+
+
 def test_charts_are_drawn_within_their_frame() -> None:
     svg = str(draw(Chart("c", [Line("loss", [(0, 5.0), (10, 2.0), (20, 0.5)])], "step", "loss")))
     points = [tuple(map(float, p.split(","))) for p in svg.split('points="')[1].split('"', maxsplit=1)[0].split()]

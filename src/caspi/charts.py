@@ -37,7 +37,7 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(span / _TICKS))
     step = next(step for m in (1, 2, 5, 10) if span / (step := m * power) <= _TICKS)
     first = math.floor(low / step)
-    return [n * step for n in range(first, math.ceil(high / step) + 1)]
+    return [n * step for n in range(first, max(first + 1, math.ceil(high / step)) + 1)]
 
 
 def draw(chart: Chart) -> Markup:
@@ -63,6 +63,9 @@ def draw(chart: Chart) -> Markup:
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line.points))
         parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
+        if len(line.points) == 1:  # a line of one point is not seen
+            x, y = at(*line.points[0])
+            parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(x, y, colour))
         parts.append(_text(_WIDTH - _RIGHT - 110 * number, _TOP - 12, line.name, "end", colour))
     parts += [_text(_WIDTH - _RIGHT, _HEIGHT - 4, chart.x_title, "end"), _text(4, _TOP - 12, chart.y_title, "start")]
     return Markup("").join([*parts, Markup("</svg>")])

@@ -11,7 +11,7 @@ from caspi.model.loading import Loaded
 from caspi.training.augmentation import FeatureMasks, augment_samples, draw_masks, generator
 from caspi.training.config import Augmentation, SpecAugment
 from caspi.training.data import PlannedSteps, TrainingSet
-from caspi.training.plan import plan_epoch
+from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
 
 
 @given(st.integers(0, 1_000), st.floats(0.6, 20.0))
@@ -50,7 +50,8 @@ def test_speed_gain_and_noise_do_what_they_say() -> None:
 def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, seed: int = 5) -> PlannedSteps:
     data = TrainingSet.of(corpus, tiny.prompt, 15.0)
     plans = [
-        plan_epoch(data.seconds[data.rows], effective_batch=batch, budget=60, ranks=1, seed=0, epoch=e) for e in (0, 1)
+        plan_epoch(data.seconds, shuffled(data.rows, 0, epoch), batch=EffectiveBatch(batch), budget=Budget(60), ranks=1)
+        for epoch in (0, 1)
     ]
     return PlannedSteps(data, plans, 2 * len(plans[0].steps), 0, tiny.prompt, augment, seed)
 

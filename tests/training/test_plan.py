@@ -4,48 +4,109 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.training.plan import plan_epoch
+from caspi.training.plan import Budget, EffectiveBatch, EpochPlan, plan_epoch, shuffled
+
+
+def plan(
+    seconds: np.ndarray, batch: int | EffectiveBatch, budget: float = 60, ranks: int = 1, epoch: int = 0, seed: int = 0
+) -> EpochPlan:
+    batch = EffectiveBatch(batch) if isinstance(batch, int) else batch
+    order = shuffled(np.arange(len(seconds)), seed, epoch)
+    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 18 * budget), ranks=ranks, tokens=18 * seconds)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(0.5, 30), min_size=1, max_size=200),
-    st.integers(1, 32),
+    st.one_of(st.integers(1, 32).map(EffectiveBatch), st.floats(20, 200).map(lambda s: EffectiveBatch(seconds=s))),
     st.floats(10, 120),
     st.integers(1, 4),
     st.integers(0, 3),
 )
-def test_a_plan_keeps_its_promises(lengths: list[float], batch: int, budget: float, ranks: int, epoch: int) -> None:
+def test_a_plan_keeps_its_promises(
+    lengths: list[float], batch: EffectiveBatch, budget: float, ranks: int, epoch: int
+) -> None:
     seconds = np.array(lengths)
-    plan = plan_epoch(seconds, effective_batch=batch, budget=budget, ranks=ranks, seed=0, epoch=epoch)
-    rows = np.concatenate([plan.rows(step) for step in range(len(plan.steps))])
-    assert len(set(rows.tolist())) == len(rows) == len(seconds) - plan.dropped
-    assert plan.dropped < max(batch, 1)
-    for number, step in enumerate(plan.steps):
+    made = plan(seconds, batch, budget, ranks, epoch)
+    rows = np.concatenate([made.rows(step) for step in range(len(made.steps))])
+    assert len(set(rows.tolist())) == len(rows) == len(seconds) - made.dropped
+    order = shuffled(np.arange(len(seconds)), 0, epoch)
+    ends = np.cumsum([len(made.rows(step)) for step in range(len(made.steps))])
+    for number, step in enumerate(made.steps):
         assert len(step) == ranks
-        assert len(plan.rows(number)) == min(batch, len(seconds))
+        first = ends[number - 1] if number else 0
+        assert set(made.rows(number).tolist()) == set(order[first : ends[number]].tolist())
+        if batch.utterances:
+            assert len(made.rows(number)) == min(batch.utterances, len(seconds))
+        elif len(made.steps) > 1:
+            # The utterances of a step all end within the same stretch of so many seconds: no drift, whatever the ranks.
+            assert batch.seconds is not None
+            stretch = np.ceil(np.cumsum(seconds[order])[first : ends[number]] / batch.seconds - 1e-9)
+            assert len(set(stretch.tolist())) == 1
         for micro in (micro for rank in step for micro in rank):
             assert seconds[micro].sum() <= budget + 1e-6 or len(micro) == 1
 
 
+def test_a_budget_of_tokens_cuts_too() -> None:
+    seconds, tokens = np.full(8, 2.0), np.full(8, 100)
+    order = np.arange(8)
+    made = plan_epoch(
+        seconds, order, batch=EffectiveBatch(8), budget=Budget(1000, 250), ranks=1, tokens=tokens
+    )  # fmt: skip
+    assert [len(micro) for micro in made.steps[0][0]] == [2, 2, 2, 2]
+
+
 def test_the_same_steps_whatever_the_number_of_ranks() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 500)
-    plans = [plan_epoch(seconds, effective_batch=32, budget=60, ranks=r, seed=1, epoch=2) for r in (1, 2, 8)]
-    for step in range(len(plans[0].steps)):
-        assert {frozenset(plan.rows(step).tolist()) for plan in plans} == {frozenset(plans[0].rows(step).tolist())}
+    for batch in (EffectiveBatch(32), EffectiveBatch(seconds=200)):
+        plans = [plan(seconds, batch, ranks=r, seed=1, epoch=2) for r in (1, 2, 8)]
+        for step in range(len(plans[0].steps)):
+            assert {frozenset(p.rows(step).tolist()) for p in plans} == {frozenset(plans[0].rows(step).tolist())}
+
+
+def test_steps_of_seconds_hold_those_seconds() -> None:
+    seconds = np.random.default_rng(0).lognormal(2.0, 0.6, 20_000).clip(1, 30)
+    made = plan(seconds, EffectiveBatch(seconds=600), ranks=8)
+    held = [seconds[made.rows(step)].sum() for step in range(len(made.steps))]
+    assert abs(np.mean(held) - 600) < 0.1
+    assert max(abs(h - 600) for h in held) <= 30
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 300)
 
     def first(seed: int, epoch: int) -> list[int]:
-        return plan_epoch(seconds, effective_batch=16, budget=60, ranks=1, seed=seed, epoch=epoch).rows(0).tolist()
+        return plan(seconds, 16, seed=seed, epoch=epoch).rows(0).tolist()
 
     assert first(0, 0) == first(0, 0)
     assert len({tuple(first(0, 0)), tuple(first(0, 1)), tuple(first(1, 0))}) == 3
 
 
+def test_a_curriculum_starts_with_what_is_easy_and_loses_nobody() -> None:
+    rows, seconds = np.arange(1000), np.random.default_rng(0).uniform(1, 30, 1000)
+    order = shuffled(rows, 0, 0, seconds, bands=5)
+    assert sorted(order.tolist()) == rows.tolist()
+    means = [seconds[part].mean() for part in np.array_split(order, 5)]
+    assert means == sorted(means)
+    assert order[:200].tolist() != sorted(order[:200].tolist(), key=lambda row: seconds[row])
+
+
 def test_ranks_carry_equal_seconds() -> None:
     seconds = np.random.default_rng(0).lognormal(2.0, 0.6, 20_000).clip(1, 30)
-    plan = plan_epoch(seconds, effective_batch=256, budget=240, ranks=8, seed=0, epoch=0)
-    assert plan.imbalance < 0.03
+    made = plan(seconds, 256, 240, ranks=8)
+    assert made.imbalance < 0.03
+    assert 0.5 < made.filled <= 1
+
+
+def test_a_million_utterances_are_planned_in_seconds() -> None:
+    """Asked for: 1.2 million in five seconds, one gigabyte. The time has slack here, for the machine may be busy."""
+    import resource
+    import time
+
+    seconds = np.random.default_rng(0).lognormal(2.0, 0.6, 1_200_000).clip(1, 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    made = plan(seconds, 64, 240, ranks=8)
+    assert time.process_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+    assert sum(len(made.rows(step)) for step in range(len(made.steps))) == 1_200_000

@@ -21,7 +21,7 @@ from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints
 from caspi.training.config import Schedule, StageConfig
-from caspi.training.data import TrainingSet
+from caspi.training.data import TrainingSet, plan_stage
 from caspi.training.optimizers import adamw, schedule
 from tests.conftest import RECIPES, small_overrides
 
@@ -234,10 +234,8 @@ def test_two_processes_train_as_one(small_corpus: Path, tmp_path: Path) -> None:
     assert np.allclose(curves[0], curves[1], rtol=1e-4)
 
 
-def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    from types import SimpleNamespace
-
-    sixteen = SimpleNamespace(num_processes=16, process_index=0, is_main_process=True, device=torch.device("cpu"))
-    monkeypatch.setattr("caspi.training.stages.processes", lambda: sixteen)
+def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+    config = run_recipe(tmp_path, small_corpus).require_train()
+    data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, 15.0)
     with pytest.raises(UsageError, match="leaves some of 16 processes without an utterance"):
-        commands.train(run_recipe(tmp_path, small_corpus))
+        plan_stage(data, config, config.stages[0], 16, 0)

@@ -129,7 +129,7 @@ def token_losses(loaded: Loaded, items: Sequence[Item]) -> list[float]:
     )
     result, at = [], 0
     for item in items:
-        length = loaded.prompt.target_length(item.text, item.language)
+        length = int(loaded.prompt.target_lengths([item.text], [item.language])[0])
         head = len(loaded.prompt.language_prefix(item.language))
         result.append(float(losses[at + head : at + length].mean()))
         at += length

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
@@ -70,6 +72,22 @@ def best(stage_folder: Path, count: int) -> list[Path]:
 def _quality(checkpoint: Path) -> tuple[float, float]:
     metrics = metrics_of(checkpoint)
     return metrics.get("wer", float("inf")), metrics.get("loss", float("inf"))
+
+
+def check(folder: Path) -> None:
+    """Reads back what was written: every tensor's place in the weight files, every archive's directory.
+
+    Raises OSError, SafetensorError or RuntimeError where something is cut short.
+    """
+    weights = sorted(folder.glob("model*.safetensors"))
+    if not weights:
+        raise OSError(f"{folder} has no weights")
+    for path in weights:
+        with safe_open(path, framework="pt") as file:  # compares the header with the file's size
+            if not file.keys():
+                raise OSError(f"{path} is empty")
+    for path in folder.glob("*.pt"):
+        torch.load(path, map_location="meta", mmap=True, weights_only=True)
 
 
 def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:

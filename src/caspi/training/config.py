@@ -12,6 +12,7 @@ from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
 from caspi.model.config import MEL_BINS, GroupName, Learn
+from caspi.training.plan import Budget, EffectiveBatch
 
 
 class Schedule(Config):
@@ -55,6 +56,18 @@ class Augmentation(Config):
     noise_snr_db: tuple[float, float] | None = None
 
 
+CurriculumKey = Literal["short", "clean", "slow"]
+
+
+class Curriculum(Config):
+    """For the first `epochs` of a stage, what is easy comes first: `short` clips, `clean` ones (signal-to-noise
+    ratio), or `slow` speech (characters a second). In `bands` of rising difficulty; within one the order is random."""
+
+    first: CurriculumKey
+    epochs: int = Field(1, ge=1)
+    bands: int = Field(10, ge=2)
+
+
 class StageConfig(Config):
     """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next.
 
@@ -70,6 +83,7 @@ class StageConfig(Config):
     betas: tuple[float, float] = (0.9, 0.98)
     max_grad_norm: float = Field(1.0, gt=0)
     augment: Augmentation | None = None
+    curriculum: Curriculum | None = None
 
 
 class InTrainingEvaluation(Config):
@@ -81,7 +95,11 @@ class InTrainingEvaluation(Config):
 
 
 class TrainConfig(Config):
-    """A run. effective_batch: utterances a step over all GPUs. budget_seconds: audio in one micro-batch.
+    """A run. effective_batch: utterances a step learns from, over all GPUs; or effective_seconds of audio instead.
+
+    budget_seconds, budget_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one GPU.
+    Where memory holds less, it is split and the step repeated.
+    stop_after: so many steps in a row whose loss or gradient is no number end the run.
 
     augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
     mixes: how much of every source an epoch holds, by names that stages use.
@@ -90,8 +108,10 @@ class TrainConfig(Config):
     """
 
     path: Path
-    effective_batch: int = Field(64, ge=1)
+    effective_batch: int | None = Field(None, ge=1)
+    effective_seconds: Seconds | None = Field(None, gt=0)
     budget_seconds: Seconds = Field(240.0, gt=0)
+    budget_tokens: int = Field(8192, ge=1)
     max_seconds: Seconds = Field(30.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     mixes: dict[str, Mix] = Field(default_factory=dict)
@@ -102,6 +122,24 @@ class TrainConfig(Config):
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
     shuffle_transcripts: bool = False
+    stop_after: int = Field(5, ge=1)
+
+    @property
+    def batch(self) -> EffectiveBatch:
+        """What one optimizer step learns from."""
+        return EffectiveBatch(self.effective_batch, self.effective_seconds)
+
+    @property
+    def budget(self) -> Budget:
+        """What one micro-batch may hold."""
+        return Budget(self.budget_seconds, self.budget_tokens)
+
+    @model_validator(mode="after")
+    def _one_effective_batch(self) -> TrainConfig:
+        if (self.effective_batch is None) == (self.effective_seconds is None):
+            given = "both given: keep one" if self.effective_batch else "both missing: give one, such as 64"
+            raise ValueError(f"effective_batch (utterances) and effective_seconds are {given}")
+        return self
 
     @model_validator(mode="after")
     def _distinct_names(self) -> TrainConfig:

@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
 from torch.utils.data import DataLoader, Dataset
 
+from caspi.audio import AudioError
 from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
+from caspi.errors import CaspiError, UsageError
+from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 from caspi.model.prompt import Prompt
 from caspi.training.augmentation import augment_samples, draw_masks, generator
 from caspi.training.collation import Batch, Item, collate
-from caspi.training.config import Augmentation, StageConfig, TrainConfig
-from caspi.training.plan import EpochPlan, plan_epoch
+from caspi.training.config import Augmentation, CurriculumKey, StageConfig, TrainConfig
+from caspi.training.plan import Budget, EpochPlan, cut, plan_epoch, shuffled
 
 _PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own
+_RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
+_STAND_INS = 20  # utterances tried in the place of one that cannot be read
+
+UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An utterance that could not be read, the one that took its place, and why."""
+
+    row: int
+    by: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch, all ranks."""
+    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned."""
 
     batches: list[Batch]
     target_tokens: int
     seconds: float
+    epoch: int = 0
+    replaced: tuple[Replaced, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """A split with the columns that planning needs; rows longer than the limit are left out of `rows`."""
+    """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
+
+    sequence_tokens: of the decoder's sequence, audio, prompt, context and target.
+    """
 
     corpus: Corpus
     rows: np.ndarray
@@ -43,26 +70,44 @@ class TrainingSet:
     previous: list[str]
     sources: list[str]
     target_tokens: np.ndarray
+    sequence_tokens: np.ndarray
 
     @classmethod
-    def of(cls, corpus: Corpus, prompt: Prompt, max_seconds: float, shuffle_seed: int | None = None) -> TrainingSet:
-        """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run."""
+    def of(
+        cls,
+        corpus: Corpus,
+        prompt: Prompt,
+        max_seconds: float,
+        shuffle_seed: int | None = None,
+        with_previous: bool = False,
+    ) -> TrainingSet:
+        """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run.
+
+        with_previous: the text before an utterance may stand in its prompt, and is counted.
+        """
         seconds = corpus.numbers("seconds")
         texts, languages = corpus.column("text"), corpus.column("language")
         if shuffle_seed is not None:
             order = np.random.default_rng(shuffle_seed).permutation(len(texts))
             moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
             texts = [texts[moved[row]] for row in range(len(texts))]
+        contexts, previous = corpus.column("context"), corpus.column("previous")
+        target_tokens = prompt.target_lengths(texts, languages)
+        around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
+        if with_previous:
+            around += prompt.text_lengths([_tail(text) for text in previous])
+        audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,
             rows=np.flatnonzero(seconds <= max_seconds),
             seconds=seconds,
             texts=texts,
             languages=languages,
-            contexts=corpus.column("context"),
-            previous=corpus.column("previous"),
+            contexts=contexts,
+            previous=previous,
             sources=corpus.column("source"),
-            target_tokens=np.array([prompt.target_length(t, name) for t, name in zip(texts, languages, strict=True)]),
+            target_tokens=target_tokens,
+            sequence_tokens=audio_tokens + around + target_tokens,
         )
 
     def item(self, row: int, with_previous: bool = False) -> Item:
@@ -79,7 +124,10 @@ def _tail(text: str) -> str:
 
 
 class PlannedSteps(Dataset[Step]):
-    """Steps of a stage, epoch after epoch, of one rank."""
+    """Steps of a stage, epoch after epoch, of one rank.
+
+    An utterance that cannot be read is tried again, then replaced by the one nearest to it in length.
+    """
 
     def __init__(
         self,
@@ -95,6 +143,9 @@ class PlannedSteps(Dataset[Step]):
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
         self._augment, self._seed, self._previous_text = augment, seed, previous_text
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
+        # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
+        self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
+        self._budget.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._where)
@@ -103,23 +154,84 @@ class PlannedSteps(Dataset[Step]):
         epoch, number = self._where[index]
         plan = self._plans[epoch]
         rows = plan.rows(number)
+        replaced: list[Replaced] = []
         return Step(
-            batches=[self._batch(micro, epoch) for micro in plan.steps[number][self._rank]],
+            batches=[
+                self._batch(part, epoch, replaced)
+                for micro in plan.steps[number][self._rank]
+                for part in cut(micro, self._data.seconds, self._data.sequence_tokens, self.budget)
+            ],
             target_tokens=int(self._data.target_tokens[rows].sum()),
             seconds=float(self._data.seconds[rows].sum()),
+            epoch=epoch,
+            replaced=tuple(replaced),
         )
 
-    def _batch(self, rows: np.ndarray, epoch: int) -> Batch:
-        draws = [generator(self._seed, epoch, int(row)) for row in rows]
-        items = []
-        for row, draw in zip(rows.tolist(), draws, strict=True):
-            # Drawn apart from the augmentation, which stays what it was where no text is given.
-            with_previous = generator(self._seed, epoch, row, "previous").random() < self._previous_text
-            item = self._data.item(row, with_previous)
-            samples = augment_samples(item.samples, self._augment, draw)
-            items.append(Item(samples, item.text, item.language, item.context, row))
+    @property
+    def budget(self) -> Budget:
+        """What memory turned out to hold; no limit until it was told."""
+        seconds, tokens = self._budget.tolist()
+        return Budget(seconds, tokens)
+
+    def lower(self, budget: Budget) -> None:
+        """Micro-batches made from now on fit `budget` as well as the plan's."""
+        self._budget.copy_(torch.tensor([budget.seconds, budget.tokens], dtype=torch.float64))
+
+    def size(self, batch: Batch) -> Budget:
+        """What a micro-batch holds."""
+        rows = np.array(batch.rows)
+        return Budget(float(self._data.seconds[rows].sum()), float(self._data.sequence_tokens[rows].sum()))
+
+    def refit(self, step: Step) -> Step:
+        """The same step in micro-batches that fit the lowered budget. Every utterance is drawn as it was before."""
+        batches: list[Batch] = []
+        for batch in step.batches:
+            rows = np.array(batch.rows)
+            parts = cut(rows, self._data.seconds, self._data.sequence_tokens, self.budget)
+            batches += [batch] if len(parts) == 1 else [self._batch(part, step.epoch, []) for part in parts]
+        return replace(step, batches=batches)
+
+    def identifiers(self, rows: Iterable[int]) -> list[str]:
+        """Ids of corpus rows, for messages."""
+        return [self._data.corpus.utterance(row).id for row in rows]
+
+    def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
+        items, draws = [], []
+        for planned in rows.tolist():
+            item = self._item(planned, epoch, replaced)
+            draw = generator(self._seed, epoch, item.row)
+            items.append(replace(item, samples=augment_samples(item.samples, self._augment, draw)))
+            draws.append(draw)
         masks = draw_masks([len(item.samples) for item in items], self._augment, draws)
         return collate(items, self._prompt, masks)
+
+    def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:
+        row, why = planned, ""
+        for stand_in in itertools.chain([planned], self._nearest(planned)):
+            # Drawn apart from the augmentation, which stays what it was where no text is given.
+            with_previous = generator(self._seed, epoch, stand_in, "previous").random() < self._previous_text
+            try:
+                item = self._read(stand_in, with_previous)
+            except UNREADABLE as error:
+                why = why or f"{type(error).__name__}: {error}"
+                continue
+            if stand_in != row:
+                replaced.append(Replaced(row, stand_in, why))
+            return item
+        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk there?")
+
+    def _read(self, row: int, with_previous: bool) -> Item:
+        for wait in _RETRY_AFTER:
+            with contextlib.suppress(*UNREADABLE):
+                return self._data.item(row, with_previous)
+            time.sleep(wait)
+        return self._data.item(row, with_previous)
+
+    def _nearest(self, row: int) -> Iterator[int]:
+        """Other rows, by how near their lengths are."""
+        apart = np.abs(self._data.seconds[self._data.rows] - self._data.seconds[row])
+        nearest = self._data.rows[np.argsort(apart, kind="stable")[: _STAND_INS + 1]]
+        return (other for other in nearest.tolist() if other != row)
 
 
 class _OneByOne:
@@ -135,6 +247,11 @@ class _OneByOne:
         return ([index] for index in range(self._count))
 
 
+def _outlive_termination(_: int) -> None:
+    """A machine that is being taken away asks every process to end; the trainer still needs its workers to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _only(steps: list[Step]) -> Step:
     return steps[0]
 
@@ -147,31 +264,55 @@ def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step]:
         collate_fn=_only,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlive_termination if workers else None,
     )
 
 
 def plan_stage(
     data: TrainingSet, config: TrainConfig, stage: StageConfig, ranks: int, seed: int
 ) -> tuple[list[EpochPlan], int]:
-    """Plans of the stage's epochs and its number of steps; a fractional last epoch is cut short."""
+    """Plans of the stage's epochs and its number of steps; a fractional last epoch is cut short.
+
+    Raises UsageError where an effective batch has not an utterance for every rank.
+    """
     mixer = None
     if stage.mix is not None:
         mixer = Mixer(config.mixes[stage.mix], data.rows, data.seconds, data.sources, seed)
-    plans = [
-        plan_epoch(
-            data.seconds,
-            data.rows if mixer is None else mixer.epoch(epoch),
-            effective_batch=config.effective_batch,
-            budget=config.budget_seconds,
-            ranks=ranks,
-            seed=seed,
-            epoch=epoch,
+    plans = []
+    for epoch in range(math.ceil(stage.epochs)):
+        rows = data.rows if mixer is None else mixer.epoch(epoch)
+        curriculum = stage.curriculum
+        if curriculum is not None and epoch < curriculum.epochs:
+            order = shuffled(rows, seed, epoch, _difficulty(data, curriculum.first)[rows], curriculum.bands)
+        else:
+            order = shuffled(rows, seed, epoch)
+        plans.append(
+            plan_epoch(
+                data.seconds,
+                order,
+                batch=config.batch,
+                budget=config.budget,
+                ranks=ranks,
+                tokens=data.sequence_tokens,
+            )
         )
-        for epoch in range(math.ceil(stage.epochs))
-    ]
+    if any(len(plan.rows(step)) < ranks for plan in plans for step in range(len(plan.steps))):
+        raise UsageError(
+            f"train: an effective batch leaves some of {ranks} processes without an utterance: "
+            "raise effective_batch or effective_seconds, or start fewer"
+        )
     whole = sum(len(plan.steps) for plan in plans[: math.floor(stage.epochs)])
     rest = stage.epochs - math.floor(stage.epochs)
     return plans, max(1, whole + (round(rest * len(plans[-1].steps)) if rest else 0))
+
+
+def _difficulty(data: TrainingSet, first: CurriculumKey) -> np.ndarray:
+    """A number a row of the corpus; what a curriculum starts with has low ones."""
+    if first == "short":
+        return data.seconds
+    if first == "clean":
+        return -np.nan_to_num(data.corpus.numbers("snr_db"))
+    return np.array([len(text) for text in data.texts]) / data.seconds
 
 
 def audio_hours(data: TrainingSet, plans: Sequence[EpochPlan], steps: int) -> float:

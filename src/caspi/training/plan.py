@@ -1,12 +1,13 @@
 """Batches are planned, not sampled: the micro-batches of a whole epoch follow from (seed, epoch, ranks).
 
-A step is the next `effective_batch` utterances of the epoch's permutation. Its utterances are dealt to the ranks
-longest first, back and forth, so that ranks carry equal seconds; a rank's share is cut into micro-batches of at
-most `budget` seconds. Resuming is an index into the plan.
+A step is the next effective batch of the epoch's order: so many utterances, or so many seconds. Its utterances are
+dealt to the ranks longest first, back and forth, so that ranks carry equal seconds; a rank's share is cut into
+micro-batches that fit the budget. What is in a step does not depend on ranks or budget. Resuming is an index.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +16,35 @@ from caspi.audio import Seconds
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What one micro-batch may hold: seconds of audio, and tokens of the decoder's sequences, audio included."""
+
+    seconds: Seconds
+    tokens: float = float("inf")
+
+    def halved(self) -> Budget:
+        return Budget(self.seconds / 2, self.tokens / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveBatch:
+    """What one optimizer step learns from, over all ranks: so many utterances, or so many seconds."""
+
+    utterances: int | None = None
+    seconds: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EpochPlan:
     """steps[step][rank] is a list of micro-batches, each an array of corpus rows.
 
-    imbalance: share of rank time spent waiting for the rank with the most seconds, averaged over steps.
+    imbalance: share of rank time spent waiting for the rank with the most seconds, averaged over steps. filled: share
+    of the budget's seconds that a micro-batch uses, averaged. dropped: utterances left over after the last full step.
     """
 
     steps: list[list[list[np.ndarray]]]
     imbalance: float
+    filled: float
     dropped: int
 
     def rows(self, step: int) -> np.ndarray:
@@ -30,37 +52,54 @@ class EpochPlan:
         return np.concatenate([micro for rank in self.steps[step] for micro in rank])
 
 
-def plan_epoch(
-    seconds: np.ndarray,
-    rows: np.ndarray | None = None,
-    *,
-    effective_batch: int,
-    budget: Seconds,
-    ranks: int,
-    seed: int,
-    epoch: int,
-) -> EpochPlan:
-    """Plans one epoch over `rows` of a corpus whose utterances have the given seconds; by default over all of it.
+def shuffled(rows: np.ndarray, seed: int, epoch: int, easy: np.ndarray | None = None, bands: int = 10) -> np.ndarray:
+    """Rows in the order of an epoch. easy: a number for each of `rows`, low ones come first, `bands` of them apart:
+    within a band the order is random, so that a batch is not all of one kind."""
+    draw = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    if easy is None:
+        return rows[draw]
+    edges = np.quantile(easy, np.linspace(0, 1, bands + 1)[1:-1])
+    band = np.searchsorted(edges, easy[draw], side="right")
+    return rows[draw[np.argsort(band, kind="stable")]]
 
-    The utterances left over after the last full effective batch wait for another epoch's permutation; with fewer
-    utterances than one effective batch, the epoch is one step of all of them.
+
+def plan_epoch(
+    seconds: np.ndarray, order: np.ndarray, *, batch: EffectiveBatch, budget: Budget, ranks: int,
+    tokens: np.ndarray | None = None,
+) -> EpochPlan:  # fmt: skip
+    """Plans one epoch over corpus rows in `order`; seconds and tokens are of every row of the corpus.
+
+    The utterances left over after the last full effective batch wait for another epoch's order; with fewer than one
+    effective batch holds, the epoch is one step of all of them.
     """
-    rows = np.arange(len(seconds)) if rows is None else rows
-    order = rows[np.random.default_rng((seed, epoch)).permutation(len(rows))]
-    count = max(1, len(order) // effective_batch)
-    size = min(effective_batch, len(order))
-    table = order[: count * size].reshape(count, size)
-    longest_first = np.argsort(-seconds[table], axis=1, kind="stable")
-    table = np.take_along_axis(table, longest_first, axis=1)
-    rank_of = _deal(size, ranks)
-    steps, waiting = [], []
-    for row in table:
-        shares = [row[rank_of == rank] for rank in range(ranks)]
-        steps.append([_cut(share, seconds, budget) for share in shares])
-        if ranks > 1:
-            loads = [float(seconds[share].sum()) for share in shares]
-            waiting.append(1 - sum(loads) / (ranks * max(loads)))
-    return EpochPlan(steps, float(np.mean(waiting)) if waiting else 0.0, len(order) - table.size)
+    tokens = np.zeros(len(seconds)) if tokens is None else tokens
+    steps: list[list[list[np.ndarray]]] = []
+    waiting, filled, used = [], [], 0
+    for rows in _steps(order, seconds, batch):
+        used += len(rows)
+        rows = rows[np.argsort(-seconds[rows], kind="stable")]  # noqa: PLW2901
+        dealt = _deal(len(rows), ranks)
+        shares = [rows[dealt == rank] for rank in range(ranks)] if ranks > 1 else [rows]
+        steps.append([cut(share, seconds, tokens, budget) for share in shares])
+        loads = [float(seconds[share].sum()) for share in shares]
+        waiting.append(1 - sum(loads) / (ranks * max(loads)))
+        filled.append(sum(loads) / (budget.seconds * sum(map(len, steps[-1]))))
+    return EpochPlan(steps, float(np.mean(waiting)), float(np.mean(filled)), len(order) - used)
+
+
+def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Iterator[np.ndarray]:
+    """Consecutive rows of every full effective batch; all of them where they do not fill one."""
+    if batch.seconds is None:
+        size = batch.utterances or 1
+        ends = np.arange(size, len(order) + 1, size)
+    else:
+        # A step ends with the last utterance that ends within its seconds.
+        step = np.ceil(np.cumsum(seconds[order]) / batch.seconds - 1e-9).astype(np.int64)
+        ends = np.flatnonzero(np.diff(step)) + 1
+    if not len(ends):
+        yield order
+        return
+    yield from np.split(order, ends)[:-1]
 
 
 def _deal(size: int, ranks: int) -> np.ndarray:
@@ -69,14 +108,16 @@ def _deal(size: int, ranks: int) -> np.ndarray:
     return np.resize(lap, size)
 
 
-def _cut(rows: np.ndarray, seconds: np.ndarray, budget: Seconds) -> list[np.ndarray]:
-    """Micro-batches of at most `budget` seconds; an utterance longer than that stands alone."""
+def cut(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> list[np.ndarray]:
+    """Consecutive rows as micro-batches within the budget; an utterance that is over it stands alone."""
     if len(rows) == 0:
         return []
-    total = np.cumsum(seconds[rows])
-    cuts, carried = [], 0.0
-    for index in range(1, len(rows)):
-        if total[index] - carried > budget:
+    cuts = []
+    held_seconds = held_tokens = 0.0
+    for index, (length, count) in enumerate(zip(seconds[rows].tolist(), tokens[rows].tolist(), strict=True)):
+        held_seconds += length
+        held_tokens += count
+        if index and (held_seconds > budget.seconds or held_tokens > budget.tokens):
             cuts.append(index)
-            carried = total[index - 1]
+            held_seconds, held_tokens = length, count
     return np.split(rows, cuts)

@@ -27,10 +27,12 @@ from caspi.training import checkpoints
 from caspi.training.collation import collate
 from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
+from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
+from caspi.training.plan import Budget
 from caspi.training.preflight import show_groups, show_targets
 from caspi.training.processes import processes
-from caspi.training.trainer import StageTrainer
+from caspi.training.trainer import LESSON, StageTrainer
 
 DONE = "stage.json"
 RUN = "run.json"
@@ -71,14 +73,10 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
         loaded.prompt,
         config.max_seconds,
         shuffle_seed=seed if config.shuffle_transcripts else None,
+        with_previous=config.previous_text > 0,
     )
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
-    if config.effective_batch < state.num_processes:
-        raise UsageError(
-            f"train.effective_batch = {config.effective_batch} leaves some of {state.num_processes} processes "
-            "without an utterance: raise it, or start fewer"
-        )
     held_out = Corpus.open(corpus, "validation")
     if state.is_main_process:
         _claim_run(config, start, corpus, seed)
@@ -88,13 +86,16 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
     if state.is_main_process:
         show_targets(data, loaded.prompt)
     finished = []
-    for number, stage in enumerate(config.stages):
-        folder = stage_folder(config.path, number, stage)
-        if (folder / DONE).is_file():
-            checkpoints.load_weights(loaded, checkpoints.complete(folder)[-1])
-            finished.append(json.loads((folder / DONE).read_text()))
-            continue
-        finished.append(_run_stage(config, stage, number, folder, loaded, data, evaluator, dtype, seed))
+    interruption = Interruption()
+    with interruption.heard():
+        for number, stage in enumerate(config.stages):
+            folder = stage_folder(config.path, number, stage)
+            if (folder / DONE).is_file():
+                checkpoints.load_weights(loaded, checkpoints.complete(folder)[-1])
+                finished.append(json.loads((folder / DONE).read_text()))
+                continue
+            run = (config, stage, number, folder, loaded, data, evaluator, dtype, seed, interruption)
+            finished.append(_run_stage(*run))
     return RunResult(config.path, finished)
 
 
@@ -135,6 +136,7 @@ def _run_stage(
     evaluator: _Evaluator,
     dtype: torch.dtype | None,
     seed: int,
+    interruption: Interruption,
 ) -> dict[str, Any]:
     state = processes()
     stage_seed = seed * 1000 + number
@@ -167,12 +169,21 @@ def _run_stage(
         keep=config.evaluate.keep,
         workers=config.workers,
         metrics_file=config.path / METRICS,
+        interruption=interruption,
+        stop_after=config.stop_after,
     )
+    if (folder / LESSON).is_file():
+        planned.lower(Budget(**json.loads((folder / LESSON).read_text(encoding="utf-8"))))
     started = time.monotonic()
     found = checkpoints.complete(folder)
     if state.is_main_process:
         _forget_later_steps(config.path / METRICS, stage.name, checkpoints.step_of(found[-1]) if found else 0)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    if trainer.state.global_step < steps:
+        raise Interrupted(
+            f"stage {stage.name} was asked to end after step {trainer.state.global_step} of {steps:,} and saved: "
+            "the same command continues"
+        )
     summary = {
         "name": stage.name,
         "path": str(folder),
@@ -180,6 +191,7 @@ def _run_stage(
         "audio_hours": audio_hours(data, plans, steps),
         "groups": describe(loaded.model, groups),
         "seconds": time.monotonic() - started,
+        "replaced": trainer.replaced,
         "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],
     }
     if state.is_main_process:

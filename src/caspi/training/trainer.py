@@ -6,25 +6,40 @@ the plan knows how many a step has.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
+import math
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from caspi.errors import CaspiError
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints, optimizers
+from caspi.training.collation import Batch
 from caspi.training.config import StageConfig
 from caspi.training.data import PlannedSteps, Step, loader
+from caspi.training.interruption import Interruption
+from caspi.training.plan import Budget
+
+LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
+
+_NAMED = 20  # utterances named in a message; metrics.jsonl has them all
+_CONTINUES = "the same command continues from the last checkpoint"
 
 Evaluate = Callable[[], dict[str, float]]
 
@@ -35,6 +50,43 @@ class _MeasureAtTheEnd(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
+
+
+class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
+    """Ends the run after a step in which any process was asked to."""
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self._trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._trainer.stopping and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of a step's micro-batches on one rank, or on all: counts are sums.
+
+    loss: summed over targets, by the planned target tokens of the effective batch. losses, failed: of this rank only;
+    failed is the micro-batch that did not fit memory.
+    """
+
+    loss: float
+    tokens: float
+    out_of_memory: float
+    asked_to_end: float
+    replaced: float
+    losses: list[torch.Tensor] = field(default_factory=list)
+    failed: Batch | None = None
+
+    def agreed(self, accelerator: Accelerator) -> Tally:
+        """The sums over all ranks, the same on every one."""
+        if accelerator.num_processes == 1:
+            return self
+        mine = [self.loss, self.tokens, self.out_of_memory, self.asked_to_end, self.replaced]
+        total = torch.tensor(mine, dtype=torch.float64, device=accelerator.device)
+        dist.all_reduce(total)
+        return Tally(*total.tolist())
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -58,21 +110,34 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         keep: int,
         workers: int,
         metrics_file: Path,
+        interruption: Interruption,
+        stop_after: int,
     ) -> None:
         self._loaded, self._stage, self._groups, self._steps = loaded, stage, groups, steps
         self._compute_dtype, self._evaluate_model, self._keep = compute_dtype, evaluate_model, keep
         self._workers, self._metrics_file = workers, metrics_file
-        self._audio_seconds = 0.0
+        self._interruption, self._stop_after = interruption, stop_after
+        self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
+        self._bad_in_a_row = 0
+        self._measured_at = -1
+        self.stopping = False
+        self.replaced = 0
         self._since = self._started = time.monotonic()
         self._first_step = 0
         self._measured: dict[str, float] = {}
         self._staging = False
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         self.add_callback(_MeasureAtTheEnd)
+        self.add_callback(_SaveAndStop(self))
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Step]:
         return loader(self._steps, self._workers)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -93,27 +158,158 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return [step for _, step in zip(range(num_batches), epoch_iterator, strict=False)], None
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
-        """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches."""
+        """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches.
+
+        Ranks meet once all of them have been through their micro-batches, so that one that ran out of memory keeps
+        nobody waiting: then all repeat the step, in smaller micro-batches.
+        """
         model.train()
-        device = self.args.device
-        total = torch.zeros((), device=device)
-        # DDP averages gradients over ranks; the loss is a sum over them.
-        scale = self.accelerator.num_processes / inputs.target_tokens
-        for number, batch in enumerate(inputs.batches):
-            last = number == len(inputs.batches) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                with torch.autocast(device.type, dtype=self._compute_dtype, enabled=self._compute_dtype is not None):
-                    loss = model(batch.to(device)) * scale
+        while True:
+            mine = self._accumulate(model, inputs)
+            everyone = mine.agreed(self.accelerator)
+            if not everyone.out_of_memory:
+                break
+            model.zero_grad(set_to_none=True)
+            inputs = self._make_room(inputs, mine)
+        self.stopping = bool(everyone.asked_to_end)
+        # Utterances that were replaced have another number of tokens than was planned.
+        norm = self._share_gradients(model, inputs.target_tokens / everyone.tokens)
+        loss = everyone.loss * inputs.target_tokens / everyone.tokens
+        if everyone.replaced:
+            self._note_replaced(inputs)
+        if math.isfinite(loss) and math.isfinite(norm):
+            self._bad_in_a_row = 0
+            self._window.append((loss, everyone.tokens, inputs.seconds))
+        else:
+            model.zero_grad(set_to_none=True)  # without gradients the optimizer leaves everything as it is
+            self._skip(inputs, mine, loss, norm)
+        return torch.zeros((), device=self.args.device)  # `log` has its own average, over tokens
+
+    def _accumulate(self, model: nn.Module, step: Step) -> Tally:
+        """Forward and backward of this rank's micro-batches; stops at one that memory does not hold."""
+        losses: list[torch.Tensor] = []
+        failed = None
+        for batch in step.batches:
+            try:
+                loss = self._loss(model, batch) / step.target_tokens
                 self.accelerator.backward(loss)
-            total += loss.detach()
-        self._audio_seconds += inputs.seconds
-        return total
+                losses.append(loss.detach())
+            except torch.OutOfMemoryError:
+                failed = batch
+                break
+        return Tally(
+            loss=float(torch.stack(losses).double().sum()) if losses else 0.0,
+            tokens=sum(len(batch.labels) for batch in step.batches),
+            out_of_memory=failed is not None,
+            asked_to_end=self._interruption.asked,
+            replaced=len(step.replaced),
+            losses=losses,
+            failed=failed,
+        )
+
+    def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        device = self.args.device
+        with torch.autocast(device.type, dtype=self._compute_dtype, enabled=self._compute_dtype is not None):
+            loss: torch.Tensor = model(batch.to(device))
+        return loss
+
+    def _make_room(self, step: Step, mine: Tally) -> Step:
+        """The step in smaller micro-batches; they stay smaller. Raises CaspiError where there is nothing to split."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        held = self._steps.budget
+        alone = mine.failed is not None and len(mine.failed.rows) == 1
+        if mine.failed is not None and not alone:
+            half = self._steps.size(mine.failed).halved()
+            held = Budget(min(held.seconds, half.seconds), min(held.tokens, half.tokens))
+        everyone = gather_object([(held.seconds, held.tokens, mine.failed.rows if alone and mine.failed else ())])
+        if found := [row for *_, rows in everyone for row in rows]:
+            named = ", ".join(self._steps.identifiers(found))
+            raise CaspiError(
+                f"{named}: the device has no memory for it even alone; lower train.max_seconds, train fewer groups, "
+                "or use a GPU with more memory. The last checkpoint stands, the same command continues from it"
+            )
+        budget = Budget(min(seconds for seconds, *_ in everyone), min(tokens for _, tokens, _ in everyone))
+        self._steps.lower(budget)
+        self._record({"out_of_memory": True, "budget_seconds": budget.seconds, "budget_tokens": budget.tokens})
+        self._say(
+            f"out of memory: the step is repeated, micro-batches hold at most {budget.seconds:.0f} s and "
+            f"{budget.tokens:.0f} tokens from now on"
+        )
+        if self.is_world_process_zero():
+            lesson = {"seconds": budget.seconds, "tokens": budget.tokens}
+            (Path(self.args.output_dir) / LESSON).write_text(json.dumps(lesson), encoding="utf-8")
+        return self._steps.refit(step)
+
+    def _share_gradients(self, model: nn.Module, scale: float) -> float:
+        """Sums gradients over ranks, corrects their scale; their norm."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.accelerator.num_processes > 1:
+            for parameter in trained:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            works = [dist.all_reduce(parameter.grad, async_op=True) for parameter in trained]
+            for work in works:
+                work.wait()
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def _skip(self, step: Step, mine: Tally, loss: float, norm: float) -> None:
+        """Names the utterances of a step that is left out. Raises CaspiError where too many were."""
+        suspects = [
+            batch.rows for batch, value in zip(step.batches, mine.losses, strict=True) if not torch.isfinite(value)
+        ]
+        rows = [row for batch in suspects for row in batch]
+        found = sorted(gather_object(self._steps.identifiers(rows)))
+        if not found:  # every loss is a number, a gradient is none: it may come from any of them
+            rows = [row for batch in step.batches for row in batch.rows]
+            found = sorted(gather_object(self._steps.identifiers(rows)))
+        self._bad_in_a_row += 1
+        what = f"loss {loss:g}, gradient norm {norm:g}"
+        self._record({"skipped": what, "utterances": found})
+        named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
+        self._say(f"{what}: the step is left out; its utterances: {named}")
+        if self._bad_in_a_row >= self._stop_after:
+            raise CaspiError(
+                f"{self._bad_in_a_row} steps in a row had a loss or gradient that is no number, the last with {named}: "
+                "lower the learning rate, or listen to these utterances; the last checkpoint stands"
+            )
+
+    def _note_replaced(self, step: Step) -> None:
+        mine = [
+            {"utterance": this, "by": other, "why": entry.why}
+            for entry in step.replaced
+            for this, other in [self._steps.identifiers([entry.row, entry.by])]
+        ]
+        found = gather_object(mine)
+        self.replaced += len(found)
+        self._record({"replaced": found})
+        for entry in found:
+            self._say(f"{entry['utterance']} cannot be read ({entry['why']}): {entry['by']} takes its place")
+
+    def _say(self, text: str) -> None:
+        if self.is_world_process_zero():
+            print(f"train {self._stage.name}: step {self.state.global_step + 1}: {text}", file=sys.stderr, flush=True)
+
+    def _record(self, what: dict[str, Any]) -> None:
+        """A line of metrics.jsonl about the step being taken."""
+        if self.is_world_process_zero():
+            self._append({"stage": self._stage.name, "step": self.state.global_step + 1, **what})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            with self._metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:  # a full disk costs the log, not the run
+            print(f"warning: {self._metrics_file}: {error.strerror}; this line is lost", file=sys.stderr, flush=True)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not counted: Trainer's own formula knows nothing of audio
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        self._measured = self._evaluate_model()
+        self._measured, self._measured_at = self._evaluate_model(), self.state.global_step
         self.log({f"eval_{name}": value for name, value in self._measured.items()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, self._measured)
         return self._measured
@@ -122,25 +318,29 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Adds what Trainer does not know and appends one line to metrics.jsonl."""
         if "loss" in logs:
             now = time.monotonic()
-            logs["audio_seconds_per_second"] = self._audio_seconds / max(1e-9, now - self._since)
-            self._audio_seconds, self._since = 0.0, now
+            tokens = sum(count for _, count, _ in self._window)
+            logs["loss"] = sum(loss * count for loss, count, _ in self._window) / max(1.0, tokens)
+            if not tokens:  # every step since the last line was left out
+                del logs["loss"]
+            audio_seconds = sum(seconds for *_, seconds in self._window)
+            logs["audio_seconds_per_second"] = audio_seconds / max(1e-9, now - self._since)
+            self._window, self._since = [], now
             del logs["learning_rate"]
             logs["lr"] = optimizers.learning_rates(self.optimizer)  # type: ignore[assignment]
         super().log(logs, start_time)
         if self.is_world_process_zero():
             self._print(logs)
         if self.is_world_process_zero() and "train_runtime" not in logs:
-            line = {"stage": self._stage.name, "step": self.state.global_step, **logs}
-            with self._metrics_file.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            self._append({"stage": self._stage.name, "step": self.state.global_step, **logs})
 
     def _print(self, logs: dict[str, float]) -> None:
         """One line a log for people: where the stage is, what it measured, how long is left."""
         where = f"train {self._stage.name}: step {self.state.global_step}/{self.state.max_steps}"
-        if "loss" in logs:
+        if "audio_seconds_per_second" in logs:
             left = (self.state.max_steps - self.state.global_step) * self._seconds_a_step()
             speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
-            line = f"{where}, loss {logs['loss']:.3f}, {speed}, {left / 60:.1f} min left"
+            loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"
+            line = f"{where}, {loss}, {speed}, {left / 60:.1f} min left"
             print(line, file=sys.stderr, flush=True)
         elif "eval_loss" in logs:
             line = ", ".join(
@@ -157,24 +357,38 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return str(folder / checkpoints.PARTIAL if self._staging else folder)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Writes into a hidden folder, then makes it visible whole."""
+        """Writes into a hidden folder, checks it, then makes it visible whole.
+
+        A disk that is full costs this checkpoint, not the run: the one before it stays. Raises CaspiError where it was
+        the last one.
+        """
         folder = Path(self.args.output_dir)
         staging = folder / checkpoints.PARTIAL
         name = f"{checkpoints.PREFIX}{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self._staging = True
+        self._staging, failure = True, ""
         try:
             super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                checkpoints.check(staging / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            failure = str(error).splitlines()[0]
         finally:
             self._staging = False
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **self._measured})
-            staging.rmdir()
+        failures = [found for found in gather_object([failure]) if found]
+        if self.args.should_save and not failures:
+            measured = self._measured if self._measured_at == self.state.global_step else {}
+            checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **measured})
             checkpoints.prune(folder, self._keep)
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        if failures and (self.stopping or self.state.global_step >= self.state.max_steps):
+            raise CaspiError(f"{folder / name} could not be written ({failures[0]}): make space; {_CONTINUES}")
+        if failures:
+            self._say(f"warning: {name} could not be written ({failures[0]}); the run goes on, make space")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         if self.args.should_save:

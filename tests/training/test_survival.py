@@ -1,0 +1,304 @@
+"""What a long run meets: memory that runs out, losses that are no number, unreadable data, full disks, kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from caspi import commands, recipe
+from caspi.corpus.store import Corpus
+from caspi.errors import CaspiError
+from caspi.training import checkpoints, data
+from caspi.training.collation import Batch
+from caspi.training.objectives import CrossEntropy
+from tests.training.test_stages import final_weights, metrics, run_recipe
+
+Forward = Callable[[CrossEntropy, Batch], torch.Tensor]
+
+
+def lines(run: Path, key: str) -> list[dict]:  # type: ignore[type-arg]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if key in row]
+
+
+def short(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
+    """Two steps of projector and embeddings, then two of everything."""
+    return run_recipe(
+        folder, corpus, "train.stages.0.epochs=0.34", "train.stages.1.epochs=0.34", "train.evaluate.every=2", *overrides
+    )
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[Forward, CrossEntropy, Batch], torch.Tensor]) -> None:
+    real = CrossEntropy.forward
+
+    def forward(self: CrossEntropy, batch: Batch) -> torch.Tensor:
+        return how(real, self, batch) if torch.is_grad_enabled() else real(self, batch)  # training only
+
+    monkeypatch.setattr(CrossEntropy, "forward", forward)
+
+
+def test_memory_that_runs_out_costs_time_and_nothing_else(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step is repeated in smaller micro-batches: the same gradients, the same curve, the lesson kept."""
+    commands.train(short(tmp_path / "calm", small_corpus))
+    held = []
+
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        loss = real(objective, batch)
+        if batch.seconds > 8:  # after the forward pass, as it mostly happens
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        held.append(batch.seconds)
+        return loss
+
+    spoil(monkeypatch, forward)
+    commands.train(short(tmp_path / "tight", small_corpus))
+    calm, tight = tmp_path / "calm" / "train", tmp_path / "tight" / "train"
+    assert np.allclose(metrics(calm, "loss"), metrics(tight, "loss"), rtol=1e-5)
+    assert np.allclose(metrics(calm, "grad_norm"), metrics(tight, "grad_norm"), rtol=1e-4)
+    lessons = lines(tight, "out_of_memory")
+    for stage in ("letters", "all"):  # what fits depends on what is trained: every stage learns for itself
+        budgets = [row["budget_seconds"] for row in lessons if row["stage"] == stage]
+        assert budgets
+        assert budgets == sorted(budgets, reverse=True)
+    assert "out of memory: the step is repeated" in capsys.readouterr().err
+    assert json.loads((tight / "2-all" / "budget.json").read_text())["seconds"] <= 8
+    assert not lines(calm, "out_of_memory")
+
+
+def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = ("train.budget_seconds=9", "train.stages.0.epochs=0.17")
+    commands.train(short(tmp_path / "calm", small_corpus, *overrides))
+    seen = []
+
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        seen.append(batch)
+        if len(seen) == 2 and len(batch.rows) > 1:  # one micro-batch has left its gradient already
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(objective, batch)
+
+    spoil(monkeypatch, forward)
+    commands.train(short(tmp_path / "tight", small_corpus, *overrides))
+    assert len(lines(tmp_path / "tight" / "train", "out_of_memory")) == 1
+    one, two = metrics(tmp_path / "calm" / "train", "grad_norm"), metrics(tmp_path / "tight" / "train", "grad_norm")
+    assert np.allclose(one, two, rtol=1e-4)
+
+
+def test_an_utterance_that_does_not_fit_alone_is_named(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    spoil(monkeypatch, forward)
+    with pytest.raises(CaspiError, match=r"synthetic-11-he-\d+: the device has no memory for it even alone"):
+        commands.train(short(tmp_path, small_corpus))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_step_that_is_no_number_is_left_out_and_named(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    bad: list[int] = []
+
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        loss = real(objective, batch)
+        bad[:] = bad or batch.rows[:1]
+        if bad[0] not in batch.rows:
+            return loss
+        if what == "loss":
+            return loss * float("nan")
+        loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    spoil(monkeypatch, forward)
+    commands.train(short(tmp_path, small_corpus, "train.budget_seconds=5"))
+    [skipped] = [row for row in lines(tmp_path / "train", "skipped") if row["stage"] == "letters"]
+    name = Corpus.open(small_corpus, "train").utterance(bad[0]).id
+    assert name in skipped["utterances"]
+    assert len(skipped["utterances"]) < 8 if what == "loss" else len(skipped["utterances"]) == 8
+    assert all(torch.isfinite(tensor).all() for tensor in final_weights(tmp_path / "train").values())
+
+
+def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither momentum nor weight decay: nothing."""
+    spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
+    commands.train(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.1.weight_decay=0.5"))
+    start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
+    assert all(
+        torch.equal(start[name].float(), found.float()) for name, found in final_weights(tmp_path / "train").items()
+    )
+
+
+def test_too_many_in_a_row_end_the_run_with_their_names(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
+    with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*the last checkpoint stands"):
+        commands.train(short(tmp_path, small_corpus, "train.stop_after=2"))
+
+
+class Disk:
+    """Stands between the corpus and its reader: rows in `broken` fail so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: dict[int, int]) -> None:
+        real = Corpus.samples
+
+        def samples(corpus: Corpus, row: int) -> np.ndarray:
+            if corpus.split == "train" and broken.get(row, 0) > 0:
+                broken[row] -= 1
+                raise OSError(5, "Input/output error")
+            return real(corpus, row)
+
+        monkeypatch.setattr(Corpus, "samples", samples)
+        monkeypatch.setattr(data, "_RETRY_AFTER", (0.0, 0.0))
+
+
+def test_a_disk_that_stumbles_changes_nothing(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.train(short(tmp_path / "calm", small_corpus))
+    Disk(monkeypatch, dict.fromkeys(range(48), 2))
+    commands.train(short(tmp_path / "stumbling", small_corpus))
+    assert metrics(tmp_path / "calm" / "train", "loss") == metrics(tmp_path / "stumbling" / "train", "loss")
+    assert not lines(tmp_path / "stumbling" / "train", "replaced")
+
+
+def test_what_cannot_be_read_is_replaced_and_counted(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run_recipe(tmp_path, small_corpus)
+    Disk(monkeypatch, {7: 10**9})
+    summary = commands.train(made).summary
+    corpus = Corpus.open(small_corpus, "train")
+    replaced = [entry for row in lines(tmp_path / "train", "replaced") for entry in row["replaced"]]
+    assert len(replaced) == sum(stage["replaced"] for stage in summary["stages"]) >= 1
+    assert {entry["utterance"] for entry in replaced} == {corpus.utterance(7).id}
+    apart = np.abs(corpus.numbers("seconds") - corpus.utterance(7).seconds)
+    nearest = min(apart[row] for row in range(len(corpus)) if row != 7)
+    by = {corpus.utterance(row).id: row for row in range(len(corpus))}[replaced[0]["by"]]
+    assert apart[by] == nearest
+    assert "Input/output error" in replaced[0]["why"]
+
+
+def test_a_corpus_that_is_gone_ends_the_run(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Disk(monkeypatch, dict.fromkeys(range(48), 10**9))
+    with pytest.raises(CaspiError, match=r"cannot be read \(OSError: .*is its disk there"):
+        commands.train(short(tmp_path, small_corpus))
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, calls = checkpoints.check, []
+
+    def check(folder: Path) -> None:
+        calls.append(folder)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(folder)
+
+    monkeypatch.setattr(checkpoints, "check", check)
+    commands.train(run_recipe(tmp_path, small_corpus))
+    assert (
+        "checkpoint-2 could not be written ([Errno 28] No space left on device); the run goes"
+        in capsys.readouterr().err
+    )
+    steps = [checkpoints.step_of(path) for path in checkpoints.complete(tmp_path / "train" / "2-all")]
+    assert steps == [4, 6]
+    assert not (tmp_path / "train" / "2-all" / ".partial").exists()
+
+
+def command_of(folder: Path, made: recipe.Recipe) -> list[str]:
+    path = folder / "recipe.yaml"
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    return [sys.executable, "-m", "caspi", "train", str(path)]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
+def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        command = command_of(tmp_path, run_recipe(disk, small_corpus))
+        first = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert first.returncode == 1
+        assert "the run goes on, make space" in first.stderr
+        assert "make space; the same command continues" in first.stderr.splitlines()[-1]
+        assert any(checkpoints.complete(folder) for folder in (disk / "train").glob("*-*"))
+        subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
+        subprocess.run(command, capture_output=True, check=True)
+        undisturbed, found = final_weights(small_run), final_weights(disk / "train")
+        assert all(torch.equal(undisturbed[name], found[name]) for name in undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)  # lazily: tensors may still be mapped
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_machine_that_is_taken_away_is_no_loss(
+    small_corpus: Path, small_run: Path, tmp_path: Path, workers: int
+) -> None:
+    """SIGTERM to every process: saved within thirty seconds, and the same command continues to the same weights."""
+    command = command_of(tmp_path, run_recipe(tmp_path, small_corpus, f"train.workers={workers}"))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    log = tmp_path / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and '"stage": "all"' in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate()[1].decode()
+    assert time.monotonic() - asked < 30
+    assert process.returncode == 1
+    assert "was asked to end after step" in said.splitlines()[-1]
+    assert checkpoints.complete(tmp_path / "train" / "2-all")
+    subprocess.run(command, check=True, capture_output=True)
+    undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["early", "saving", "between stages"])
+def test_killed_at_any_moment_it_is_bit_identical(
+    small_corpus: Path, small_run: Path, tmp_path: Path, moment: str
+) -> None:
+    """SIGKILL, the same command again: the weights of the run nobody disturbed, augmentation on."""
+    run = tmp_path / "train"
+    reached = {
+        "early": (run / "metrics.jsonl").is_file,
+        "saving": lambda: any((run / "2-all" / ".partial").glob("*/*")),
+        "between stages": (run / "1-letters" / "stage.json").is_file,
+    }[moment]
+    command = command_of(tmp_path, run_recipe(tmp_path, small_corpus))
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "report.json").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    undisturbed, resumed = final_weights(small_run), final_weights(run)
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)

@@ -21,6 +21,14 @@ SAMPLE_RATE = 16_000  # Hz: the only rate the model knows
 _BLOCK = 1 << 16  # samples at a time: few calls, and still in the cache
 _FRAMES_PER_LOOK = 16  # one compressed frame in so many is looked at channel by channel
 _SLOWEST, _FASTEST = 1_000, 768_000  # Hz: outside, a header lies
+_OGG_PAGE = 27 + 255 + 255 * 255  # bytes, at most (RFC 3533, section 6)
+# What FFmpeg may take bytes for: files of sound, none that names other files or addresses (concat, HLS, SDP ...).
+_CONTAINERS = (
+    "mov,mp4,m4a,matroska,webm,ogg,mp3,aac,ac3,eac3,flac,wav,w64,rf64,aiff,au,caf,amr,amrnb,amrwb,asf,avi,mpeg,mpegts,"
+    "wv,ape,tta,gsm,voc,ircam,nist,dts,mpc,mpc8,oma,sox,flv,3gp,ea,mlp,truehd,adx,aptx,sbc"
+)
+_GAP = 0.1  # seconds missing between two frames from which on it is a gap, not rounding
+_LONGEST_GAP = 3600.0  # seconds: a stamp further ahead is a damaged one
 _ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
 
 
@@ -61,18 +69,22 @@ def decode(source: bytes | Path) -> np.ndarray:
     return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
-def open_stream(source: bytes | Path) -> Stream:
+def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     """Opens a file, or the bytes of one. Raises AudioError as `decode` does, here or while the blocks are read.
 
-    mp3, WAV and FLAC go through libsndfile, which is two to three times as fast at them; the rest through FFmpeg.
+    channel: only this one, from 0; by default their mean. What a file's time stamps leave out is silence in the
+    stream, so that times stay true. mp3, WAV and FLAC go through libsndfile, which is two to three times as fast at
+    them; the rest through FFmpeg.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         if _size(source) == 0:
             raise AudioError("empty_audio", f"0 bytes: {name}")
-        stream = _open_sndfile(source, name) or _open_ffmpeg(source, name)
+        stream = _open_sndfile(source, name, channel) or _open_ffmpeg(source, name, channel)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
+    if channel is not None and channel >= stream.channels:
+        raise AudioError("corrupt_audio", f"{name}: channel {channel} was asked for, it has {stream.channels}")
     return replace(stream, blocks=_checked(stream, name))
 
 
@@ -92,7 +104,7 @@ def _checked(stream: Stream, name: str) -> Iterator[np.ndarray]:
         raise AudioError("empty_audio", name)
 
 
-def _open_sndfile(source: bytes | Path, name: str) -> Stream | None:
+def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Stream | None:
     """None where the file is of another kind or libsndfile cannot open it."""
     if not _is_for_sndfile(source):
         return None
@@ -108,7 +120,7 @@ def _open_sndfile(source: bytes | Path, name: str) -> Stream | None:
         sample_rate=file.samplerate,
         channels=file.channels,
         declared=declared and declared * _missing_from_wav(source),
-        blocks=_sndfile_blocks(file, channels),
+        blocks=_sndfile_blocks(file, channels, channel),
         dead_channel=channels.one_is_dead,
     )
 
@@ -147,15 +159,18 @@ def _is_for_sndfile(source: bytes | Path) -> bool:
     return is_mp3 or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
 
 
-def _sndfile_blocks(file: soundfile.SoundFile, channels: _Channels) -> Iterator[np.ndarray]:
+def _sndfile_blocks(file: soundfile.SoundFile, channels: _Channels, channel: int | None) -> Iterator[np.ndarray]:
     stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
     buffer = np.empty((_BLOCK, file.channels), np.float32)
     with file:
         while True:
             block = file.read(out=buffer)
             last = len(block) < _BLOCK
-            mono = _mono(block)
-            channels.hear(block, mono)
+            if channel is None:
+                mono = _mono(block)
+                channels.hear(block, mono)
+            else:
+                mono = np.ascontiguousarray(block[:, channel])
             yield mono.copy() if file.samplerate == SAMPLE_RATE else stream.resample_chunk(mono, last=last)
             if last:
                 break
@@ -173,35 +188,93 @@ def _mono(block: np.ndarray) -> np.ndarray:
     return mono
 
 
-def _open_ffmpeg(source: bytes | Path, name: str) -> Stream:
-    container = av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+def _open_ffmpeg(source: bytes | Path, name: str, channel: int | None) -> Stream:
+    container = av.open(
+        io.BytesIO(source) if isinstance(source, bytes) else str(source),
+        options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
+    )
     if not container.streams.audio:
         container.close()
         raise AudioError("no_audio_stream", name)
     stream = container.streams.audio[0]
     channels = _Channels(name)
+    declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     return Stream(
         sample_rate=stream.codec_context.sample_rate or 0,
         channels=stream.codec_context.channels or 0,
-        declared=float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None,
-        blocks=_ffmpeg_blocks(container, channels),
+        declared=_if_cut_off(source, declared),
+        blocks=_ffmpeg_blocks(container, channels, channel),
         dead_channel=channels.one_is_dead,
     )
 
 
-def _ffmpeg_blocks(container: av.container.InputContainer, channels: _Channels) -> Iterator[np.ndarray]:
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE, frame_size=_BLOCK)
+def _if_cut_off(source: bytes | Path, declared: Seconds | None) -> Seconds | None:
+    """An Ogg file that ends inside a page was longer, nobody knows by how much; else what it declares."""
+    if _head(source)[:4] != b"OggS":
+        return declared
+    if isinstance(source, bytes):
+        tail = source[-_OGG_PAGE:]
+    else:
+        with source.open("rb") as file:
+            file.seek(max(0, _size(source) - _OGG_PAGE))
+            tail = file.read()
+    at = tail.rfind(b"OggS")
+    header = tail[at : at + 27]
+    if at < 0 or len(header) < 27:
+        return float("inf")
+    sizes = tail[at + 27 : at + 27 + header[26]]
+    is_whole = len(sizes) == header[26] and len(tail) - at >= 27 + header[26] + sum(sizes)
+    return declared if is_whole else float("inf")
+
+
+def _ffmpeg_blocks(
+    container: av.container.InputContainer, channels: _Channels, channel: int | None
+) -> Iterator[np.ndarray]:
+    layout = "mono" if channel is None else None
+    resampler = av.AudioResampler(
+        format="flt" if channel is None else "fltp", layout=layout, rate=SAMPLE_RATE, frame_size=_BLOCK
+    )
+    expected: float | None = None  # when the next frame starts, if nothing is missing
     with container:
         for number, frame in enumerate(container.decode(container.streams.audio[0])):
+            missing = 0.0
+            if expected is not None and frame.time is not None:
+                missing = frame.time - expected
+            if number == 0:
+                expected = frame.time
+            if expected is not None:
+                expected += frame.samples / frame.sample_rate
+            for silence in _silence(frame, missing) if _GAP < missing < _LONGEST_GAP else ():
+                yield from _resampled(resampler, silence, channel)
+                expected = (expected or 0.0) + silence.samples / silence.sample_rate
             frame.pts = None  # timestamps of damaged files are not monotonic; order is enough
-            if number % _FRAMES_PER_LOOK == 0 and frame.format.is_planar and frame.layout.nb_channels > 1:
+            if channel is None and number % _FRAMES_PER_LOOK == 0 and _has_planes(frame):
                 planes = frame.to_ndarray().astype(np.float32)
                 channels.hear(planes.T, planes.mean(axis=0))
-            for block in resampler.resample(frame):
-                yield block.to_ndarray()[0]
-        for block in resampler.resample(None):
-            yield block.to_ndarray()[0]
+            yield from _resampled(resampler, frame, channel)
+        yield from _resampled(resampler, None, channel)
     channels.check()
+
+
+def _has_planes(frame: av.AudioFrame) -> bool:
+    return bool(frame.format.is_planar and frame.layout.nb_channels > 1)
+
+
+def _resampled(resampler: av.AudioResampler, frame: av.AudioFrame | None, channel: int | None) -> Iterator[np.ndarray]:
+    for block in resampler.resample(frame):
+        yield block.to_ndarray()[channel or 0]
+
+
+def _silence(like: av.AudioFrame, seconds: Seconds) -> Iterator[av.AudioFrame]:
+    """Frames of silence in the format of another frame."""
+    left = round(seconds * like.sample_rate)
+    while left > 0:
+        frame = av.AudioFrame(like.format.name, like.layout.name, min(left, _BLOCK))
+        frame.sample_rate = like.sample_rate
+        for plane in frame.planes:
+            plane.update(bytes([128 if like.format.name.startswith("u8") else 0]) * plane.buffer_size)
+        left -= frame.samples
+        yield frame
 
 
 class _Channels:

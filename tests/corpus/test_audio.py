@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -91,3 +92,70 @@ def test_flac_keeps_16_bits(values: list[float]) -> None:
     clip = np.array(values, np.float32)
     again = audio.decode_flac(audio.encode_flac(clip))
     assert np.abs(again - np.clip(clip, -1, 32767 / 32768)).max() <= 0.51 / 32768
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"ffconcat version 1.0\nfile 'private.wav'\n",
+        b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nprivate.wav\n#EXT-X-ENDLIST\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n",
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_bytes_that_name_other_files_are_no_audio(
+    content: bytes, as_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of somebody's data set must not make us read a file of ours, or wait for the network."""
+    monkeypatch.chdir(tmp_path)
+    soundfile.write(tmp_path / "private.wav", tone(1.0), 16_000)
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(audio.AudioError, match="corrupt_audio"):
+        audio.decode(tmp_path / "x" if as_file else content)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "m4a"])
+def test_one_channel_can_be_asked_for(kind: str, tmp_path: Path) -> None:
+    left, right = tone(1.0, seed=1), 0.1 * tone(1.0, seed=2)
+    path = tmp_path / f"x.{kind}"
+    both = np.stack([left, right])
+    if kind == "m4a":
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("aac", rate=16_000, layout="stereo")
+            frame = av.AudioFrame.from_ndarray(both.astype(np.float32), format="fltp", layout="stereo")
+            frame.sample_rate = 16_000
+            out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+    else:
+        soundfile.write(path, both.T, 16_000)
+    for channel, level in ((0, np.std(left)), (1, np.std(right))):
+        found = np.concatenate(list(audio.open_stream(path, channel).blocks))
+        assert np.std(found[2000:14_000]) == pytest.approx(level, rel=0.1)
+    with pytest.raises(audio.AudioError, match="channel 2 was asked for, it has 2"):
+        audio.open_stream(path, 2)
+
+
+def test_gaps_in_time_stamps_are_silence(tmp_path: Path) -> None:
+    """A browser's recording leaves out lost packets; what follows must not slide forward."""
+    path = tmp_path / "x.webm"
+    samples = np.zeros(48_000 * 6, np.float32)
+    samples[48_000 * 4 : 48_000 * 5] = tone(1.0, 48_000)
+    pcm = (samples * 32767).astype(np.int16)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        for start in [*range(0, 48_000, 960), *range(48_000 * 3, 48_000 * 6, 960)]:  # nothing from 1 s to 3 s
+            frame = av.AudioFrame.from_ndarray(pcm[start : start + 960][None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48_000, start, Fraction(1, 48_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    found = audio.decode(path)
+    assert len(found) / 16_000 == pytest.approx(6.0, abs=0.1)
+    loud = np.flatnonzero(np.abs(found) > 0.1) / 16_000
+    assert (loud[0], loud[-1]) == (pytest.approx(4.0, abs=0.05), pytest.approx(5.0, abs=0.05))
+
+
+def test_an_ogg_file_that_ends_inside_a_page_is_not_whole() -> None:
+    whole = encoded(tone(20.0, 48_000), 48_000, "ogg", "libopus")
+    assert audio.open_stream(whole).declared == pytest.approx(20.0, abs=0.1)
+    for share in (0.3, 0.5, 0.9):
+        assert audio.open_stream(whole[: int(share * len(whole))]).declared == float("inf")

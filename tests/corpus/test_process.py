@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from caspi import audio
 from caspi.audio import SAMPLE_RATE, Stream
-from caspi.corpus.process import Kept, Rejected, Rules, process
+from caspi.corpus.process import Kept, Rejected, Rules, process, timed
 from caspi.corpus.segmentation import Segmentation, spans
 from caspi.corpus.utterance import Recording, Segment, Word
 from tests.conftest import tone
@@ -161,3 +161,50 @@ def test_yiddish_is_found_whatever_it_is_called(name: str) -> None:
     [outcome] = process(made, Rules())
     assert isinstance(outcome, Rejected)
     assert outcome.reason == "yiddish"
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "expected"),
+    [
+        ("שלום לכם", "שלום לכם", [("שלום", 0.0, 1.0), ("לכם", 1.0, 2.0)]),
+        ("רעש שלום לכם", "שלום לכם", [("שלום", 1.0, 2.0), ("לכם", 2.0, 3.0)]),
+        ("בשנת 1948 קמה", "בשנת אלף תשעה קמה", [
+            ("בשנת", 0.0, 1.0), ("אלף", 1.0, pytest.approx(1.4285, abs=1e-3)),
+            ("תשעה", pytest.approx(1.4285, abs=1e-3), 2.0), ("קמה", 2.0, 3.0),
+        ]),
+        ("שלום", "שלום לכם", []),  # nobody timed the second
+    ],
+)  # fmt: skip
+def test_times_follow_the_text_where_cleaning_changed_it(written: str, text: str, expected: list[object]) -> None:
+    words = [Word(word, float(n), n + 1.0) for n, word in enumerate(written.split())]
+    assert [tuple(word) for word in timed(words, text)] == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from(["שלום", "[רעש]", "(מחיאות", "כפיים)", "1948", "בשנת", "צה'ל", "–", "a"]),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_words_are_those_of_the_text_or_none(tokens: list[str]) -> None:
+    words = tuple(Word(token, 1.0 * n, 1.0 * n + 1) for n, token in enumerate(tokens))
+    rules = Rules.model_validate(
+        {"text": {"numbers": "spell"}, "filters": {"min_script_share": 0, "rate_deviations": 0}}
+    )
+    segment = Segment(0.0, float(len(tokens)), " ".join(tokens), words)
+    for outcome in process(recording([segment]), rules):
+        if isinstance(outcome, Kept) and outcome.utterance.words:
+            assert [word.text for word in outcome.utterance.words] == outcome.utterance.text.split()
+            times = [time for word in outcome.utterance.words for time in (word.start, word.end)]
+            assert times == sorted(times)
+
+
+def test_a_slice_of_just_the_longest_length_is_not_too_long() -> None:
+    """mp3 slices of 30 s come out of the decoder with 0.05 to 0.1 s of padding."""
+    for seconds, kept in ((20.0, True), (20.09, True), (20.3, False)):
+        rules = Rules.model_validate({"filters": {"max_seconds": 20.0, "min_characters_per_second": 0}})
+        whole = Recording("r", Blocks((4_096,), tone(seconds), []), "s", "g", "Hebrew", text="שלום לכם")
+        [outcome] = process(whole, rules)
+        assert isinstance(outcome, Kept) == kept
+        assert not isinstance(outcome, Kept) or outcome.utterance.seconds == 20.0

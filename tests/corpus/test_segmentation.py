@@ -37,3 +37,15 @@ def test_a_long_segment_without_words_is_not_cut() -> None:
     """Trap: a clip chunked without times kept its whole transcript on every chunk."""
     [span] = spans([Segment(0.0, 60.0, "a long text")], Segmentation(max_seconds=15.0))
     assert (span.start, span.end, span.text) == (0.0, 60.0, "a long text")
+
+
+def test_words_without_the_texts_punctuation_are_enough_to_cut() -> None:
+    """Aligners and lhotse time bare words; the text keeps its commas, and its dashes that stand alone."""
+    bare = [f"w{n}" for n in range(20)]
+    text = " ".join(f"{word}," if n % 5 == 0 else word for n, word in enumerate(bare)).replace("w7 ", "w7 – ") + "."
+    words = tuple(Word(word, float(n), n + 0.9) for n, word in enumerate(bare))
+    cut = list(spans([Segment(0.0, 20.0, text, words)], Segmentation(max_seconds=8.0)))
+    assert len(cut) > 1
+    assert " ".join(span.text for span in cut) == text
+    other = Segment(0.0, 20.0, text.replace("w3", "something"), words)
+    assert len(list(spans([other], Segmentation(max_seconds=8.0)))) == 1

@@ -20,6 +20,7 @@ from caspi.corpus.sources.base import split_marks, split_official
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.sources.kaldi import KaldiSource
+from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from tests.conftest import tone
 from tests.corpus.conftest import encoded, utterances
@@ -386,10 +387,97 @@ def test_stretches_of_one_file_are_read_once(tmp_path: Path, recipe_of, monkeypa
     (tmp_path / "m.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     opened = []
     real = audio.open_stream
-    monkeypatch.setattr(audio, "open_stream", lambda source: opened.append(source) or real(source))
+    monkeypatch.setattr(audio, "open_stream", lambda source, *_: opened.append(source) or real(source))
     assert commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 3
     assert len(opened) == 1
     assert {i: u.text for i, u in utterances(tmp_path / "corpus").items()} == {f"u{n}": TEXTS[n] for n in range(3)}
+
+
+def test_marks_count_from_where_a_line_starts(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A stretch of a longer file, with Whisper's marks inside."""
+    samples = np.concatenate([np.zeros(16_000 * 3, np.float32), tone(2.0, seed=1), tone(2.0, seed=2)])
+    soundfile.write(tmp_path / "long.wav", samples, 16_000)
+    text = f"<|0.00|>{TEXTS[0]}<|2.00|>{TEXTS[1]}<|4.00|>"
+    line = {"audio": "long.wav", "start": 3.0, "end": 7.0, "text": text, "id": "u"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    assert commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 2
+    corpus = Corpus.open(tmp_path / "corpus", "train")
+    found = {corpus.utterance(row).text: corpus.samples(row) for row in range(len(corpus))}
+    for text, first in ((TEXTS[0], 3), (TEXTS[1], 5)):
+        assert np.abs(found[text] - samples[16_000 * first : 16_000 * (first + 2)]).max() < 1e-3
+
+
+def test_recordings_of_one_speaker_with_nameless_segments_are_all_kept(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    lines = []
+    for n in range(3):
+        soundfile.write(
+            tmp_path / f"{n}.wav", np.concatenate([tone(1.0, seed=2 * n), tone(1.0, seed=2 * n + 1)]), 16_000
+        )
+        segments = [{"start": k, "end": k + 1, "text": f"{TEXTS[k]} {'אבג'[n]}"} for k in range(2)]
+        lines.append(json.dumps({"audio": f"{n}.wav", "group": "dana", "segments": segments}))
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary
+    assert (summary["kept"], summary["rejected"]) == (6, {})
+    assert {u.group.partition("/")[2] for u in utterances(tmp_path / "corpus").values()} == {"dana"}
+
+
+def test_every_channel_of_a_lhotse_recording_is_its_own(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A telephone call: a channel a speaker, one cut a channel."""
+    voices = [tone(3.0, seed=1), 0.3 * tone(3.0, seed=2)]
+    soundfile.write(tmp_path / "call.wav", np.stack(voices, axis=1), 16_000)
+    cuts = []
+    for channel in (0, 1):
+        cut = lhotse_cut({"type": "file", "channels": [0, 1], "source": "call.wav"})
+        supervision = {"id": f"s{channel}", "start": 0.0, "duration": 3.0, "channel": channel, "text": TEXTS[channel]}
+        cuts.append(
+            json.dumps(cut | {"id": f"c{channel}", "start": 0.0, "channel": channel, "supervisions": [supervision]})
+        )
+    (tmp_path / "cuts.jsonl").write_text("\n".join(cuts))
+    assert commands.prepare(recipe_of([{"kind": "lhotse", "path": tmp_path / "cuts.jsonl"}])).summary["kept"] == 2
+    corpus = Corpus.open(tmp_path / "corpus", "train")
+    for row in range(2):
+        channel = int(corpus.utterance(row).id[1])
+        assert np.abs(corpus.samples(row) - voices[channel]).max() < 1e-3
+
+
+def test_kaldi_utterances_that_are_half_there_are_counted(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = kaldi(
+        tmp_path / "k",
+        text="utt-1 שלום לכם\nutt-2 מה שלומכם\nutt-3 תודה רבה\nutt-4 בוקר טוב\n",
+        segments="utt-1 rec-a 0.5 1.5\nutt-2 rec-a 2.0 4.0\nutt-3 rec-b 0\n",
+    )
+    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary
+    # The second recording is left with no utterance at all: that is said too.
+    assert (summary["input"], summary["kept"], summary["rejected"]) == (5, 2, {"bad_row": 2, "empty_text": 1})
+    details = " ".join(example["detail"] for example in summary["rejected_examples"]["bad_row"])
+    assert "segments, line 3" in details
+    assert "text has utt-4, segments has not" in details
+
+
+def test_a_gated_set_without_a_network_says_the_same(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    import httpx
+    import huggingface_hub
+
+    def offline(self: object, *args: object, **kwargs: object) -> None:
+        raise httpx.ConnectError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(UsageError, match=r"accept its licence at https://huggingface.co/datasets/ivrit-ai/eval-d1"):
+        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "eval-d1"}]))
+    with pytest.raises(UsageError, match=r"google/fleurs: ConnectError: .* not known"):
+        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "fleurs-he"}]))
+
+
+def test_sources_of_one_default_name_are_not_mixed_up(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """Two folders called `data`: their speakers `1` are two people."""
+    from tests.corpus.conftest import write_manifest
+
+    paths = [write_manifest(tmp_path / name / "data", [(tone(1.0, seed=n), TEXTS[n])]) for n, name in enumerate("ab")]
+    sources = [{"kind": "manifest", "path": path} for path in paths]
+    with pytest.raises(UsageError, match=r"a/data and .*b/data would both be called data: give them `name`s"):
+        recipe_of(sources)
+    recipe_of([sources[0] | {"name": "a"}, sources[1]])
 
 
 def test_another_recording_of_a_speaker_moves_nobody(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from caspi import commands
 from caspi.corpus.splits import Splits, boundary_of, split_of
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import SPLITS
+from caspi.errors import UsageError
 from tests.conftest import tone
 from tests.corpus.conftest import utterances, write_manifest
 
@@ -97,3 +100,48 @@ def test_a_new_minimum_of_validation_is_heeded(tmp_path: Path, recipe_of) -> Non
         again = commands.prepare(recipe_of([source], splits=shares)).summary["splits"]
         afresh = recipe_of([source], splits=shares, path=str(tmp_path / f"fresh-{len(str(shares))}"))
         assert commands.prepare(afresh).summary["splits"] == again
+
+
+def test_a_group_in_several_sources_is_in_one_split(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A speaker heard in two sources, whose validation ends at different places."""
+    draw = random.Random(0)
+    clips = [
+        (tone(1.0, seed=n), " ".join("".join(draw.choices("אבגדהוזחט", k=5)) for _ in range(3))) for n in range(120)
+    ]
+    path = write_manifest(tmp_path / "in", clips)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for n, line in enumerate(lines):
+        line |= {"group": f"speaker-{n % 30}", "source": "much" if n < 90 else "little"}
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    splits = {"validation": 0.05, "test": 0.05, "min_validation_hours": 10 / 3600}
+    commands.prepare(recipe_of([{"kind": "manifest", "path": path}], splits=splits))
+    where = splits_of_groups(tmp_path / "corpus")
+    assert len(where) == 30
+    assert all(len(found) == 1 for found in where.values())
+
+
+def test_a_group_stays_where_an_earlier_source_put_it(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """Pinned first, then hashed: it follows. Hashed first, then pinned elsewhere: refused, not divided."""
+    sources = []
+    for n, name in enumerate(("one", "two")):
+        path = write_manifest(
+            tmp_path / name, [(tone(1.0, seed=9 * n + k), f"שלום {'אבגד'[k]} {'הו'[n]}") for k in range(4)]
+        )
+        lines = [json.loads(line) | {"group": f"g{k}"} for k, line in enumerate(path.read_text().splitlines())]
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+        sources.append({"kind": "manifest", "path": path, "name": "same"})
+    pinned = sources[0] | {"split": "test"}
+    for step in ([pinned], [pinned, sources[1]]):  # the second run takes the first source over from the first
+        commands.prepare(recipe_of(step))
+    assert all(found == {"test"} for found in splits_of_groups(tmp_path / "corpus").values())
+    with pytest.raises(UsageError, match=r"group same/g\d is in train already, and its source says split: test"):
+        commands.prepare(recipe_of([sources[1], pinned], path=str(tmp_path / "other")))
+
+
+def splits_of_groups(corpus: Path) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for split in SPLITS:
+        if any(corpus.glob(f"{split}-*.arrow")):
+            for group in Corpus.open(corpus, split).column("group"):
+                found.setdefault(group, set()).add(split)
+    return found

@@ -19,6 +19,7 @@ from caspi.corpus.duplicates import AudioCopies, EvaluationSets, TextRepeats, is
 from caspi.corpus.filters import Filters, Reason
 from caspi.corpus.splits import Splits, boundary_of, split_of
 from caspi.corpus.utterance import Split
+from caspi.errors import UsageError
 from caspi.language import language
 
 _COLUMNS = (
@@ -63,11 +64,12 @@ class SourceRows:
                 rows.extend(batch)
         return rows
 
-    def extend(self, batch: pa.RecordBatch) -> None:
-        """Appends a batch of parts, or of a finished corpus, whose rows have no reason and are in no split yet."""
+    def extend(self, batch: pa.RecordBatch, split: Split | None = None) -> None:
+        """Appends a batch of parts, or one of a finished corpus's `split`, whose rows have no reason."""
         for name in _COLUMNS:
             known = name in batch.schema.names
-            getattr(self, name).extend(batch.column(name).to_pylist() if known else [None] * batch.num_rows)
+            missing = split if name == "split" else None
+            getattr(self, name).extend(batch.column(name).to_pylist() if known else [missing] * batch.num_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Judge:
         self._filters, self._splits, self._evaluation = filters, splits, evaluation
         self._drawn = dict(drawn or {})
         self._ids: set[str] = set()
+        self._split_of: dict[int, Split] = {}  # of every group, by a hash of its name: a split never divides one
         self._copies = AudioCopies()
         self._repeats = TextRepeats()
 
@@ -101,6 +104,7 @@ class Judge:
         """Takes in the utterances of a source that was decided in an earlier run, in the order they had in it."""
         for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
             self._ids.add(rows.id[n])
+            self._split_of[hash(rows.group[n])] = rows.split[n] or "train"
             compared = _compared(rows, n)
             self._copies.add(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
             self._repeats.add(compared)
@@ -118,13 +122,36 @@ class Judge:
             repeats.append(repeat)
         boundaries = self._boundaries(rows, reasons)
         self._drawn |= boundaries  # a name that comes again has its boundary
-        split = [
-            rows.split[n]
-            or ("train" if reasons[n] else split_of(rows.group[n], self._splits, boundaries[rows.source[n]]))
-            for n in range(len(rows.id))
-        ]
+        split = self._splits_of(rows, reasons, boundaries)
         previous = [self._may_be_told(rows, reasons, n) for n in range(len(rows.id))]
         return Verdicts(reasons, names, previous, split, repeats, boundaries)
+
+    def _splits_of(self, rows: SourceRows, reasons: list[Reason | None], boundaries: dict[str, float]) -> list[Split]:
+        """The split of every row. A group stays where it came first, in an earlier source or by its source's wish.
+
+        Raises UsageError where a source wants a group in one split that stands in another already.
+        """
+        furthest: dict[str, float] = {}
+        for n, reason in enumerate(reasons):
+            if reason is None:
+                group = rows.group[n]
+                furthest[group] = max(furthest.get(group, 0.0), boundaries.get(rows.source[n], 0.0))
+        found: list[Split] = []
+        for n, reason in enumerate(reasons):
+            if reason is not None:
+                found.append("train")
+                continue
+            group, wanted = rows.group[n], rows.split[n]
+            stands = self._split_of.setdefault(
+                hash(group), wanted or split_of(group, self._splits, furthest[group] or None)
+            )
+            if wanted and wanted != stands:
+                raise UsageError(
+                    f"group {group} is in {stands} already, and its source says split: {wanted}: a group stands in one "
+                    "split only; put the source that says `split` first, or give the sources different names"
+                )
+            found.append(stands)
+        return found
 
     def _may_be_told(self, rows: SourceRows, reasons: list[Reason | None], n: int) -> bool:
         """Whether the text before an utterance may stand in its prompt: not what was rejected, not a test's."""

@@ -16,6 +16,7 @@ from caspi.corpus import fingerprints
 from caspi.corpus.fingerprints import COPY, SHORTEST, WORDS_PER_SECOND
 
 _SLOTS = 1 << 28  # of the table of keys at most: 2.7 GB, reached at 1,200 hours
+_AT_ONCE = 1 << 20  # slots moved at a time when it grows
 _COMMON = 64  # places of a key, or utterances of a text, that are looked at
 _COVERED = 0.8  # share of an utterance that must be a copy
 _LEAKED = 0.5  # share of it, or two seconds, that may not be in an evaluation set
@@ -87,17 +88,28 @@ class _KeyTable:
             keys, owners, places = keys[left], owners[left], places[left]
 
     def _grow(self) -> None:
-        held = np.flatnonzero(self._keys)
-        keys, owners, places = self._keys[held], self._owners[held], self._places[held]
-        slots = len(self._keys)
+        keys, owners, places = self._keys, self._owners, self._places
+        slots = len(keys)
         if slots >= _SLOTS:
-            self._thinned += 1
-            kept = self._chosen(keys)
-            keys, owners, places = keys[kept], owners[kept], places[kept]
-            self._make(slots)
-        else:
-            self._make(2 * slots)
-        self._insert(keys, owners, places)
+            self._thin()
+            return
+        self._make(2 * slots)
+        for first in range(0, slots, _AT_ONCE):  # in pieces: copies of the whole would take as much again
+            some = slice(first, first + _AT_ONCE)
+            held = np.flatnonzero(keys[some])
+            self._insert(keys[some][held], owners[some][held], places[some][held])
+
+    def _thin(self) -> None:
+        """Forgets half of the keys where they stand."""
+        self._thinned += 1
+        self._filled = 0
+        for first in range(0, len(self._keys), _AT_ONCE):
+            some = self._keys[first : first + _AT_ONCE]
+            kept = self._chosen(some)
+            left = some[kept]
+            some[:] = 0
+            some[kept] = left
+            self._filled += len(kept)
 
 
 class AudioCopies:

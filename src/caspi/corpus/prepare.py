@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caspi import folders
 from caspi.audio import SAMPLE_RATE
@@ -61,6 +60,17 @@ class CorpusConfig(Rules):
     evaluation: tuple[SourceConfig, ...] = ()
     splits: Splits = Splits()
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+
+    @model_validator(mode="after")
+    def _different_names(self) -> CorpusConfig:
+        """Sources named after their folder by default may come to the same name; groups and mixes would be joined."""
+        homes: dict[str, Path] = {}
+        for source in self.sources:
+            if (found := source.default_name()) and homes.setdefault(found[0], found[1]) != found[1]:
+                raise ValueError(
+                    f"sources {homes[found[0]]} and {found[1]} would both be called {found[0]}: give them `name`s"
+                )
+        return self
 
     @property
     def rules(self) -> Rules:
@@ -190,10 +200,11 @@ def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[Sour
 def _link(report: SourceReport, corpus: Path, partial: Path, judge: Judge) -> SourceReport:
     """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
     rows = SourceRows()
-    for name in itertools.chain.from_iterable(report.shards.values()):
-        _link_file(corpus / name, partial / name)
-        for batch in parts.read(corpus / name):
-            rows.extend(batch)
+    for split in SPLITS:
+        for name in report.shards[split]:
+            _link_file(corpus / name, partial / name)
+            for batch in parts.read(corpus / name):
+                rows.extend(batch, split)
     judge.remember(rows)
     return report
 

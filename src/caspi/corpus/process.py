@@ -5,6 +5,7 @@ Pure, so that any engine can run it anywhere; in memory is one utterance at a ti
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -120,6 +121,7 @@ class _Maker:
     limit: float
 
     def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Kept | Rejected:
+        samples = self._without_padding(samples)
         seconds = len(samples) / SAMPLE_RATE
         if reason := self._misplaced(piece, seconds):
             end = "the end" if piece.end is None else f"{piece.end:.2f} s"
@@ -143,8 +145,8 @@ class _Maker:
             language=self.recording.language,
             context=self._clean(self.recording.context),
             previous=self._clean(previous),
-            words=self._moved(piece.words, piece.start, seconds),
-            segments=self._moved(piece.phrases, piece.start, seconds),
+            words=_moved(timed(self._cleaned(piece.words), text), piece.start, seconds),
+            segments=_moved(self._cleaned(piece.phrases), piece.start, seconds),
             synthetic=self.recording.synthetic,
             quality=self.recording.quality,
             sample_rate=self.stream.sample_rate,
@@ -169,13 +171,14 @@ class _Maker:
     def _clean(self, text: str) -> str:
         return self.language.training_text(text, self.rules.text) if text else ""
 
-    def _moved(self, words: Sequence[Word], start: float, seconds: float) -> tuple[Word, ...]:
-        """Times from the start of the utterance, inside it; words that cleaning leaves nothing of are left out."""
-        return tuple(
-            Word(cleaned, min(max(0.0, word.start - start), seconds), min(max(0.0, word.end - start), seconds))
-            for word in words
-            if (cleaned := self._clean(word.text))
-        )
+    def _cleaned(self, words: Sequence[Word]) -> list[Word]:
+        """Without those that cleaning leaves nothing of."""
+        return [Word(text, word.start, word.end) for word in words if (text := self._clean(word.text))]
+
+    def _without_padding(self, samples: np.ndarray) -> np.ndarray:
+        """A slice of exactly the longest length comes out of its codec a little longer; it is not too long for that."""
+        longest = round(self.rules.filters.max_seconds * SAMPLE_RATE)
+        return samples[:longest] if len(samples) <= longest + _SLACK * SAMPLE_RATE else samples
 
     def _misplaced(self, piece: Span, seconds: float) -> Reason | None:
         """A piece whose times are not in the audio, or a whole file that ends before it says."""
@@ -188,3 +191,40 @@ class _Maker:
         if piece.end <= piece.start or seconds < min(piece.end - piece.start, self.limit) - _SLACK:
             return "times_outside_audio"
         return None
+
+
+def timed(words: Sequence[Word], text: str) -> tuple[Word, ...]:
+    """Times for the words of a text, whose words were timed before the text was cleaned as a whole.
+
+    What cleaning changed across words (a number spelled out, a noise of two words) shares the time that was there, by
+    letters. Empty where the text has words that nobody timed.
+    """
+    before = [part for word in words for part in _spread(word.text.split(), word.start, word.end)]
+    after = text.split()
+    if [word.text for word in before] == after:
+        return tuple(before)
+    found: list[Word] = []
+    matcher = difflib.SequenceMatcher(None, [word.text for word in before], after, autojunk=False)
+    for what, first, last, start, stop in matcher.get_opcodes():
+        if what == "insert":
+            return ()
+        if what == "equal":
+            found += before[first:last]
+        elif what == "replace":
+            found += _spread(after[start:stop], before[first].start, before[last - 1].end)
+    return tuple(found)
+
+
+def _spread(texts: Sequence[str], start: float, end: float) -> list[Word]:
+    """Texts over a stretch of time, each as long as it has letters."""
+    ends = np.cumsum([len(text) for text in texts]) * ((end - start) / max(1, sum(map(len, texts)))) + start
+    starts = [start, *ends[:-1].tolist()]
+    return [Word(text, first, min(last, end)) for text, first, last in zip(texts, starts, ends.tolist(), strict=True)]
+
+
+def _moved(words: Sequence[Word], start: float, seconds: float) -> tuple[Word, ...]:
+    """Times from the start of the utterance, inside it."""
+    return tuple(
+        Word(word.text, min(max(0.0, word.start - start), seconds), min(max(0.0, word.end - start), seconds))
+        for word in words
+    )

@@ -65,12 +65,29 @@ def _sound(segment: Segment) -> Segment:
     starts = [word.start for word in segment.words]
     inside = all(segment.start - _SLACK <= time <= segment.end + _SLACK for time in times)
     forward = all(word.start <= word.end for word in segment.words) and starts == sorted(starts)
-    return segment if inside and forward else replace(segment, words=())
+    return _as_written(segment) if inside and forward else replace(segment, words=())
 
 
 def _can_be_cut(segment: Segment) -> bool:
     """Where the timed words are not all of its text, a cut would lose the others."""
     return bool(segment.words) and " ".join(word.text for word in segment.words).split() == segment.text.split()
+
+
+def _as_written(segment: Segment) -> Segment:
+    """Words spelled as in the text, where they differ in punctuation only: aligners leave it out."""
+    written: list[str] = []
+    for token in segment.text.split():
+        if written and not _bare(token):  # a dash that stands alone goes with the word before it
+            written[-1] += f" {token}"
+        else:
+            written.append(token)
+    if [_bare(token) for token in written] != [_bare(word.text) for word in segment.words]:
+        return segment
+    return replace(segment, words=tuple(word._replace(text=t) for word, t in zip(segment.words, written, strict=True)))
+
+
+def _bare(token: str) -> str:
+    return "".join(character for character in token if character.isalnum())
 
 
 def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Segment]]:

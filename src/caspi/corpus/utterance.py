@@ -61,12 +61,13 @@ class Audio(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileAudio:
-    """A file in any format libsndfile or FFmpeg reads."""
+    """A file in any format libsndfile or FFmpeg reads; one channel of it, or the mean of all."""
 
     path: Path
+    channel: int | None = None
 
     def open(self) -> tuple[Stream, tuple[Word, ...]]:
-        return audio.open_stream(self.path), ()
+        return audio.open_stream(self.path, self.channel), ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,16 +29,19 @@ _TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
 _DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
+_BEFORE_LAST = re.compile(rf"{_INNER_DOUBLE.pattern}(?=[{_LETTER}](?![{_LETTER}]))")  # where acronyms have it: צה"ל
 _PREFIX = f"(?<![{_LETTER}])[ובהלמשכ]{{0,3}}"
-_QUOTATION = re.compile(rf"({_PREFIX})[{_DOUBLE}](?=\S)([^{_DOUBLE}]{{2,80}}?)(?<=\S)[{_DOUBLE}](?![{_LETTER}])")
+_QUOTED = rf"(?:[^{_DOUBLE}]|(?<=[{_LETTER}]){GERSHAYIM}(?=[{_LETTER}]))"
+_QUOTATION = re.compile(rf"({_PREFIX})[{_DOUBLE}](?=\S)({_QUOTED}{{2,80}}?)(?<=\S)[{_DOUBLE}](?![{_LETTER}])")
 _SINGLE_QUOTATION = re.compile(
     rf"({_PREFIX})[{_SINGLE}](?=[{_LETTER}])([^{_SINGLE}{_DOUBLE}]{{2,80}}?)(?<=[{_LETTER}.,!?])[{_SINGLE}](?![{_LETTER}])"
 )
 _HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a text that was cleaned
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
-_OTHER_DOUBLE = re.compile(f"[{_DOUBLE}]")
+_OTHER_DOUBLE = re.compile(f"(?<![{_LETTER}])[{_DOUBLE}]|[{_DOUBLE}](?![{_LETTER}])")
 
-_TAG = re.compile(r"\[[^\[\]]*\]|<[^<>\s][^<>]*>|\{[^{}]*\}")
+# In angles: a tag as HTML and Whisper write it, wherever; anything else only where it does not read as "less than".
+_TAG = re.compile(r"\[[^\[\]]*\]|</?[A-Za-z_|]+ ?/?>|(?<!\w)<[^<>\s][^<>]*>|\{[^{}]*\}")
 _NOISES = (
     "laughter|laughs|laughing|music|applause|noise|inaudible|crosstalk|silence|"
     "צחוק|צוחק|צוחקת|צוחקים|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|שיעול|משתעל|רעש|שקט|שתיקה|נשימה|אנחה"
@@ -58,7 +61,7 @@ _NUMBER = re.compile(
     rf"(?<![\w.,:/%$€₪#+*=-])(?P<prefix>(?:(?<![{_LETTER}])[ובהלמשכ]{{1,3}}[-{MAQAF}–]?)?)"
     r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?![\d%$€₪°]|[.,:/-]\d|\w)"
 )
-_BEFORE_A_YEAR = ("שנת", "שנות", "מאז", "עד", "אחרי", "לפני", "קיץ", "חורף")
+_BEFORE_A_YEAR = ("שנת", "מאז", "קיץ", "חורף", "אביב", "סתיו")
 _IN_NUMBERS = ".,:/%°$€₪#+*="
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 _MIXED_WORD = re.compile(rf"[{_LETTER}][A-Za-zÀ-ɏ]|[A-Za-zÀ-ɏ][{_LETTER}]")
@@ -124,10 +127,11 @@ def _unified_quotes(text: str) -> str:
 
     What is opened after a prefix and closed after a word (ב"הארץ") is a quotation, not an abbreviation.
     """
+    text = _BEFORE_LAST.sub(GERSHAYIM, text)
     text = _QUOTATION.sub(rf"\1{_HELD_DOUBLE}\2{_HELD_DOUBLE}", text)
     text = _SINGLE_QUOTATION.sub(rf"\1{_HELD_SINGLE}\2{_HELD_SINGLE}", text)
     text = _AFTER_LETTER.sub(GERESH, _INNER_DOUBLE.sub(GERSHAYIM, text))
-    text = _OTHER_DOUBLE.sub(lambda match: match[0] if match[0] == GERSHAYIM else '"', text)
+    text = _OTHER_DOUBLE.sub('"', text)
     return text.replace(_HELD_DOUBLE, '"').replace(_HELD_SINGLE, "'")
 
 
@@ -178,6 +182,9 @@ _YIDDISH_WORDS = frozenset(
 )
 
 
+_NAME_PARTICLES = re.compile("(?:פון|ואן) (?:דער|דן|דה) ")  # Ursula von der Leyen is spoken of in Hebrew too
+
+
 def is_yiddish(text: str) -> bool:
     """Yiddish in Hebrew letters, by its letters and small words.
 
@@ -191,6 +198,7 @@ def is_yiddish(text: str) -> bool:
     digraphs = sum("\u05f0" <= c <= "\u05f2" for c in text)
     on_alef = len(re.findall("א[\u05b7\u05b8]", text))
     elsewhere = len(re.findall("[ב-ת][\u05b0-\u05bb]", text))
+    text = _NAME_PARTICLES.sub(" ", text)
     words = re.findall(f"[{_LETTER}\u05f0-\u05f2\u0591-\u05c7]+", text)
     known = sum(word in _YIDDISH_WORDS or without_niqqud(word) in _YIDDISH_WORDS for word in words)
     return digraphs >= 2 or (on_alef + digraphs >= 2 and elsewhere == 0) or (known >= 2 and known >= 0.15 * len(words))

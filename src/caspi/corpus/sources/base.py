@@ -36,6 +36,10 @@ class Source(Config):
             state.update(repr(_file_state(recording.audio)).encode("utf-8", "replace"))
         return state.hexdigest()
 
+    def default_name(self) -> tuple[str, Path] | None:
+        """The name it takes from its place, and that place; None where the recipe, or a catalogue, names it."""
+        return None
+
     def count(self) -> int | None:
         """How many recordings, where that is cheap to know."""
         return None
@@ -51,20 +55,21 @@ def split_official(text: str) -> tuple[str | None, str]:
     return (match[1], text[match.end() :]) if match else (None, text)
 
 
-def split_marks(text: str) -> tuple[Segment, ...]:
+def split_marks(text: str, start: Seconds = 0.0) -> tuple[Segment, ...]:
     """`<|0.00|>one<|1.50|><|2.00|>two<|3.00|>` of Whisper's training data to timed segments.
 
-    Empty where there are no marks, or where they do not say when every piece of text starts and ends.
+    start: where in its recording the text starts; marks count from there. Empty where there are no marks, or where
+    they do not say when every piece of text starts and ends.
     """
     if "<|" not in text:
         return ()
     parts = _MARK.split(text)  # text, time, text, time, ...
     if len(parts) < 3 or parts[0].strip() or parts[-1].strip():
         return ()
-    times = [float(time) for time in parts[1::2]]
+    times = [start + float(time) for time in parts[1::2]]
     found = [
-        Segment(start, end, words.strip())
-        for start, words, end in zip(times, parts[2:-1:2], times[1:], strict=False)
+        Segment(first, last, words.strip())
+        for first, words, last in zip(times, parts[2:-1:2], times[1:], strict=False)
         if words.strip()
     ]
     in_order = all(a <= b for a, b in itertools.pairwise(times))

@@ -45,6 +45,10 @@ class FolderSource(Source):
             split=self.split,
         )
 
+    def default_name(self) -> tuple[str, Path] | None:
+        home = self.path.resolve()
+        return None if self.name else (home.name, home)
+
     def identity(self) -> str:
         texts = [path.with_suffix(_TEXT) for path in self._files()]
         return listing([*self._files(), *(text for text in texts if text.is_file())], self.path)

@@ -26,14 +26,18 @@ class KaldiSource(Source):
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._all(language), skip, None)
 
+    def default_name(self) -> tuple[str, Path] | None:
+        home = self.path.resolve()
+        return None if self.name else (home.name, home)
+
     def count(self) -> int | None:
-        return sum(1 for _ in self._table("wav.scp"))
+        return sum(1 for _ in self._all("Hebrew"))
 
     def _all(self, language: str) -> Iterator[Recording]:
         name = self.name or self.path.resolve().name
         texts = dict(self._table("text", may_be_empty=True))
         speakers = dict(self._table("utt2spk")) if (self.path / "utt2spk").is_file() else {}
-        parts = self._segments(texts)
+        parts, bad = self._segments(texts)
         groups = joined_groups({r: {speakers[s.id] for s in found if s.id in speakers} for r, found in parts.items()})
         home = home_of(self.path)
         for recording, audio in self._table("wav.scp"):
@@ -42,8 +46,9 @@ class KaldiSource(Source):
             yield checked(read, f"{name}/wav.scp, {recording}", name, language)
         for recording, found in parts.items():
             for segment in found:
-                problem = f"{segment.id}: wav.scp has no {recording}"
-                yield Recording(segment.id, BytesAudio(b""), name, name, language, problem=problem)
+                bad.append((segment.id, f"{segment.id}: wav.scp has no {recording}"))
+        for identifier, problem in bad:
+            yield Recording(identifier, BytesAudio(b""), name, name, language, problem=problem)
 
     def _recording(
         self, recording: str, audio: str, found: list[Segment], group: str, language: str, home: str
@@ -62,21 +67,28 @@ class KaldiSource(Source):
             split=self.split,
         )
 
-    def _segments(self, texts: dict[str, str]) -> dict[str, list[Segment]]:
-        """Segments by recording; without a `segments` file an utterance is its recording, to the end."""
+    def _segments(self, texts: dict[str, str]) -> tuple[dict[str, list[Segment]], list[tuple[str, str]]]:
+        """Segments by recording, and (id, what is wrong) of those that are none.
+
+        Without a `segments` file an utterance is its recording, to the end.
+        """
         found: defaultdict[str, list[Segment]] = defaultdict(list)
+        bad: list[tuple[str, str]] = []
         if not (self.path / "segments").is_file():
             for name, text in texts.items():
                 found[name].append(Segment(0.0, float("inf"), text, id=name))
-            return found
+            return found, bad
+        seen = set()
         for number, (name, rest) in enumerate(self._table("segments"), 1):
+            seen.add(name)
             try:
                 recording, start, end = rest.split()
                 # -1 is Kaldi's "to the end"; a segment must say where that is, or it cannot be checked
                 found[recording].append(Segment(seconds(start), seconds(end), texts.get(name, ""), id=name))
             except ValueError as error:
-                raise UsageError(f"{self.path / 'segments'}, line {number}: {error}") from error
-        return found
+                bad.append((name, f"segments, line {number}: {error}"))
+        bad += [(name, f"text has {name}, segments has not") for name in texts if name not in seen]
+        return found, bad
 
     def _table(self, file: str, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:
         for number, line in opened(self.path / file, "Kaldi file"):

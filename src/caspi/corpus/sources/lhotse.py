@@ -32,8 +32,11 @@ class LhotseSource(Source):
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._joined(language), skip, None)
 
+    def default_name(self) -> tuple[str, Path] | None:
+        return None if self.name else (self._name, self.path.resolve())
+
     def count(self) -> int | None:
-        return sum(1 for _ in self._lines())
+        return sum(1 for _ in self._joined("Hebrew"))
 
     @property
     def _name(self) -> str:
@@ -83,7 +86,7 @@ class LhotseSource(Source):
         supervisions = cut.get("supervisions") or []
         return Recording(
             id=str(cut["id"]),
-            audio=FileAudio(self._audio(cut["recording"]["sources"], home)),
+            audio=FileAudio(self._audio(cut["recording"]["sources"], home), _channel(cut)),
             source=self._name,
             group=f"{self._name}/{groups[str(cut['recording']['id'])]}",
             language=named(str(next((s["language"] for s in supervisions if s.get("language")), language))),
@@ -96,6 +99,13 @@ class LhotseSource(Source):
             kinds = ", ".join(str(source.get("type")) for source in sources)
             raise ValueError(f"its audio is not one file but {kinds or 'nothing'}; caspi runs no commands")
         return inside(home, str(sources[0]["source"]), self.allow_outside)
+
+
+def _channel(cut: dict[str, Any]) -> int | None:
+    """Which channel of its file a cut is, counted from 0; None where it is all of them, or there is one only."""
+    channels = cut["recording"]["sources"][0].get("channels") or [0]
+    channel = cut.get("channel")
+    return channels.index(channel) if isinstance(channel, int) and len(channels) > 1 else None
 
 
 def _segment(row: dict[str, Any], cut_start: float) -> Segment:

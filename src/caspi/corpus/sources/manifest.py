@@ -39,8 +39,12 @@ class ManifestSource(Source):
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._joined(language), skip, None)
 
+    def default_name(self) -> tuple[str, Path] | None:
+        home = self.path.resolve().parent
+        return None if self.name else (home.name, home)
+
     def count(self) -> int | None:
-        return sum(1 for _ in opened(self.path, "manifest"))
+        return sum(1 for _ in self._joined("Hebrew"))
 
     def _lines(self, language: str) -> Iterator[Recording]:
         home = home_of(self.path.parent)
@@ -69,8 +73,7 @@ class ManifestSource(Source):
         official, text = split_official(str(row.get("text") or ""))
         start = seconds(row.get("start") or 0.0)
         at = f"@{start:g}" if start else ""
-        # A group names a line only where the line is the whole recording, cut below.
-        identifier = row.get("id") or (group if row.get("segments") else None) or f"{name}/{written}{at}"
+        identifier = row.get("id") or f"{name}/{written}{at}"
         quality = row.get("quality")
         return Recording(
             id=str(identifier),
@@ -79,7 +82,7 @@ class ManifestSource(Source):
             group=f"{name}/{group or written}",
             language=named(str(row.get("language") or official or language)),
             text=text,
-            segments=tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text),
+            segments=tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text, start),
             start=start,
             end=seconds(row["end"]) if row.get("end") is not None else None,
             context=str(row.get("context") or row.get("prompt") or ""),

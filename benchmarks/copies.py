@@ -29,12 +29,12 @@ def main() -> None:
     copies, number, started = AudioCopies(), 0, time.perf_counter()
     for wanted in hours:
         while number < wanted * 3600 / _SECONDS:
-            copies.is_copy(_name(number), _fingerprint(number), str(number))
+            copies.is_copy(_name(number), [_fingerprint(number)], str(number))
             copies.add(_name(number), _fingerprint(number), str(number))
             number += 1
         draw = np.random.default_rng((1, wanted))
         asked = draw.integers(0, number, _ASKED)
-        found = sum(copies.is_copy(b"another", _disturbed(_fingerprint(int(n)), draw), "another") for n in asked)
+        found = sum(copies.is_copy(b"another", [_disturbed(_fingerprint(int(n)), draw)], "another") for n in asked)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
             f"{wanted:5} h: {time.perf_counter() - started:6.1f} s, {peak:.2f} GiB at most, {found / _ASKED:.3f} found",

@@ -32,6 +32,7 @@ _COLUMNS = (
     "split",
     "audio_hash",
     "fingerprint",
+    "shifted",
     "source",
     "position",
     "previous",
@@ -52,6 +53,7 @@ class SourceRows:
     split: list[Split | None] = field(default_factory=list)
     audio_hash: list[bytes] = field(default_factory=list)
     fingerprint: list[bytes] = field(default_factory=list)
+    shifted: list[bytes] = field(default_factory=list)
     source: list[str] = field(default_factory=list)
     position: list[int | None] = field(default_factory=list)
     previous: list[str] = field(default_factory=list)
@@ -176,7 +178,7 @@ class Judge:
         repeat = self._repeats.before(compared)
         if repeat >= self._filters.max_repeats and is_long_enough_to_repeat(compared):
             return "repeated_text", repeat
-        if self._copies.is_copy(rows.audio_hash[n], words, compared):
+        if self._copies.is_copy(rows.audio_hash[n], (words, np.frombuffer(rows.shifted[n], np.uint16)), compared):
             return "duplicate_audio", 0
         if name in self._ids:
             return "duplicate_id", 0

@@ -34,7 +34,8 @@ class _KeyTable:
     """Fingerprint keys to where they were first heard; two possible slots a key, ten bytes a slot.
 
     Holds at most `_SLOTS` slots, half of them filled: when that is reached, half of all keys are forgotten and no
-    longer taken in, the same half in every copy. 1,200 hours fit with every key, 4,700 with one in four.
+    longer taken in, the same half in every copy. 1,200 hours fit with every key; what that costs is measured in
+    docs/log.md.
     """
 
     def __init__(self) -> None:
@@ -121,13 +122,19 @@ class AudioCopies:
         self._table = _KeyTable()
         self._by_text: defaultdict[str, list[int]] = defaultdict(list)
 
-    def is_copy(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
-        """Whether an utterance is a copy of one that was added. Candidates share a key, or the whole text."""
+    def is_copy(self, audio_hash: bytes, phases: Sequence[np.ndarray], text: str) -> bool:
+        """Whether an utterance is a copy of one that was added. Candidates share a key, or the whole text.
+
+        phases: its words, and those of its sound some milliseconds later, for a copy may be cut between two frames.
+        """
         if audio_hash in self._exact:
             return True
-        candidates = self._table.find(fingerprints.keys(words))
-        candidates.update((number, offset) for number in self._by_text.get(text, ()) for offset in range(-3, 4))
-        return any(self._covers(*candidate, words) for candidate in sorted(candidates))
+        same_text = [(number, offset) for number in self._by_text.get(text, ()) for offset in range(-3, 4)]
+        return any(
+            self._covers(*candidate, words)
+            for words in phases
+            for candidate in sorted(self._table.find(fingerprints.keys(words)).union(same_text))
+        )
 
     def add(self, audio_hash: bytes, words: np.ndarray, text: str) -> None:
         """Adds an utterance to those that later ones are compared with."""

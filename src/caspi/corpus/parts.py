@@ -19,7 +19,15 @@ from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, row
 from caspi.corpus.utterance import Recording
 from caspi.folders import sync
 
-PART_SCHEMA = pa.schema([*SCHEMA, ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+PART_SCHEMA = pa.schema(
+    [
+        *SCHEMA,
+        ("shifted", pa.binary()),
+        ("split", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
 
 _UTTERANCES_A_BLOCK = 64  # about what is lost to a kill, by worker
 
@@ -102,7 +110,7 @@ def _publish(partial: Path, final: Path) -> None:
 def _row(outcome: Kept | Rejected) -> dict[str, Any]:
     if isinstance(outcome, Kept):
         columns = row(outcome.utterance, outcome.flac, outcome.exact, outcome.words.tobytes())
-        return {**columns, "split": outcome.split, "reason": None, "detail": None}
+        return {**columns, "shifted": outcome.shifted.tobytes(), "split": outcome.split, "reason": None, "detail": None}
     return {"id": outcome.id, "source": outcome.source, "reason": outcome.reason, "detail": outcome.detail}
 
 

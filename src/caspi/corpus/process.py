@@ -17,7 +17,7 @@ from caspi.config import Config
 from caspi.corpus import fingerprints
 from caspi.corpus.filters import Filters, Heard, Reason, reject
 from caspi.corpus.segmentation import Segmentation, Span, spans
-from caspi.corpus.signals import measure, spectrogram
+from caspi.corpus.signals import FRAME, measure, spectrogram
 from caspi.corpus.utterance import Recording, Split, Utterance, Word
 from caspi.language import TextPolicy, is_yiddish, language
 from caspi.language.base import Language
@@ -36,13 +36,17 @@ class Rules(Config):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An utterance that passed every filter that looks at it alone. exact, words: its fingerprints."""
+    """An utterance that passed every filter that looks at it alone.
+
+    exact, words: its fingerprints; shifted: those of its sound half a frame later, to find copies cut elsewhere.
+    """
 
     utterance: Utterance
     flac: bytes = field(repr=False)
     split: Split | None
     exact: bytes
     words: np.ndarray = field(repr=False)
+    shifted: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ class _Maker:
             self.recording.split,
             fingerprints.exact(pcm),
             fingerprints.words(power),
+            fingerprints.words(spectrogram(samples[FRAME // 2 :])),
         )
 
     def _objection(self, written: str, cleaned: str) -> Reason | None:

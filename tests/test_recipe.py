@@ -6,6 +6,7 @@ import pytest
 
 from caspi import recipe
 from caspi.errors import UsageError
+from caspi.training.config import TrainConfig
 from tests.conftest import RECIPES
 
 MINIMAL = "name: m\ncorpus:\n  path: c\n  sources: [{kind: manifest, path: m.jsonl}]\n"
@@ -94,3 +95,13 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path, written: str, val
     """PyYAML alone reads 2e-4 as a string."""
     text = MINIMAL + f"train: {{path: t, stages: [{{name: a, learn: {{projector: {written}}}}}]}}\n"
     assert recipe.load(write(tmp_path, text)).require_train().stages[0].learn["projector"].lr == value
+
+
+def test_an_effective_batch_is_of_utterances_or_of_seconds() -> None:
+    stages = [{"name": "a", "learn": {"projector": 1e-3}}]
+    made = [TrainConfig.model_validate({"path": "x", "stages": stages, **given}).batch for given in (
+        {}, {"effective_batch": 8}, {"effective_seconds": 600},
+    )]  # fmt: skip
+    assert [(batch.utterances, batch.seconds) for batch in made] == [(64, None), (8, None), (None, 600.0)]
+    with pytest.raises(ValueError, match="both given: keep one"):
+        TrainConfig.model_validate({"path": "x", "stages": stages, "effective_batch": 8, "effective_seconds": 9})

@@ -302,3 +302,5 @@ def test_killed_at_any_moment_it_is_bit_identical(
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(run)
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    logged = [(row["stage"], row["step"]) for row in lines(run, "loss")]
+    assert logged == sorted(set(logged), key=logged.index), "a step is logged once"

@@ -14,6 +14,8 @@ from caspi.corpus.mixing import Mix
 from caspi.model.config import MEL_BINS, GroupName, Learn
 from caspi.training.plan import Budget, EffectiveBatch
 
+_EFFECTIVE_BATCH = 64
+
 
 class Schedule(Config):
     """Learning-rate schedule of a stage; warmup in steps or as a share of them, not both."""
@@ -95,7 +97,7 @@ class InTrainingEvaluation(Config):
 
 
 class TrainConfig(Config):
-    """A run. effective_batch: utterances a step learns from, over all GPUs; or effective_seconds of audio instead.
+    """A run. effective_batch: utterances a step learns from, over all GPUs (64); or effective_seconds of audio instead.
 
     budget_seconds, budget_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one GPU.
     Where memory holds less, it is split and the step repeated.
@@ -127,7 +129,9 @@ class TrainConfig(Config):
     @property
     def batch(self) -> EffectiveBatch:
         """What one optimizer step learns from."""
-        return EffectiveBatch(self.effective_batch, self.effective_seconds)
+        if self.effective_seconds is not None:
+            return EffectiveBatch(seconds=self.effective_seconds)
+        return EffectiveBatch(utterances=self.effective_batch or _EFFECTIVE_BATCH)
 
     @property
     def budget(self) -> Budget:
@@ -136,9 +140,8 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _one_effective_batch(self) -> TrainConfig:
-        if (self.effective_batch is None) == (self.effective_seconds is None):
-            given = "both given: keep one" if self.effective_batch else "both missing: give one, such as 64"
-            raise ValueError(f"effective_batch (utterances) and effective_seconds are {given}")
+        if self.effective_batch is not None and self.effective_seconds is not None:
+            raise ValueError("effective_batch (utterances) and effective_seconds are both given: keep one")
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.groups import describe, select, set_trainable
 from caspi.model.loading import Loaded, load
+from caspi.model.recompute import recompute
 from caspi.training import checkpoints
 from caspi.training.collation import collate
 from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
@@ -143,6 +144,7 @@ def _run_stage(
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, frozen_dtype=dtype or torch.float32)
+    recompute(loaded.model, config.recompute_every)
     plans, steps = plan_stage(data, config, stage, state.num_processes, stage_seed)
     planned = PlannedSteps(
         data,

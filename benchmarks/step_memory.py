@@ -1,0 +1,126 @@
+"""Memory and time of one optimizer step of the 1.7B, by what is trained and how much audio a micro-batch holds.
+
+    python benchmarks/step_memory.py [--out step_memory.json] [--only NAME ...]
+
+Random weights, random audio, 4.4 target tokens a second, clips of 8 s on average (log-normal, 1 to 15 s). What
+`caspi plan` predicts memory and time with is fitted to this output (`memory.yaml`). Needs a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from caspi.model.config import Learn, ModelConfig
+from caspi.model.groups import select, set_trainable
+from caspi.model.loading import Loaded, load
+from caspi.model.recompute import recompute
+from caspi.training import optimizers
+from caspi.training.collation import Item, collate
+from caspi.training.config import StageConfig
+from caspi.training.objectives import CrossEntropy
+
+_ALL = {"audio_front": 1e-4, "audio_layers": 1e-4, "projector": 1e-4, "decoder_layers": 1e-4, "embeddings": 1e-4}
+_STAGES: dict[str, dict[str, Any]] = {
+    "all": _ALL,
+    "round2-decoder": {"projector": 2e-4, "decoder_layers": {"top": 0.43, "lr": 5e-5}, "embeddings": 1e-4},
+    "round2-encoder": {
+        "projector": 1e-4, "audio_layers": {"top": 0.333, "lr": 3e-5}, "decoder_layers": {"top": 0.43, "lr": 3e-5},
+        "embeddings": 1e-4,
+    },
+    "decoder-top": {"decoder_layers": {"top": 12, "lr": 5e-5}},
+}  # fmt: skip
+_RUNS = [
+    ("all", 0, (60, 120, 240)), ("all", 1, (120, 480)), ("round2-decoder", 0, (60, 120, 240, 480)),
+    ("round2-encoder", 0, (60, 240)), ("round2-encoder", 1, (240,)), ("decoder-top", 0, (120, 480)),
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("step_memory.json"))
+    parser.add_argument("--only", nargs="*")
+    options = parser.parse_args()
+    device = torch.device("cuda")
+    loaded = load(ModelConfig(start="tiny", init="random", scale="1.7b"), device)
+    rows = []
+    for name, every, budgets in _RUNS:
+        if options.only and name not in options.only:
+            continue
+        for seconds in budgets:
+            row = {
+                "stage": name,
+                "recompute_every": every,
+                "seconds": seconds,
+                **_measure(loaded, name, every, seconds),
+            }
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            options.out.write_text(json.dumps({"device": torch.cuda.get_device_name(), "rows": rows}, indent=1))
+
+
+def _measure(loaded: Loaded, name: str, every: int, seconds: int) -> dict[str, float]:
+    learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
+    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name]})
+    groups = select(loaded.model, learn)  # type: ignore[arg-type]
+    set_trainable(loaded.model, groups, torch.bfloat16)
+    recompute(loaded.model, every)
+    optimizer = optimizers.adamw(loaded.model, groups, stage)
+    objective = CrossEntropy(loaded.model).train()
+    batch = collate(_items(seconds), loaded.prompt).to(torch.device("cuda"))
+    found: dict[str, float] = {
+        "audio_seconds": batch.seconds, "clips": len(batch.bounds) - 1, "tokens": len(batch.input_ids),
+        "audio_tokens": len(batch.audio_positions), "labels": len(batch.labels),
+        "trained": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
+    }  # fmt: skip
+    try:
+        times = []
+        for step in range(4):
+            if step == 1:
+                torch.cuda.reset_peak_memory_stats()
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                loss = objective(batch) / len(batch.labels)
+            loss.backward()
+            torch.cuda.synchronize()
+            computed = time.perf_counter()
+            optimizer.step()
+            optimizer.zero_grad()
+            torch.cuda.synchronize()
+            times.append((computed - started, time.perf_counter() - computed))
+        found |= {
+            "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
+            "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
+            "forward_backward_s": float(np.median([one for one, _ in times[1:]])),
+            "optimizer_s": float(np.median([other for _, other in times[1:]])),
+        }
+    except torch.OutOfMemoryError:
+        found |= {"peak_gib": float("inf")}
+    del optimizer, batch
+    loaded.model.zero_grad(set_to_none=True)
+    gc.collect()
+    torch.cuda.empty_cache()
+    return found
+
+
+def _items(seconds: int) -> list[Item]:
+    draw = np.random.default_rng(0)
+    items, held = [], 0.0
+    while held < seconds:
+        length = float(np.clip(draw.lognormal(2.0, 0.5), 1, min(15, max(1.0, seconds - held))))
+        text = "".join(draw.choice(list("אבגדהוזחטיכלמנסעפצקרשת"), int(4.4 * length)))  # tiny: a token a letter
+        items.append(Item(draw.standard_normal(int(length * 16_000)).astype(np.float32) * 0.1, text, "Hebrew"))
+        held += length
+    return items
+
+
+if __name__ == "__main__":
+    main()

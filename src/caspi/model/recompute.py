@@ -1,0 +1,20 @@
+"""Blocks that keep only their input and compute the rest again in the backward pass (Chen et al. 2016,
+arXiv:1604.06174): about a third more computing for a fraction of the memory."""
+
+from __future__ import annotations
+
+import functools
+
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen3ASRForConditionalGeneration
+
+
+def recompute(model: Qwen3ASRForConditionalGeneration, every: int) -> None:
+    """Every `every`-th block of encoder and decoder recomputes; 0: none does. Takes back what an earlier call set."""
+    for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
+        for number, layer in enumerate(layers):
+            layer.gradient_checkpointing = bool(every) and number % every == 0
+            # Blocks draw no random numbers: there is no state to restore.
+            layer._gradient_checkpointing_func = functools.partial(
+                checkpoint, use_reentrant=False, preserve_rng_state=False
+            )

@@ -79,7 +79,7 @@ def _start_and_kill(path: Path, run: Path, draw: random.Random, how: str, while_
     process = subprocess.Popen(
         [sys.executable, "-m", "caspi", "train", str(path)],
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     started, wait = time.monotonic(), draw.uniform(3.0, 14.0)
@@ -89,10 +89,13 @@ def _start_and_kill(path: Path, run: Path, draw: random.Random, how: str, while_
             break
         time.sleep(0.001)
     if process.poll() is not None:
+        said = (process.communicate()[1] or b"").decode()
+        if process.returncode:
+            raise SystemExit(f"the command failed where it should have continued: {said[-2000:]}")
         return "after the end"
     where = _where(run)
     os.killpg(process.pid, getattr(signal, f"SIG{how}"))
-    process.wait()
+    process.communicate()
     return where
 
 

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.model.architectures import configuration
 from caspi.model.config import Learn, ModelConfig
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded, load
+from caspi.model.packed import use_packed_attention
 from caspi.model.recompute import recompute
 from caspi.training import optimizers
 from caspi.training.collation import Item, collate
@@ -38,7 +41,7 @@ _STAGES: dict[str, dict[str, Any]] = {
     "decoder-top": {"decoder_layers": {"top": 12, "lr": 5e-5}},
 }  # fmt: skip
 _RUNS = [
-    ("all", 0, (60, 120, 240)), ("all", 1, (120, 480)), ("round2-decoder", 0, (60, 120, 240, 480)),
+    ("all", 0, (60, 120, 240)), ("all", 1, (120, 480)), ("all", 2, (240,)), ("round2-decoder", 0, (60, 120, 240, 480)),
     ("round2-encoder", 0, (60, 240)), ("round2-encoder", 1, (240,)), ("decoder-top", 0, (120, 480)),
 ]  # fmt: skip
 
@@ -49,7 +52,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*")
     options = parser.parse_args()
     device = torch.device("cuda")
-    loaded = load(ModelConfig(start="tiny", init="random", scale="1.7b"), device)
+    loaded = _released_shape(device)
     rows = []
     for name, every, budgets in _RUNS:
         if options.only and name not in options.only:
@@ -64,6 +67,15 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
             options.out.write_text(json.dumps({"device": torch.cuda.get_device_name(), "rows": rows}, indent=1))
+
+
+def _released_shape(device: torch.device) -> Loaded:
+    """The 1.7B with its vocabulary of 151,936, random; texts are tokenised by tiny's tokenizer."""
+    tiny = load(ModelConfig(start="tiny"))
+    with device:
+        model = Qwen3ASRForConditionalGeneration(configuration("1.7b"))
+    use_packed_attention(model)
+    return Loaded(model, tiny.prompt, tiny.processor)
 
 
 def _measure(loaded: Loaded, name: str, every: int, seconds: int) -> dict[str, float]:

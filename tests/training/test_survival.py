@@ -36,7 +36,13 @@ def lines(run: Path, key: str) -> list[dict]:  # type: ignore[type-arg]
 def short(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
     """Two steps of projector and embeddings, then two of everything."""
     return run_recipe(
-        folder, corpus, "train.stages.0.epochs=0.34", "train.stages.1.epochs=0.34", "train.evaluate.every=2", *overrides
+        folder,
+        corpus,
+        "train.stages.0.epochs=0.34",
+        "train.stages.1.epochs=0.34",
+        "train.evaluate.every=2",
+        "train.precision=fp32",
+        *overrides,
     )
 
 

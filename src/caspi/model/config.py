@@ -31,11 +31,23 @@ class ModelConfig(Config):
         return self
 
 
+class Lora(Config):
+    """Low-rank adapters on every linear layer of a group (Hu et al. 2021, arXiv:2106.09685), merged into the weights
+    of each checkpoint; dora: with magnitudes of their own (Liu et al. 2024, arXiv:2402.09353)."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    dora: bool = False
+
+
 class Learn(Config):
-    """How one group learns: its rate, and for a stack of layers how many of the top ones (a count or a share)."""
+    """How one group learns: its rate, for a stack of layers how many of the top ones (a count or a share), and
+    whether through adapters while its own weights stay."""
 
     lr: float = Field(gt=0)
     top: int | float | None = None
+    lora: Lora | None = None
 
     @model_validator(mode="before")
     @classmethod

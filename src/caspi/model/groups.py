@@ -16,9 +16,11 @@ import torch
 from torch import nn
 
 from caspi.errors import UsageError
-from caspi.model.config import GROUP_NAMES, GroupName, Learn
+from caspi.model import adapters
+from caspi.model.config import GROUP_NAMES, GroupName, Learn, Lora
 
 _STACKS = ("audio_layers", "decoder_layers")
+_ADAPTED = (*_STACKS, "projector")
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"model\.audio_tower\.layers\.(\d+)\."), "audio_layers"),
@@ -38,6 +40,7 @@ class TrainableGroup:
     name: str
     lr: float
     names: tuple[str, ...]
+    lora: Lora | None = None
 
 
 def partition(model: nn.Module) -> dict[str, list[str]]:
@@ -73,20 +76,33 @@ def _label(name: str, layers: dict[str, int]) -> str:
 
 
 def select(model: nn.Module, learn: dict[GroupName, Learn]) -> list[TrainableGroup]:
-    """The groups a stage trains, `top` resolved against this model's depth. Raises UsageError."""
-    labels = partition(model)
-    chosen = []
+    """The groups a stage trains, adapters put into those that learn through them. Raises UsageError."""
     for name, how in learn.items():
-        if name in _STACKS:
-            depth = _depth(model, name)
-            top = depth if how.top is None else _resolve(how.top, depth)
-            members = [p for i in range(depth - top, depth) for p in labels[f"{name}[{i}]"]]
-        elif how.top is not None:
-            raise UsageError(f"learn.{name}.top: only {' and '.join(_STACKS)} have layers to count")
-        else:
-            members = labels[name]
-        chosen.append(TrainableGroup(name, how.lr, tuple(members)))
-    return chosen
+        if how.lora is not None:
+            if name not in _ADAPTED:
+                raise UsageError(f"learn.{name}.lora: only {', '.join(_ADAPTED)} take adapters; train it whole")
+            adapters.add(model, members(model, name, how.top), how.lora)
+    return [
+        TrainableGroup(
+            name,
+            how.lr,
+            tuple(p for p in members(model, name, how.top) if how.lora is None or adapters.is_adapter(p)),
+            how.lora,
+        )
+        for name, how in learn.items()
+    ]
+
+
+def members(model: nn.Module, name: GroupName, top: int | float | None) -> list[str]:
+    """Names of a group's parameters, `top` resolved against this model's depth. Raises UsageError."""
+    labels = partition(model)
+    if name in _STACKS:
+        depth = _depth(model, name)
+        count = depth if top is None else _resolve(top, depth)
+        return [p for i in range(depth - count, depth) for p in labels[f"{name}[{i}]"]]
+    if top is not None:
+        raise UsageError(f"learn.{name}.top: only {' and '.join(_STACKS)} have layers to count")
+    return labels[name]
 
 
 def _resolve(top: int | float, depth: int) -> int:
@@ -116,7 +132,13 @@ def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[dict[str, A
             "lr": group.lr,
             "tensors": len(group.names),
             "parameters": sum(sizes[name] for name in group.names),
-            "note": "tied: trains the output head (lm_head) too" if group.name == "embeddings" and tied else "",
+            "note": _note(group, tied),
         }
         for group in groups
     ]
+
+
+def _note(group: TrainableGroup, tied: bool) -> str:
+    if group.lora is not None:
+        return f"{'DoRA' if group.lora.dora else 'LoRA'} of rank {group.lora.rank}"
+    return "tied: trains the output head (lm_head) too" if group.name == "embeddings" and tied else ""

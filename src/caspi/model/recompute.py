@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import functools
 
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3ASRForConditionalGeneration
 
 
 def recompute(model: Qwen3ASRForConditionalGeneration, every: int) -> None:
     """Every `every`-th block of encoder and decoder recomputes; 0: none does. Takes back what an earlier call set."""
+    # Randomness is restored only where there is some: the dropout of adapters.
+    random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
         for number, layer in enumerate(layers):
             layer.gradient_checkpointing = bool(every) and number % every == 0
-            # Blocks draw no random numbers: there is no state to restore.
             layer._gradient_checkpointing_func = functools.partial(
-                checkpoint, use_reentrant=False, preserve_rng_state=False
+                checkpoint, use_reentrant=False, preserve_rng_state=random
             )

@@ -9,42 +9,49 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
-from caspi.errors import CaspiError
 from caspi.folders import sync
 from caspi.model.loading import Loaded
 
 PREFIX = "checkpoint-"
 METRICS = "metrics.json"
 PARTIAL = ".partial"
+TRAINED = "trained.safetensors"
+
+Weights = dict[str, torch.Tensor]
 
 
-def save_model(loaded: Loaded, folder: Path) -> None:
+def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Weights, configuration, tokenizer, processor, chat template and generation settings."""
     prompt = loaded.prompt
     loaded.model.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
     )
-    loaded.model.save_pretrained(folder)
+    loaded.model.save_pretrained(folder, state_dict=weights)
     loaded.processor.save_pretrained(folder)
 
 
-def load_weights(loaded: Loaded, folder: Path) -> None:
-    """Puts the weights of a checkpoint into a model of the same shape, each in the dtype it has there.
+def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
+    """What training goes on from, where that is not the model's own weights: adapters, and what an average follows."""
+    kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
+    save_file(kept | {f"average.{name}": tensor for name, tensor in average.items()}, folder / TRAINED)
 
-    Raises CaspiError where they do not fit.
-    """
-    weights = {}
+
+def trained(folder: Path) -> tuple[Weights, Weights]:
+    """The trained parameters a checkpoint goes on from, and their average where one is kept, by their names."""
+    if (folder / TRAINED).is_file():
+        stored = load_file(folder / TRAINED)
+        return _named(stored, "raw."), _named(stored, "average.")
+    weights: Weights = {}
     for path in sorted(folder.glob("model*.safetensors")):
         weights.update(load_file(path))
-    if "lm_head.weight" not in weights:  # tied: stored once
-        weights["lm_head.weight"] = weights.get("model.language_model.embed_tokens.weight")
-    try:
-        loaded.model.load_state_dict(weights, strict=True)
-    except (RuntimeError, AttributeError) as error:
-        raise CaspiError(f"checkpoint {folder} does not fit the model of this recipe: {error}") from error
+    return weights, {}
+
+
+def _named(stored: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
 
 
 def complete(stage_folder: Path) -> list[Path]:
@@ -82,7 +89,7 @@ def check(folder: Path) -> None:
     weights = sorted(folder.glob("model*.safetensors"))
     if not weights:
         raise OSError(f"{folder} has no weights")
-    for path in weights:
+    for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:  # compares the header with the file's size
             if not file.keys():
                 raise OSError(f"{path} is empty")

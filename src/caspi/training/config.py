@@ -74,6 +74,7 @@ class StageConfig(Config):
     """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next.
 
     mix: by name, which sources it sees and how much of each; an epoch is then an epoch of the mix.
+    ema: the decay of a moving average of the weights, which is then what the stage measures, saves and leaves.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -84,6 +85,7 @@ class StageConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     max_grad_norm: float = Field(1.0, gt=0)
+    ema: float | None = Field(None, gt=0, lt=1)
     augment: Augmentation | None = None
     curriculum: Curriculum | None = None
 

@@ -45,11 +45,13 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned."""
+    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned; rounds:
+    the micro-batches of the rank that has most."""
 
     batches: list[Batch]
     target_tokens: int
     seconds: float
+    rounds: int = 0
     epoch: int = 0
     replaced: tuple[Replaced, ...] = ()
 
@@ -155,17 +157,20 @@ class PlannedSteps(Dataset[Step]):
         plan = self._plans[epoch]
         rows = plan.rows(number)
         replaced: list[Replaced] = []
+        parts = [self._parts(rank) for rank in plan.steps[number]]
         return Step(
-            batches=[
-                self._batch(part, epoch, replaced)
-                for micro in plan.steps[number][self._rank]
-                for part in cut(micro, self._data.seconds, self._data.sequence_tokens, self.budget)
-            ],
+            batches=[self._batch(part, epoch, replaced) for part in parts[self._rank]],
             target_tokens=int(self._data.target_tokens[rows].sum()),
             seconds=float(self._data.seconds[rows].sum()),
+            rounds=max(map(len, parts)),
             epoch=epoch,
             replaced=tuple(replaced),
         )
+
+    def _parts(self, micros: list[np.ndarray]) -> list[np.ndarray]:
+        """A rank's micro-batches, as memory turned out to hold them."""
+        budget = self.budget
+        return [part for rows in micros for part in cut(rows, self._data.seconds, self._data.sequence_tokens, budget)]
 
     @property
     def budget(self) -> Budget:

@@ -38,6 +38,9 @@ class CrossEntropy(nn.Module):
     def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
+        # What accelerate shards by itself, by transformers' convention.
+        stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
+        self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Summed over the labels of the batch, fp32 scalar."""

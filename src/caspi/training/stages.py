@@ -9,24 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_utils import set_seed
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.scoring import score_corpus
 from caspi.folders import REPORT, claim
-from caspi.inference.decoding import Clip, Decoder
-from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.groups import describe, select, set_trainable
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import Loaded, load, load_processor
+from caspi.model.prompt import Prompt
 from caspi.model.recompute import recompute
 from caspi.training import checkpoints
-from caspi.training.collation import collate
-from caspi.training.config import InTrainingEvaluation, StageConfig, TrainConfig
+from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
@@ -34,6 +30,7 @@ from caspi.training.plan import Budget
 from caspi.training.preflight import show_groups, show_targets
 from caspi.training.processes import processes
 from caspi.training.trainer import LESSON, StageTrainer
+from caspi.training.validation import Validation
 
 DONE = "stage.json"
 RUN = "run.json"
@@ -65,13 +62,28 @@ def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
     return run / f"{number + 1}-{stage.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the stages of a run share."""
+
+    config: TrainConfig
+    data: TrainingSet
+    prompt: Prompt
+    validation: Validation
+    dtype: torch.dtype | None
+    seed: int
+    interruption: Interruption
+
+
 def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> RunResult:
-    """Runs all stages, or what is left of them. Raises UsageError for a corpus or model that cannot be used."""
+    """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
+    that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
+    """
     state = processes()
-    loaded = load(start, state.device)
+    prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     data = TrainingSet.of(
         Corpus.open(corpus, "train"),
-        loaded.prompt,
+        prompt,
         config.max_seconds,
         shuffle_seed=seed if config.shuffle_transcripts else None,
         with_previous=config.previous_text > 0,
@@ -83,20 +95,18 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
         _claim_run(config, start, corpus, seed)
     state.wait_for_everyone()
     dtype = compute_dtype(config.precision, state.device)
-    evaluator = _Evaluator(loaded, held_out, config.evaluate, config.max_seconds, dtype)
+    run = _Run(config, data, prompt, Validation(held_out, prompt, config, dtype), dtype, seed, Interruption())
     if state.is_main_process:
-        show_targets(data, loaded.prompt)
+        show_targets(data, prompt)
     finished = []
-    interruption = Interruption()
-    with interruption.heard():
+    with run.interruption.heard():
         for number, stage in enumerate(config.stages):
             folder = stage_folder(config.path, number, stage)
             if (folder / DONE).is_file():
-                checkpoints.load_weights(loaded, checkpoints.complete(folder)[-1])
                 finished.append(json.loads((folder / DONE).read_text()))
-                continue
-            run = (config, stage, number, folder, loaded, data, evaluator, dtype, seed, interruption)
-            finished.append(_run_stage(*run))
+            else:
+                finished.append(_run_stage(run, stage, number, load(start, state.device)))
+            start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
     return RunResult(config.path, finished)
 
 
@@ -127,23 +137,13 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
     marker.write_text(json.dumps(identity, indent=1), encoding="utf-8")
 
 
-def _run_stage(
-    config: TrainConfig,
-    stage: StageConfig,
-    number: int,
-    folder: Path,
-    loaded: Loaded,
-    data: TrainingSet,
-    evaluator: _Evaluator,
-    dtype: torch.dtype | None,
-    seed: int,
-    interruption: Interruption,
-) -> dict[str, Any]:
-    state = processes()
-    stage_seed = seed * 1000 + number
+def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> dict[str, Any]:
+    config, data, state = run.config, run.data, processes()
+    folder = stage_folder(config.path, number, stage)
+    stage_seed = run.seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
-    set_trainable(loaded.model, groups, frozen_dtype=dtype or torch.float32)
+    set_trainable(loaded.model, groups, frozen_dtype=run.dtype or torch.float32)
     recompute(loaded.model, config.recompute_every)
     plans, steps = plan_stage(data, config, stage, state.num_processes, stage_seed)
     planned = PlannedSteps(
@@ -151,7 +151,7 @@ def _run_stage(
         plans,
         steps,
         state.process_index,
-        loaded.prompt,
+        run.prompt,
         stage.augment or config.augment,
         stage_seed,
         config.previous_text,
@@ -162,17 +162,15 @@ def _run_stage(
     trainer = StageTrainer(
         objective=CrossEntropy(loaded.model),
         loaded=loaded,
+        config=config,
         stage=stage,
         groups=groups,
         steps=planned,
         arguments=_arguments(config, stage, folder, steps, stage_seed, state.device),
-        compute_dtype=dtype,
-        evaluate_model=evaluator,
-        keep=config.evaluate.keep,
-        workers=config.workers,
+        compute_dtype=run.dtype,
+        measure=run.validation,
         metrics_file=config.path / METRICS,
-        interruption=interruption,
-        stop_after=config.stop_after,
+        interruption=run.interruption,
     )
     if (folder / LESSON).is_file():
         planned.lower(Budget(**json.loads((folder / LESSON).read_text(encoding="utf-8"))))
@@ -235,50 +233,3 @@ def _arguments(
         report_to=[],
         remove_unused_columns=False,
     )
-
-
-class _Evaluator:
-    """Loss per target token, WER and CER on a fixed subset of the validation split."""
-
-    def __init__(
-        self,
-        loaded: Loaded,
-        corpus: Corpus,
-        how: InTrainingEvaluation,
-        max_seconds: float,
-        dtype: torch.dtype | None,
-    ) -> None:
-        self._loaded, self._dtype = loaded, dtype
-        data = TrainingSet.of(corpus, loaded.prompt, max_seconds)
-        chosen = np.random.default_rng(0).permutation(data.rows)[: how.utterances]
-        self._items = [data.item(int(row)) for row in np.sort(chosen)]
-        self._groups = [corpus.utterance(item.row).group for item in self._items]
-        self._decoder = Decoder(loaded, dtype=dtype)
-
-    def __call__(self) -> dict[str, float]:
-        hypotheses = self._decoder.decode([Clip(i.samples, i.context, i.language) for i in self._items])
-        scores, _ = score_corpus(
-            [item.text for item in self._items],
-            [hypothesis.text for hypothesis in hypotheses],
-            self._groups,
-            language(self._items[0].language),
-        )
-        return {
-            "loss": self.loss(),
-            "wer": scores["leaderboard"].wer,
-            "cer": scores["leaderboard"].cer,
-            "truncated": sum(hypothesis.truncated for hypothesis in hypotheses) / len(hypotheses),
-        }
-
-    @torch.no_grad()
-    def loss(self) -> float:
-        """Cross-entropy per target token, no augmentation."""
-        objective = CrossEntropy(self._loaded.model)
-        device = next(self._loaded.model.parameters()).device
-        total, tokens = 0.0, 0
-        for start in range(0, len(self._items), 32):
-            batch = collate(self._items[start : start + 32], self._loaded.prompt).to(device)
-            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                total += float(objective(batch))
-            tokens += len(batch.labels)
-        return total / tokens

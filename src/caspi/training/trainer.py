@@ -6,13 +6,14 @@ the plan knows how many a step has.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,31 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from caspi.errors import CaspiError
+from caspi.errors import CaspiError, UsageError
+from caspi.model import adapters
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints, optimizers
 from caspi.training.collation import Batch
-from caspi.training.config import StageConfig
+from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, Step, loader
+from caspi.training.ema import Ema
 from caspi.training.interruption import Interruption
 from caspi.training.plan import Budget
+from caspi.training.sharding import alone, put, shard_on_cpu, sharding, whole
 
 LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
 
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
 _CONTINUES = "the same command continues from the last checkpoint"
 
-Evaluate = Callable[[], dict[str, float]]
+Measure = Callable[[Loaded], dict[str, float]]
 
 
 class _MeasureAtTheEnd(TrainerCallback):  # type: ignore[misc]
@@ -50,6 +54,19 @@ class _MeasureAtTheEnd(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
+
+
+class _Average(TrainerCallback):  # type: ignore[misc]
+    """Keeps the average of a stage that has one."""
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._trainer.follow()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self._trainer.average()
 
 
 class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
@@ -90,7 +107,7 @@ class Tally:
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
-    """Trains one stage. `evaluate_model` measures the model as it is; its `wer` ranks checkpoints."""
+    """Trains one stage. `measure` measures a model; its `wer` ranks checkpoints."""
 
     optimizer: Any  # Trainer's own attributes, which it does not declare
     lr_scheduler: Any
@@ -101,22 +118,21 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         *,
         objective: nn.Module,
         loaded: Loaded,
+        config: TrainConfig,
         stage: StageConfig,
         groups: list[TrainableGroup],
         steps: PlannedSteps,
         arguments: TrainingArguments,
         compute_dtype: torch.dtype | None,
-        evaluate_model: Evaluate,
-        keep: int,
-        workers: int,
+        measure: Measure,
         metrics_file: Path,
         interruption: Interruption,
-        stop_after: int,
     ) -> None:
-        self._loaded, self._stage, self._groups, self._steps = loaded, stage, groups, steps
-        self._compute_dtype, self._evaluate_model, self._keep = compute_dtype, evaluate_model, keep
-        self._workers, self._metrics_file = workers, metrics_file
-        self._interruption, self._stop_after = interruption, stop_after
+        self._loaded, self._config, self._stage, self._groups, self._steps = loaded, config, stage, groups, steps
+        self._compute_dtype, self._measure = compute_dtype, measure
+        self._metrics_file, self._interruption = metrics_file, interruption
+        self._adapted = any(group.lora is not None for group in groups)
+        self._ema: Ema | None = None
         self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
         self._bad_in_a_row = 0
         self._measured_at = -1
@@ -129,15 +145,29 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
+        self.add_callback(_Average(self))
+        self._sharding = sharding(self.accelerator)
+        if self._adapted and self._sharding != "none":
+            raise UsageError(
+                f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: "
+                "start it with torchrun, without an accelerate configuration that shards"
+            )
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Step]:
-        return loader(self._steps, self._workers)
+        return loader(self._steps, self._config.workers)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""
         super().create_accelerator_and_postprocess()
-        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+        shard_on_cpu(self.accelerator)
+        self.is_fsdp_enabled = self.accelerator.distributed_type == DistributedType.FSDP
+        if sharding(self.accelerator) == "none":
+            self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The parameters that learn, by their names in the model; under sharding, the pieces this process holds."""
+        return {name: p for name, p in self._loaded.model.named_parameters() if p.requires_grad}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -173,7 +203,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             inputs = self._make_room(inputs, mine)
         self.stopping = bool(everyone.asked_to_end)
         # Utterances that were replaced have another number of tokens than was planned.
-        norm = self._share_gradients(model, inputs.target_tokens / everyone.tokens)
+        norm = self._share_gradients(inputs.target_tokens / everyone.tokens)
         loss = everyone.loss * inputs.target_tokens / everyone.tokens
         if everyone.replaced:
             self._note_replaced(inputs)
@@ -197,6 +227,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             except torch.OutOfMemoryError:
                 failed = batch
                 break
+        if self._sharding != "none":
+            self._keep_pace(model, step, failed)
         return Tally(
             loss=float(torch.stack(losses).double().sum()) if losses else 0.0,
             tokens=sum(len(batch.labels) for batch in step.batches),
@@ -206,6 +238,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             losses=losses,
             failed=failed,
         )
+
+    def _keep_pace(self, model: nn.Module, step: Step, failed: Batch | None) -> None:
+        """Sharded weights are gathered by all processes in every pass: one that is through with its micro-batches goes
+        on with passes that count nothing, and one that ran out of memory cannot repeat alone. Raises CaspiError."""
+        if failed is not None:
+            budget = self._steps.size(failed).halved()
+            self._write_lesson(budget)
+            raise CaspiError(
+                f"stage {self._stage.name}, step {self.state.global_step + 1}: out of memory. Micro-batches will hold "
+                f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES} (torchrun --max-restarts "
+                "does it by itself)"
+            )
+        for _ in range(step.rounds - len(step.batches)):
+            self.accelerator.backward(self._loss(model, step.batches[-1]) * 0.0)
 
     def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         device = self.args.device
@@ -237,14 +283,21 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             f"{budget.tokens:.0f} tokens from now on"
         )
         if self.is_world_process_zero():
-            lesson = {"seconds": budget.seconds, "tokens": budget.tokens}
-            (Path(self.args.output_dir) / LESSON).write_text(json.dumps(lesson), encoding="utf-8")
+            self._write_lesson(budget)
         return self._steps.refit(step)
 
-    def _share_gradients(self, model: nn.Module, scale: float) -> float:
+    def _write_lesson(self, budget: Budget) -> None:
+        lesson = Path(self.args.output_dir) / LESSON
+        written = lesson.with_name(f"{LESSON}.{self.args.process_index}")
+        written.write_text(json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}), encoding="utf-8")
+        written.replace(lesson)
+
+    def _share_gradients(self, scale: float) -> float:
         """Sums gradients over ranks, corrects their scale; their norm."""
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if self.accelerator.num_processes > 1:
+        trained = list(self.trained().values())
+        if self._sharding != "none":
+            scale *= self.accelerator.num_processes  # their average is what sharding leaves
+        elif self.accelerator.num_processes > 1:
             for parameter in trained:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -254,7 +307,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         if scale != 1.0:
             torch._foreach_mul_(gradients, scale)
-        return float(torch.nn.utils.get_total_norm(gradients))
+        return float(whole(torch.nn.utils.get_total_norm(gradients)))
 
     def _skip(self, step: Step, mine: Tally, loss: float, norm: float) -> None:
         """Names the utterances of a step that is left out. Raises CaspiError where too many were."""
@@ -271,7 +324,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._record({"skipped": what, "utterances": found})
         named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
         self._say(f"{what}: the step is left out; its utterances: {named}")
-        if self._bad_in_a_row >= self._stop_after:
+        if self._bad_in_a_row >= self._config.stop_after:
             raise CaspiError(
                 f"{self._bad_in_a_row} steps in a row had a loss or gradient that is no number, the last with {named}: "
                 "lower the learning rate, or listen to these utterances; the last checkpoint stands"
@@ -305,11 +358,16 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         except OSError as error:  # a full disk costs the log, not the run
             print(f"warning: {self._metrics_file}: {error.strerror}; this line is lost", file=sys.stderr, flush=True)
 
+    def _as_it_ships(self) -> contextlib.AbstractContextManager[None]:
+        """The model as the stage would leave it: its average where it keeps one."""
+        return contextlib.nullcontext() if self._ema is None else self._ema.in_place()
+
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not counted: Trainer's own formula knows nothing of audio
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        self._measured, self._measured_at = self._evaluate_model(), self.state.global_step
+        with self._as_it_ships(), alone(self._loaded, self._compute_dtype) as loaded:
+            self._measured, self._measured_at = self._measure(loaded), self.state.global_step
         self.log({f"eval_{name}": value for name, value in self._measured.items()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, self._measured)
         return self._measured
@@ -381,7 +439,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save and not failures:
             measured = self._measured if self._measured_at == self.state.global_step else {}
             checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **measured})
-            checkpoints.prune(folder, self._keep)
+            checkpoints.prune(folder, self._config.evaluate.keep)
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -391,9 +449,63 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._say(f"warning: {name} could not be written ({failures[0]}); the run goes on, make space")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self.args.should_save:
-            checkpoints.save_model(self._loaded, Path(output_dir or self.args.output_dir))
+        """Plain weights, whatever is trained: adapters merged, pieces joined, the average in its place. What training
+        itself goes on from lies beside them."""
+        folder = Path(output_dir or self.args.output_dir)
+        with self._as_it_ships():
+            if self._adapted:
+                weights = adapters.merged(self._loaded.model)
+            else:
+                weights = self._gathered(dict(self._loaded.model.named_parameters()))
+            if self.args.should_save:
+                checkpoints.save_model(self._loaded, weights, folder)
+        if self._adapted or self._ema is not None:
+            raw = self._gathered(self.trained())
+            average = self._gathered(self._ema.values) if self._ema is not None else {}
+            if self.args.should_save:
+                checkpoints.save_trained(folder, raw, average)
+
+    def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
+        if self._sharding == "none":
+            return {name: tensor.detach() for name, tensor in tensors.items()}
+        found = {}
+        for name, tensor in tensors.items():
+            value = whole(tensor)
+            if self.args.should_save:
+                found[name] = value.cpu()
+        return found
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """As Trainer does, without a second copy of sharded weights."""
+        if self._sharding == "fsdp2":
+            plugin = self.accelerator.state.fsdp_plugin
+            save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+            return
+        super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoints.load_weights(self._loaded, Path(resume_from_checkpoint))
-        self._first_step = checkpoints.step_of(Path(resume_from_checkpoint))
+        """Only what is trained: everything else is what the stage started from, and it is there."""
+        folder = Path(resume_from_checkpoint)
+        raw, average = checkpoints.trained(folder)
+        self._first_step = checkpoints.step_of(folder)
+        try:
+            for name, parameter in self.trained().items():
+                put(parameter, raw[name])
+            self.follow()
+            for name, value in (self._ema.values if self._ema else {}).items():
+                put(value, average[name])
+        except (KeyError, RuntimeError) as error:
+            raise CaspiError(f"checkpoint {folder} does not fit the model of this recipe: {error}") from error
+
+    def follow(self) -> None:
+        """Starts the average of a stage that keeps one, where the weights are now."""
+        if self._stage.ema is not None and self._ema is None:
+            self._ema = Ema(self.trained(), self._stage.ema)
+
+    def average(self) -> None:
+        """After an optimizer step: the average follows, where there is one."""
+        if self._ema is not None and not self._bad_in_a_row:
+            self._ema.update(self.state.global_step)

@@ -1,0 +1,48 @@
+"""Low-rank adapters by PEFT: put on the linear layers of a group, merged into plain weights for every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora
+from torch import nn
+
+from caspi.model.config import Lora
+
+_BASE = ".base_layer."
+_NAME = "default"  # PEFT's own; one for all groups, because it activates one name at a time
+
+
+def add(model: nn.Module, parameters: Iterable[str], how: Lora) -> None:
+    """Adapters on the linear layers that hold `parameters`, in place. They change nothing until they are trained."""
+    modules = dict(model.named_modules())
+    owners = dict.fromkeys(name.rpartition(".")[0] for name in parameters)
+    linear = [owner for owner in owners if isinstance(modules[owner], nn.Linear)]
+    config = LoraConfig(
+        r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, use_dora=how.dora, target_modules=linear
+    )
+    inject_adapter_in_model(config, model, adapter_name=_NAME)
+    del model.peft_config  # PEFT's note to itself; it would warn of the next group
+
+
+def is_adapter(parameter: str) -> bool:
+    """Whether a parameter, by its name, is of an adapter."""
+    return ".lora_" in parameter
+
+
+@torch.no_grad()
+def merged(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of the model without adapters: what they add is in the weights, summed in fp32. Leaves it as it is."""
+    state = {name.replace(_BASE, "."): tensor for name, tensor in model.state_dict().items() if not is_adapter(name)}
+    for name, layer in model.named_modules():
+        if isinstance(layer, lora.Linear):
+            weight: torch.Tensor = layer.get_parameter("base_layer.weight")
+            kept = weight.data
+            weight.data = kept.float().clone()
+            layer.merge()
+            state[f"{name}.weight"] = weight.data
+            weight.data = kept
+            layer.merged_adapters.clear()
+    return state

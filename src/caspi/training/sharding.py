@@ -1,0 +1,64 @@
+"""Weights spread over processes by FSDP2 or ZeRO-3, seen as if they were whole. Every function here is collective:
+all processes call it, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model.loading import Loaded
+from caspi.model.packed import use_packed_attention
+
+
+def sharding(accelerator: Accelerator) -> str:
+    """What spreads the weights: `fsdp2`, `zero3`, or `none`."""
+    kinds = {DistributedType.FSDP: "fsdp2", DistributedType.DEEPSPEED: "zero3"}
+    return kinds.get(accelerator.distributed_type, "none")
+
+
+def shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
+    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = DistributedType.FSDP
+
+
+@torch.no_grad()
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter in one piece; itself where it is."""
+    if isinstance(parameter, DTensor):
+        return parameter.full_tensor()
+    return parameter.detach()
+
+
+@torch.no_grad()
+def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
+    """Gives a parameter its value, each process the piece it holds."""
+    if isinstance(parameter, DTensor):
+        value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    parameter.copy_(value)
+
+
+@contextlib.contextmanager
+def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
+    """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
+    spread = dict(loaded.model.named_parameters())
+    if not any(isinstance(parameter, DTensor) for parameter in spread.values()):
+        yield loaded
+        return
+    config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it
+    with torch.device(next(iter(spread.values())).device):
+        model = Qwen3ASRForConditionalGeneration(config)
+    model.to(dtype or torch.float32)
+    use_packed_attention(model)
+    for name, parameter in model.named_parameters():
+        put(parameter, whole(spread[name]))
+    yield Loaded(model, loaded.prompt, loaded.processor)

@@ -1,0 +1,95 @@
+"""The in-training evaluation: a fixed subset of the validation split, decoded and scored by all processes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from caspi.corpus.store import Corpus
+from caspi.evaluation.scoring import score_corpus
+from caspi.inference.decoding import Clip, Decoder
+from caspi.language import language
+from caspi.model.loading import Loaded
+from caspi.model.prompt import Prompt
+from caspi.training.collation import Item, collate
+from caspi.training.config import TrainConfig
+from caspi.training.data import TrainingSet
+from caspi.training.objectives import CrossEntropy
+from caspi.training.plan import cut
+from caspi.training.processes import processes
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What a process found out about one utterance, or about its share's loss."""
+
+    place: int
+    hypothesis: str
+    truncated: bool
+
+
+class Validation:
+    """Loss per target token, WER and CER, in the compute dtype and without augmentation."""
+
+    def __init__(self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None) -> None:
+        self._dtype, self._budget = dtype, config.budget
+        self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
+        chosen = np.random.default_rng(0).permutation(self._data.rows)[: config.evaluate.utterances]
+        self._rows = chosen[np.argsort(self._data.seconds[chosen], kind="stable")]
+        self._groups = [corpus.utterance(int(row)).group for row in self._rows]
+
+    def __call__(self, loaded: Loaded) -> dict[str, float]:
+        """`loss`, `wer`, `cer`, `truncated`, the same on every process. A share that memory does not hold is cut
+        smaller."""
+        state = processes()
+        places = range(state.process_index, len(self._rows), state.num_processes)
+        while True:
+            try:
+                items = [self._data.item(int(self._rows[place])) for place in places]
+                loss, tokens = self._loss(loaded, self._rows[places.start :: places.step])
+                measured = self._decoded(loaded, items, places)
+                break
+            except torch.OutOfMemoryError:
+                if self._budget.seconds < 1:
+                    raise
+                self._budget = self._budget.halved()
+                torch.cuda.empty_cache()
+        everyone = sorted(gather_object(measured), key=lambda found: found.place)
+        sums = gather_object([(loss, tokens)])
+        rows = self._rows.tolist()
+        scores, _ = score_corpus(
+            [self._data.texts[row] for row in rows],
+            [found.hypothesis for found in everyone],
+            self._groups,
+            language(self._data.languages[rows[0]]),
+        )
+        return {
+            "loss": sum(value for value, _ in sums) / sum(count for _, count in sums),
+            "wer": scores["leaderboard"].wer,
+            "cer": scores["leaderboard"].cer,
+            "truncated": sum(found.truncated for found in everyone) / len(everyone),
+        }
+
+    def _decoded(self, loaded: Loaded, items: list[Item], places: range) -> list[_Measured]:
+        decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype)
+        said = decoder.decode([Clip(item.samples, item.context, item.language) for item in items])
+        return [_Measured(place, found.text, found.truncated) for place, found in zip(places, said, strict=True)]
+
+    @torch.no_grad()
+    def _loss(self, loaded: Loaded, rows: np.ndarray) -> tuple[float, int]:
+        """Cross-entropy summed over the targets of `rows`, and how many they are."""
+        objective = CrossEntropy(loaded.model)
+        device = next(loaded.model.parameters()).device
+        training = loaded.model.training
+        loaded.model.eval()
+        total, tokens = 0.0, 0
+        for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
+            batch = collate([self._data.item(int(row)) for row in part], loaded.prompt).to(device)
+            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
+                total += float(objective(batch))
+            tokens += len(batch.labels)
+        loaded.model.train(training)
+        return total, tokens

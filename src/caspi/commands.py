@@ -174,7 +174,7 @@ def shapes(recipe: Recipe) -> Outcome:
 
 def train(recipe: Recipe) -> Outcome:
     """All stages, or what is left of them."""
-    from caspi.training.processes import processes
+    from caspi.training.processes import part, processes
     from caspi.training.stages import METRICS
     from caspi.training.stages import train as run
 
@@ -197,7 +197,9 @@ def train(recipe: Recipe) -> Outcome:
         report.write(config.path, content, summary, recipes.dump(recipe))
     last = result.stages[-1]["checkpoints"][-1]
     line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
-    return Outcome(line, page if processes().is_main_process else Path(), summary)
+    outcome = Outcome(line, page if processes().is_main_process else Path(), summary)
+    part()
+    return outcome
 
 
 def _is_synthetic(folder: Path) -> bool:

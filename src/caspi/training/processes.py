@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import torch
 from accelerate import PartialState
+from torch import distributed
 
 
 def processes() -> PartialState:
     """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun where there is no GPU."""
     return PartialState(cpu=not torch.cuda.is_available())
+
+
+def part() -> None:
+    """Ends what the processes share, once all are done: one that exits while others still listen may abort."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Qwen3ASRForConditionalGeneration
@@ -23,12 +23,20 @@ def sharding(accelerator: Accelerator) -> str:
     return kinds.get(accelerator.distributed_type, "none")
 
 
+def asked() -> str:
+    """What the environment that `accelerate launch` makes asks for."""
+    for kind, variable in (("fsdp2", "ACCELERATE_USE_FSDP"), ("zero3", "ACCELERATE_USE_DEEPSPEED")):
+        if os.environ.get(variable, "false").lower() == "true":
+            return kind
+    return "none"
+
+
 def shard_on_cpu(accelerator: Accelerator) -> None:
     """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
-    asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    if asked and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    if asked() == "fsdp2" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        accelerator.state.distributed_type = DistributedType.FSDP
+        # Both, because making an AcceleratorState copies the one into the other.
+        PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import Budget
 from caspi.training.preflight import show_groups, show_targets
 from caspi.training.processes import processes
+from caspi.training.sharding import asked
 from caspi.training.trainer import LESSON, StageTrainer
 from caspi.training.validation import Validation
 
@@ -121,6 +122,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
         "model": start.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every"}),
         "seed": seed,
+        "sharding": asked(),
     }
     marker = config.path / RUN
     if marker.is_file():

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object, save_fsdp_optimizer
+from accelerate.utils import gather_object, save_fsdp_optimizer
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader
@@ -146,7 +146,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
         self.add_callback(_Average(self))
-        self._sharding = sharding(self.accelerator)
         if self._adapted and self._sharding != "none":
             raise UsageError(
                 f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: "
@@ -161,8 +160,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""
         super().create_accelerator_and_postprocess()
         shard_on_cpu(self.accelerator)
-        self.is_fsdp_enabled = self.accelerator.distributed_type == DistributedType.FSDP
-        if sharding(self.accelerator) == "none":
+        self._sharding = sharding(self.accelerator)
+        self.is_fsdp_enabled = self._sharding == "fsdp2"
+        if self._sharding == "none":
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def trained(self) -> dict[str, torch.Tensor]:

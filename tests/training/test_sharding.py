@@ -1,0 +1,134 @@
+"""Weights spread over two processes by FSDP2, as recipes/accelerate/fsdp2.yaml asks for, against one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi import commands, recipe
+from caspi.errors import UsageError
+from caspi.training import checkpoints
+from tests.conftest import RECIPES
+from tests.training.test_stages import final_weights, metrics, run_recipe
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none"),
+]
+OVERRIDES = ("train.stages.0.epochs=0.67", "train.stages.1.epochs=0.67", "train.precision=fp32")
+
+
+def accelerate_environment() -> dict[str, str]:
+    """What `accelerate launch` makes of the shipped configuration; torchrun does the rest."""
+    config = yaml.safe_load((RECIPES / "accelerate" / "fsdp2.yaml").read_text())
+    asked = {name.upper(): str(value).lower() for name, value in config["fsdp_config"].items()}
+    for name in ("FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
+        asked[name] = asked[name].upper()
+    return {"ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1", **asked}
+
+
+def command(folder: Path, made: recipe.Recipe, *launch: str) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *launch]
+    return [*run, "-m", "caspi", "train", str(path)]
+
+
+def run(folder: Path, made: recipe.Recipe) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, made), capture_output=True, text=True, check=False, env=os.environ | accelerate_environment()
+    )
+
+
+@pytest.fixture(scope="module")
+def sharded(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in two processes that nobody disturbed; with micro-batches so small, ranks differ in their number."""
+    folder = tmp_path_factory.mktemp("sharded")
+    done = run(folder, run_recipe(folder, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "train"
+
+
+def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
+    commands.train(run_recipe(tmp_path, small_corpus, *OVERRIDES))
+    whole = tmp_path / "train"
+    assert len(metrics(whole, "loss")) == 8
+    for key in ("loss", "grad_norm", "eval_loss"):
+        assert np.allclose(metrics(sharded, key), metrics(whole, key), rtol=1e-4), key
+    one, other = final_weights(whole), final_weights(sharded)
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+
+
+def test_a_sharded_checkpoint_loads_with_plain_transformers(sharded: Path) -> None:
+    folder = checkpoints.complete(sharded / "2-all")[-1]
+    assert (folder / "optimizer.bin").is_file(), "it was not sharded at all"
+    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    assert all(torch.equal(parameter, stored[name]) for name, parameter in model.named_parameters())
+
+
+def test_a_rank_that_is_killed_in_the_middle_is_no_loss(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
+    made = run_recipe(tmp_path, small_corpus, *OVERRIDES, "train.budget_seconds=5")
+    environment = os.environ | accelerate_environment()
+    started = subprocess.Popen(
+        command(tmp_path, made), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not checkpoints.complete(tmp_path / "train" / "2-all"):
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.005)
+    ranks = [child for child in psutil.Process(started.pid).children() if "caspi" in " ".join(child.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    assert started.wait(timeout=90) != 0
+    assert not (tmp_path / "train" / "report.json").exists()
+    done = run(tmp_path, made)
+    assert done.returncode == 0, done.stderr[-3000:]
+    undisturbed, resumed = final_weights(sharded), final_weights(tmp_path / "train")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+def test_a_run_does_not_go_on_sharded_another_way(sharded: Path, small_corpus: Path) -> None:
+    """Its optimizer would start from nothing without a word."""
+    with pytest.raises(UsageError, match="holds a run with another sharding"):
+        commands.train(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
+
+
+def test_adapters_on_sharded_weights_are_refused(small_corpus: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}"))
+    assert done.returncode != 0
+    assert "adapters are not trained on sharded weights" in done.stderr
+
+
+def test_memory_that_runs_out_restarts_from_the_last_checkpoint(
+    sharded: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    """Ranks that hold pieces cannot repeat a step alone: the run ends with its lesson, torchrun starts it again."""
+    made = run_recipe(tmp_path, small_corpus, *OVERRIDES)
+    *launch, _, _, _, path = command(tmp_path, made, "--max-restarts=1")
+    done = subprocess.run(
+        [*launch, "-m", "tests.training.short_of_memory", path, str(tmp_path / "marker")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | accelerate_environment(),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "step 2: out of memory. Micro-batches will hold" in done.stderr
+    assert (tmp_path / "train" / "1-letters" / "budget.json").is_file()
+    assert np.allclose(metrics(tmp_path / "train", "loss"), metrics(sharded, "loss"), rtol=1e-4)

@@ -209,15 +209,19 @@ def plan(
     overrides: Overrides = None,
     gpu: Annotated[Optional[str], typer.Option(help="A GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = None,
     gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    pilot: Annotated[bool, typer.Option("--pilot", help="Measure a few micro-batches of every stage here.")] = False,
+    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML with GPU kinds and prices of your own.")] = None,
     json_: Json = False,
 ) -> None:
     """Batches, memory, hours and cost, before any of it is spent.
 
-    Example: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
+    Examples: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
+              caspi plan recipes/round2.yaml --pilot
     """
     from caspi import commands
 
-    _finish(commands.plan(_recipe(recipe, overrides), gpu, gpus), json_)
+    made = _recipe(recipe, overrides)
+    _finish(commands.plan(made, gpu, gpus, measured=pilot, table=gpu_table), json_)
 
 
 @app.command()

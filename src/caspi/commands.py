@@ -120,32 +120,33 @@ def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     return Outcome(line, page, summary, 3 if summary["decision"] == STOP else 0)
 
 
-def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
-    """Batches, memory of weights and optimizer, and with a GPU kind hours and cost."""
+def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False, table: Path | None = None) -> Outcome:
+    """Batches and memory; with a GPU kind, or measured on this machine, hours too; with a kind their cost."""
     from caspi.corpus.store import Corpus
     from caspi.model.loading import load_processor
     from caspi.model.prompt import Prompt
-    from caspi.training import preflight
+    from caspi.training import estimates, preflight
     from caspi.training.data import TrainingSet
 
     config = recipe.require_train()
-    known = preflight.gpus()
+    known = estimates.gpus(table)
     if gpu is not None and gpu not in known:
-        raise UsageError(f"--gpu {gpu}: not one of {', '.join(known)} ({preflight.GPUS_FILE} lists them)")
-    shape = preflight.shapes(recipe.model, config.stages)
+        raise UsageError(f"--gpu {gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {estimates.TABLE})")
+    shape, stages = preflight.shapes(recipe.model, config)
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
-    data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
-    planned = preflight.batches(data, config, count, recipe.seed)
-    for stage, needs in zip(planned, shape["stages"], strict=True):
-        stage["trainable"], stage["weights_gib"] = needs["trainable"], needs["weights_gib"]
-        if gpu is not None:
-            seconds = preflight.compute_seconds(stage, shape["groups"], needs, known[gpu], count)
-            stage["hours"] = seconds / 3600
-            stage["cost"] = stage["hours"] * known[gpu].price * count
-            stage["fits"] = stage["weights_gib"] < known[gpu].memory
+    data = TrainingSet.of(
+        Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds, with_previous=config.previous_text > 0
+    )
+    plans = preflight.planned(data, config, count, recipe.seed)
+    pilots = preflight.pilots(recipe.model, config, data, plans, shape) if measured else [None] * len(plans)
+    rows = [
+        preflight.counts(data, stage, plan, count)
+        | preflight.costs(shape, planned.learning, plan.loads, config, known.get(gpu or ""), count, pilot)
+        for stage, planned, plan, pilot in zip(config.stages, stages, plans, pilots, strict=True)
+    ]
     summary = {
-        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "stages": planned,
-        "parameters": shape["parameters"], "groups": shape["groups"],
+        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "measured": measured, "stages": rows,
+        "parameters": shape.parameters, "groups": shape.groups,
         "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt),
     }  # fmt: skip
     page = report.write(
@@ -154,32 +155,56 @@ def plan(recipe: Recipe, gpu: str | None, count: int) -> Outcome:
         summary,
         recipes.dump(recipe),
     )
-    steps = sum(stage["steps"] for stage in planned)
-    line = f"{steps:,} steps over {len(planned)} stages"
-    if gpu is not None:
-        hours, cost = sum(s["hours"] for s in planned), sum(s["cost"] for s in planned)
-        line += f", about {hours:.2f} h on {count} x {gpu}, {cost:.2f} $ (estimate, model-FLOP use assumed)"
-        if too_large := [stage["name"] for stage in planned if not stage["fits"]]:
-            line += f"; DOES NOT FIT in {known[gpu].memory:g} GiB: {', '.join(too_large)}; train fewer groups"
-    return Outcome(line, page, summary)
+    return Outcome(_plan_line(summary), page, summary)
+
+
+def _plan_line(summary: dict[str, Any]) -> str:
+    stages = summary["stages"]
+    line = f"{sum(stage['steps'] for stage in stages):,} steps over {len(stages)} stages"
+    line += f", at most {max(stage['peak_gib'] for stage in stages):.1f} GiB"
+    if "hours" in stages[0]:
+        where = f"{summary['gpus']} x {summary['gpu']}" if summary["gpu"] else "this machine"
+        line += f", about {sum(stage['hours'] for stage in stages):.2f} h on {where}"
+        line += f", {sum(stage['cost'] for stage in stages):.2f} $" if summary["gpu"] else ""
+        line += "" if summary["measured"] else " (with the computing speed of the GPU table: --pilot measures it)"
+    for stage in stages:
+        if not stage.get("fits", True):
+            hint = "; or ".join(stage["changes"]) or "train fewer groups, or with lora"
+            line += f"; stage {stage['name']} DOES NOT FIT: {hint}"
+    return line
 
 
 def shapes(recipe: Recipe) -> Outcome:
     """Groups and trainable counts of every stage, on the meta device."""
     from caspi.training import preflight
 
-    summary = {"stage": "train", "dry_run": True, **preflight.shapes(recipe.model, recipe.require_train().stages)}
-    return Outcome(f"{summary['parameters']:,} parameters, nothing allocated", Path(), summary)
+    config = recipe.require_train()
+    shape, stages = preflight.shapes(recipe.model, config)
+    summary = {
+        "stage": "train",
+        "dry_run": True,
+        "parameters": shape.parameters,
+        "groups": shape.groups,
+        "stages": [
+            {"name": stage.name, "groups": found.rows, "trainable": found.learning.parameters}
+            for stage, found in zip(config.stages, stages, strict=True)
+        ],
+    }
+    return Outcome(f"{shape.parameters:,} parameters, nothing allocated", Path(), summary)
 
 
 def train(recipe: Recipe) -> Outcome:
     """All stages, or what is left of them."""
     from caspi.training.processes import part, processes
+    from caspi.training.provenance import Provenance
     from caspi.training.stages import METRICS
     from caspi.training.stages import train as run
+    from caspi.training.uploads import as_json
 
     config = recipe.require_train()
-    result = run(config, recipe.model, recipe.corpus.path, recipe.seed)
+    text = recipes.dump(recipe)
+    provenance = Provenance(recipe.name, text, recipe.language, recipe.model.start, recipe.corpus.path)
+    result = run(config, recipe.model, provenance, recipe.seed)
     summary = {
         "stage": "train",
         "name": recipe.name,
@@ -190,11 +215,12 @@ def train(recipe: Recipe) -> Outcome:
         "seed": recipe.seed,
         "stages": result.stages,
         "final": str(result.final),
+        "hub": as_json(result.uploaded),
     }
     page = config.path / report.HTML
     if processes().is_main_process:
         content = pages.train_page(recipe.name, summary, config.path / METRICS)
-        report.write(config.path, content, summary, recipes.dump(recipe))
+        report.write(config.path, content, summary, text)
     last = result.stages[-1]["checkpoints"][-1]
     line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
     outcome = Outcome(line, page if processes().is_main_process else Path(), summary)

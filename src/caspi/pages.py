@@ -310,11 +310,12 @@ def compare_page(summary: dict[str, Any], changed: list[tuple[Any, ...]]) -> Pag
 
 def plan_page(name: str, summary: dict[str, Any]) -> Page:
     """Batches, memory and price of every stage."""
-    priced = summary["gpu"] is not None
     stages = summary["stages"]
-    hours, cost = (sum(s.get(key, 0.0) for s in stages) for key in ("hours", "cost"))
-    price = f", about {hours:.2f} h and {cost:.2f} $" if priced else ""
+    timed, priced = "hours" in stages[0], "cost" in stages[0]
+    price = f", about {sum(s['hours'] for s in stages):.2f} h" if timed else ""
+    price += f" and {sum(s['cost'] for s in stages):.2f} $" if priced else ""
     where = f"{summary['gpus']} x {summary['gpu']}" if priced else f"{summary['gpus']} ranks"
+    speed = "a pilot on this machine" if summary["measured"] else "the GPU table"
     return Page(
         title=f"caspi plan · {name}",
         headline=f"{sum(s['steps'] for s in stages):,} steps on {where}{price}",
@@ -328,19 +329,25 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
                 "Stages",
                 (
                     "stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance",
-                    "trainable", "weights, gradients, optimizer GiB", "hours", "cost $",
+                    "budget filled", "trainable", "peak GiB", "hours", "cost $",
                 ),
                 [
                     (
                         s["name"], s["mix"] or "all", f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
-                        f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['trainable']:,}",
-                        f"{s['weights_gib']:.2f}", f"{s['hours']:.2f}" if priced else "-",
-                        f"{s['cost']:.2f}" if priced else "-",
+                        f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['filled']:.0%}",
+                        f"{s['trainable']:,}", f"{s['peak_gib']:.2f}{'' if s.get('fits', True) else ' DOES NOT FIT'}",
+                        f"{s['hours']:.2f}" if timed else "-", f"{s['cost']:.2f}" if priced else "-",
                     )
                     for s in stages
                 ],
-                note="Hours assume the model-FLOP use of the GPU table; memory is without activations.",
+                note=f"Speed: {speed}. Hours are those of the steps: evaluating and saving come on top. The allocator "
+                "holds 2 to 4 GiB more than the peak.",
             ),
+            *[
+                Table(f"What would fit stage {s['name']}", ("change",), [(change,) for change in s["changes"]])
+                for s in stages
+                if s.get("changes")
+            ],
             Table(
                 "What is trained on, decoded",
                 ("utterance", "target"),

@@ -16,13 +16,18 @@ from caspi.model.loading import load, resolve
 _PATTERNS = [*MODEL_FILES, "model*.safetensors", "model.safetensors.index.json"]
 
 
+def model_files(folder: Path) -> list[Path]:
+    """The files that make a model, without what training goes on from."""
+    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+
+
 def publish(model: str, repository: str, *, dry_run: bool) -> dict[str, Any]:
     """Uploads the files that make a model, and no training state. Raises UsageError or CaspiError."""
     folder = Path(resolve(model))
     if not folder.is_dir():
         raise UsageError(f"{model} is not a local folder")
     load(ModelConfig(start=str(folder)))
-    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    files = model_files(folder)
     listed = [{"file": path.name, "bytes": path.stat().st_size} for path in files]
     if not dry_run:
         try:

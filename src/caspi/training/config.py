@@ -98,6 +98,16 @@ class InTrainingEvaluation(Config):
     keep: int = Field(3, ge=1)
 
 
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+
+class HubConfig(Config):
+    """A repository that checkpoints are uploaded to while training goes on; HF_TOKEN must be able to write there."""
+
+    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    private: bool = True
+
+
 class TrainConfig(Config):
     """A run. effective_batch: utterances a step learns from, over all GPUs (64); or effective_seconds of audio instead.
 
@@ -110,6 +120,7 @@ class TrainConfig(Config):
     mixes: how much of every source an epoch holds, by names that stages use.
     previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
+    track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
     """
 
     path: Path
@@ -129,6 +140,8 @@ class TrainConfig(Config):
     shuffle_transcripts: bool = False
     recompute_every: int = Field(0, ge=0)
     stop_after: int = Field(5, ge=1)
+    track: tuple[TrackerName, ...] = ("tensorboard",)
+    hub: HubConfig | None = None
 
     @property
     def batch(self) -> EffectiveBatch:

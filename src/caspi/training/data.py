@@ -60,7 +60,7 @@ class Step:
 class TrainingSet:
     """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
 
-    sequence_tokens: of the decoder's sequence, audio, prompt, context and target.
+    audio_tokens: of the encoder; sequence_tokens: of the decoder's sequence, audio, prompt, context and target.
     """
 
     corpus: Corpus
@@ -72,6 +72,7 @@ class TrainingSet:
     previous: list[str]
     sources: list[str]
     target_tokens: np.ndarray
+    audio_tokens: np.ndarray
     sequence_tokens: np.ndarray
 
     @classmethod
@@ -109,6 +110,7 @@ class TrainingSet:
             previous=previous,
             sources=corpus.column("source"),
             target_tokens=target_tokens,
+            audio_tokens=audio_tokens,
             sequence_tokens=audio_tokens + around + target_tokens,
         )
 

@@ -1,45 +1,31 @@
-"""What a run would do, before it costs anything: groups and counts of every stage, decoded targets, batches, memory."""
+"""What a run would do, before it costs anything: groups and counts of every stage, decoded targets, memory, a pilot."""
 
 from __future__ import annotations
 
+import gc
 import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from transformers import AutoConfig, Qwen3ASRForConditionalGeneration
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
-from caspi.model.groups import describe, partition, select
-from caspi.model.loading import resolve
+from caspi.model.groups import describe, select
+from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
-
-GPUS_FILE = Path(__file__).parent / "gpus.yaml"
-
-# Bytes a parameter: fp32 weight, gradient and two Adam moments where trained; bf16 where frozen.
-_BYTES_TRAINED, _BYTES_FROZEN = 16, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """memory in GiB, rate in dense bf16 TFLOP/s, price in US dollars an hour."""
-
-    memory: float
-    rate: float
-    price: float
-    mfu: float
-
-
-def gpus() -> dict[str, Gpu]:
-    """The table of GPU kinds; edit gpus.yaml to add one."""
-    return {name: Gpu(**values) for name, values in yaml.safe_load(GPUS_FILE.read_text()).items()}
+from caspi.training.estimates import Gpu, changes_that_fit, estimate, gpus, recognised
+from caspi.training.pilot import Pilot
+from caspi.training.pilot import measure as pilot
+from caspi.training.plan import EpochPlan
+from caspi.training.processes import compute_dtype, processes
+from caspi.training.sharding import asked
 
 
 def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
@@ -58,28 +44,25 @@ def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
         return Qwen3ASRForConditionalGeneration(config)
 
 
-def shapes(start: ModelConfig, stages: tuple[StageConfig, ...]) -> dict[str, Any]:
-    """Parameters of every group, and what each stage trains of them."""
-    model = on_meta_device(start)
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    groups: dict[str, int] = {}
-    for label, names in partition(model).items():
-        stack = label.partition("[")[0]
-        groups[stack] = groups.get(stack, 0) + sum(sizes[name] for name in names)
-    total = sum(sizes.values())
-    planned = []
-    for stage in stages:
-        rows = describe(model, select(model, stage.learn))
-        trained = sum(row["parameters"] for row in rows)
-        planned.append(
-            {
-                "name": stage.name,
-                "groups": rows,
-                "trainable": trained,
-                "weights_gib": (trained * _BYTES_TRAINED + (total - trained) * _BYTES_FROZEN) / 2**30,
-            }
-        )
-    return {"parameters": total, "groups": groups, "stages": planned}
+@dataclass(frozen=True, slots=True)
+class StageShape:
+    """A stage on the meta device: what it trains, and what that costs by."""
+
+    rows: list[dict[str, Any]]
+    learning: Learning
+
+
+def shapes(start: ModelConfig, config: TrainConfig) -> tuple[Shape, list[StageShape]]:
+    """The model's shape, and what each stage trains of it. Nothing is allocated. Raises UsageError."""
+    shape, found = None, []
+    for stage in config.stages:
+        model = on_meta_device(start)  # anew: a stage may put adapters into it
+        shape = shape or Shape.of(model, model.config)
+        groups = select(model, stage.learn)
+        learning = Learning.of(model, shape, groups, config.recompute_every)
+        found.append(StageShape(describe(model, groups), learning))
+    assert shape is not None  # a recipe has a stage
+    return shape, found
 
 
 def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[dict[str, str]]:
@@ -105,41 +88,127 @@ def show_groups(stage: str, rows: list[dict[str, Any]], steps: int) -> None:
     print(f"stage {stage}: {sum(row['parameters'] for row in rows):,} parameters, {steps:,} steps", file=sys.stderr)
 
 
-def batches(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> list[dict[str, Any]]:
-    """Steps, micro-batches, hours of audio and imbalance of every stage."""
-    planned = []
+def show_costs(stage: str, shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> None:
+    """Prints what a stage is expected to need of a GPU that is known: memory, hours, dollars."""
+    kind = recognised(torch.cuda.get_device_name(), gpus()) if torch.cuda.is_available() else None
+    if kind is not None:
+        hours = estimate(shape, learning, loads, kind, ranks).seconds / 3600
+        cost = hours * kind.price * ranks
+        print(f"stage {stage}: about {peak:.1f} GiB, {hours:.2f} h, {cost:.2f} $ (estimated)", file=sys.stderr)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage's micro-batches, as rows of the corpus and as what they cost."""
+
+    plans: list[EpochPlan]
+    steps: int
+    loads: Loads
+
+
+def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> list[PlannedStage]:
+    """All stages of a run, as training will take them."""
+    found = []
     for number, stage in enumerate(config.stages):
         plans, steps = plan_stage(data, config, stage, ranks, seed * 1000 + number)
-        sizes = [len(m) for plan in plans for step in plan.steps for rank in step for m in rank]
-        per_epoch = len(plans[0].steps)
-        planned.append(
-            {
-                "name": stage.name,
-                "epochs": stage.epochs,
-                "steps": steps,
-                "steps_per_epoch": per_epoch,
-                "effective_batch": len(plans[0].rows(0)),
-                "micro_batches_per_step": len(sizes) / sum(len(plan.steps) for plan in plans) / ranks,
-                "mix": stage.mix or "",
-                "audio_hours": audio_hours(data, plans, steps),
-                "imbalance": float(np.mean([plan.imbalance for plan in plans])),
-            }
-        )
-    return planned
+        found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps)))
+    return found
 
 
-def compute_seconds(
-    planned: dict[str, Any], groups: dict[str, int], stage: dict[str, Any], gpu: Gpu, count: int
+def counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, ranks: int) -> dict[str, Any]:
+    """Steps, micro-batches, hours of audio, and what balance and budget waste."""
+    return {
+        "name": stage.name,
+        "epochs": stage.epochs,
+        "mix": stage.mix or "",
+        "steps": plan.steps,
+        "steps_per_epoch": len(plan.plans[0].steps),
+        "effective_batch": len(plan.plans[0].rows(0)),
+        "micro_batches_per_step": len(plan.loads.step) / plan.steps / ranks,
+        "audio_hours": audio_hours(data, plan.plans, plan.steps),
+        "imbalance": float(np.mean([epoch.imbalance for epoch in plan.plans])),
+        "filled": float(np.mean([epoch.filled for epoch in plan.plans])),
+        "largest_micro_batch_seconds": float(plan.loads.seconds.max()),
+    }
+
+
+def costs(
+    shape: Shape,
+    learning: Learning,
+    loads: Loads,
+    config: TrainConfig,
+    gpu: Gpu | None,
+    ranks: int,
+    pilot: Pilot | None,
+) -> dict[str, Any]:
+    """Memory of a stage; with a GPU kind whether it fits and what it costs; hours with a kind or a pilot. A pilot says
+    what share of its rate a GPU reaches, also of another kind than the one it ran on."""
+    peak = float(peak_memory(shape, learning, loads).max())
+    found: dict[str, Any] = {"trainable": learning.parameters, "peak_gib": peak}
+    if pilot is not None:
+        found["pilot"] = asdict(pilot)
+    here = this_machine(pilot) if pilot is not None else None
+    used = gpu
+    if here is not None:
+        used = here if gpu is None else replace(gpu, use=min(1.0, here.use), overhead=here.overhead)
+    if used is None:
+        return found
+    seconds = estimate(
+        shape, learning, loads, used, ranks, optimizer_seconds=pilot.optimizer_seconds if pilot and not gpu else None
+    ).seconds
+    found["hours"] = seconds / 3600
+    if gpu is not None:
+        found["cost"] = found["hours"] * gpu.price * ranks
+        found["fits"] = peak < gpu.memory
+        if not found["fits"]:
+            found["changes"] = changes_that_fit(shape, learning, loads, config, gpu.memory, ranks)
+    return found
+
+
+def this_machine(pilot: Pilot) -> Gpu:
+    """What a pilot ran on, as a kind of GPU: a known one, or one whose rate is what the pilot reached."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    kind = recognised(name, gpus())
+    if kind is None:
+        return Gpu(name, 0.0, pilot.rate / 1e12, 1.0, 1.0, 0.0, 1.0, pilot.overhead)
+    return replace(kind, use=pilot.rate / (kind.rate * 1e12), overhead=pilot.overhead)
+
+
+def require_memory(
+    stage: str, shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, ranks: int
 ) -> float:
-    """Seconds a stage needs: 2 FLOPs a parameter and token forward, 4 more backward where gradients flow.
+    """GiB that a stage is expected to need of this process's GPU; 0 on a CPU. Raises UsageError where it has less,
+    naming what would make it fit."""
+    if not torch.cuda.is_available():
+        return 0.0
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+    shards = ranks if asked() != "none" else 1
+    peak = float(peak_memory(shape, learning, loads, shards).max())
+    if peak > memory:
+        found = changes_that_fit(shape, learning, loads, config, memory, ranks)
+        hint = f"what fits: {'; or '.join(found)}" if found else "train fewer groups, or with lora, or on a larger GPU"
+        raise UsageError(f"stage {stage} needs about {peak:.1f} GiB, this GPU has {memory:.1f}: {hint}")
+    return peak
 
-    Audio is 13 tokens a second for encoder and decoder; about 9 more a second are text and prompt. Gradients flow
-    through everything above the lowest group trained; the embedding table costs as the output head only.
-    """
-    seconds = planned["audio_hours"] * 3600
-    encoder = groups["audio_front"] + groups["audio_layers"] + groups["projector"]
-    decoder = groups["decoder_layers"] + groups["embeddings"] * 0.2  # logits only where there are labels
-    trained = {row["group"] for row in stage["groups"]}
-    encoder_factor = 6 if trained & {"audio_front", "audio_layers"} else 2
-    flops = seconds * (13 * encoder * encoder_factor + 22 * decoder * 6)
-    return flops / (gpu.rate * 1e12 * gpu.mfu * count)
+
+def pilots(
+    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: Shape
+) -> list[Pilot]:
+    """A short measured pilot of every stage, on this machine."""
+    state = processes()
+    dtype = compute_dtype(config.precision, state.device)
+    found = []
+    for stage, plan in zip(config.stages, plans, strict=True):
+        loaded = load(start, state.device)
+        groups = select(loaded.model, stage.learn)
+        learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
+        work = flops(shape, learning, plan.loads)
+        order = np.argsort(work, kind="stable")
+        chosen = [int(order[int(share * (len(order) - 1))]) for share in (0.1, 0.5, 0.9)]
+        chosen.append(int(peak_memory(shape, learning, plan.loads).argmax()))
+        everything = [micro for epoch in plan.plans for step in epoch.steps for rank in step for micro in rank]
+        micro_batches = [everything[index] for index in chosen]
+        found.append(pilot(loaded, stage, groups, data, micro_batches, work[chosen], dtype, config.recompute_every))
+        del loaded
+        gc.collect()
+    return found

@@ -12,6 +12,13 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available())
 
 
+def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """bf16 under autocast, or None for plain fp32."""
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    return torch.bfloat16 if precision == "bf16" else None
+
+
 def part() -> None:
     """Ends what the processes share, once all are done: one that exits while others still listen may abort."""
     if distributed.is_initialized():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import time
 from dataclasses import dataclass
@@ -23,14 +24,18 @@ from caspi.model.prompt import Prompt
 from caspi.model.recompute import recompute
 from caspi.training import checkpoints
 from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.costs import Learning, Loads, Shape
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import Budget
-from caspi.training.preflight import show_groups, show_targets
-from caspi.training.processes import processes
+from caspi.training.preflight import require_memory, show_costs, show_groups, show_targets
+from caspi.training.processes import compute_dtype, processes
+from caspi.training.provenance import Provenance
 from caspi.training.sharding import asked
+from caspi.training.tracking import Tracker
 from caspi.training.trainer import LESSON, StageTrainer
+from caspi.training.uploads import Uploaded, Uploads
 from caspi.training.validation import Validation
 
 DONE = "stage.json"
@@ -40,22 +45,16 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run leaves: the last stage's folder and what every stage was and took."""
+    """What a run leaves: its folder, what every stage was and took, and what became of an upload."""
 
     path: Path
     stages: list[dict[str, Any]]
+    uploaded: Uploaded | None = None
 
     @property
     def final(self) -> Path:
         """The last stage's last checkpoint."""
         return checkpoints.complete(Path(self.stages[-1]["path"]))[-1]
-
-
-def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """bf16 under autocast, or None for plain fp32."""
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
-    return torch.bfloat16 if precision == "bf16" else None
 
 
 def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
@@ -74,13 +73,15 @@ class _Run:
     dtype: torch.dtype | None
     seed: int
     interruption: Interruption
+    provenance: Provenance
+    uploads: Uploads | None
 
 
-def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> RunResult:
+def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
     """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
-    state = processes()
+    state, corpus = processes(), provenance.corpus
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     data = TrainingSet.of(
         Corpus.open(corpus, "train"),
@@ -96,7 +97,9 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
         _claim_run(config, start, corpus, seed)
     state.wait_for_everyone()
     dtype = compute_dtype(config.precision, state.device)
-    run = _Run(config, data, prompt, Validation(held_out, prompt, config, dtype), dtype, seed, Interruption())
+    uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
+    validation = Validation(held_out, prompt, config, dtype)
+    run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
     if state.is_main_process:
         show_targets(data, prompt)
     finished = []
@@ -108,7 +111,9 @@ def train(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> R
             else:
                 finished.append(_run_stage(run, stage, number, load(start, state.device)))
             start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
-    return RunResult(config.path, finished)
+            gc.collect()  # the stage's model, before the next one is loaded
+    uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
+    return RunResult(config.path, finished, uploaded)
 
 
 def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
@@ -120,7 +125,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
     identity = {
         "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
         "model": start.model_dump(mode="json"),
-        "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every"}),
+        "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every", "track", "hub"}),
         "seed": seed,
         "sharding": asked(),
     }
@@ -158,9 +163,15 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         stage_seed,
         config.previous_text,
     )
+    shape = Shape.of(loaded.model, loaded.model.config)
+    learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
+    loads = Loads.of(data, plans, steps)
+    peak = require_memory(stage.name, shape, learning, loads, config, state.num_processes)
     if state.is_main_process:
         show_groups(stage.name, describe(loaded.model, groups), steps)
+        show_costs(stage.name, shape, learning, loads, state.num_processes, peak)
     folder.mkdir(parents=True, exist_ok=True)
+    found = checkpoints.complete(folder)
     trainer = StageTrainer(
         objective=CrossEntropy(loaded.model),
         loaded=loaded,
@@ -168,16 +179,20 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         stage=stage,
         groups=groups,
         steps=planned,
-        arguments=_arguments(config, stage, folder, steps, stage_seed, state.device),
+        arguments=_arguments(config, stage, folder, steps, stage_seed, state.device, run.provenance.name),
         compute_dtype=run.dtype,
         measure=run.validation,
         metrics_file=config.path / METRICS,
         interruption=run.interruption,
+        provenance=run.provenance,
+        uploads=run.uploads,
     )
+    for name in config.track if state.is_main_process else ():
+        first_step = checkpoints.step_of(found[-1]) if found else 0
+        trainer.add_callback(Tracker(name, config.path, folder.name, run.provenance, first_step))
     if (folder / LESSON).is_file():
         planned.lower(Budget(**json.loads((folder / LESSON).read_text(encoding="utf-8"))))
     started = time.monotonic()
-    found = checkpoints.complete(folder)
     if state.is_main_process:
         _forget_later_steps(config.path / METRICS, stage.name, checkpoints.step_of(found[-1]) if found else 0)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
@@ -215,7 +230,7 @@ def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
 
 
 def _arguments(
-    config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device
+    config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device, name: str
 ) -> TrainingArguments:
     every = min(config.evaluate.every, steps)
     return TrainingArguments(
@@ -232,6 +247,8 @@ def _arguments(
         seed=seed,
         use_cpu=device.type == "cpu",
         disable_tqdm=True,
+        run_name=f"{name}-{stage.name}",
+        project=name,
         report_to=[],
         remove_unused_columns=False,
     )

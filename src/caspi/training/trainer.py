@@ -31,14 +31,18 @@ from caspi.errors import CaspiError, UsageError
 from caspi.model import adapters
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
+from caspi.report import environment
 from caspi.training import checkpoints, optimizers
+from caspi.training.card import card
 from caspi.training.collation import Batch
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, Step, loader
 from caspi.training.ema import Ema
 from caspi.training.interruption import Interruption
 from caspi.training.plan import Budget
+from caspi.training.provenance import Provenance
 from caspi.training.sharding import alone, put, shard_on_cpu, sharding, whole
+from caspi.training.uploads import Uploads
 
 LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
 
@@ -127,10 +131,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         measure: Measure,
         metrics_file: Path,
         interruption: Interruption,
+        provenance: Provenance,
+        uploads: Uploads | None,
     ) -> None:
         self._loaded, self._config, self._stage, self._groups, self._steps = loaded, config, stage, groups, steps
         self._compute_dtype, self._measure = compute_dtype, measure
         self._metrics_file, self._interruption = metrics_file, interruption
+        self._provenance, self._uploads = provenance, uploads
         self._adapted = any(group.lora is not None for group in groups)
         self._ema: Ema | None = None
         self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
@@ -384,12 +391,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             logs["audio_seconds_per_second"] = audio_seconds / max(1e-9, now - self._since)
             self._window, self._since = [], now
             del logs["learning_rate"]
-            logs["lr"] = optimizers.learning_rates(self.optimizer)  # type: ignore[assignment]
+            logs |= {f"lr/{group}": rate for group, rate in optimizers.learning_rates(self.optimizer).items()}
         super().log(logs, start_time)
         if self.is_world_process_zero():
             self._print(logs)
         if self.is_world_process_zero() and "train_runtime" not in logs:
-            self._append({"stage": self._stage.name, "step": self.state.global_step, **logs})
+            rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
+            others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
+            line = {"stage": self._stage.name, "step": self.state.global_step, **others}
+            self._append(line | ({"lr": rates} if rates else {}))
 
     def _print(self, logs: dict[str, float]) -> None:
         """One line a log for people: where the stage is, what it measured, how long is left."""
@@ -437,8 +447,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._staging = False
         failures = [found for found in gather_object([failure]) if found]
         if self.args.should_save and not failures:
-            measured = self._measured if self._measured_at == self.state.global_step else {}
+            measured = self._measured_here()
             checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **measured})
+            if self._uploads is not None:
+                self._uploads.offer(folder / name, self._what())
             checkpoints.prune(folder, self._config.evaluate.keep)
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
@@ -459,11 +471,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 weights = self._gathered(dict(self._loaded.model.named_parameters()))
             if self.args.should_save:
                 checkpoints.save_model(self._loaded, weights, folder)
+                text = card(self._provenance, self._what(), self._measured_here(), environment())
+                (folder / "README.md").write_text(text, encoding="utf-8")
         if self._adapted or self._ema is not None:
             raw = self._gathered(self.trained())
             average = self._gathered(self._ema.values) if self._ema is not None else {}
             if self.args.should_save:
                 checkpoints.save_trained(folder, raw, average)
+
+    def _what(self) -> str:
+        return f"stage {self._stage.name}, step {self.state.global_step} of {self.state.max_steps}"
+
+    def _measured_here(self) -> dict[str, float]:
+        """What was measured on the weights as they are now; nothing where that was at another step."""
+        return self._measured if self._measured_at == self.state.global_step else {}
 
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""

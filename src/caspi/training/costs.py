@@ -1,0 +1,209 @@
+"""What a step costs: FLOPs counted, memory predicted, from the plan's micro-batches, the model's shape and what learns.
+
+The constants were fitted to benchmarks/step_memory.py (H100, torch 2.11, the 1.7B, 2026-11-26; docs/log.md has the
+table). They are bytes a token and unit of width, and hold for packed sequences under bf16 autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+from transformers import Qwen3ASRConfig
+
+from caspi.model.groups import TrainableGroup, partition
+from caspi.training.data import TrainingSet
+from caspi.training.plan import EpochPlan
+
+_GIB = 2**30
+
+# Bytes a parameter: fp32 weight and two moments, and a bf16 copy of each that autocast makes and keeps for a pass;
+# with its gradient in the place of that copy, backwards. Frozen: bf16.
+_TRAINED_FORWARD, _TRAINED_BACKWARD, _FROZEN = 14, 16, 2
+_ACCUMULATED = 4  # the gradient of the micro-batches before, in every one but a step's first
+
+_DECODER_TRAINED = 79.8  # kept of a block for the backward pass, a token and unit of width
+_DECODER_PASSED = 39.2  # the same of a frozen block that gradients pass through
+_ENCODER = 27.4
+_ENCODER_BELOW = 15.4  # where the front is trained too
+_INPUT = 4  # what a block that recomputes keeps
+_FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
+_FRONT_BACKWARD = 1.62
+_LOGITS = 4.55  # a label and entry of the vocabulary
+_EMBEDDINGS_GRADIENT = 4  # bytes an entry of a trained table, in fp32, while the forward pass still holds activations
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model, as computing and memory see it: widths, blocks, parameters of each kind of group."""
+
+    width: int
+    audio_width: int
+    channels: int
+    vocabulary: int
+    decoder_blocks: int
+    encoder_blocks: int
+    groups: dict[str, int]
+
+    @classmethod
+    def of(cls, model: nn.Module, config: Qwen3ASRConfig) -> Shape:
+        """Of a model that may be on the meta device; adapters are not of its shape."""
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name}
+        groups: dict[str, int] = {}
+        for label, names in partition(model).items():
+            stack = label.partition("[")[0]
+            groups[stack] = groups.get(stack, 0) + sum(sizes.get(name, 0) for name in names)
+        return cls(
+            width=config.text_config.hidden_size,
+            audio_width=config.audio_config.d_model,
+            channels=config.audio_config.downsample_hidden_size,
+            vocabulary=config.text_config.vocab_size,
+            decoder_blocks=config.text_config.num_hidden_layers,
+            encoder_blocks=config.audio_config.encoder_layers,
+            groups=groups,
+        )
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.groups.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through."""
+
+    parameters: int
+    front: bool
+    embeddings: bool
+    encoder_blocks: int
+    encoder_passed: int
+    decoder_blocks: int
+    decoder_passed: int
+    recompute_every: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module, shape: Shape, groups: Sequence[TrainableGroup], recompute_every: int) -> Learning:
+        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        names = {name for group in groups for name in group.names}
+        touched = [label for label, members in partition(model).items() if names.intersection(members)]
+        encoder = sum(label.startswith("audio_layers") for label in touched)
+        decoder = sum(label.startswith("decoder_layers") for label in touched)
+        front, embeddings = "audio_front" in touched, "embeddings" in touched
+        below = front or embeddings or encoder > 0 or "projector" in touched
+        return cls(
+            parameters=sum(sizes[name] for name in names),
+            front=front,
+            embeddings=embeddings,
+            encoder_blocks=encoder,
+            encoder_passed=shape.encoder_blocks - encoder if front else 0,
+            decoder_blocks=decoder,
+            decoder_passed=shape.decoder_blocks - decoder if below else 0,
+            recompute_every=recompute_every,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """Micro-batches, one an entry of each array: seconds of audio, tokens of the decoder and of the encoder, labels;
+    the step and rank each belongs to, and whether it is the first of them there."""
+
+    seconds: np.ndarray
+    tokens: np.ndarray
+    audio_tokens: np.ndarray
+    labels: np.ndarray
+    step: np.ndarray
+    rank: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int) -> Loads:
+        """Of the first `steps` steps of a stage."""
+        found = list(_micro_batches(plans, steps))
+        rows = np.concatenate([micro for *_, micro in found])
+        starts = np.cumsum([0, *(len(micro) for *_, micro in found[:-1])])
+
+        def total(values: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(values[rows].astype(np.float64), starts)
+
+        return cls(
+            seconds=total(data.seconds),
+            tokens=total(data.sequence_tokens),
+            audio_tokens=total(data.audio_tokens),
+            labels=total(data.target_tokens),
+            step=np.array([step for step, *_ in found]),
+            rank=np.array([rank for _, rank, _, _ in found]),
+            first=np.array([first for *_, first, _ in found]),
+        )
+
+    def only(self, index: int, share: float = 1.0) -> Loads:
+        """One micro-batch, or a share of it."""
+        loads = (getattr(self, name)[index : index + 1] for name in ("seconds", "tokens", "audio_tokens", "labels"))
+        places = (getattr(self, name)[index : index + 1] for name in ("step", "rank", "first"))
+        return Loads(*(load * share for load in loads), *places)
+
+
+def _micro_batches(plans: Sequence[EpochPlan], steps: int) -> Iterator[tuple[int, int, bool, np.ndarray]]:
+    everything = (step for plan in plans for step in plan.steps)
+    for number, step in zip(range(steps), everything, strict=False):
+        for rank, micros in enumerate(step):
+            for place, micro in enumerate(micros):
+                yield number, rank, place == 0, micro
+
+
+def flops(shape: Shape, learning: Learning, loads: Loads) -> np.ndarray:
+    """Of each micro-batch, forward and backward: 2 a weight and token forward, 2 more for each gradient of inputs and
+    of weights; convolutions by their outputs; attention scores, which short clips make few, left out."""
+    decoder = 2 * shape.groups["decoder_layers"] / shape.decoder_blocks * loads.tokens  # one block, forward
+    encoder = 2 * shape.groups["audio_layers"] / shape.encoder_blocks * loads.audio_tokens
+    # Three convolutions of 3 x 3 with stride 2, over 128 bins and 100 frames a second.
+    front = 2 * 9 * shape.channels * (64 * 50 + shape.channels * (32 * 25 + 16 * 13)) * loads.seconds
+    head = 2 * shape.groups["embeddings"] * loads.labels
+    projector = 2 * shape.groups["projector"] * loads.audio_tokens
+    forward = shape.decoder_blocks * decoder + shape.encoder_blocks * encoder + front + head + projector
+    backward = (
+        (2 * learning.decoder_blocks + learning.decoder_passed) * decoder
+        + (2 * learning.encoder_blocks + learning.encoder_passed) * encoder
+        + (2 * front if learning.front else 0)
+        + (2 if learning.embeddings else 1) * head
+        + 2 * projector
+    )
+    again: np.ndarray | float = 0.0
+    if learning.recompute_every:
+        blocks = (learning.decoder_blocks + learning.decoder_passed) * decoder
+        again = (blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder) / learning.recompute_every
+    return np.asarray(forward + backward + again)
+
+
+def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:
+    """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
+    width, every = shape.width, learning.recompute_every
+    passed = learning.decoder_blocks * _DECODER_TRAINED + learning.decoder_passed * _DECODER_PASSED
+    decoder = loads.tokens * width * passed
+    a_block = _ENCODER_BELOW if learning.front else _ENCODER
+    encoder_blocks = learning.encoder_blocks + learning.encoder_passed
+    encoder = loads.audio_tokens * shape.audio_width * a_block * encoder_blocks
+    blocks, one_again = decoder + encoder, np.zeros_like(decoder)
+    if every:
+        inputs = loads.tokens * width * (learning.decoder_blocks + learning.decoder_passed)
+        inputs = inputs + loads.audio_tokens * shape.audio_width * encoder_blocks
+        blocks = blocks * (1 - 1 / every) + _INPUT * inputs / every
+        one_again = np.maximum(
+            loads.tokens * width * _DECODER_TRAINED, loads.audio_tokens * shape.audio_width * a_block
+        )
+    front = loads.audio_tokens * _FRONT * shape.channels if learning.front else np.zeros_like(decoder)
+    table = _EMBEDDINGS_GRADIENT * shape.groups["embeddings"] if learning.embeddings else 0
+    frozen = _FROZEN * (shape.parameters - min(learning.parameters, shape.parameters))
+    forward = _TRAINED_FORWARD * learning.parameters / shards + frozen / shards + table + blocks + front
+    forward = forward + loads.labels * shape.vocabulary * _LOGITS
+    forward = forward + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
+    backward = _TRAINED_BACKWARD * learning.parameters / shards + frozen / shards + _FRONT_BACKWARD * front + one_again
+    whole = _gathered(shape) if shards > 1 else 0.0
+    return np.asarray((np.maximum(forward, backward) + whole) / _GIB)
+
+
+def _gathered(shape: Shape) -> float:
+    """What sharding holds in one piece: everything outside the blocks with its gradient, and two blocks."""
+    outside = shape.groups["audio_front"] + shape.groups["projector"] + shape.groups["embeddings"]
+    return 8.0 * outside + 2 * 8.0 * shape.groups["decoder_layers"] / shape.decoder_blocks

@@ -1,0 +1,105 @@
+"""What a stage will need: memory of a GPU, seconds and dollars; whether it fits, and which change would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from caspi.errors import UsageError
+from caspi.training.config import TrainConfig
+from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
+
+TABLE = Path(__file__).parent / "gpus.yaml"
+
+# The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
+# the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
+_OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A kind of GPU; gpus.yaml says what its fields mean."""
+
+    name: str
+    memory: float
+    rate: float
+    bandwidth: float
+    link: float
+    price: float
+    use: float
+    overhead: float
+
+
+def gpus(table: Path | None = None) -> dict[str, Gpu]:
+    """The kinds that are known, those of a user's own table included. Raises UsageError."""
+    known: dict[str, Gpu] = {}
+    for path in (TABLE, *([table] if table else [])):
+        try:
+            for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+                known[name] = Gpu(str(values.pop("name")), **{key: float(value) for key, value in values.items()})
+        except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+            raise UsageError(f"{path} is no table of GPU kinds ({error}); {TABLE} is one") from error
+    return known
+
+
+def recognised(device_name: str, known: Mapping[str, Gpu]) -> Gpu | None:
+    """The kind of a device, by what torch calls it."""
+    return next((gpu for gpu in known.values() if gpu.name in device_name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of one stage: the largest micro-batch's peak in GiB; seconds of all steps, without evaluation and saving."""
+
+    peak: float
+    seconds: float
+
+
+def estimate(
+    shape: Shape, learning: Learning, loads: Loads, gpu: Gpu, ranks: int, *, optimizer_seconds: float | None = None
+) -> Estimate:
+    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
+    each = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
+    steps = int(loads.step.max()) + 1
+    computing = np.zeros((steps, ranks))
+    np.add.at(computing, (loads.step, loads.rank), each)
+    if optimizer_seconds is None:
+        optimizer_seconds = learning.parameters * _OPTIMIZER_BYTES / (gpu.bandwidth * 1e12 * _OPTIMIZER_USE)
+    summing = 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
+    seconds = float(computing.max(axis=1).sum()) + steps * (optimizer_seconds + summing)
+    return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)
+
+
+def changes_that_fit(
+    shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, memory: float, ranks: int
+) -> list[str]:
+    """What to change in a recipe so that the largest micro-batch fits `memory` GiB, mildest first; each alone does."""
+    worst = loads.only(int(peak_memory(shape, learning, loads).argmax()))
+    again = replace(learning, recompute_every=1)
+    found = []
+    for how, names in ((learning, ""), (again, "train.recompute_every=1 ")):
+        if names and peak_memory(shape, how, worst)[0] <= memory:
+            found.append(names.strip())
+            break
+        share = _share_that_fits(shape, how, worst, memory)
+        seconds = int(share * worst.seconds[0])
+        if seconds >= config.max_seconds:
+            tokens = int(share * worst.tokens[0])
+            found.append(f"{names}train.budget_seconds={seconds} train.budget_tokens={max(tokens, 1)}")
+    if ranks > 1 and peak_memory(shape, learning, worst, shards=ranks)[0] <= memory:
+        found.append("recipes/accelerate/fsdp2.yaml")
+    return found
+
+
+def _share_that_fits(shape: Shape, learning: Learning, worst: Loads, memory: float) -> float:
+    """The largest share of a micro-batch that fits, by bisection: memory grows with it."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = peak_memory(shape, learning, worst.only(0, middle))[0] <= memory
+        low, high = (middle, high) if fits else (low, middle)
+    return low

@@ -1,0 +1,95 @@
+"""A short measured pilot: a few micro-batches of every stage, computed on this machine, for `caspi plan`."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caspi.model.groups import TrainableGroup, set_trainable
+from caspi.model.loading import Loaded
+from caspi.model.recompute import recompute
+from caspi.training import optimizers
+from caspi.training.collation import Batch, collate
+from caspi.training.config import StageConfig
+from caspi.training.data import TrainingSet
+from caspi.training.objectives import CrossEntropy
+
+_REPEATED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds of an optimizer step;
+    and on a GPU the peak in GiB of the micro-batch that was expected to need most."""
+
+    rate: float
+    overhead: float
+    optimizer_seconds: float
+    peak: float | None
+
+
+def measure(
+    loaded: Loaded,
+    stage: StageConfig,
+    groups: list[TrainableGroup],
+    data: TrainingSet,
+    micro_batches: list[np.ndarray],
+    work: np.ndarray,
+    dtype: torch.dtype | None,
+    recompute_every: int,
+) -> Pilot:
+    """Computes `micro_batches` (corpus rows) whose FLOPs are `work`; the last is the one that needs most memory."""
+    device = next(loaded.model.parameters()).device
+    set_trainable(loaded.model, groups, dtype or torch.float32)
+    recompute(loaded.model, recompute_every)
+    optimizer = optimizers.adamw(loaded.model, groups, stage)
+    objective = CrossEntropy(loaded.model).train()
+    batches = [collate([data.item(int(row)) for row in rows], loaded.prompt).to(device) for rows in micro_batches]
+    _pass(objective, batches[-1], dtype)
+    stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
+    optimizer.zero_grad(set_to_none=True)
+    peak = None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for batch in reversed(batches):
+        taken = []
+        for _ in range(_REPEATED):
+            taken.append(_timed(functools.partial(_pass, objective, batch, dtype), device))
+            optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda" and peak is None:
+            peak = torch.cuda.max_memory_allocated() / 2**30
+        seconds.append(float(np.median(taken)))
+    rate, overhead = fit(work, np.array(seconds[::-1]))
+    return Pilot(rate, overhead, stepping, peak)
+
+
+def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """Rate and overhead of seconds = overhead + work / rate, by least squares on relative errors, not negative."""
+    design = np.stack([1 / seconds, work / seconds], axis=1)
+    overhead, slope = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)[0]
+    if overhead < 0 or slope <= 0:
+        overhead, slope = 0.0, float((seconds / work).mean())
+    return float(1 / slope), float(overhead)
+
+
+def _pass(objective: CrossEntropy, batch: Batch, dtype: torch.dtype | None) -> None:
+    device = batch.input_ids.device
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        loss = objective(batch) / len(batch.labels)
+    loss.backward()
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

@@ -1,0 +1,114 @@
+"""Checkpoints to the Hub, in the background: an upload never holds training up and never ends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from caspi.export.publishing import model_files
+from caspi.training.config import HubConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """What became of it. verified: every file of the last checkpoint lies there in its full size."""
+
+    repository: str
+    checkpoint: str
+    verified: bool
+    reason: str = ""
+
+
+class Uploads:
+    """Uploads the newest checkpoint there is, one at a time; what is overtaken meanwhile is left out."""
+
+    def __init__(self, config: HubConfig, run: Path, api: HfApi | None = None) -> None:
+        self._config, self._work = config, run / "uploading"
+        self._api = api or HfApi()
+        self._waiting: tuple[Path, str] | None = None
+        self._failure = ""
+        self._condition = threading.Condition()
+        self._ended = False
+        self._thread = threading.Thread(target=self._serve, name="uploads", daemon=True)
+        self._thread.start()
+
+    def offer(self, checkpoint: Path, message: str) -> None:
+        """Notes a checkpoint. Its files are linked, so that pruning it does not take them away."""
+        kept = self._work / f"{checkpoint.parent.name}-{checkpoint.name}"
+        shutil.rmtree(kept, ignore_errors=True)
+        try:
+            kept.mkdir(parents=True)
+            for path in model_files(checkpoint):
+                os.link(path, kept / path.name)
+        except OSError as error:
+            self._warn(str(error))
+            return
+        with self._condition:
+            overtaken, self._waiting = self._waiting, (kept, message)
+            self._condition.notify()
+        if overtaken is not None:
+            shutil.rmtree(overtaken[0], ignore_errors=True)
+
+    def finish(self, last: Path, timeout: float | None = None) -> Uploaded:
+        """Waits for what is under way, then compares what lies on the Hub with `last`."""
+        with self._condition:
+            self._ended = True
+            self._condition.notify()
+        self._thread.join(timeout)
+        found = self._verified(last)
+        shutil.rmtree(self._work, ignore_errors=True)
+        if not found.verified:
+            self._warn(f"{found.reason}; caspi publish {last} {self._config.repository} does it again")
+        return found
+
+    def _verified(self, last: Path) -> Uploaded:
+        repository = self._config.repository
+        if self._thread.is_alive():
+            return Uploaded(repository, str(last), verified=False, reason="the upload did not end in time")
+        if self._failure:
+            return Uploaded(repository, str(last), verified=False, reason=self._failure)
+        try:
+            there = {entry.path: getattr(entry, "size", None) for entry in self._api.list_repo_tree(repository)}
+        except Exception as error:
+            return Uploaded(repository, str(last), verified=False, reason=_first_line(error))
+        wrong = [path.name for path in model_files(last) if there.get(path.name) != path.stat().st_size]
+        reason = f"on the Hub {', '.join(wrong)} differ from {last}" if wrong else ""
+        return Uploaded(repository, str(last), verified=not wrong, reason=reason)
+
+    def _serve(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._waiting is not None or self._ended)
+                work, self._waiting = self._waiting, None
+            if work is None:
+                return
+            folder, message = work
+            try:
+                self._api.create_repo(self._config.repository, private=self._config.private, exist_ok=True)
+                self._api.upload_folder(
+                    repo_id=self._config.repository, folder_path=folder, commit_message=message
+                )  # fmt: skip
+                self._failure = ""
+            except Exception as error:  # whatever the network does, training goes on
+                self._failure = _first_line(error)
+                self._warn(self._failure)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _warn(self, reason: str) -> None:
+        print(f"warning: upload to {self._config.repository}: {reason}", file=sys.stderr, flush=True)
+
+
+def as_json(uploaded: Uploaded | None) -> dict[str, object] | None:
+    """For reports."""
+    return None if uploaded is None else asdict(uploaded)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

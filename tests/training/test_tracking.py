@@ -1,0 +1,175 @@
+"""What a run tells others while it goes on: trackers, model cards, uploads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers.integrations import TensorBoardCallback
+
+from caspi import commands, recipe
+from caspi.errors import UsageError
+from caspi.training import checkpoints
+from caspi.training.config import HubConfig
+from caspi.training.uploads import Uploads
+from tests.training.test_stages import metrics, run_recipe
+from tests.training.test_survival import short
+
+
+def test_tensorboard_has_what_the_log_has_and_the_reports(small_run: Path, small_recipe: recipe.Recipe) -> None:
+    events = EventAccumulator(str(small_run / "tensorboard" / "2-all"))
+    events.Reload()
+    scalars = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    rows = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["stage"] == "all" and "loss" in row]
+    assert scalars["train/loss"] == pytest.approx(losses, rel=1e-6)
+    assert len(scalars["train/lr/decoder_layers"]) == len(losses)
+    assert len(scalars["eval/wer"]) == 3
+    texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
+    assert "name: demo" in texts["recipe/text_summary"]
+    assert '"kept"' in texts["report of corpus/text_summary"]
+
+
+def test_wandb_works_without_a_network(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("WANDB_DIR", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    commands.train(short(tmp_path, small_corpus, "train.track=[wandb]"))
+    found = list((tmp_path / "train" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(found) == 2, "a run a stage"
+    content = b"".join(path.read_bytes() for path in found)
+    for expected in (b"eval/wer", b"train/lr/projector", b"report-of-corpus", b"demo-letters"):
+        assert expected in content
+    assert not (tmp_path / "train" / "tensorboard").exists()
+
+
+def test_trackio_by_name(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trackio = pytest.importorskip("trackio")
+    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
+    commands.train(short(tmp_path, small_corpus, "train.track=[trackio]"))
+    logged = trackio.SQLiteStorage.get_logs("demo", "demo-all")
+    assert [row["train/loss"] for row in logged if "train/loss" in row] == pytest.approx(
+        metrics(tmp_path / "train", "loss")[2:]
+    )
+    assert any("report of corpus" in row for row in logged)
+
+
+def test_a_tracker_nobody_knows_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'tensorboard', 'wandb' or 'trackio'"):
+        short(tmp_path, small_corpus, "train.track=[paper]")
+
+
+def test_a_tracker_that_fails_ends_no_run(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on_log(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TensorBoardCallback, "on_log", on_log)
+    commands.train(short(tmp_path, small_corpus))
+    said = capsys.readouterr().err
+    assert said.count("warning: tensorboard failed ([Errno 28] No space left on device); the run goes on") == 2
+
+
+def card_of(folder: Path) -> tuple[dict, str]:  # type: ignore[type-arg]
+    _, header, text = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(header), text
+
+
+def test_every_checkpoint_has_a_card_that_says_where_it_is_from(small_run: Path) -> None:
+    for stage in ("1-letters", "2-all"):
+        for folder in checkpoints.complete(small_run / stage):
+            header, text = card_of(folder)
+            assert header["language"] == "he"
+            assert header["pipeline_tag"] == "automatic-speech-recognition"
+            assert f"step {checkpoints.step_of(folder)} of" in text
+            assert f"| wer | {checkpoints.metrics_of(folder)['wer']:.4f} |" in text
+            assert "68 utterances" in text
+            assert "| synthetic |" in text
+            assert "niqqud strip, maqaf keep" in text
+            assert "Trained on synthetic speech (68 of 68" in text
+            assert "effective_batch: 8" in text
+
+
+class FakeHub:
+    """A Hub in a folder; `fail` of its uploads fail, and all wait for `open`."""
+
+    def __init__(self, folder: Path, fail: int = 0) -> None:
+        self.folder, self.fail, self.messages = folder, fail, []
+        self.open = threading.Event()
+        folder.mkdir()
+
+    def create_repo(self, repository: str, *, private: bool, exist_ok: bool) -> None:
+        assert exist_ok
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+        assert self.open.wait(60)
+        if self.fail:
+            self.fail -= 1
+            raise ConnectionError("the network is down")
+        self.messages.append(commit_message)
+        for path in Path(folder_path).iterdir():
+            shutil.copy(path, self.folder / path.name)
+
+    def list_repo_tree(self, repository: str) -> list[SimpleNamespace]:
+        return [SimpleNamespace(path=path.name, size=path.stat().st_size) for path in self.folder.iterdir()]
+
+
+def trained_with(
+    hub: FakeHub, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, after: bool = False
+) -> dict:  # type: ignore[type-arg]
+    monkeypatch.setattr("caspi.training.uploads.HfApi", lambda: hub)
+    real = Uploads.finish
+
+    def finish(self: Uploads, last: Path, timeout: float | None = None):  # type: ignore[no-untyped-def]
+        hub.open.set()
+        return real(self, last, timeout)
+
+    monkeypatch.setattr(Uploads, "finish", finish)
+    return commands.train(run_recipe(folder, corpus, "train.hub={repository: someone/model}")).summary
+
+
+def test_uploads_neither_hold_training_up_nor_send_its_state(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the training passes while the first upload hangs; what is sent in the end is the last checkpoint."""
+    hub = FakeHub(tmp_path / "hub")
+    summary = trained_with(hub, small_corpus, tmp_path, monkeypatch)
+    assert summary["hub"] == {
+        "repository": "someone/model", "checkpoint": summary["final"], "verified": True, "reason": "",
+    }  # fmt: skip
+    assert hub.messages == ["stage letters, step 2 of 3", "stage all, step 6 of 6"]
+    sent = {path.name for path in hub.folder.iterdir()}
+    assert {"model.safetensors", "config.json", "README.md", "tokenizer.json"} <= sent
+    assert not sent & {"optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"}
+    assert not (tmp_path / "train" / "uploading").exists()
+
+
+def test_a_hub_that_is_down_ends_no_run_and_is_not_called_done(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = trained_with(FakeHub(tmp_path / "hub", fail=99), small_corpus, tmp_path, monkeypatch)
+    assert not summary["hub"]["verified"]
+    assert summary["hub"]["reason"] == "the network is down"
+    assert f"caspi publish {summary['final']} someone/model does it again" in capsys.readouterr().err
+
+
+def test_an_upload_that_arrived_cut_short_is_noticed(small_run: Path, tmp_path: Path) -> None:
+    last = checkpoints.complete(small_run / "2-all")[-1]
+    hub = FakeHub(tmp_path / "hub")
+    hub.open.set()
+    uploads = Uploads(HubConfig(repository="someone/model"), tmp_path, hub)
+    uploads.offer(last, "once")
+    assert uploads.finish(last).verified
+    (hub.folder / "model.safetensors").write_bytes(b"half")
+    found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
+    assert not found.verified
+    assert "model.safetensors differ" in found.reason

@@ -13,13 +13,13 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 format: $(VENV)/.dev
-	$(BIN)/ruff format src tests
-	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
 
 # The weights `tiny` starts from (recipes/base.yaml): minutes on a GPU, hours without.
 base: $(VENV)/.base

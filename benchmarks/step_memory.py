@@ -39,10 +39,17 @@ _STAGES: dict[str, dict[str, Any]] = {
         "embeddings": 1e-4,
     },
     "decoder-top": {"decoder_layers": {"top": 12, "lr": 5e-5}},
+    "lora": {
+        "projector": 1e-4, "audio_layers": {"lr": 1e-4, "lora": {"dropout": 0.1}},
+        "decoder_layers": {"lr": 1e-4, "lora": {"dropout": 0.1}},
+    },
 }  # fmt: skip
+# Stage, recompute_every, micro-batches a step, seconds of audio in each.
 _RUNS = [
-    ("all", 0, (60, 120, 240)), ("all", 1, (120, 480)), ("all", 2, (240,)), ("round2-decoder", 0, (60, 120, 240, 480)),
-    ("round2-encoder", 0, (60, 240)), ("round2-encoder", 1, (240,)), ("decoder-top", 0, (120, 480)),
+    ("all", 0, 1, (60, 120, 240)), ("all", 1, 1, (120, 480)), ("all", 2, 1, (240,)), ("all", 0, 2, (120,)),
+    ("all", 1, 2, (240,)), ("round2-decoder", 0, 1, (60, 120, 240, 480)), ("round2-decoder", 0, 2, (240,)),
+    ("round2-encoder", 0, 1, (60, 240)), ("round2-encoder", 1, 1, (240,)), ("decoder-top", 0, 1, (120, 480)),
+    ("lora", 0, 1, (60, 240)), ("lora", 1, 1, (240,)),
 ]  # fmt: skip
 
 
@@ -54,15 +61,19 @@ def main() -> None:
     device = torch.device("cuda")
     loaded = _released_shape(device)
     rows = []
-    for name, every, budgets in _RUNS:
+    for name, every, micro_batches, budgets in _RUNS:
         if options.only and name not in options.only:
             continue
+        if name == "lora":  # adapters stay in a model
+            loaded = _released_shape(device)
         for seconds in budgets:
             row = {
                 "stage": name,
                 "recompute_every": every,
+                "micro_batches": micro_batches,
                 "seconds": seconds,
-                **_measure(loaded, name, every, seconds),
+                "learn": _STAGES[name],
+                **_measure(loaded, name, every, micro_batches, seconds),
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
@@ -78,7 +89,7 @@ def _released_shape(device: torch.device) -> Loaded:
     return Loaded(model, tiny.prompt, tiny.processor)
 
 
-def _measure(loaded: Loaded, name: str, every: int, seconds: int) -> dict[str, float]:
+def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int) -> dict[str, float]:
     learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
     stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name]})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
@@ -99,9 +110,10 @@ def _measure(loaded: Loaded, name: str, every: int, seconds: int) -> dict[str, f
                 torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
             started = time.perf_counter()
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                loss = objective(batch) / len(batch.labels)
-            loss.backward()
+            for _ in range(micro_batches):
+                with torch.autocast("cuda", dtype=torch.bfloat16):
+                    loss = objective(batch) / len(batch.labels)
+                loss.backward()
             torch.cuda.synchronize()
             computed = time.perf_counter()
             optimizer.step()
@@ -111,7 +123,7 @@ def _measure(loaded: Loaded, name: str, every: int, seconds: int) -> dict[str, f
         found |= {
             "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
             "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
-            "forward_backward_s": float(np.median([one for one, _ in times[1:]])),
+            "forward_backward_s": float(np.median([one for one, _ in times[1:]])) / micro_batches,
             "optimizer_s": float(np.median([other for _, other in times[1:]])),
         }
     except torch.OutOfMemoryError:

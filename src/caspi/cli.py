@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caspi.errors import CaspiError
+from caspi.errors import CaspiError, UsageError
 
 if TYPE_CHECKING:  # the modules themselves load with the command that needs them
     from caspi.commands import Outcome
@@ -272,6 +272,7 @@ def _show_shapes(summary: dict[str, Any]) -> None:
 def average(
     run: Annotated[Path, typer.Argument(help="A folder made by caspi train.")],
     top: Annotated[int, typer.Option(min=1, help="How many of the best checkpoints.")] = 3,
+    weights: Annotated[Optional[str], typer.Option(help="Of the best, the second best, ...: 3,2,1.")] = None,
     json_: Json = False,
 ) -> None:
     """Averages the best checkpoints of a run.
@@ -280,7 +281,19 @@ def average(
     """
     from caspi import commands
 
-    _finish(commands.average(run, top), json_)
+    _finish(commands.average(run, top, _weights(weights)), json_)
+
+
+def _weights(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--weights {text}: numbers with commas between them, such as 3,2,1") from error
+    if min(found) < 0 or not 0 < sum(found) < float("inf"):
+        raise UsageError(f"--weights {text}: at least one above 0, and none below")
+    return found
 
 
 @app.command()

@@ -233,22 +233,40 @@ def _is_synthetic(folder: Path) -> bool:
     return bool(content.get("synthetic"))
 
 
-def average(run: Path, top: int) -> Outcome:
-    """The best checkpoints of a run's last stage, averaged."""
+def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
+    """The best checkpoints of a run's last stage, averaged, and measured as they were."""
     from caspi.export import averaging
     from caspi.training import checkpoints
+    from caspi.training.card import card
+    from caspi.training.provenance import Provenance
+    from caspi.training.validation import measure_checkpoint
 
     if folders.stage_of(run) != "train":
         raise UsageError(f"{run} is not a finished run: caspi train makes one")
-    stage = Path(json.loads((run / REPORT).read_text(encoding="utf-8"))["stages"][-1]["path"])
+    content = json.loads((run / REPORT).read_text(encoding="utf-8"))
+    recipe = recipes.load(run / report.RECIPE)
+    stage = Path(content["stages"][-1]["path"])
     chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
+    if weights is not None and len(weights) != len(chosen):
+        raise UsageError(f"--weights: {len(weights)} given, {len(chosen)} checkpoints are averaged")
     out = run / "average"
-    averaging.average(chosen, out)
+    partial = folders.start(out, "average")
+    averaging.average(chosen, partial, weights)
+    measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train())
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
-    summary = {"stage": "average", "run": str(run), "parts": parts, "fingerprint": report.fingerprint(out)}
-    report.write(out, pages.average_page(str(run), parts), summary)
+    summary = {
+        "stage": "average", "run": str(run), "parts": parts, "weights": weights, "measured": measured,
+        "better_than": sum(measured["wer"] < part["wer"] for part in parts), "fingerprint": report.fingerprint(partial),
+    }  # fmt: skip
     steps = ", ".join(str(part["step"]) for part in parts)
-    return Outcome(f"average of {len(chosen)} checkpoints (steps {steps})", out, summary)
+    provenance = Provenance(
+        recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
+    )
+    what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
+    (partial / "README.md").write_text(card(provenance, what, measured, report.environment()), encoding="utf-8")
+    report.write(partial, pages.average_page(str(run), summary), summary)
+    folders.finish(partial, out)
+    return Outcome(f"{pages.average_verdict(summary)}; {what}", out, summary)
 
 
 def evaluate(model: str, corpora: Sequence[str], out: Path, split: str, limit: int | None = None) -> Outcome:

@@ -141,6 +141,23 @@ def test_average_is_the_mean_in_float64(small_run: Path) -> None:
         expected = (sum(part[name].double() for part in parts) / 2).float()
         assert torch.equal(tensor.float(), expected)
     Qwen3ASRForConditionalGeneration.from_pretrained(outcome.path)
+    assert "average of 2 checkpoints" in (outcome.path / "README.md").read_text()
+    shutil.rmtree(outcome.path)
+
+
+def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> None:
+    """All weight on the best: its weights, and to the last digit what was measured on it in training."""
+    outcome = commands.average(small_run, 3, [1.0, 0.0, 0.0])
+    best = outcome.summary["parts"][0]
+    for name in ("wer", "cer", "loss"):
+        assert outcome.summary["measured"][name] == best[name]
+    assert outcome.summary["better_than"] == sum(part["wer"] > best["wer"] for part in outcome.summary["parts"])
+    outcome = commands.average(small_run, 2, [3.0, 1.0])
+    first, second = (load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"])
+    for name, tensor in load_file(outcome.path / "model.safetensors").items():
+        assert torch.equal(tensor, ((first[name].double() * 3 + second[name].double()) / 4).float())
+    with pytest.raises(UsageError, match="--weights: 3 given, 2 checkpoints are averaged"):
+        commands.average(small_run, 2, [1.0, 1.0, 1.0])
     shutil.rmtree(outcome.path)
 
 

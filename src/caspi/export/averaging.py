@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from caspi import folders
 from caspi.errors import UsageError
 
 WEIGHTS = "model.safetensors"
@@ -26,29 +25,28 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def average(parts: Sequence[Path], out: Path) -> None:
-    """Writes the uniform average of checkpoints of one model as a model folder; `out` appears whole.
+def average(parts: Sequence[Path], out: Path, weights: Sequence[float] | None = None) -> None:
+    """Writes the average of checkpoints of one model into the model folder `out`; weights are relative, equal if None.
 
     Raises UsageError where they hold different tensors.
     """
     if not parts:
         raise UsageError("no checkpoint to average")
+    weights = [1.0] * len(parts) if weights is None else weights
     first = read_weights(parts[0])
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
-    total = {name: tensor.double() for name, tensor in first.items()}
-    for folder in parts[1:]:
-        weights = read_weights(folder)
-        if weights.keys() != total.keys():
+    total = {name: tensor.double() * weights[0] for name, tensor in first.items()}
+    for folder, weight in zip(parts[1:], weights[1:], strict=True):
+        found = read_weights(folder)
+        if found.keys() != total.keys():
             raise UsageError(f"{folder} and {parts[0]} are checkpoints of different models")
-        for name, tensor in weights.items():
-            total[name] += tensor.double()
+        for name, tensor in found.items():
+            total[name] += tensor.double() * weight
             if tensor.dtype == torch.float32:  # trained in one of them, frozen in another
                 dtypes[name] = torch.float32
-    mean = {name: (tensor / len(parts)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
-    partial = folders.start(out, "average")
-    copy_model_files(parts[0], partial)
-    save_file(mean, partial / WEIGHTS, metadata={"format": "pt"})
-    folders.finish(partial, out)
+    mean = {name: (tensor / sum(weights)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
+    copy_model_files(parts[0], out)
+    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
 
 
 # What a model folder needs beside its weights; training state stays behind.

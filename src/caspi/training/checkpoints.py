@@ -72,13 +72,15 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def best(stage_folder: Path, count: int) -> list[Path]:
-    """The `count` complete checkpoints with the lowest WER, best first; equals by loss."""
-    return sorted(complete(stage_folder), key=_quality)[:count]
+    """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
+    measured, because the run was asked to end, is none of them."""
+    measured = [path for path in complete(stage_folder) if "wer" in metrics_of(path)]
+    return sorted(measured, key=_quality)[:count]
 
 
 def _quality(checkpoint: Path) -> tuple[float, float]:
     metrics = metrics_of(checkpoint)
-    return metrics.get("wer", float("inf")), metrics.get("loss", float("inf"))
+    return metrics["wer"], metrics["loss"]
 
 
 def check(folder: Path) -> None:

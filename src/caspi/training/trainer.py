@@ -391,6 +391,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             logs["audio_seconds_per_second"] = audio_seconds / max(1e-9, now - self._since)
             self._window, self._since = [], now
             del logs["learning_rate"]
+            if torch.cuda.is_available():
+                logs["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
             logs |= {f"lr/{group}": rate for group, rate in optimizers.learning_rates(self.optimizer).items()}
         super().log(logs, start_time)
         if self.is_world_process_zero():

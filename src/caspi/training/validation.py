@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,14 +13,15 @@ from caspi.corpus.store import Corpus
 from caspi.evaluation.scoring import score_corpus
 from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
-from caspi.model.loading import Loaded
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded, load
 from caspi.model.prompt import Prompt
 from caspi.training.collation import Item, collate
 from caspi.training.config import TrainConfig
 from caspi.training.data import TrainingSet
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import cut
-from caspi.training.processes import processes
+from caspi.training.processes import compute_dtype, processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +95,11 @@ class Validation:
             tokens += len(batch.labels)
         loaded.model.train(training)
         return total, tokens
+
+
+def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig) -> dict[str, float]:
+    """What the run itself would measure on a model folder: the same utterances, the same precision."""
+    state = processes()
+    loaded = load(ModelConfig(start=str(folder)), state.device)
+    dtype = compute_dtype(config.precision, state.device)
+    return Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype)(loaded)

@@ -1,0 +1,165 @@
+"""What is predicted of memory and time, against what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi import commands, recipe
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.model.config import Learn, ModelConfig
+from caspi.model.groups import select
+from caspi.model.loading import Loaded
+from caspi.training import preflight
+from caspi.training.config import TrainConfig
+from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
+from caspi.training.data import TrainingSet
+from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised
+from caspi.training.pilot import fit
+from tests.training.test_stages import run_recipe
+
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results" / "step_memory-h100.json"
+ROWS = json.loads(MEASURED.read_text())["rows"]
+RELEASED = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
+
+
+def loads(row: dict, share: float = 1.0) -> Loads:  # type: ignore[type-arg]
+    def one(key: str) -> np.ndarray:
+        return np.array([row[key] * share])
+
+    return Loads(
+        one("audio_seconds"), one("tokens"), one("audio_tokens"), one("labels"), np.array([0]), np.array([0]),
+        np.array([row["micro_batches"] == 1]),
+    )  # fmt: skip
+
+
+def learning(row: dict) -> tuple[Shape, Learning]:  # type: ignore[type-arg]
+    model = preflight.on_meta_device(RELEASED)
+    shape = Shape.of(model, model.config)
+    groups = select(model, {name: Learn.model_validate(how) for name, how in row["learn"].items()})
+    return shape, Learning.of(model, shape, groups, row["recompute_every"])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['stage']}-{row['recompute_every']}-{row['seconds']}")
+def test_memory_is_predicted_within_a_tenth(row: dict) -> None:  # type: ignore[type-arg]
+    shape, learns = learning(row)
+    assert learns.parameters == row["trained"]
+    assert peak_memory(shape, learns, loads(row))[0] == pytest.approx(row["peak_gib"], rel=0.1)
+
+
+def test_the_parameters_are_those_of_the_released_model() -> None:
+    model = preflight.on_meta_device(RELEASED)
+    assert Shape.of(model, model.config).parameters == 2_038_052_480
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(ROWS), st.floats(8, 60))
+def test_a_change_that_is_proposed_fits(row: dict, memory: float) -> None:  # type: ignore[type-arg]
+    shape, learns = learning(row)
+    config = TrainConfig.model_validate(
+        {"path": "x", "max_seconds": 15, "stages": [{"name": "a", "learn": {"projector": 1e-3}}]}
+    )
+    for change in changes_that_fit(shape, learns, loads(row), config, memory, ranks=4):
+        values = dict(part.split("=") for part in change.split() if "=" in part)
+        every = int(values.get("train.recompute_every", row["recompute_every"]))
+        share = float(values.get("train.budget_seconds", row["audio_seconds"])) / row["audio_seconds"]
+        changed = Learning(**{name: getattr(learns, name) for name in Learning.__dataclass_fields__} | {
+            "recompute_every": every
+        })  # fmt: skip
+        shards = 4 if "fsdp2" in change else 1
+        assert peak_memory(shape, changed, loads(row, min(share, 1.0)), shards)[0] <= memory * 1.001, change
+
+
+def test_time_is_that_of_the_slowest_rank() -> None:
+    shape, learns = learning(ROWS[0])
+    gpu = gpus()["h100"]
+    one = loads(ROWS[0])
+    alone = estimate(shape, learns, one, gpu, 1, optimizer_seconds=0.0).seconds
+    expected = gpu.overhead + flops(shape, learns, one)[0] / (gpu.rate * 1e12 * gpu.use)
+    assert alone == pytest.approx(expected)
+    two = Loads(*(np.repeat(getattr(one, name), 3) for name in Loads.__dataclass_fields__))
+    two.rank[:] = [0, 1, 1]
+    summing = 4 * learns.parameters / (gpu.link * 1e9)
+    assert estimate(shape, learns, two, gpu, 2, optimizer_seconds=0.0).seconds == pytest.approx(2 * alone + summing)
+
+
+def test_a_pilot_finds_rate_and_overhead() -> None:
+    work = np.array([1e12, 3e12, 9e12])
+    rate, overhead = fit(work, 0.05 + work / 2e13)
+    assert rate == pytest.approx(2e13)
+    assert overhead == pytest.approx(0.05)
+    assert fit(work, np.full(3, 0.1))[0] > 0  # all overhead: still a number
+    assert fit(np.array([1e12]), np.array([0.5])) == pytest.approx((2e12, 0.0), abs=1e-9)
+
+
+def test_gpu_kinds_are_known_by_their_names() -> None:
+    known = gpus()
+    names = {
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA A100-SXM4-40GB": "a100-40gb",
+        "NVIDIA H200": "h200",
+        "NVIDIA L4": "l4",
+    }
+    for name, kind in names.items():
+        assert recognised(name, known) == known[kind]
+    assert recognised("cpu", known) is None
+
+
+def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
+    table = tmp_path / "gpus.yaml"
+    table.write_text(
+        "mine: {name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1}"
+    )
+    assert gpus(table)["mine"].memory == 24
+    assert "h100" in gpus(table)
+    table.write_text("mine: {memory: 24}")
+    with pytest.raises(UsageError, match="is no table of GPU kinds"):
+        gpus(table)
+
+
+def test_what_cannot_fit_is_refused_before_the_first_step(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Device:
+        total_memory = 20 * 2**30
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Device)
+    row = next(row for row in ROWS if row["stage"] == "round2-decoder" and row["seconds"] == 240)
+    shape, learns = learning(row)
+    config = run_recipe(tmp_path, small_corpus).require_train()
+    with pytest.raises(
+        UsageError, match=r"stage decoder needs about 30.* GiB, this GPU has 20.0: what fits: train.budget_seconds=\d+"
+    ):
+        preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
+
+
+def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5")
+    config = made.require_train()
+    data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
+    for stage, plan in zip(config.stages, preflight.planned(data, config, 2, 0), strict=True):
+        found = preflight.counts(data, stage, plan, 2)
+        assert plan.loads.seconds.sum() / 3600 == pytest.approx(found["audio_hours"])
+        assert plan.loads.seconds.max() == found["largest_micro_batch_seconds"]
+        assert plan.loads.first.sum() == 2 * found["steps"]
+        assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
+
+
+@pytest.mark.slow
+def test_a_pilot_on_this_machine_predicts_this_machine(
+    small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path
+) -> None:
+    """Of the right order, on two shared cores; what it is worth on a GPU is measured in docs/log.md."""
+    summary = commands.plan(small_recipe, None, 1, measured=True).summary
+    taken = sum(stage["seconds"] for stage in json.loads((small_run / "report.json").read_text())["stages"])
+    assert 0.1 * taken < 3600 * sum(stage["hours"] for stage in summary["stages"]) < 3 * taken
+    assert all(stage["pilot"]["rate"] > 1e9 for stage in summary["stages"])

@@ -20,9 +20,12 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
+from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
+from caspi.model.architectures import configuration
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training import preflight
@@ -40,11 +43,13 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--scale", default="1.7b")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--utterances", type=int, default=600)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
+        _random_start(Path(name) / "start", options.tokenizer, options.scale)
         made = _recipe(Path(name), options)
         commands.prepare(made)
         predicted = _predicted(made, options)
@@ -64,6 +69,15 @@ def main() -> None:
             seconds = [row["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[_WARM_UP:] or lines]
             row |= {"step_s": float(np.median(seconds)), "peak_gib": lines[-1].get("peak_gib")}
             print(json.dumps(row), flush=True)
+
+
+def _random_start(folder: Path, tokenizer: Path, scale: str) -> None:
+    """A checkpoint of random weights in bf16, made on the GPU where there is one."""
+    processor = load_processor(str(tokenizer))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen3ASRForConditionalGeneration(configuration(scale, processor.tokenizer))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
@@ -96,7 +110,7 @@ def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
             "corpus.filters={max_seconds: 30, max_silence: 1, rate_deviations: 1000, max_repeats: 100000}",
             f"train.path={folder / 'train'}", "train.mixes={}", *mixes, *epochs, "train.log_every=1",
             "train.evaluate={every: 100000, utterances: 4}", "train.track=[]",
-            f"model={{start: {options.tokenizer}, init: random, scale: 1.7b}}", *options.overrides,
+            f"model={{start: {folder / 'start'}}}", *options.overrides,
         ),
     )  # fmt: skip
 
@@ -106,8 +120,6 @@ def _batch(config: Any) -> int:
 
 
 def _predicted(made: recipe.Recipe, options: argparse.Namespace) -> list[dict[str, Any]]:
-    import torch
-
     config = made.require_train()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(device, gpus())

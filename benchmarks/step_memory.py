@@ -64,9 +64,11 @@ def main() -> None:
     for name, every, micro_batches, budgets in _RUNS:
         if options.only and name not in options.only:
             continue
-        if name == "lora":  # adapters stay in a model
-            loaded = _released_shape(device)
         for seconds in budgets:
+            if name == "lora":  # adapters stay in a model
+                del loaded
+                torch.cuda.empty_cache()
+                loaded = _released_shape(device)
             row = {
                 "stage": name,
                 "recompute_every": every,

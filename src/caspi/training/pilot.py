@@ -42,8 +42,11 @@ def measure(
     work: np.ndarray,
     dtype: torch.dtype | None,
     recompute_every: int,
+    *,
+    accumulates: bool,
 ) -> Pilot:
-    """Computes `micro_batches` (corpus rows) whose FLOPs are `work`; the last is the one that needs most memory."""
+    """Computes `micro_batches` (corpus rows) whose FLOPs are `work`; the last is the one that needs most memory, on top
+    of the gradients of those before it where it accumulates."""
     device = next(loaded.model.parameters()).device
     set_trainable(loaded.model, groups, dtype or torch.float32)
     recompute(loaded.model, recompute_every)
@@ -56,16 +59,14 @@ def measure(
     peak = None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+        for _ in range(2 if accumulates else 1):
+            _pass(objective, batches[-1], dtype)
+        peak = torch.cuda.max_memory_allocated() / 2**30
     seconds = []
-    for batch in reversed(batches):
-        taken = []
-        for _ in range(_REPEATED):
-            taken.append(_timed(functools.partial(_pass, objective, batch, dtype), device))
-            optimizer.zero_grad(set_to_none=True)
-        if device.type == "cuda" and peak is None:
-            peak = torch.cuda.max_memory_allocated() / 2**30
+    for batch in batches:
+        taken = [_timed(functools.partial(_pass, objective, batch, dtype), device) for _ in range(_REPEATED)]
         seconds.append(float(np.median(taken)))
-    rate, overhead = fit(work, np.array(seconds[::-1]))
+    rate, overhead = fit(work, np.array(seconds))
     return Pilot(rate, overhead, stepping, peak)
 
 

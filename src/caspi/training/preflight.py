@@ -208,7 +208,19 @@ def pilots(
         chosen.append(int(peak_memory(shape, learning, plan.loads).argmax()))
         everything = [micro for epoch in plan.plans for step in epoch.steps for rank in step for micro in rank]
         micro_batches = [everything[index] for index in chosen]
-        found.append(pilot(loaded, stage, groups, data, micro_batches, work[chosen], dtype, config.recompute_every))
+        found.append(
+            pilot(
+                loaded,
+                stage,
+                groups,
+                data,
+                micro_batches,
+                work[chosen],
+                dtype,
+                config.recompute_every,
+                accumulates=not plan.loads.first[chosen[-1]],
+            )
+        )
         del loaded
         gc.collect()
     return found

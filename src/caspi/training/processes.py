@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import PartialState
 from torch import distributed
@@ -9,6 +11,8 @@ from torch import distributed
 
 def processes() -> PartialState:
     """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun where there is no GPU."""
+    # Micro-batches differ in size: memory that grows in place is not lost to fragments. Read when CUDA starts.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     return PartialState(cpu=not torch.cuda.is_available())
 
 

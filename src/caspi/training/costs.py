@@ -29,6 +29,7 @@ _DECODER_PASSED = 39.2  # the same of a frozen block that gradients pass through
 _ENCODER = 27.4
 _ENCODER_BELOW = 15.4  # where the front is trained too
 _INPUT = 4  # what a block that recomputes keeps
+_ADAPTED = 2  # as much again of a block that computes again with adapters
 _FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
 _FRONT_BACKWARD = 1.62
 _LOGITS = 4.55  # a label and entry of the vocabulary
@@ -81,6 +82,7 @@ class Learning:
     encoder_passed: int
     decoder_blocks: int
     decoder_passed: int
+    adapted: bool = False
     recompute_every: int = 0
 
     @classmethod
@@ -100,6 +102,7 @@ class Learning:
             encoder_passed=shape.encoder_blocks - encoder if front else 0,
             decoder_blocks=decoder,
             decoder_passed=shape.decoder_blocks - decoder if below else 0,
+            adapted=any(group.lora is not None for group in groups),
             recompute_every=recompute_every,
         )
 
@@ -184,23 +187,25 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
     a_block = _ENCODER_BELOW if learning.front else _ENCODER
     encoder_blocks = learning.encoder_blocks + learning.encoder_passed
     encoder = loads.audio_tokens * shape.audio_width * a_block * encoder_blocks
-    blocks, one_again = decoder + encoder, np.zeros_like(decoder)
+    blocks, one_again, waiting = decoder + encoder, np.zeros_like(decoder), np.zeros_like(decoder)
     if every:
         inputs = loads.tokens * width * (learning.decoder_blocks + learning.decoder_passed)
         inputs = inputs + loads.audio_tokens * shape.audio_width * encoder_blocks
-        blocks = blocks * (1 - 1 / every) + _INPUT * inputs / every
+        waiting = blocks * (1 - 1 / every) + _INPUT * inputs / every
+        blocks = waiting
         one_again = np.maximum(
             loads.tokens * width * _DECODER_TRAINED, loads.audio_tokens * shape.audio_width * a_block
-        )
+        ) * (_ADAPTED if learning.adapted else 1)
     front = loads.audio_tokens * _FRONT * shape.channels if learning.front else np.zeros_like(decoder)
     table = _EMBEDDINGS_GRADIENT * shape.groups["embeddings"] if learning.embeddings else 0
     frozen = _FROZEN * (shape.parameters - min(learning.parameters, shape.parameters))
-    forward = _TRAINED_FORWARD * learning.parameters / shards + frozen / shards + table + blocks + front
-    forward = forward + loads.labels * shape.vocabulary * _LOGITS
-    forward = forward + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
+    before = np.full_like(decoder, (_TRAINED_FORWARD * learning.parameters + frozen) / shards)
+    before = before + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
+    forward = before + table + blocks + front + loads.labels * shape.vocabulary * _LOGITS
+    turning = before + waiting + one_again  # the last block computes again, all others wait
     backward = _TRAINED_BACKWARD * learning.parameters / shards + frozen / shards + _FRONT_BACKWARD * front + one_again
     whole = _gathered(shape) if shards > 1 else 0.0
-    return np.asarray((np.maximum(forward, backward) + whole) / _GIB)
+    return np.asarray((np.maximum(np.maximum(forward, turning), backward) + whole) / _GIB)
 
 
 def _gathered(shape: Shape) -> float:

@@ -20,7 +20,7 @@ from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
-from caspi.training.estimates import Gpu, changes_that_fit, estimate, gpus, recognised
+from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
@@ -159,9 +159,9 @@ def costs(
     found["hours"] = seconds / 3600
     if gpu is not None:
         found["cost"] = found["hours"] * gpu.price * ranks
-        found["fits"] = peak < gpu.memory
+        found["fits"] = peak + ALLOCATOR <= gpu.memory
         if not found["fits"]:
-            found["changes"] = changes_that_fit(shape, learning, loads, config, gpu.memory, ranks)
+            found["changes"] = changes_that_fit(shape, learning, loads, config, gpu.memory - ALLOCATOR, ranks)
     return found
 
 
@@ -185,7 +185,7 @@ def require_memory(
     shards = ranks if asked() != "none" else 1
     peak = float(peak_memory(shape, learning, loads, shards).max())
     if peak > memory:
-        found = changes_that_fit(shape, learning, loads, config, memory, ranks)
+        found = changes_that_fit(shape, learning, loads, config, memory - ALLOCATOR, ranks)
         hint = f"what fits: {'; or '.join(found)}" if found else "train fewer groups, or with lora, or on a larger GPU"
         raise UsageError(f"stage {stage} needs about {peak:.1f} GiB, this GPU has {memory:.1f}: {hint}")
     return peak

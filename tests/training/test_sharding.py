@@ -132,3 +132,20 @@ def test_memory_that_runs_out_restarts_from_the_last_checkpoint(
     assert "step 2: out of memory. Micro-batches will hold" in done.stderr
     assert (tmp_path / "train" / "1-letters" / "budget.json").is_file()
     assert np.allclose(metrics(tmp_path / "train", "loss"), metrics(sharded, "loss"), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not run under DeepSpeed"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version: 2"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "sharding needs several processes"),
+    ],
+)
+def test_what_cannot_be_sharded_says_so(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], said: str
+) -> None:
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        commands.train(run_recipe(tmp_path, small_corpus))

@@ -25,7 +25,7 @@ from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
 from caspi.training.processes import compute_dtype, processes
-from caspi.training.sharding import asked
+from caspi.training.sharding import sharded
 
 
 def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
@@ -78,6 +78,16 @@ def show_targets(data: TrainingSet, prompt: Prompt) -> None:
     """Prints `decoded_targets`: the last look before the first step."""
     for shown in decoded_targets(data, prompt):
         print(f"trains on {shown['id']}: {shown['target']}", file=sys.stderr)
+
+
+def show_devices(ranks: int) -> None:
+    """Says so where GPUs are left idle."""
+    found = torch.cuda.device_count()
+    if found > ranks:
+        print(
+            f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all",
+            file=sys.stderr,
+        )
 
 
 def show_groups(stage: str, rows: list[dict[str, Any]], steps: int) -> None:
@@ -182,7 +192,7 @@ def require_memory(
     if not torch.cuda.is_available():
         return 0.0
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
-    shards = ranks if asked() != "none" else 1
+    shards = ranks if sharded() else 1
     peak = float(peak_memory(shape, learning, loads, shards).max())
     if peak > memory:
         found = changes_that_fit(shape, learning, loads, config, memory - ALLOCATOR, ranks)

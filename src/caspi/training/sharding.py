@@ -1,5 +1,5 @@
-"""Weights spread over processes by FSDP2 or ZeRO-3, seen as if they were whole. Every function here is collective:
-all processes call it, or none."""
+"""Weights spread over processes by FSDP2, seen as if they were whole. What touches them is collective: all processes
+call it, or none."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.model.packed import use_packed_attention
 
 
-def sharding(accelerator: Accelerator) -> str:
-    """What spreads the weights: `fsdp2`, `zero3`, or `none`."""
-    kinds = {DistributedType.FSDP: "fsdp2", DistributedType.DEEPSPEED: "zero3"}
-    return kinds.get(accelerator.distributed_type, "none")
+def sharded() -> bool:
+    """Whether the environment that `accelerate launch` makes asks for it. Raises UsageError for what caspi does not do.
 
-
-def asked() -> str:
-    """What the environment that `accelerate launch` makes asks for."""
-    for kind, variable in (("fsdp2", "ACCELERATE_USE_FSDP"), ("zero3", "ACCELERATE_USE_DEEPSPEED")):
-        if os.environ.get(variable, "false").lower() == "true":
-            return kind
-    return "none"
+    DeepSpeed steps its optimizer inside of its own backward pass, where no step could be left out, repeated or scaled.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UsageError("caspi train does not run under DeepSpeed: recipes/accelerate/fsdp2.yaml shards the same")
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return False
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UsageError("caspi train shards by FSDP2: set fsdp_version: 2, as recipes/accelerate/fsdp2.yaml does")
+    return True
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:
     """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
-    if asked() == "fsdp2" and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    if sharded() and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         # Both, because making an AcceleratorState copies the one into the other.
         PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP

@@ -29,10 +29,10 @@ from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_sta
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import Budget
-from caspi.training.preflight import require_memory, show_costs, show_groups, show_targets
+from caspi.training.preflight import require_memory, show_costs, show_devices, show_groups, show_targets
 from caspi.training.processes import compute_dtype, processes
 from caspi.training.provenance import Provenance
-from caspi.training.sharding import asked
+from caspi.training.sharding import sharded
 from caspi.training.tracking import Tracker
 from caspi.training.trainer import LESSON, StageTrainer
 from caspi.training.uploads import Uploaded, Uploads
@@ -82,6 +82,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
     state, corpus = processes(), provenance.corpus
+    if sharded() and state.num_processes == 1:
+        raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     data = TrainingSet.of(
         Corpus.open(corpus, "train"),
@@ -101,6 +103,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     validation = Validation(held_out, prompt, config, dtype)
     run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
     if state.is_main_process:
+        show_devices(state.num_processes)
         show_targets(data, prompt)
     finished = []
     with run.interruption.heard():
@@ -127,7 +130,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
         "model": start.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every", "track", "hub"}),
         "seed": seed,
-        "sharding": asked(),
+        "sharding": "fsdp2" if sharded() else "none",
     }
     marker = config.path / RUN
     if marker.is_file():
@@ -229,11 +232,19 @@ def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
     metrics.write_text("".join(kept))
 
 
+class OneDevice(TrainingArguments):  # type: ignore[misc]
+    """One process trains on one GPU. Trainer would spread a process over all it sees, with nn.DataParallel."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
 def _arguments(
     config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device, name: str
 ) -> TrainingArguments:
     every = min(config.evaluate.every, steps)
-    return TrainingArguments(
+    return OneDevice(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,

@@ -41,7 +41,7 @@ from caspi.training.ema import Ema
 from caspi.training.interruption import Interruption
 from caspi.training.plan import Budget
 from caspi.training.provenance import Provenance
-from caspi.training.sharding import alone, put, shard_on_cpu, sharding, whole
+from caspi.training.sharding import alone, put, shard_on_cpu, sharded, whole
 from caspi.training.uploads import Uploads
 
 LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
@@ -153,7 +153,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
         self.add_callback(_Average(self))
-        if self._adapted and self._sharding != "none":
+        if self._adapted and self._sharded:
             raise UsageError(
                 f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: "
                 "start it with torchrun, without an accelerate configuration that shards"
@@ -167,9 +167,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""
         super().create_accelerator_and_postprocess()
         shard_on_cpu(self.accelerator)
-        self._sharding = sharding(self.accelerator)
-        self.is_fsdp_enabled = self._sharding == "fsdp2"
-        if self._sharding == "none":
+        self._sharded = sharded() and self.accelerator.num_processes > 1
+        self.is_fsdp_enabled = self._sharded
+        if not self._sharded:
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
     def trained(self) -> dict[str, torch.Tensor]:
@@ -234,7 +234,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             except torch.OutOfMemoryError:
                 failed = batch
                 break
-        if self._sharding != "none":
+        if self._sharded:
             self._keep_pace(model, step, failed)
         return Tally(
             loss=float(torch.stack(losses).double().sum()) if losses else 0.0,
@@ -302,7 +302,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _share_gradients(self, scale: float) -> float:
         """Sums gradients over ranks, corrects their scale; their norm."""
         trained = list(self.trained().values())
-        if self._sharding != "none":
+        if self._sharded:
             scale *= self.accelerator.num_processes  # their average is what sharding leaves
         elif self.accelerator.num_processes > 1:
             for parameter in trained:
@@ -490,7 +490,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
-        if self._sharding == "none":
+        if not self._sharded:
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}
         for name, tensor in tensors.items():
@@ -501,7 +501,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As Trainer does, without a second copy of sharded weights."""
-        if self._sharding == "fsdp2":
+        if self._sharded:
             plugin = self.accelerator.state.fsdp_plugin
             save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
             if self.args.should_save:

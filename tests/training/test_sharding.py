@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -39,11 +40,11 @@ def accelerate_environment() -> dict[str, str]:
     return {"ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1", **asked}
 
 
-def command(folder: Path, made: recipe.Recipe, *launch: str) -> list[str]:
+def command(folder: Path, made: recipe.Recipe) -> list[str]:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
     path.write_text(recipe.dump(made), encoding="utf-8")
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *launch]
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return [*run, "-m", "caspi", "train", str(path)]
 
 
@@ -115,22 +116,23 @@ def test_adapters_on_sharded_weights_are_refused(small_corpus: Path, tmp_path: P
     assert "adapters are not trained on sharded weights" in done.stderr
 
 
-def test_memory_that_runs_out_restarts_from_the_last_checkpoint(
-    sharded: Path, small_corpus: Path, tmp_path: Path
-) -> None:
-    """Ranks that hold pieces cannot repeat a step alone: the run ends with its lesson, torchrun starts it again."""
+def test_memory_that_runs_out_ends_the_run_with_its_lesson(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
+    """Ranks that hold pieces cannot repeat a step alone: the same command continues, in smaller micro-batches."""
     made = run_recipe(tmp_path, small_corpus, *OVERRIDES)
-    *launch, _, _, _, path = command(tmp_path, made, "--max-restarts=1")
-    done = subprocess.run(
+    *launch, _, _, _, path = command(tmp_path, made)
+    failed = subprocess.run(
         [*launch, "-m", "tests.training.short_of_memory", path, str(tmp_path / "marker")],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | accelerate_environment(),
     )
+    assert failed.returncode != 0
+    assert "step 2: out of memory. Micro-batches will hold" in failed.stderr
+    lesson = json.loads((tmp_path / "train" / "1-letters" / "budget.json").read_text())
+    assert 0 < lesson["seconds"] < made.require_train().budget_seconds / 2
+    done = run(tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "step 2: out of memory. Micro-batches will hold" in done.stderr
-    assert (tmp_path / "train" / "1-letters" / "budget.json").is_file()
     assert np.allclose(metrics(tmp_path / "train", "loss"), metrics(sharded, "loss"), rtol=1e-4)
 
 

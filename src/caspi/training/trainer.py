@@ -254,8 +254,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._write_lesson(budget)
             raise CaspiError(
                 f"stage {self._stage.name}, step {self.state.global_step + 1}: out of memory. Micro-batches will hold "
-                f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES} (torchrun --max-restarts "
-                "does it by itself)"
+                f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES}"
             )
         for _ in range(step.rounds - len(step.batches)):
             self.accelerator.backward(self._loss(model, step.batches[-1]) * 0.0)

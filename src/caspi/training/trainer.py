@@ -13,10 +13,10 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -250,6 +250,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Sharded weights are gathered by all processes in every pass: one that is through with its micro-batches goes
         on with passes that count nothing, and one that ran out of memory cannot repeat alone. Raises CaspiError."""
         if failed is not None:
+            if len(failed.rows) == 1:
+                self._refuse_alone(failed.rows)
             budget = self._steps.size(failed).halved()
             self._write_lesson(budget)
             raise CaspiError(
@@ -276,11 +278,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             held = Budget(min(held.seconds, half.seconds), min(held.tokens, half.tokens))
         everyone = gather_object([(held.seconds, held.tokens, mine.failed.rows if alone and mine.failed else ())])
         if found := [row for *_, rows in everyone for row in rows]:
-            named = ", ".join(self._steps.identifiers(found))
-            raise CaspiError(
-                f"{named}: the device has no memory for it even alone; lower train.max_seconds, train fewer groups, "
-                "or use a GPU with more memory. The last checkpoint stands, the same command continues from it"
-            )
+            self._refuse_alone(found)
         budget = Budget(min(seconds for seconds, *_ in everyone), min(tokens for _, tokens, _ in everyone))
         self._steps.lower(budget)
         self._record({"out_of_memory": True, "budget_seconds": budget.seconds, "budget_tokens": budget.tokens})
@@ -291,6 +289,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if self.is_world_process_zero():
             self._write_lesson(budget)
         return self._steps.refit(step)
+
+    def _refuse_alone(self, rows: Iterable[int]) -> NoReturn:
+        named = ", ".join(self._steps.identifiers(rows))
+        raise CaspiError(
+            f"{named}: the device has no memory for it even alone; lower train.max_seconds, train fewer groups, "
+            "or use a GPU with more memory. The last checkpoint stands, the same command continues from it"
+        )
 
     def _write_lesson(self, budget: Budget) -> None:
         lesson = Path(self.args.output_dir) / LESSON

@@ -326,16 +326,24 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
         ],
         parts=[
             Table(
-                "Stages",
-                (
-                    "stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance",
-                    "budget filled", "trainable", "peak GiB", "hours", "cost $",
-                ),
+                "Batches",
+                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "filled"),
                 [
                     (
                         s["name"], s["mix"] or "all", f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
                         f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['filled']:.0%}",
-                        f"{s['trainable']:,}", f"{s['peak_gib']:.2f}{'' if s.get('fits', True) else ' DOES NOT FIT'}",
+                    )
+                    for s in stages
+                ],
+                note="imbalance: of the ranks' time, waiting for the slowest; filled: of the budget's seconds.",
+            ),
+            Table(
+                "What it takes",
+                ("stage", "trainable", "peak GiB", "hours", "cost $"),
+                [
+                    (
+                        s["name"], f"{s['trainable']:,}",
+                        f"{s['peak_gib']:.2f}{'' if s.get('fits', True) else ' DOES NOT FIT'}",
                         f"{s['hours']:.2f}" if timed else "-", f"{s['cost']:.2f}" if priced else "-",
                     )
                     for s in stages

@@ -129,7 +129,7 @@ def trained_with(
     monkeypatch.setattr("caspi.training.uploads.HfApi", lambda: hub)
     real = Uploads.finish
 
-    def finish(self: Uploads, last: Path, timeout: float | None = None):  # type: ignore[no-untyped-def]
+    def finish(self: Uploads, last: Path, timeout: float = 60.0):  # type: ignore[no-untyped-def]
         hub.open.set()
         return real(self, last, timeout)
 
@@ -173,3 +173,14 @@ def test_an_upload_that_arrived_cut_short_is_noticed(small_run: Path, tmp_path: 
     found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
     assert not found.verified
     assert "model.safetensors differ" in found.reason
+
+
+def test_a_tracker_that_cannot_start_is_an_error_of_one_line(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_train_begin(*_: object, **__: object) -> None:
+        raise ValueError("no key\nread the manual")
+
+    monkeypatch.setattr(TensorBoardCallback, "on_train_begin", on_train_begin)
+    with pytest.raises(UsageError, match=r"^train.track: tensorboard cannot start \(no key\)$"):
+        commands.train(short(tmp_path, small_corpus))

@@ -34,9 +34,13 @@ class Tracker(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
         if state.is_world_process_zero:
-            self._inner.on_train_begin(args, state, control, **others)
-            for title, text in self._texts.items():
-                self._attach(title, text)
+            try:
+                self._inner.on_train_begin(args, state, control, **others)
+                for title, text in self._texts.items():
+                    self._attach(title, text)
+            except Exception as error:  # each tracker has its own
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise UsageError(f"train.track: {self._name} cannot start ({reason})") from error
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
         if state.is_world_process_zero:

@@ -14,6 +14,8 @@ from huggingface_hub import HfApi
 from caspi.export.publishing import model_files
 from caspi.training.config import HubConfig
 
+_PATIENCE = 3600.0  # seconds that the end of a run waits for what is under way
+
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
@@ -30,6 +32,7 @@ class Uploads:
 
     def __init__(self, config: HubConfig, run: Path, api: HfApi | None = None) -> None:
         self._config, self._work = config, run / "uploading"
+        shutil.rmtree(self._work, ignore_errors=True)  # of a run that was killed
         self._api = api or HfApi()
         self._waiting: tuple[Path, str] | None = None
         self._failure = ""
@@ -55,7 +58,7 @@ class Uploads:
         if overtaken is not None:
             shutil.rmtree(overtaken[0], ignore_errors=True)
 
-    def finish(self, last: Path, timeout: float | None = None) -> Uploaded:
+    def finish(self, last: Path, timeout: float = _PATIENCE) -> Uploaded:
         """Waits for what is under way, then compares what lies on the Hub with `last`."""
         with self._condition:
             self._ended = True

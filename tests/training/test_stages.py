@@ -15,7 +15,7 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
-from caspi.errors import UsageError
+from caspi.errors import CaspiError, UsageError
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints
 from caspi.training.config import Schedule, StageConfig
@@ -240,3 +240,18 @@ def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: Lo
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, 15.0)
     with pytest.raises(UsageError, match="leaves some of 16 processes without an utterance"):
         plan_stage(data, config, config.stages[0], 16, 0)
+
+
+def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Path) -> None:
+    made = run_recipe(tmp_path, small_corpus)
+    commands.train(made)
+    folder = tmp_path / "train" / "2-all"
+    (tmp_path / "train" / "report.json").unlink()
+    (folder / "stage.json").unlink()
+    last = checkpoints.complete(folder)[-1]
+    weights = last / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CaspiError, match=r"checkpoint-6 cannot be gone on from .* goes on from the one before"):
+        commands.train(made)
+    shutil.rmtree(last)
+    assert commands.train(made).summary["final"] == str(last)

@@ -42,7 +42,8 @@ def gpus(table: Path | None = None) -> dict[str, Gpu]:
             for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
                 known[name] = Gpu(str(values.pop("name")), **{key: float(value) for key, value in values.items()})
         except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
-            raise UsageError(f"{path} is no table of GPU kinds ({error}); {TABLE} is one") from error
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{path} is no table of GPU kinds ({reason}); {TABLE} is one") from error
     return known
 
 

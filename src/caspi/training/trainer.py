@@ -516,16 +516,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Only what is trained: everything else is what the stage started from, and it is there."""
         folder = Path(resume_from_checkpoint)
-        raw, average = checkpoints.trained(folder)
         self._first_step = checkpoints.step_of(folder)
         try:
+            raw, average = checkpoints.trained(folder)
             for name, parameter in self.trained().items():
                 put(parameter, raw[name])
             self.follow()
             for name, value in (self._ema.values if self._ema else {}).items():
                 put(value, average[name])
-        except (KeyError, RuntimeError) as error:
-            raise CaspiError(f"checkpoint {folder} does not fit the model of this recipe: {error}") from error
+        except (KeyError, RuntimeError, OSError, SafetensorError) as error:
+            raise CaspiError(
+                f"checkpoint {folder} cannot be gone on from ({str(error).splitlines()[0]}): is it of this recipe, and "
+                "whole? Without that folder the same command goes on from the one before"
+            ) from error
 
     def follow(self) -> None:
         """Starts the average of a stage that keeps one, where the weights are now."""

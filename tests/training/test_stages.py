@@ -255,3 +255,9 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
         commands.train(made)
     shutil.rmtree(last)
     assert commands.train(made).summary["final"] == str(last)
+
+
+def test_a_mistake_in_the_last_stage_is_found_before_the_first(small_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="top: 9 layers asked for, the model has 4"):
+        commands.train(run_recipe(tmp_path, small_corpus, "train.stages.1.learn={decoder_layers: {lr: 1e-3, top: 9}}"))
+    assert not (tmp_path / "train").exists()

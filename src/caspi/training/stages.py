@@ -29,7 +29,7 @@ from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_sta
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import Budget
-from caspi.training.preflight import require_memory, show_costs, show_devices, show_groups, show_targets
+from caspi.training.preflight import require_memory, shapes, show_costs, show_devices, show_groups, show_targets
 from caspi.training.processes import compute_dtype, processes
 from caspi.training.provenance import Provenance
 from caspi.training.sharding import sharded
@@ -95,6 +95,12 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     held_out = Corpus.open(corpus, "validation")
+    shapes(start, config)  # a mistake in what the last stage trains is found before the first begins
+    if sharded() and (adapted := [stage.name for stage in config.stages if any(h.lora for h in stage.learn.values())]):
+        raise UsageError(
+            f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
+            "with torchrun, without an accelerate configuration that shards"
+        )
     if state.is_main_process:
         _claim_run(config, start, corpus, seed)
     state.wait_for_everyone()

@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from caspi.errors import CaspiError, UsageError
+from caspi.errors import CaspiError
 from caspi.model import adapters
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
@@ -153,11 +153,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
         self.add_callback(_Average(self))
-        if self._adapted and self._sharded:
-            raise UsageError(
-                f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: "
-                "start it with torchrun, without an accelerate configuration that shards"
-            )
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Step]:

@@ -98,7 +98,7 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     set_trainable(loaded.model, groups, torch.bfloat16)
     recompute(loaded.model, every)
     optimizer = optimizers.adamw(loaded.model, groups, stage)
-    objective = CrossEntropy(loaded.model).train()
+    objective = CrossEntropy(loaded.model, torch.bfloat16).train()
     batch = collate(_items(seconds), loaded.prompt).to(torch.device("cuda"))
     found: dict[str, float] = {
         "audio_seconds": batch.seconds, "clips": len(batch.bounds) - 1, "tokens": len(batch.input_ids),
@@ -113,9 +113,7 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
             torch.cuda.synchronize()
             started = time.perf_counter()
             for _ in range(micro_batches):
-                with torch.autocast("cuda", dtype=torch.bfloat16):
-                    loss = objective(batch) / len(batch.labels)
-                loss.backward()
+                (objective(batch) / len(batch.labels)).backward()
             torch.cuda.synchronize()
             computed = time.perf_counter()
             optimizer.step()

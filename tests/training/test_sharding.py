@@ -1,4 +1,4 @@
-"""Weights spread over two processes by FSDP2, as recipes/accelerate/fsdp2.yaml asks for, against one process."""
+"""Weights spread over two processes, as the files of recipes/accelerate ask for, against one process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,24 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none"),
 ]
-OVERRIDES = ("train.stages.0.epochs=0.67", "train.stages.1.epochs=0.67", "train.precision=fp32")
+OVERRIDES = (
+    "train.stages.0.epochs=0.67",
+    "train.stages.1.epochs=0.67",
+    "train.stages.1.ema=0.5",
+    "train.precision=fp32",
+)
 
 
-def accelerate_environment() -> dict[str, str]:
-    """What `accelerate launch` makes of the shipped configuration; torchrun does the rest."""
-    config = yaml.safe_load((RECIPES / "accelerate" / "fsdp2.yaml").read_text())
+KINDS = ("fsdp2", "zero3")
+
+
+def accelerate_environment(kind: str) -> dict[str, str]:
+    """What `accelerate launch` makes of a shipped configuration; torchrun does the rest."""
+    config = yaml.safe_load((RECIPES / "accelerate" / f"{kind}.yaml").read_text())
+    if kind == "zero3":
+        asked = {name.upper(): str(value).lower() for name, value in config["deepspeed_config"].items()}
+        asked = {f"ACCELERATE_DEEPSPEED_{name}": value for name, value in asked.items()}
+        return {"ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1", **asked}
     asked = {name.upper(): str(value).lower() for name, value in config["fsdp_config"].items()}
     for name in ("FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
         asked[name] = asked[name].upper()
@@ -48,24 +60,35 @@ def command(folder: Path, made: recipe.Recipe) -> list[str]:
     return [*run, "-m", "caspi", "train", str(path)]
 
 
-def run(folder: Path, made: recipe.Recipe) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, made), capture_output=True, text=True, check=False, env=os.environ | accelerate_environment()
-    )
+def run(kind: str, folder: Path, made: recipe.Recipe) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | accelerate_environment(kind)
+    return subprocess.run(command(folder, made), capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """How weights are spread."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def sharded(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sharded(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in two processes that nobody disturbed; with micro-batches so small, ranks differ in their number."""
-    folder = tmp_path_factory.mktemp("sharded")
-    done = run(folder, run_recipe(folder, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
+    folder = tmp_path_factory.mktemp(kind)
+    done = run(kind, folder, run_recipe(folder, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "train"
 
 
-def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
-    commands.train(run_recipe(tmp_path, small_corpus, *OVERRIDES))
-    whole = tmp_path / "train"
+@pytest.fixture(scope="module")
+def whole(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    commands.train(run_recipe(folder, small_corpus, *OVERRIDES))
+    return folder / "train"
+
+
+def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, whole: Path) -> None:
     assert len(metrics(whole, "loss")) == 8
     for key in ("loss", "grad_norm", "eval_loss"):
         assert np.allclose(metrics(sharded, key), metrics(whole, key), rtol=1e-4), key
@@ -74,17 +97,20 @@ def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, small_corpus: P
     assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
 
 
-def test_a_sharded_checkpoint_loads_with_plain_transformers(sharded: Path) -> None:
+def test_a_sharded_checkpoint_loads_with_plain_transformers(kind: str, sharded: Path) -> None:
     folder = checkpoints.complete(sharded / "2-all")[-1]
-    assert (folder / "optimizer.bin").is_file(), "it was not sharded at all"
+    state = torch.load(folder / {"fsdp2": "optimizer.bin", "zero3": "optimizer.pt"}[kind])
+    assert {"fsdp2": "param_groups", "zero3": "moments"}[kind] in state, "it was not sharded at all"
     model = Qwen3ASRForConditionalGeneration.from_pretrained(folder)
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(parameter, stored[name]) for name, parameter in model.named_parameters())
 
 
-def test_a_rank_that_is_killed_in_the_middle_is_no_loss(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
+    kind: str, sharded: Path, small_corpus: Path, tmp_path: Path
+) -> None:
     made = run_recipe(tmp_path, small_corpus, *OVERRIDES, "train.budget_seconds=5")
-    environment = os.environ | accelerate_environment()
+    environment = os.environ | accelerate_environment(kind)
     started = subprocess.Popen(
         command(tmp_path, made), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
@@ -98,7 +124,7 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(sharded: Path, small_cor
     ranks[1].send_signal(signal.SIGKILL)
     assert started.wait(timeout=90) != 0
     assert not (tmp_path / "train" / "report.json").exists()
-    done = run(tmp_path, made)
+    done = run(kind, tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
     undisturbed, resumed = final_weights(sharded), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
@@ -111,12 +137,16 @@ def test_a_run_does_not_go_on_sharded_another_way(sharded: Path, small_corpus: P
 
 
 def test_adapters_on_sharded_weights_are_refused(small_corpus: Path, tmp_path: Path) -> None:
-    done = run(tmp_path, run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}"))
+    done = run(
+        "fsdp2", tmp_path, run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}")
+    )
     assert done.returncode != 0
     assert "adapters are not trained on sharded weights" in done.stderr
 
 
-def test_memory_that_runs_out_ends_the_run_with_its_lesson(sharded: Path, small_corpus: Path, tmp_path: Path) -> None:
+def test_memory_that_runs_out_ends_the_run_with_its_lesson(
+    kind: str, sharded: Path, small_corpus: Path, tmp_path: Path
+) -> None:
     """Ranks that hold pieces cannot repeat a step alone: the same command continues, in smaller micro-batches."""
     made = run_recipe(tmp_path, small_corpus, *OVERRIDES)
     *launch, _, _, _, path = command(tmp_path, made)
@@ -125,13 +155,13 @@ def test_memory_that_runs_out_ends_the_run_with_its_lesson(sharded: Path, small_
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | accelerate_environment(),
+        env=os.environ | accelerate_environment(kind),
     )
     assert failed.returncode != 0
     assert "step 2: out of memory. Micro-batches will hold" in failed.stderr
     lesson = json.loads((tmp_path / "train" / "1-letters" / "budget.json").read_text())
     assert 0 < lesson["seconds"] < made.require_train().budget_seconds / 2
-    done = run(tmp_path, made)
+    done = run(kind, tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
     assert np.allclose(metrics(tmp_path / "train", "loss"), metrics(sharded, "loss"), rtol=1e-4)
 
@@ -139,7 +169,7 @@ def test_memory_that_runs_out_ends_the_run_with_its_lesson(sharded: Path, small_
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not run under DeepSpeed"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not know ZeRO stage None"),
         ({"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version: 2"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "sharding needs several processes"),
     ],
@@ -151,3 +181,12 @@ def test_what_cannot_be_sharded_says_so(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
         commands.train(run_recipe(tmp_path, small_corpus))
+
+
+def test_a_step_is_left_out_by_all_who_hold_pieces() -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | accelerate_environment("zero3")
+    done = subprocess.run(
+        [*launch, "-m", "tests.training.step_left_out"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

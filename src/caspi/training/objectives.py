@@ -33,16 +33,18 @@ def label_logits(model: Qwen3ASRForConditionalGeneration, batch: Batch) -> torch
 
 
 class CrossEntropy(nn.Module):
-    """Next-token cross-entropy on the target."""
+    """Next-token cross-entropy on the target. compute_dtype: of autocast; None computes as the weights are."""
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration) -> None:
+    def __init__(self, model: Qwen3ASRForConditionalGeneration, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._compute_dtype = model, compute_dtype
         # What accelerate shards by itself, by transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Summed over the labels of the batch, fp32 scalar."""
-        logits = label_logits(self.model, batch)
-        return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
+        dtype = self._compute_dtype
+        with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = label_logits(self.model, batch)
+            return nn.functional.cross_entropy(logits.float(), batch.labels, reduction="sum")

@@ -51,20 +51,20 @@ def measure(
     set_trainable(loaded.model, groups, dtype or torch.float32)
     recompute(loaded.model, recompute_every)
     optimizer = optimizers.adamw(loaded.model, groups, stage)
-    objective = CrossEntropy(loaded.model).train()
+    objective = CrossEntropy(loaded.model, dtype).train()
     batches = [collate([data.item(int(row)) for row in rows], loaded.prompt).to(device) for rows in micro_batches]
-    _pass(objective, batches[-1], dtype)
+    _pass(objective, batches[-1])
     stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
     optimizer.zero_grad(set_to_none=True)
     peak = None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         for _ in range(2 if accumulates else 1):
-            _pass(objective, batches[-1], dtype)
+            _pass(objective, batches[-1])
         peak = torch.cuda.max_memory_allocated() / 2**30
     seconds = []
     for batch in batches:
-        taken = [_timed(functools.partial(_pass, objective, batch, dtype), device) for _ in range(_REPEATED)]
+        taken = [_timed(functools.partial(_pass, objective, batch), device) for _ in range(_REPEATED)]
         seconds.append(float(np.median(taken)))
     rate, overhead = fit(work, np.array(seconds))
     return Pilot(rate, overhead, stepping, peak)
@@ -79,11 +79,8 @@ def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
     return float(1 / slope), float(overhead)
 
 
-def _pass(objective: CrossEntropy, batch: Batch, dtype: torch.dtype | None) -> None:
-    device = batch.input_ids.device
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        loss = objective(batch) / len(batch.labels)
-    loss.backward()
+def _pass(objective: CrossEntropy, batch: Batch) -> None:
+    (objective(batch) / len(batch.labels)).backward()
 
 
 def _timed(work: Callable[[], object], device: torch.device) -> float:

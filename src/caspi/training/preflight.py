@@ -24,8 +24,7 @@ from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate,
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
-from caspi.training.processes import compute_dtype, processes
-from caspi.training.sharding import sharded
+from caspi.training.processes import compute_dtype, processes, sharded
 
 
 def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:

@@ -1,16 +1,53 @@
-"""The processes of a run: one, or as many as torchrun started."""
+"""The processes of a run: one, or as many as torchrun or accelerate started, and how they share the weights."""
 
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import torch
 from accelerate import PartialState
 from torch import distributed
 
+from caspi.errors import UsageError
+
+Sharding = Literal["none", "fsdp2", "zero3"]
+
+
+def sharding() -> Sharding:
+    """What the environment that `accelerate launch` makes asks for. Raises UsageError for what caspi does not do."""
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+    if stage is not None or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        _require_plain_zero3(stage)
+        return "zero3"
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return "none"
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UsageError("caspi train shards by FSDP2: set fsdp_version: 2, as recipes/accelerate/fsdp2.yaml does")
+    return "fsdp2"
+
+
+def _require_plain_zero3(stage: str | None) -> None:
+    asked = {
+        "a DeepSpeed configuration file": os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none"),
+        "an offloaded optimizer": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none"),
+        "offloaded parameters": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none"),
+    }
+    found = [what for what, value in asked.items() if value.lower() != "none"]
+    if stage != "3" or found:
+        what = found[0] if found else f"ZeRO stage {stage}"
+        raise UsageError(f"caspi train does not know {what}: recipes/accelerate/zero3.yaml is what it does")
+
+
+def sharded() -> bool:
+    """Whether each process of this run holds a part of the weights only."""
+    return sharding() != "none"
+
 
 def processes() -> PartialState:
     """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun where there is no GPU."""
+    if sharding() == "zero3":  # the engine is made by training/zero.py, not by accelerate, which would also step it
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
     # Micro-batches differ in size: memory that grows in place is not lost to fragments. Read when CUDA starts.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     return PartialState(cpu=not torch.cuda.is_available())

@@ -1,10 +1,9 @@
-"""Weights spread over processes by FSDP2, seen as if they were whole. What touches them is collective: all processes
-call it, or none."""
+"""Weights spread over processes, by FSDP2 or by ZeRO stage 3, seen as if they were whole. What touches them is
+collective: all processes call it, or none."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
@@ -13,28 +12,15 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Qwen3ASRForConditionalGeneration
 
-from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.model.packed import use_packed_attention
-
-
-def sharded() -> bool:
-    """Whether the environment that `accelerate launch` makes asks for it. Raises UsageError for what caspi does not do.
-
-    DeepSpeed steps its optimizer inside of its own backward pass, where no step could be left out, repeated or scaled.
-    """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
-        raise UsageError("caspi train does not run under DeepSpeed: recipes/accelerate/fsdp2.yaml shards the same")
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
-        return False
-    if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise UsageError("caspi train shards by FSDP2: set fsdp_version: 2, as recipes/accelerate/fsdp2.yaml does")
-    return True
+from caspi.training import zero
+from caspi.training.processes import sharding
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:
     """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
-    if sharded() and accelerator.distributed_type == DistributedType.MULTI_CPU:
+    if sharding() == "fsdp2" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         # Both, because making an AcceleratorState copies the one into the other.
         PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
@@ -43,6 +29,8 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 @torch.no_grad()
 def whole(parameter: torch.Tensor) -> torch.Tensor:
     """A parameter in one piece; itself where it is."""
+    if zero.is_piece(parameter):
+        return zero.whole(parameter)
     if isinstance(parameter, DTensor):
         return parameter.full_tensor()
     return parameter.detach()
@@ -51,16 +39,23 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
     """Gives a parameter its value, each process the piece it holds."""
+    if zero.is_piece(parameter):
+        value = zero.piece(parameter, value)
     if isinstance(parameter, DTensor):
         value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    parameter.copy_(value)
+    held(parameter).copy_(value)
+
+
+def held(parameter: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a parameter: changing it changes the model."""
+    return parameter.ds_tensor if zero.is_piece(parameter) else parameter  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
     """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
     spread = dict(loaded.model.named_parameters())
-    if not any(isinstance(parameter, DTensor) for parameter in spread.values()):
+    if not any(isinstance(parameter, DTensor) or zero.is_piece(parameter) for parameter in spread.values()):
         yield loaded
         return
     config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it

@@ -30,9 +30,8 @@ from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import Budget
 from caspi.training.preflight import require_memory, shapes, show_costs, show_devices, show_groups, show_targets
-from caspi.training.processes import compute_dtype, processes
+from caspi.training.processes import compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
-from caspi.training.sharding import sharded
 from caspi.training.tracking import Tracker
 from caspi.training.trainer import LESSON, StageTrainer
 from caspi.training.uploads import Uploaded, Uploads
@@ -136,7 +135,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
         "model": start.model_dump(mode="json"),
         "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every", "track", "hub"}),
         "seed": seed,
-        "sharding": "fsdp2" if sharded() else "none",
+        "sharding": sharding(),
     }
     marker = config.path / RUN
     if marker.is_file():
@@ -172,17 +171,18 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         stage_seed,
         config.previous_text,
     )
+    described = describe(loaded.model, groups)
     shape = Shape.of(loaded.model, loaded.model.config)
     learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
     loads = Loads.of(data, plans, steps)
     peak = require_memory(stage.name, shape, learning, loads, config, state.num_processes)
     if state.is_main_process:
-        show_groups(stage.name, describe(loaded.model, groups), steps)
+        show_groups(stage.name, described, steps)
         show_costs(stage.name, shape, learning, loads, state.num_processes, peak)
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)
     trainer = StageTrainer(
-        objective=CrossEntropy(loaded.model),
+        objective=CrossEntropy(loaded.model, run.dtype),
         loaded=loaded,
         config=config,
         stage=stage,
@@ -215,7 +215,7 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         "path": str(folder),
         "steps": steps,
         "audio_hours": audio_hours(data, plans, steps),
-        "groups": describe(loaded.model, groups),
+        "groups": described,
         "seconds": time.monotonic() - started,
         "replaced": trainer.replaced,
         "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],

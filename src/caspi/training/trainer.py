@@ -40,9 +40,11 @@ from caspi.training.data import PlannedSteps, Step, loader
 from caspi.training.ema import Ema
 from caspi.training.interruption import Interruption
 from caspi.training.plan import Budget
+from caspi.training.processes import sharding
 from caspi.training.provenance import Provenance
-from caspi.training.sharding import alone, put, shard_on_cpu, sharded, whole
+from caspi.training.sharding import alone, held, put, shard_on_cpu, whole
 from caspi.training.uploads import Uploads
+from caspi.training.zero import Zero3
 
 LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
 
@@ -140,8 +142,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._provenance, self._uploads = provenance, uploads
         self._adapted = any(group.lora is not None for group in groups)
         self._ema: Ema | None = None
+        self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
         self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
         self._bad_in_a_row = 0
+        self._norm = 0.0
         self._measured_at = -1
         self.stopping = False
         self.replaced = 0
@@ -155,6 +159,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.add_callback(_Average(self))
         self.remove_callback(PrinterCallback)
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As Trainer does; what held the model is let go of afterwards, so that the next stage may load it."""
+        done = super().train(*args, **options)
+        if isinstance(self.optimizer, Zero3):
+            self.optimizer.end()
+        return done
+
     def get_train_dataloader(self) -> DataLoader[Step]:
         return loader(self._steps, self._config.workers)
 
@@ -162,10 +173,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""
         super().create_accelerator_and_postprocess()
         shard_on_cpu(self.accelerator)
-        self._sharded = sharded() and self.accelerator.num_processes > 1
-        self.is_fsdp_enabled = self._sharded
-        if not self._sharded:
+        self._sharding = sharding() if self.accelerator.num_processes > 1 else "none"
+        self.is_fsdp_enabled = self._sharding == "fsdp2"
+        if self._sharding == "zero3":
+            self.accelerator.prepare = self._give_to_zero
+        elif self._sharding == "none":
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def _give_to_zero(self, objective: nn.Module, adamw: torch.optim.Optimizer) -> tuple[nn.Module, Zero3]:
+        """Instead of accelerate's preparation, whose engine would step inside of its backward pass."""
+        zero = Zero3(objective, adamw, self._stage.max_grad_norm)
+        self.accelerator.backward = zero.backward
+        self.accelerator.clip_grad_norm_ = lambda *_: torch.tensor(self._norm)  # the engine clips as it steps
+        return zero.engine, zero
 
     def trained(self) -> dict[str, torch.Tensor]:
         """The parameters that learn, by their names in the model; under sharding, the pieces this process holds."""
@@ -201,11 +221,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             everyone = mine.agreed(self.accelerator)
             if not everyone.out_of_memory:
                 break
-            model.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             inputs = self._make_room(inputs, mine)
         self.stopping = bool(everyone.asked_to_end)
         # Utterances that were replaced have another number of tokens than was planned.
-        norm = self._share_gradients(inputs.target_tokens / everyone.tokens)
+        self._norm = norm = self._share_gradients(inputs.target_tokens / everyone.tokens)
         loss = everyone.loss * inputs.target_tokens / everyone.tokens
         if everyone.replaced:
             self._note_replaced(inputs)
@@ -213,7 +233,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._bad_in_a_row = 0
             self._window.append((loss, everyone.tokens, inputs.seconds))
         else:
-            model.zero_grad(set_to_none=True)  # without gradients the optimizer leaves everything as it is
+            self.optimizer.zero_grad()  # without gradients the optimizer leaves everything as it is
             self._skip(inputs, mine, loss, norm)
         return torch.zeros((), device=self.args.device)  # `log` has its own average, over tokens
 
@@ -223,13 +243,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         failed = None
         for batch in step.batches:
             try:
-                loss = self._loss(model, batch) / step.target_tokens
+                loss = model(batch.to(self.args.device)) / step.target_tokens
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
             except torch.OutOfMemoryError:
                 failed = batch
                 break
-        if self._sharded:
+        if self._sharding != "none":
             self._keep_pace(model, step, failed)
         return Tally(
             loss=float(torch.stack(losses).double().sum()) if losses else 0.0,
@@ -254,13 +274,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES}"
             )
         for _ in range(step.rounds - len(step.batches)):
-            self.accelerator.backward(self._loss(model, step.batches[-1]) * 0.0)
-
-    def _loss(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        device = self.args.device
-        with torch.autocast(device.type, dtype=self._compute_dtype, enabled=self._compute_dtype is not None):
-            loss: torch.Tensor = model(batch.to(device))
-        return loss
+            self.accelerator.backward(model(step.batches[-1].to(self.args.device)) * 0.0)
 
     def _make_room(self, step: Step, mine: Tally) -> Step:
         """The step in smaller micro-batches; they stay smaller. Raises CaspiError where there is nothing to split."""
@@ -300,10 +314,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _share_gradients(self, scale: float) -> float:
         """Sums gradients over ranks, corrects their scale; their norm."""
-        trained = list(self.trained().values())
-        if self._sharded:
+        if self._sharding != "none":
             scale *= self.accelerator.num_processes  # their average is what sharding leaves
-        elif self.accelerator.num_processes > 1:
+        if isinstance(self.optimizer, Zero3):
+            return self.optimizer.scale(scale)
+        trained = list(self.trained().values())
+        if self._sharding == "none" and self.accelerator.num_processes > 1:
             for parameter in trained:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
@@ -470,13 +486,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 weights = adapters.merged(self._loaded.model)
             else:
                 weights = self._gathered(dict(self._loaded.model.named_parameters()))
+            average = self._gathered(self.trained()) if self._ema is not None else {}
             if self.args.should_save:
+                average = {name: value.to("cpu", copy=True) for name, value in average.items()}
                 checkpoints.save_model(self._loaded, weights, folder)
                 text = card(self._provenance, self._what(), self._measured_here(), environment())
                 (folder / "README.md").write_text(text, encoding="utf-8")
         if self._adapted or self._ema is not None:
             raw = self._gathered(self.trained())
-            average = self._gathered(self._ema.values) if self._ema is not None else {}
             if self.args.should_save:
                 checkpoints.save_trained(folder, raw, average)
 
@@ -489,7 +506,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
-        if not self._sharded:
+        if self._sharding == "none":
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}
         for name, tensor in tensors.items():
@@ -500,13 +517,27 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """As Trainer does, without a second copy of sharded weights."""
-        if self._sharded:
+        if self._sharding == "none":
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        if isinstance(self.optimizer, Zero3):
+            state = self.optimizer.whole_state()
+            if self.args.should_save:
+                torch.save(state, Path(output_dir) / "optimizer.pt")
+        else:
             plugin = self.accelerator.state.fsdp_plugin
             save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
-            if self.args.should_save:
-                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As Trainer does, but for what `_save_optimizer_and_scheduler` wrote itself."""
+        if checkpoint is None or not isinstance(self.optimizer, Zero3):
+            super()._load_optimizer_and_scheduler(checkpoint)
             return
-        super()._save_optimizer_and_scheduler(output_dir)
+        folder = Path(checkpoint)
+        self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Only what is trained: everything else is what the stage started from, and it is there."""
@@ -516,9 +547,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             raw, average = checkpoints.trained(folder)
             for name, parameter in self.trained().items():
                 put(parameter, raw[name])
-            self.follow()
-            for name, value in (self._ema.values if self._ema else {}).items():
-                put(value, average[name])
+            if self._stage.ema is not None:
+                self._left_average = {name: average[name] for name in self.trained()}
         except (KeyError, RuntimeError, OSError, SafetensorError) as error:
             raise CaspiError(
                 f"checkpoint {folder} cannot be gone on from ({str(error).splitlines()[0]}): is it of this recipe, and "
@@ -526,9 +556,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             ) from error
 
     def follow(self) -> None:
-        """Starts the average of a stage that keeps one, where the weights are now."""
-        if self._stage.ema is not None and self._ema is None:
-            self._ema = Ema(self.trained(), self._stage.ema)
+        """Starts the average of a stage that keeps one: where the checkpoint left it, or where the weights are now."""
+        if self._stage.ema is None:
+            return
+        self._ema = Ema({name: held(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
+        if self._left_average:
+            with self._ema.in_place():
+                for name, parameter in self.trained().items():
+                    put(parameter, self._left_average[name])
+        self._left_average = {}
 
     def average(self) -> None:
         """After an optimizer step: the average follows, where there is one."""

@@ -83,15 +83,14 @@ class Validation:
     @torch.no_grad()
     def _loss(self, loaded: Loaded, rows: np.ndarray) -> tuple[float, int]:
         """Cross-entropy summed over the targets of `rows`, and how many they are."""
-        objective = CrossEntropy(loaded.model)
+        objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
         training = loaded.model.training
         loaded.model.eval()
         total, tokens = 0.0, 0
         for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
             batch = collate([self._data.item(int(row)) for row in part], loaded.prompt).to(device)
-            with torch.autocast(device.type, dtype=self._dtype, enabled=self._dtype is not None):
-                total += float(objective(batch))
+            total += float(objective(batch))
             tokens += len(batch.labels)
         loaded.model.train(training)
         return total, tokens

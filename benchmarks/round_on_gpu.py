@@ -1,10 +1,11 @@
 """Predicted against measured on this machine's GPUs: memory and seconds of a step, one stage after another.
 
-    python benchmarks/round_on_gpu.py ROUND --tokenizer DIR [--processes 2] [--sharded] [key=value ...]
+    python benchmarks/round_on_gpu.py ROUND --tokenizer DIR [--processes 2 --sharding none,fsdp2,zero3] [key=value ...]
 
-ROUND is a recipe of recipes/. Its stages run for some steps from random weights of the 1.7B, on noise of speech-like
+ROUND is a recipe of recipes/. Each stage runs for some steps from random weights of the 1.7B, on noise of speech-like
 lengths (log-normal around 8 s) with 4.4 tokens a second of Hebrew: what is computed is what real data would make it.
-Predictions are those of the GPU table and, on one GPU, of `caspi plan --pilot`. Prints one JSON line a stage.
+A run is ended when its steps are logged, before it would save. Predictions are those of the GPU table and, on one GPU,
+of `caspi plan --pilot`. Prints one JSON line a stage and way of sharding.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 import torch
+import yaml
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
@@ -34,7 +39,6 @@ from caspi.training.data import TrainingSet
 from caspi.training.estimates import estimate, gpus, recognised
 
 ROOT = Path(__file__).parents[1]
-_WARM_UP = 3  # steps that are not counted
 
 
 def main() -> None:
@@ -42,9 +46,10 @@ def main() -> None:
     parser.add_argument("round")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sharded", action="store_true")
+    parser.add_argument("--sharding", default="none", help="of none, fsdp2 and zero3, one or more with commas between")
     parser.add_argument("--scale", default="1.7b")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--warm-up", type=int, default=4, help="first steps, which are not counted")
     parser.add_argument("--utterances", type=int, default=600)
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
@@ -52,23 +57,57 @@ def main() -> None:
         _random_start(Path(name) / "start", options.tokenizer, options.scale)
         made = _recipe(Path(name), options)
         commands.prepare(made)
-        predicted = _predicted(made, options)
-        path = Path(name) / "recipe.yaml"
-        path.write_text(recipe.dump(made), encoding="utf-8")
-        if options.processes == 1:
-            planned = _run([sys.executable, "-m", "caspi", "plan", str(path), "--pilot", "--json"], {})
-            for row, stage in zip(predicted, json.loads(planned)["stages"], strict=True):
-                row["pilot_step_s"] = stage["hours"] * 3600 / stage["steps"]
-                row["pilot_peak_gib"] = stage["pilot"]["peak"]
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
-        sharding = _sharding() if options.sharded else {}
-        _run([sys.executable, *(launch if options.processes > 1 else []), "-m", "caspi", "train", str(path)], sharding)
-        log = (made.require_train().path / "metrics.jsonl").read_text().splitlines()
-        for row in predicted:
-            lines = [line for line in map(json.loads, log) if line["stage"] == row["stage"] and "loss" in line]
-            seconds = [row["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[_WARM_UP:] or lines]
-            row |= {"step_s": float(np.median(seconds)), "peak_gib": lines[-1].get("peak_gib")}
-            print(json.dumps(row), flush=True)
+        for stage in made.require_train().stages:
+            alone = _only(made, stage.name)
+            path = Path(name) / f"{stage.name}.yaml"
+            path.write_text(recipe.dump(alone), encoding="utf-8")
+            pilot = _pilot(path) if options.processes == 1 else {}
+            for sharding in options.sharding.split(","):
+                row = _predicted(alone, options, sharding) | pilot
+                print(json.dumps(row | _measured(alone, path, options, sharding, row)), flush=True)
+
+
+def _only(made: recipe.Recipe, stage: str) -> recipe.Recipe:
+    config = made.require_train()
+    stages = tuple(kept for kept in config.stages if kept.name == stage)
+    return made.model_copy(update={"train": config.model_copy(update={"stages": stages})})
+
+
+def _pilot(path: Path) -> dict[str, Any]:
+    planned = [sys.executable, "-m", "caspi", "plan", str(path), "--pilot", "--json"]
+    done = subprocess.run(planned, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(planned)} failed:\n{done.stderr[-4000:]}")
+    [stage] = json.loads(done.stdout)["stages"]
+    return {"pilot_step_s": stage["hours"] * 3600 / stage["steps"], "pilot_peak_gib": stage["pilot"]["peak"]}
+
+
+def _measured(
+    made: recipe.Recipe, path: Path, options: argparse.Namespace, sharding: str, predicted: dict[str, Any]
+) -> dict[str, Any]:
+    """Median seconds of a step after the first ones, and the peak, of a run that is ended at its last step."""
+    run = made.require_train().path
+    shutil.rmtree(run, ignore_errors=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
+    command = [sys.executable, *(launch if options.processes > 1 else []), "-m", "caspi", "train", str(path)]
+    with tempfile.TemporaryFile("w+") as said:
+        started = subprocess.Popen(
+            command, stdout=said, stderr=said, start_new_session=True, env=os.environ | _environment(sharding)
+        )
+        lines: list[dict[str, Any]] = []
+        while len(lines) < predicted["steps"]:
+            time.sleep(0.2)
+            log = run / "metrics.jsonl"
+            text = log.read_text(encoding="utf-8") if log.is_file() else ""
+            lines = [line for line in map(json.loads, text.splitlines()[:-1]) if "loss" in line]
+            if started.poll() is not None and len(lines) < predicted["steps"]:
+                said.seek(0)
+                sys.exit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    seconds = [predicted["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[options.warm_up :]]
+    quarters = np.percentile(seconds, [25, 50, 75]).tolist()
+    return {"step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib")}
 
 
 def _random_start(folder: Path, tokenizer: Path, scale: str) -> None:
@@ -99,10 +138,12 @@ def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
         chosen = [json.dumps(line, ensure_ascii=False) for where, line in lines if where == split]
         (folder / f"{split}.jsonl").write_text("\n".join(chosen), encoding="utf-8")
     sources = [f"{{kind: manifest, name: {s}, path: {folder / s}.jsonl, split: {s}}}" for s in ("train", "validation")]
-    config = base.require_train()
-    epochs = [f"train.stages.{n}.epochs={options.steps * _batch(config) / (options.utterances - 8)}"
-              for n in range(len(config.stages))]  # fmt: skip
-    mixes = [f"train.stages.{n}.mix=null" for n in range(len(config.stages))]
+    named = [override for override in options.overrides if override.startswith("train.effective_batch=")]
+    batch = int(named[-1].partition("=")[2]) if named else base.require_train().batch.utterances
+    assert batch is not None  # the rounds count utterances
+    stages = base.require_train().stages
+    epochs = [f"train.stages.{n}.epochs={options.steps * batch / (options.utterances - 8)}" for n in range(len(stages))]
+    mixes = [f"train.stages.{n}.mix=null" for n in range(len(stages))]
     return recipe.load(
         ROOT / "recipes" / f"{options.round}.yaml",
         (
@@ -115,50 +156,38 @@ def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     )  # fmt: skip
 
 
-def _batch(config: Any) -> int:
-    return int(config.batch.utterances)
-
-
-def _predicted(made: recipe.Recipe, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _predicted(made: recipe.Recipe, options: argparse.Namespace, sharding: str) -> dict[str, Any]:
     config = made.require_train()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(device, gpus())
-    shape, stages = preflight.shapes(made.model, config)
+    shape, [stage] = preflight.shapes(made.model, config)
     prompt = Prompt(load_processor(made.model.start).tokenizer)
     data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), prompt, config.max_seconds)
-    plans = preflight.planned(data, config, options.processes, made.seed)
-    rows = []
-    for stage, planned, plan in zip(config.stages, stages, plans, strict=True):
-        shards = options.processes if options.sharded else 1
-        rows.append(
-            {
-                "round": made.name, "stage": stage.name, "device": device,
-                "processes": options.processes, "sharded": options.sharded, "overrides": options.overrides,
-                "steps": plan.steps, "step_audio_s": float(plan.loads.seconds.sum()) / plan.steps,
-                "predicted_peak_gib": float(peak_memory(shape, planned.learning, plan.loads, shards).max()),
-                "predicted_step_s": estimate(shape, planned.learning, plan.loads, kind, options.processes).seconds
-                / plan.steps if kind else None,
-            }
-        )  # fmt: skip
-    return rows
+    [plan] = preflight.planned(data, config, options.processes, made.seed)
+    shards = 1 if sharding == "none" else options.processes
+    seconds = estimate(shape, stage.learning, plan.loads, kind, options.processes).seconds if kind else None
+    return {
+        "round": made.name, "stage": config.stages[0].name, "device": device,
+        "processes": options.processes, "sharding": sharding, "overrides": options.overrides,
+        "steps": plan.steps, "step_audio_s": float(plan.loads.seconds.sum()) / plan.steps,
+        "micro_batch_audio_s": float(plan.loads.seconds.mean()),
+        "predicted_peak_gib": float(peak_memory(shape, stage.learning, plan.loads, shards).max()),
+        "predicted_step_s": seconds / plan.steps if seconds else None,
+    }  # fmt: skip
 
 
-def _sharding() -> dict[str, str]:
-    """What accelerate launch makes of recipes/accelerate/fsdp2.yaml."""
-    import yaml
-
-    config = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
-    names = {name.upper(): str(value).lower() for name, value in config.items()}
+def _environment(sharding: str) -> dict[str, str]:
+    """What accelerate launch makes of a file of recipes/accelerate."""
+    if sharding == "none":
+        return {}
+    config = yaml.safe_load((ROOT / "recipes" / "accelerate" / f"{sharding}.yaml").read_text())
+    kind = "fsdp" if sharding == "fsdp2" else "deepspeed"
+    asked = {name.upper(): str(value).lower() for name, value in config[f"{kind}_config"].items()}
+    if kind == "deepspeed":
+        return {"ACCELERATE_USE_DEEPSPEED": "true", **{f"ACCELERATE_DEEPSPEED_{k}": v for k, v in asked.items()}}
     for name in ("FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
-        names[name] = names[name].upper()
-    return {"ACCELERATE_USE_FSDP": "true", **names}
-
-
-def _run(command: list[str], environment: dict[str, str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
-    return done.stdout
+        asked[name] = asked[name].upper()
+    return {"ACCELERATE_USE_FSDP": "true", **asked}
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     recompute(loaded.model, every)
     optimizer = optimizers.adamw(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()
-    batch = collate(_items(seconds), loaded.prompt).to(torch.device("cuda"))
+    # Other clips each time, as training has them: what libraries remember of a shape is of no use to the next.
+    batches = [collate(_items(seconds, seed), loaded.prompt).to(torch.device("cuda")) for seed in range(5)]
+    batch = batches[-1]
     found: dict[str, float] = {
         "audio_seconds": batch.seconds, "clips": len(batch.bounds) - 1, "tokens": len(batch.input_ids),
         "audio_tokens": len(batch.audio_positions), "labels": len(batch.labels),
@@ -107,9 +109,8 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     }  # fmt: skip
     try:
         times = []
-        for step in range(4):
-            if step == 1:
-                torch.cuda.reset_peak_memory_stats()
+        for batch in batches:
+            torch.cuda.reset_peak_memory_stats()
             torch.cuda.synchronize()
             started = time.perf_counter()
             for _ in range(micro_batches):
@@ -123,20 +124,20 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
         found |= {
             "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
             "reserved_gib": torch.cuda.max_memory_reserved() / 2**30,
-            "forward_backward_s": float(np.median([one for one, _ in times[1:]])) / micro_batches,
-            "optimizer_s": float(np.median([other for _, other in times[1:]])),
+            "forward_backward_s": float(np.median([one for one, _ in times[2:]])) / micro_batches,
+            "optimizer_s": float(np.median([other for _, other in times[2:]])),
         }
     except torch.OutOfMemoryError:
         found |= {"peak_gib": float("inf")}
-    del optimizer, batch
+    del optimizer, batch, batches
     loaded.model.zero_grad(set_to_none=True)
     gc.collect()
     torch.cuda.empty_cache()
     return found
 
 
-def _items(seconds: int) -> list[Item]:
-    draw = np.random.default_rng(0)
+def _items(seconds: int, seed: int) -> list[Item]:
+    draw = np.random.default_rng(seed)
     items, held = [], 0.0
     while held < seconds:
         length = float(np.clip(draw.lognormal(2.0, 0.5), 1, min(15, max(1.0, seconds - held))))

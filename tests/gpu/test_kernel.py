@@ -46,6 +46,14 @@ def test_fp32_on_the_gpu_equals_the_cpu() -> None:
     assert (found.cpu() - expected).abs().max() < 2e-2  # tf32 convolutions
 
 
+def test_autocast_over_fp32_weights_runs_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training computes so. The norms before attention leave fp32; the padded fallback would do, at twice the time."""
+    monkeypatch.setattr("caspi.model.attention._padded", lambda *_: pytest.fail("the padded fallback ran"))
+    loaded = load(ModelConfig(start="tiny"), "cuda")
+    batch = collate(items(), loaded.prompt).to(torch.device("cuda"))
+    CrossEntropy(loaded.model, torch.bfloat16)(batch).backward()
+
+
 def test_bf16_with_frozen_bf16_weights_trains() -> None:
     loaded = load(ModelConfig(start="tiny"), "cuda")
     set_trainable(loaded.model, select(loaded.model, {"projector": Learn(lr=1e-3)}), torch.bfloat16)

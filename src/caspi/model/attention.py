@@ -38,8 +38,12 @@ def packed_attention(
     """
     causal = bool(module.is_causal) if is_causal is None else is_causal
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, width]
-    if q.device.type == "cuda" and q.dtype in (torch.bfloat16, torch.float16):
-        return _kernel(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
+    if q.device.type == "cuda":
+        # Under autocast the norms and rotations before this leave fp32, which the kernel does not take.
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
+        if dtype in (torch.bfloat16, torch.float16):
+            q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+            return _kernel(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
     return _padded(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
 
 

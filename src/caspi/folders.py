@@ -84,6 +84,23 @@ def locked(folder: Path, stage: str) -> Iterator[None]:
         yield
 
 
+def write_whole(path: Path, text: str) -> None:
+    """A text file that is there with all it says, or as it was before."""
+    partial = _beside(path, "partial")
+    partial.write_text(text, encoding="utf-8")
+    sync(partial)
+    partial.replace(path)
+    sync(path.parent)
+
+
+def remove(folder: Path) -> None:
+    """Deletes a folder so that at no moment a part of it is seen under its name."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)

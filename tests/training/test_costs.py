@@ -119,25 +119,31 @@ def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
     )
     assert gpus(table)["mine"].memory == 24
     assert "h100" in gpus(table)
-    table.write_text("mine: {memory: 24}")
-    with pytest.raises(UsageError, match="is no table of GPU kinds"):
-        gpus(table)
+    known = "name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1"
+    for written, said in (
+        ("mine: {memory: 24}", "mine: no name, rate, "),
+        ("mine: [24]", "is no table of GPU kinds"),
+        (f"mine: {{{known}, memroy: 24}}", "mine: unknown: memroy"),
+        (f"mine: {{{known.replace('24', '-5')}}}", "mine: memory must be more than 0"),
+        (f"mine: {{{known.replace('100', 'fast')}}}", "could not convert string to float: 'fast'"),
+    ):
+        table.write_text(written)
+        with pytest.raises(UsageError, match=said):
+            gpus(table)
 
 
 def test_what_cannot_fit_is_refused_before_the_first_step(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Device:
-        total_memory = 20 * 2**30
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Device)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (20 * 2**30, 24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 0)
     row = next(row for row in ROWS if row["stage"] == "round2-decoder" and row["seconds"] == 240)
     shape, learns = learning(row)
     config = run_recipe(tmp_path, small_corpus).require_train()
     with pytest.raises(
-        UsageError, match=r"stage decoder needs about 30.* GiB, this GPU has 20.0: what fits: train.budget_seconds=\d+"
+        UsageError,
+        match=r"stage decoder needs about 30.* GiB, this GPU has 20.0 free of 24.0: what fits: train.recompute_every=1",
     ):
         preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
 

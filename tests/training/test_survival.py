@@ -20,9 +20,12 @@ from safetensors.torch import load_file
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError
+from caspi.model.loading import Loaded
 from caspi.training import checkpoints, data
 from caspi.training.collation import Batch
+from caspi.training.interruption import Interrupted
 from caspi.training.objectives import CrossEntropy
+from caspi.training.validation import Validation
 from tests.training.test_stages import final_weights, metrics, run_recipe
 
 Forward = Callable[[CrossEntropy, Batch], torch.Tensor]
@@ -80,7 +83,7 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
         assert budgets
         assert budgets == sorted(budgets, reverse=True)
     assert "out of memory: the step is repeated" in capsys.readouterr().err
-    assert json.loads((tight / "2-all" / "budget.json").read_text())["seconds"] <= 8
+    assert json.loads((tight / "2-all" / "budget-0.json").read_text())["seconds"] <= 8
     assert not lines(calm, "out_of_memory")
 
 
@@ -154,7 +157,7 @@ def test_too_many_in_a_row_end_the_run_with_their_names(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
-    with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*the last checkpoint stands"):
+    with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*may start from the last checkpoint"):
         commands.train(short(tmp_path, small_corpus, "train.stop_after=2"))
 
 
@@ -310,3 +313,53 @@ def test_killed_at_any_moment_it_is_bit_identical(
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     logged = [(row["stage"], row["step"]) for row in lines(run, "loss")]
     assert logged == sorted(set(logged), key=logged.index), "a step is logged once"
+
+
+def test_a_shard_that_is_cut_short_in_the_middle_of_a_run_costs_its_utterances(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Really cut. Of a mapped page that is gone the process would die without a word."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    shard = corpus / "train-00000.arrow"
+    real, read = Corpus.samples, []
+
+    def samples(opened: Corpus, row: int) -> np.ndarray:
+        read.append(row)
+        if len(read) == 10:
+            os.truncate(shard, shard.stat().st_size // 2)
+        return real(opened, row)
+
+    monkeypatch.setattr(Corpus, "samples", samples)
+    monkeypatch.setattr(data, "_RETRY_AFTER", (0.0, 0.0))
+    commands.train(short(tmp_path, corpus))
+    replaced = [entry for row in lines(tmp_path / "train", "replaced") for entry in row["replaced"]]
+    assert replaced
+    assert all("train-00000.arrow was cut short" in entry["why"] for entry in replaced)
+
+
+@pytest.mark.parametrize("which", [2, -1])
+def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
+    small_corpus: Path, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    """Asked to end while it decodes, it saves at once; what was left unmeasured at a stage's end is measured later."""
+    real, evaluations = Validation.__call__, []
+    due = len(metrics(small_run, "eval_loss"))
+
+    def measure(self: Validation, loaded: Loaded, give_up: Callable[[], bool]) -> dict[str, float] | None:
+        evaluations.append(time.monotonic())
+        if len(evaluations) == which % (due + 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, loaded, give_up)
+
+    monkeypatch.setattr(Validation, "__call__", measure)
+    made = run_recipe(tmp_path, small_corpus)
+    with pytest.raises(Interrupted, match="was asked to end after step"):
+        commands.train(made)
+    assert len(evaluations) == which % (due + 1), "no other one began"
+    summary = commands.train(made).summary
+    undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+    last = [stage["checkpoints"][-1] for stage in summary["stages"]]
+    known = [stage["checkpoints"][-1] for stage in json.loads((small_run / "report.json").read_text())["stages"]]
+    assert [(found["wer"], found["loss"]) for found in last] == [(found["wer"], found["loss"]) for found in known]

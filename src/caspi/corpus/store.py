@@ -1,4 +1,5 @@
-"""The corpus on disk: Arrow files of FLAC and text, memory-mapped, read by row.
+"""The corpus on disk: Arrow files of FLAC and text, read by row. Text and numbers are memory-mapped; audio is read,
+because a page of a mapped file that cannot be had kills the process instead of raising an error.
 
 `train-00000.arrow`, `validation-00000.arrow`, ...: Arrow IPC files, whose footer makes opening independent of
 size. Plain `datasets` reads them: `load_dataset("arrow", data_files={"train": "CORPUS/train-*.arrow"})`.
@@ -7,6 +8,7 @@ size. Plain `datasets` reads them: `load_dataset("arrow", data_files={"train": "
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,13 +122,15 @@ class ShardWriter:
 class Corpus:
     """One split, random access by row. Metadata columns are read without touching audio."""
 
-    def __init__(self, folder: Path, split: Split, shards: Sequence[pa.RecordBatchFileReader]) -> None:
-        self.folder, self.split = folder, split
-        self._shards = shards
+    def __init__(self, folder: Path, split: Split, paths: Sequence[Path]) -> None:
+        self.folder, self.split, self._paths = folder, split, paths
+        self._maps = [pa.memory_map(str(path)) for path in paths]
+        self._shards = shards = [pa.ipc.open_file(mapped) for mapped in self._maps]
         self._locations: list[tuple[int, int]] = [
             (number, batch) for number, shard in enumerate(shards) for batch in range(shard.num_record_batches)
         ]
         self._ends: np.ndarray | None = None
+        self._audio: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path, split: Split) -> Self:
@@ -138,12 +142,12 @@ class Corpus:
         if not paths:
             raise UsageError(f"corpus {folder} has no utterances in its {split} split; see {folder / 'report.html'}")
         try:
-            shards = [pa.ipc.open_file(pa.memory_map(str(path))) for path in paths]
+            corpus = cls(folder, split, paths)
         except pa.ArrowInvalid as error:
             raise UsageError(f"corpus {folder}: a shard is damaged ({error}); run caspi prepare again") from error
-        if any(not set(SCHEMA.names) <= set(shard.schema.names) for shard in shards):
+        if any(not set(SCHEMA.names) <= set(shard.schema.names) for shard in corpus._shards):
             raise UsageError(f"corpus {folder} was made by an older caspi: run caspi prepare again")
-        return cls(folder, split, shards)
+        return corpus
 
     def __getstate__(self) -> tuple[Path, Split]:
         return self.folder, self.split
@@ -189,10 +193,35 @@ class Corpus:
         return Utterance(**values, signals=Signals(**signals) if known else None)
 
     def flac(self, row: int) -> bytes:
-        """The encoded audio of a row."""
-        batch, offset = self._locate(row)
-        data: bytes = batch.column("audio")[offset]["bytes"].as_py()
+        """The encoded audio of a row. Raises OSError where the disk does not give it whole."""
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        self.find_audio()
+        assert self._audio is not None
+        shard, start, size = self._audio[row].tolist()
+        handle = os.open(self._paths[shard], os.O_RDONLY)
+        try:
+            data = os.pread(handle, size, start)
+        finally:
+            os.close(handle)
+        if len(data) < size:
+            raise OSError(f"{self._paths[shard]} was cut short")
         return data
+
+    def find_audio(self) -> None:
+        """Notes where the audio of every row lies (shard, first byte, bytes), so that reading it later needs nothing
+        that is mapped."""
+        if self._audio is not None:
+            return
+        places = []
+        for index, (number, _) in enumerate(self._locations):
+            column = self._batch(index).column("audio").field("bytes")
+            _, offsets, data = column.buffers()
+            ends = np.frombuffer(offsets, np.int32, len(column) + 1, 4 * column.offset).astype(np.int64)
+            self._maps[number].seek(0)
+            start = data.address - self._maps[number].read_buffer(1).address
+            places.append(np.stack([np.full(len(column), number), start + ends[:-1], np.diff(ends)], axis=1))
+        self._audio = np.concatenate(places)
 
     def samples(self, row: int) -> np.ndarray:
         """float32 [n] at 16 kHz."""

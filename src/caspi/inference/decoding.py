@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,17 +54,20 @@ class Decoder:
 
     def decode(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips."""
+        results = dict(itertools.chain.from_iterable(self.decode_each(clips)))
+        return [results[index] for index in range(len(clips))]
+
+    def decode_each(self, clips: Sequence[Clip]) -> Iterator[list[tuple[int, Hypothesis]]]:
+        """Batch after batch, each hypothesis with the place of its clip: for who may stop in between."""
         order = sorted(range(len(clips)), key=lambda index: len(clips[index].samples))
-        results: dict[int, Hypothesis] = {}
         batch: list[int] = []
         for index in order:
             if batch and (len(batch) + 1) * clips[index].seconds > self._budget:
-                results.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
+                yield list(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
                 batch = []
             batch.append(index)
         if batch:
-            results.update(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
-        return [results[index] for index in range(len(clips))]
+            yield list(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
 
     @torch.inference_mode()
     def _decode_batch(self, clips: Sequence[Clip]) -> list[Hypothesis]:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig
 
-from caspi.folders import sync
+from caspi.folders import remove, sync, write_whole
 from caspi.model.loading import Loaded
 
 PREFIX = "checkpoint-"
@@ -71,6 +71,11 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
     return metrics
 
 
+def note_metrics(checkpoint: Path, metrics: dict[str, float]) -> None:
+    """Adds what was measured on a checkpoint after it was written."""
+    write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | metrics, indent=1))
+
+
 def best(stage_folder: Path, count: int) -> list[Path]:
     """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
     measured, because the run was asked to end, is none of them."""
@@ -95,8 +100,13 @@ def check(folder: Path) -> None:
         with safe_open(path, framework="pt") as file:  # compares the header with the file's size
             if not file.keys():
                 raise OSError(f"{path} is empty")
-    for path in folder.glob("*.pt"):
+    for path in (*folder.glob("*.pt"), *folder.glob("optimizer.bin")):
         torch.load(path, map_location="meta", mmap=True, weights_only=True)
+    for path in folder.glob("*.json"):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OSError(f"{path} is cut short ({error})") from error
 
 
 def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
@@ -106,15 +116,17 @@ def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
         sync(path)
     sync(staged)
     if final.exists():  # left by a run that was resumed from an earlier step
-        shutil.rmtree(final)
+        remove(final)
     staged.rename(final)
     sync(final.parent)
 
 
 def prune(stage_folder: Path, keep: int) -> None:
-    """Deletes all but the best `keep` and the last."""
+    """Deletes all but the best `keep` and the last, and what a kill left of an earlier deletion."""
+    for path in stage_folder.glob(f".{PREFIX}*.removed"):
+        shutil.rmtree(path, ignore_errors=True)
     last = complete(stage_folder)[-1:]
     kept = {*best(stage_folder, keep), *last}
     for path in complete(stage_folder):
         if path not in kept:
-            shutil.rmtree(path)
+            remove(path)

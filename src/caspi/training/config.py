@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,9 @@ from caspi.model.config import MEL_BINS, GroupName, Learn
 from caspi.training.plan import Budget, EffectiveBatch
 
 _EFFECTIVE_BATCH = 64
+
+Factor = Annotated[float, Field(ge=0.5, le=2)]  # of speed
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Schedule(Config):
@@ -29,6 +32,8 @@ class Schedule(Config):
     def _one_warmup(self) -> Schedule:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("warmup_steps and warmup_ratio are both given: keep one")
+        if self.kind == "warmup-stable-decay" and (self.warmup_ratio or 0.0) + self.decay_ratio > 1:
+            raise ValueError("warmup_ratio and decay_ratio are more than the stage together")
         return self
 
     def warmup(self, steps: int) -> int:
@@ -53,9 +58,17 @@ class Augmentation(Config):
     """What is done to training clips; everything is off unless named."""
 
     spec_augment: SpecAugment | None = None
-    speed: tuple[float, float] | None = None
+    speed: tuple[Factor, Factor] | None = None
     gain_db: tuple[float, float] | None = None
     noise_snr_db: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _low_to_high(self) -> Augmentation:
+        for name in ("speed", "gain_db", "noise_snr_db"):
+            asked = getattr(self, name)
+            if asked is not None and asked[0] > asked[1]:
+                raise ValueError(f"{name}: {list(asked)} goes from high to low")
+        return self
 
 
 CurriculumKey = Literal["short", "clean", "slow"]
@@ -83,7 +96,7 @@ class StageConfig(Config):
     mix: str | None = None
     schedule: Schedule = Schedule()
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Decay, Decay] = (0.9, 0.98)
     max_grad_norm: float = Field(1.0, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
     augment: Augmentation | None = None

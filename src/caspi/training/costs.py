@@ -141,10 +141,11 @@ class Loads:
         )
 
     def only(self, index: int, share: float = 1.0) -> Loads:
-        """One micro-batch, or a share of it."""
-        loads = (getattr(self, name)[index : index + 1] for name in ("seconds", "tokens", "audio_tokens", "labels"))
-        places = (getattr(self, name)[index : index + 1] for name in ("step", "rank", "first"))
-        return Loads(*(load * share for load in loads), *places)
+        """One micro-batch, or a share of it: then its step has several, and gradients of those before are there."""
+        kept = {name: getattr(self, name)[index : index + 1] for name in Loads.__dataclass_fields__}
+        for name in ("seconds", "tokens", "audio_tokens", "labels"):
+            kept[name] = kept[name] * share
+        return Loads(**kept | {"first": kept["first"] & (share == 1.0)})
 
 
 def _micro_batches(plans: Sequence[EpochPlan], steps: int) -> Iterator[tuple[int, int, bool, np.ndarray]]:

@@ -65,6 +65,7 @@ class TrainingSet:
 
     corpus: Corpus
     rows: np.ndarray
+    ids: list[str]
     seconds: np.ndarray
     texts: list[str]
     languages: list[str]
@@ -88,6 +89,7 @@ class TrainingSet:
 
         with_previous: the text before an utterance may stand in its prompt, and is counted.
         """
+        corpus.find_audio()
         seconds = corpus.numbers("seconds")
         texts, languages = corpus.column("text"), corpus.column("language")
         if shuffle_seed is not None:
@@ -103,6 +105,7 @@ class TrainingSet:
         return cls(
             corpus=corpus,
             rows=np.flatnonzero(seconds <= max_seconds),
+            ids=corpus.column("id"),
             seconds=seconds,
             texts=texts,
             languages=languages,
@@ -200,7 +203,7 @@ class PlannedSteps(Dataset[Step]):
 
     def identifiers(self, rows: Iterable[int]) -> list[str]:
         """Ids of corpus rows, for messages."""
-        return [self._data.corpus.utterance(row).id for row in rows]
+        return [self._data.ids[row] for row in rows]
 
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
         items, draws = [], []

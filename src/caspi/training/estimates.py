@@ -40,11 +40,24 @@ def gpus(table: Path | None = None) -> dict[str, Gpu]:
     for path in (TABLE, *([table] if table else [])):
         try:
             for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-                known[name] = Gpu(str(values.pop("name")), **{key: float(value) for key, value in values.items()})
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+                known[name] = _gpu(name, values)
+        except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"{path} is no table of GPU kinds ({reason}); {TABLE} is one") from error
     return known
+
+
+def _gpu(kind: str, values: Mapping[str, object]) -> Gpu:
+    """Raises ValueError."""
+    fields = [name for name in Gpu.__dataclass_fields__ if name != "name"]
+    missing = [name for name in ("name", *fields) if name not in values]
+    unknown = [str(name) for name in values if name not in ("name", *fields)]
+    if missing or unknown:
+        raise ValueError(f"{kind}: " + ("no " + ", ".join(missing) if missing else "unknown: " + ", ".join(unknown)))
+    numbers = {name: float(str(values[name])) for name in fields}
+    if bad := [name for name, value in numbers.items() if not value > 0 and name not in ("price", "launch")]:
+        raise ValueError(f"{kind}: {', '.join(bad)} must be more than 0")
+    return Gpu(str(values["name"]), **numbers)
 
 
 def recognised(device_name: str, known: Mapping[str, Gpu]) -> Gpu | None:

@@ -69,7 +69,7 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[d
     shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
         example = prompt.example(0, data.texts[row], data.languages[row], data.contexts[row])
-        shown.append({"id": data.corpus.utterance(row).id, "target": prompt.tokenizer.decode(example.target)})
+        shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown
 
 
@@ -89,21 +89,54 @@ def show_devices(ranks: int) -> None:
         )
 
 
-def show_groups(stage: str, rows: list[dict[str, Any]], steps: int) -> None:
-    """Prints what a stage is about to train."""
-    for row in rows:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A stage before it begins: its batches, what it trains (a row a group), and the GiB it is expected to need."""
+
+    stage: StageConfig
+    plans: list[EpochPlan]
+    steps: int
+    groups: list[dict[str, Any]]
+    costs: str
+    waste: str
+
+
+def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: int, seed: int) -> list[Expected]:
+    """All stages of a run. Raises UsageError for what is wrong with one, or does not fit this process's GPU."""
+    shape, stages = shapes(start, config)
+    found = []
+    for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
+        peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
+        costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
+        share = counts(data, stage, plan, ranks)
+        waste = f"micro-batches {share['filled']:.0%} filled, ranks {share['imbalance']:.1%} apart"
+        found.append(Expected(stage, plan.plans, plan.steps, what.rows, costs, waste))
+    return found
+
+
+def show_stage(ahead: Expected, ranks: int) -> None:
+    """Prints what a stage is about to train, and what it is expected to need."""
+    name = ahead.stage.name
+    for row in ahead.groups:
         note = f" ({row['note']})" if row["note"] else ""
-        print(f"stage {stage}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
-    print(f"stage {stage}: {sum(row['parameters'] for row in rows):,} parameters, {steps:,} steps", file=sys.stderr)
+        print(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
+    parameters = sum(row["parameters"] for row in ahead.groups)
+    print(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}", file=sys.stderr)
+    print(f"stage {name}: {ahead.costs}", file=sys.stderr)
+    if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
+        print(f"warning: stage {name}: {warmup:,} steps of warmup: the rates are never reached", file=sys.stderr)
 
 
-def show_costs(stage: str, shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> None:
-    """Prints what a stage is expected to need of a GPU that is known: memory, hours, dollars."""
-    kind = recognised(torch.cuda.get_device_name(), gpus()) if torch.cuda.is_available() else None
-    if kind is not None:
-        hours = estimate(shape, learning, loads, kind, ranks).seconds / 3600
-        cost = hours * kind.price * ranks
-        print(f"stage {stage}: about {peak:.1f} GiB, {hours:.2f} h, {cost:.2f} $ (estimated)", file=sys.stderr)
+def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> str:
+    """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known."""
+    if not torch.cuda.is_available():
+        return "what it needs of a GPU, and hours: caspi plan RECIPE --gpu KIND; hours here: --pilot"
+    name = torch.cuda.get_device_name()
+    kind = recognised(name, gpus())
+    if kind is None:
+        return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
+    hours = estimate(shape, learning, loads, kind, ranks).seconds / 3600
+    return f"about {peak:.1f} GiB, {hours:.2f} h, {hours * kind.price * ranks:.2f} $ (estimated)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +223,19 @@ def require_memory(
     naming what would make it fit."""
     if not torch.cuda.is_available():
         return 0.0
-    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory / 2**30
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    free += torch.cuda.memory_reserved() / 2**30  # what this process holds itself
     shards = ranks if sharded() else 1
     peak = float(peak_memory(shape, learning, loads, shards).max())
-    if peak > memory:
-        found = changes_that_fit(shape, learning, loads, config, memory - ALLOCATOR, ranks)
+    if peak > free:
+        found = changes_that_fit(shape, learning, loads, config, free - ALLOCATOR, ranks)
         hint = f"what fits: {'; or '.join(found)}" if found else "train fewer groups, or with lora, or on a larger GPU"
-        raise UsageError(f"stage {stage} needs about {peak:.1f} GiB, this GPU has {memory:.1f}: {hint}")
+        raise UsageError(
+            f"stage {stage} needs about {peak:.1f} GiB, this GPU has {free:.1f} free of {total:.1f}: {hint}"
+        )
+    if peak + ALLOCATOR > free:
+        tight = "it may run out, and then goes on in smaller micro-batches"
+        print(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}", file=sys.stderr)
     return peak
 
 

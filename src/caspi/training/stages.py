@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +18,22 @@ from transformers.trainer_utils import set_seed
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.folders import REPORT, claim
+from caspi.folders import REPORT, claim, locked, write_whole
 from caspi.model.config import ModelConfig
-from caspi.model.groups import describe, select, set_trainable
+from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded, load, load_processor
 from caspi.model.prompt import Prompt
 from caspi.model.recompute import recompute
 from caspi.training import checkpoints
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.costs import Learning, Loads, Shape
-from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
+from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
-from caspi.training.plan import Budget
-from caspi.training.preflight import require_memory, shapes, show_costs, show_devices, show_groups, show_targets
+from caspi.training.preflight import Expected, expected, show_devices, show_stage, show_targets
 from caspi.training.processes import compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
 from caspi.training.tracking import Tracker
-from caspi.training.trainer import LESSON, StageTrainer
+from caspi.training.trainer import StageTrainer, lesson
 from caspi.training.uploads import Uploaded, Uploads
 from caspi.training.validation import Validation
 
@@ -94,76 +94,107 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     held_out = Corpus.open(corpus, "validation")
-    shapes(start, config)  # a mistake in what the last stage trains is found before the first begins
     if sharded() and (adapted := [stage.name for stage in config.stages if any(h.lora for h in stage.learn.values())]):
         raise UsageError(
             f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
             "with torchrun, without an accelerate configuration that shards"
         )
-    if state.is_main_process:
-        _claim_run(config, start, corpus, seed)
-    state.wait_for_everyone()
     dtype = compute_dtype(config.precision, state.device)
-    uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
     validation = Validation(held_out, prompt, config, dtype)
-    run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
-    if state.is_main_process:
-        show_devices(state.num_processes)
-        show_targets(data, prompt)
-    finished = []
-    with run.interruption.heard():
-        for number, stage in enumerate(config.stages):
-            folder = stage_folder(config.path, number, stage)
-            if (folder / DONE).is_file():
-                finished.append(json.loads((folder / DONE).read_text()))
-            else:
-                finished.append(_run_stage(run, stage, number, load(start, state.device)))
-            start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
-            gc.collect()  # the stage's model, before the next one is loaded
-    uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
+    # What is wrong with the last stage is found before the first begins.
+    stages = expected(start, config, data, state.num_processes, seed)
+    with contextlib.ExitStack() as held:
+        if state.is_main_process:
+            _claim_run(config, start, corpus, seed)
+            held.enter_context(locked(config.path, "train"))
+        state.wait_for_everyone()
+        uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
+        run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
+        if state.is_main_process:
+            show_devices(state.num_processes)
+            show_targets(data, prompt)
+            for ahead in stages:
+                show_stage(ahead, state.num_processes)
+        finished = []
+        with run.interruption.heard():
+            for number, ahead in enumerate(stages):
+                folder = stage_folder(config.path, number, ahead.stage)
+                finished.append(_finished(folder) or _run_stage(run, ahead, number, load(start, state.device)))
+                start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
+                gc.collect()  # the stage's model, before the next one is loaded
+        uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
     return RunResult(config.path, finished, uploaded)
 
 
-def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
-    """A run folder belongs to one corpus and one way of training: going on with another would mix two runs.
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What a stage that was trained to its end left; the run may have been moved since."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for found in summary["checkpoints"]:
+        found["path"] = str(folder / Path(found["path"]).name)
+    return summary | {"path": str(folder)}
 
-    What does not change the result (workers, logging, where the run lies) may change.
-    """
+
+# What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
+# are cut or computed otherwise.
+_MAY_CHANGE = {"path", "workers", "log_every", "track", "hub", "budget_seconds", "budget_tokens", "recompute_every"}
+
+
+def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
+    """A run folder belongs to one corpus and one way of training: going on with another would mix two runs."""
     content = json.loads((corpus / REPORT).read_text(encoding="utf-8"))
     identity = {
         "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
         "model": start.model_dump(mode="json"),
-        "train": config.model_dump(mode="json", exclude={"path", "workers", "log_every", "track", "hub"}),
+        "train": config.model_dump(mode="json", exclude=_MAY_CHANGE),
         "seed": seed,
         "sharding": sharding(),
     }
     marker = config.path / RUN
-    if marker.is_file():
+    try:
+        if not marker.is_file():
+            claim(config.path, "train")
+            config.path.mkdir(parents=True, exist_ok=True)
+            write_whole(marker, json.dumps(identity, indent=1))
         started = json.loads(marker.read_text(encoding="utf-8"))
-        changed = [name for name in identity if started.get(name) != identity[name]]
-        if changed:
-            raise UsageError(
-                f"{config.path} holds a run with another {' and '.join(changed)}: "
-                "set train.path to a new folder, or delete it"
-            )
-        return
-    claim(config.path, "train")
-    config.path.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    except ValueError as error:
+        raise UsageError(f"{marker} is damaged ({error}): set train.path to a new folder") from error
+    except OSError as error:
+        raise UsageError(
+            f"{config.path} cannot be written ({error.strerror}): set train.path to another folder"
+        ) from error
+    if changed := list(_differences(started, identity)):
+        named = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise UsageError(
+            f"{config.path} holds another run ({named}): undo that to go on with it, or set train.path to a new folder"
+        )
 
 
-def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> dict[str, Any]:
-    config, data, state = run.config, run.data, processes()
+def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
+    """Key by key, what was and what is."""
+    if isinstance(started, dict) and isinstance(asked, dict):
+        for key in {**started, **asked}:
+            yield from _differences(started.get(key), asked.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(started, list) and isinstance(asked, list) and len(started) == len(asked):
+        for index, pair in enumerate(zip(started, asked, strict=True)):
+            yield from _differences(*pair, f"{name}.{index}")
+    elif started != asked and name.rpartition(".")[2] not in _MAY_CHANGE:
+        yield f"{name}: {asked}, was {started}"
+
+
+def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[str, Any]:
+    config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
     folder = stage_folder(config.path, number, stage)
     stage_seed = run.seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, frozen_dtype=run.dtype or torch.float32)
     recompute(loaded.model, config.recompute_every)
-    plans, steps = plan_stage(data, config, stage, state.num_processes, stage_seed)
     planned = PlannedSteps(
         data,
-        plans,
+        ahead.plans,
         steps,
         state.process_index,
         run.prompt,
@@ -171,16 +202,9 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         stage_seed,
         config.previous_text,
     )
-    described = describe(loaded.model, groups)
-    shape = Shape.of(loaded.model, loaded.model.config)
-    learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
-    loads = Loads.of(data, plans, steps)
-    peak = require_memory(stage.name, shape, learning, loads, config, state.num_processes)
-    if state.is_main_process:
-        show_groups(stage.name, described, steps)
-        show_costs(stage.name, shape, learning, loads, state.num_processes, peak)
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)
+    first_step = checkpoints.step_of(found[-1]) if found else 0
     trainer = StageTrainer(
         objective=CrossEntropy(loaded.model, run.dtype),
         loaded=loaded,
@@ -190,22 +214,21 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         steps=planned,
         arguments=_arguments(config, stage, folder, steps, stage_seed, state.device, run.provenance.name),
         compute_dtype=run.dtype,
-        measure=run.validation,
+        measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
         metrics_file=config.path / METRICS,
         interruption=run.interruption,
         provenance=run.provenance,
         uploads=run.uploads,
     )
     for name in config.track if state.is_main_process else ():
-        first_step = checkpoints.step_of(found[-1]) if found else 0
         trainer.add_callback(Tracker(name, config.path, folder.name, run.provenance, first_step))
-    if (folder / LESSON).is_file():
-        planned.lower(Budget(**json.loads((folder / LESSON).read_text(encoding="utf-8"))))
+    if (learnt := lesson(folder)) is not None:
+        planned.lower(learnt)
     started = time.monotonic()
     if state.is_main_process:
-        _forget_later_steps(config.path / METRICS, stage.name, checkpoints.step_of(found[-1]) if found else 0)
+        _forget_later_steps(config.path / METRICS, stage.name, first_step)
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    if trainer.state.global_step < steps:
+    if trainer.stopping:
         raise Interrupted(
             f"stage {stage.name} was asked to end after step {trainer.state.global_step} of {steps:,} and saved: "
             "the same command continues"
@@ -214,15 +237,23 @@ def _run_stage(run: _Run, stage: StageConfig, number: int, loaded: Loaded) -> di
         "name": stage.name,
         "path": str(folder),
         "steps": steps,
-        "audio_hours": audio_hours(data, plans, steps),
-        "groups": described,
+        "audio_hours": audio_hours(data, ahead.plans, steps),
+        "groups": ahead.groups,
         "seconds": time.monotonic() - started,
-        "replaced": trainer.replaced,
+        "replaced": _replaced(config.path / METRICS, stage.name),
         "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],
     }
     if state.is_main_process:
-        (folder / DONE).write_text(json.dumps(summary, indent=1))
+        write_whole(folder / DONE, json.dumps(summary, indent=1))
     return summary
+
+
+def _replaced(metrics: Path, stage: str) -> int:
+    """Utterances of a stage that could not be read, whichever session found it out."""
+    if not metrics.is_file():
+        return 0
+    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").split("\n") if line)
+    return sum(len(row.get("replaced", ())) for row in rows if row["stage"] == stage)
 
 
 def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
@@ -230,12 +261,12 @@ def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
     if not metrics.is_file():
         return
     kept = []
-    for line in metrics.read_text().split("\n"):
+    for line in metrics.read_text(encoding="utf-8").split("\n"):
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             if row["stage"] != stage or row["step"] <= step:
                 kept.append(line + "\n")
-    metrics.write_text("".join(kept))
+    write_whole(metrics, "".join(kept))
 
 
 class OneDevice(TrainingArguments):  # type: ignore[misc]

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from caspi.errors import CaspiError
+from caspi.folders import write_whole
 from caspi.model import adapters
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
@@ -46,12 +47,18 @@ from caspi.training.sharding import alone, held, put, shard_on_cpu, whole
 from caspi.training.uploads import Uploads
 from caspi.training.zero import Zero3
 
-LESSON = "budget.json"  # of a stage's folder: what memory turned out to hold
+_LESSON = "budget-{rank}.json"  # of a stage's folder: what memory turned out to hold, by who found it out
 
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
 _CONTINUES = "the same command continues from the last checkpoint"
 
-Measure = Callable[[Loaded], dict[str, float]]
+Measure = Callable[[Loaded], dict[str, float] | None]  # None: given up, because the run was asked to end
+
+
+def lesson(stage_folder: Path) -> Budget | None:
+    """The smallest budget that memory taught a stage; None where it never ran out."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in stage_folder.glob(_LESSON.format(rank="*"))]
+    return Budget(min(one["seconds"] for one in found), min(one["tokens"] for one in found)) if found else None
 
 
 class _MeasureAtTheEnd(TrainerCallback):  # type: ignore[misc]
@@ -82,7 +89,7 @@ class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
         self._trainer = trainer
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self._trainer.stopping and state.global_step < state.max_steps:
+        if self._trainer.stopping:
             control.should_save = control.should_training_stop = True
 
 
@@ -161,7 +168,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def train(self, *args: Any, **options: Any) -> Any:
         """As Trainer does; what held the model is let go of afterwards, so that the next stage may load it."""
-        done = super().train(*args, **options)
+        try:
+            done = super().train(*args, **options)
+        except torch.OutOfMemoryError as error:  # the optimizer's, which no smaller micro-batch helps
+            raise CaspiError(
+                f"stage {self._stage.name}, step {self.state.global_step + 1}: out of memory outside of a micro-batch: "
+                f"with train.recompute_every=1, or on a GPU with more memory, {_CONTINUES}"
+            ) from error
+        self._measure_last()
         if isinstance(self.optimizer, Zero3):
             self.optimizer.end()
         return done
@@ -302,15 +316,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _refuse_alone(self, rows: Iterable[int]) -> NoReturn:
         named = ", ".join(self._steps.identifiers(rows))
         raise CaspiError(
-            f"{named}: the device has no memory for it even alone; lower train.max_seconds, train fewer groups, "
-            "or use a GPU with more memory. The last checkpoint stands, the same command continues from it"
+            f"{named}: the device has no memory for it even alone; with train.recompute_every=1, or on a GPU with "
+            "more memory, the same command continues from the last checkpoint; a lower train.max_seconds or fewer "
+            "groups are another run"
         )
 
     def _write_lesson(self, budget: Budget) -> None:
-        lesson = Path(self.args.output_dir) / LESSON
-        written = lesson.with_name(f"{LESSON}.{self.args.process_index}")
-        written.write_text(json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}), encoding="utf-8")
-        written.replace(lesson)
+        lesson = Path(self.args.output_dir) / _LESSON.format(rank=self.args.process_index)
+        try:
+            write_whole(lesson, json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}))
+        except OSError as error:  # a full disk costs the lesson, which memory teaches again
+            print(f"warning: {lesson}: {error.strerror}", file=sys.stderr, flush=True)
 
     def _share_gradients(self, scale: float) -> float:
         """Sums gradients over ranks, corrects their scale; their norm."""
@@ -349,7 +365,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if self._bad_in_a_row >= self._config.stop_after:
             raise CaspiError(
                 f"{self._bad_in_a_row} steps in a row had a loss or gradient that is no number, the last with {named}: "
-                "lower the learning rate, or listen to these utterances; the last checkpoint stands"
+                "listen to these utterances; a lower learning rate is another run, which may start from the last "
+                "checkpoint (model.start)"
             )
 
     def _note_replaced(self, step: Step) -> None:
@@ -388,8 +405,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return 0  # not counted: Trainer's own formula knows nothing of audio
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measures the model as it would ship; not where the run was asked to end, or is asked meanwhile."""
+        if self.stopping:
+            return {}
         with self._as_it_ships(), alone(self._loaded, self._compute_dtype) as loaded:
-            self._measured, self._measured_at = self._measure(loaded), self.state.global_step
+            measured = self._measure(loaded)
+        if measured is None:
+            self.stopping = self.control.should_save = self.control.should_training_stop = True
+            return {}
+        self._measured, self._measured_at = measured, self.state.global_step
         self.log({f"eval_{name}": value for name, value in self._measured.items()})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, self._measured)
         return self._measured
@@ -417,6 +441,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
             line = {"stage": self._stage.name, "step": self.state.global_step, **others}
             self._append(line | ({"lr": rates} if rates else {}))
+
+    def _measure_last(self) -> None:
+        """Measures a stage's last checkpoint where the run was asked to end before it was, and then went on."""
+        last = checkpoints.complete(Path(self.args.output_dir))[-1]
+        measured_before = "wer" in checkpoints.metrics_of(last)
+        if measured_before or self.stopping or self.state.global_step < self.state.max_steps:
+            return
+        measured = self.evaluate()
+        self.accelerator.wait_for_everyone()
+        if measured and self.is_world_process_zero():
+            checkpoints.note_metrics(last, measured)
 
     def _print(self, logs: dict[str, float]) -> None:
         """One line a log for people: where the stage is, what it measured, how long is left."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
 from caspi.evaluation.scoring import score_corpus
 from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
@@ -39,20 +42,24 @@ class Validation:
     def __init__(self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None) -> None:
         self._dtype, self._budget = dtype, config.budget
         self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
+        if not len(self._data.rows):
+            raise UsageError(
+                f"corpus {corpus.folder}: no validation utterance is within train.max_seconds = {config.max_seconds}"
+            )
         chosen = np.random.default_rng(0).permutation(self._data.rows)[: config.evaluate.utterances]
         self._rows = chosen[np.argsort(self._data.seconds[chosen], kind="stable")]
         self._groups = [corpus.utterance(int(row)).group for row in self._rows]
 
-    def __call__(self, loaded: Loaded) -> dict[str, float]:
-        """`loss`, `wer`, `cer`, `truncated`, the same on every process. A share that memory does not hold is cut
-        smaller."""
+    def __call__(self, loaded: Loaded, give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """`loss`, `wer`, `cer`, `truncated`, the same on every process; None on every one where one gave up. A share
+        that memory does not hold is cut smaller."""
         state = processes()
         places = range(state.process_index, len(self._rows), state.num_processes)
         while True:
             try:
                 items = [self._data.item(int(self._rows[place])) for place in places]
-                loss, tokens = self._loss(loaded, self._rows[places.start :: places.step])
-                measured = self._decoded(loaded, items, places)
+                loss, tokens = self._loss(loaded, self._rows[places.start :: places.step], give_up)
+                measured = self._decoded(loaded, items, places, give_up)
                 break
             except torch.OutOfMemoryError:
                 if self._budget.seconds < 1:
@@ -60,6 +67,8 @@ class Validation:
                 self._budget = self._budget.halved()
                 torch.cuda.empty_cache()
         everyone = sorted(gather_object(measured), key=lambda found: found.place)
+        if len(everyone) < len(self._rows):
+            return None
         sums = gather_object([(loss, tokens)])
         rows = self._rows.tolist()
         scores, _ = score_corpus(
@@ -75,13 +84,17 @@ class Validation:
             "truncated": sum(found.truncated for found in everyone) / len(everyone),
         }
 
-    def _decoded(self, loaded: Loaded, items: list[Item], places: range) -> list[_Measured]:
+    def _decoded(
+        self, loaded: Loaded, items: list[Item], places: range, give_up: Callable[[], bool]
+    ) -> list[_Measured]:
+        """All, or what was decoded before giving up."""
         decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype)
-        said = decoder.decode([Clip(item.samples, item.context, item.language) for item in items])
-        return [_Measured(place, found.text, found.truncated) for place, found in zip(places, said, strict=True)]
+        clips = [Clip(item.samples, item.context, item.language) for item in items]
+        said = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
+        return [_Measured(places[index], found.text, found.truncated) for batch in said for index, found in batch]
 
     @torch.no_grad()
-    def _loss(self, loaded: Loaded, rows: np.ndarray) -> tuple[float, int]:
+    def _loss(self, loaded: Loaded, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:
         """Cross-entropy summed over the targets of `rows`, and how many they are."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
@@ -89,6 +102,8 @@ class Validation:
         loaded.model.eval()
         total, tokens = 0.0, 0
         for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
+            if give_up():
+                break
             batch = collate([self._data.item(int(row)) for row in part], loaded.prompt).to(device)
             total += float(objective(batch))
             tokens += len(batch.labels)
@@ -101,4 +116,6 @@ def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig) -> dict[
     state = processes()
     loaded = load(ModelConfig(start=str(folder)), state.device)
     dtype = compute_dtype(config.precision, state.device)
-    return Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype)(loaded)
+    measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype)(loaded)
+    assert measured is not None  # nobody gave up
+    return measured

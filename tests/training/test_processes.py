@@ -1,0 +1,80 @@
+"""Two processes that each hold the model, started by torchrun, against one; and what befalls one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from caspi import recipe
+from caspi.corpus.store import Corpus
+from caspi.training import checkpoints
+from tests.training.test_stages import final_weights, metrics, run_recipe
+from tests.training.test_survival import lines
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(torch.cuda.is_available(), reason="compared with a run in fp32, on a CPU"),
+]
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def written(folder: Path, made: recipe.Recipe) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    return str(path)
+
+
+def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """The same effective batches, the same loss curve, the same weights, one report."""
+    run = tmp_path / "train"
+    command = [*LAUNCH, "-m", "caspi", "train", written(tmp_path, run_recipe(tmp_path, small_corpus))]
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not checkpoints.complete(run / "2-all"):
+        assert time.monotonic() < deadline
+        assert started.poll() is None
+        time.sleep(0.005)
+    ranks = [child for child in psutil.Process(started.pid).children() if "caspi" in " ".join(child.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    assert started.wait(timeout=90) != 0
+    assert not (run / "report.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert np.allclose(metrics(run, "loss"), metrics(small_run, "loss"), rtol=1e-4)
+    one, two = final_weights(small_run), final_weights(run)
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+
+
+def test_what_befalls_one_process_all_deal_with(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """Memory, a loss that is no number and an unreadable utterance, of the second process alone."""
+    run, marker = tmp_path / "train", tmp_path / "marker"
+    trouble = ["-m", "tests.training.trouble", written(tmp_path, run_recipe(tmp_path, small_corpus)), str(marker)]
+    done = subprocess.run(
+        [*LAUNCH, *trouble, "memory", "number", "disk"], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ran_out = lines(run, "out_of_memory")
+    assert [(row["stage"], row["step"]) for row in ran_out] == [("letters", 2)] * len(ran_out)
+    assert ran_out
+    replaced = [entry for row in lines(run, "replaced") for entry in row["replaced"]]
+    assert len({entry["utterance"] for entry in replaced}) == 1
+    assert "Input/output error" in replaced[0]["why"]
+    [skipped] = lines(run, "skipped")
+    assert (skipped["stage"], skipped["step"]) == ("all", 5)
+    known = set(Corpus.open(small_corpus, "train").column("id"))
+    assert 0 < len(skipped["utterances"]) < 8
+    assert set(skipped["utterances"]) <= known
+    # The first step differs by the utterance that was replaced, and by nothing else.
+    assert np.allclose(metrics(run, "loss")[1:3], metrics(small_run, "loss")[1:3], rtol=0.02)
+    assert all(torch.isfinite(tensor).all() for tensor in final_weights(run).values())

@@ -204,6 +204,27 @@ def test_what_cannot_be_read_is_replaced_and_counted(
     assert "Input/output error" in replaced[0]["why"]
 
 
+def test_what_was_replaced_is_counted_over_sessions(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Disk(monkeypatch, dict.fromkeys(range(0, 48, 2), 10**9))
+    real, taken = Validation.__call__, []
+
+    def measure(self: Validation, loaded: Loaded, give_up: Callable[[], bool]) -> dict[str, float] | None:
+        taken.append(1)
+        if len(taken) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, loaded, give_up)
+
+    monkeypatch.setattr(Validation, "__call__", measure)
+    made = run_recipe(tmp_path, small_corpus)
+    with pytest.raises(Interrupted):
+        commands.train(made)
+    summary = commands.train(made).summary
+    logged = [row for row in lines(tmp_path / "train", "replaced") if row["stage"] == "all"]
+    assert summary["stages"][1]["replaced"] == sum(len(row["replaced"]) for row in logged) > 3
+
+
 def test_a_corpus_that_is_gone_ends_the_run(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.utils.sha import git_hash
 
 from caspi.export.publishing import model_files
 from caspi.training.config import HubConfig
@@ -19,7 +23,7 @@ _PATIENCE = 3600.0  # seconds that the end of a run waits for what is under way
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of it. verified: every file of the last checkpoint lies there in its full size."""
+    """What became of it. verified: every file of the last checkpoint lies there, by its hash."""
 
     repository: str
     checkpoint: str
@@ -35,7 +39,7 @@ class Uploads:
         shutil.rmtree(self._work, ignore_errors=True)  # of a run that was killed
         self._api = api or HfApi()
         self._waiting: tuple[Path, str] | None = None
-        self._failure = ""
+        self._failure, self._busy = "", False
         self._condition = threading.Condition()
         self._ended = False
         self._thread = threading.Thread(target=self._serve, name="uploads", daemon=True)
@@ -54,33 +58,40 @@ class Uploads:
             return
         with self._condition:
             overtaken, self._waiting = self._waiting, (kept, message)
-            self._condition.notify()
+            self._condition.notify_all()
         if overtaken is not None:
             shutil.rmtree(overtaken[0], ignore_errors=True)
 
     def finish(self, last: Path, timeout: float = _PATIENCE) -> Uploaded:
-        """Waits for what is under way, then compares what lies on the Hub with `last`."""
+        """Waits for what is under way, compares what lies on the Hub with `last`, and sends it once more if it must."""
+        deadline = time.monotonic() + timeout
+        found = self._settled(last, deadline)
+        if not found.verified and not self._busy:
+            self.offer(last, f"{last.parent.name}, {last.name}")
+            found = self._settled(last, deadline)
         with self._condition:
             self._ended = True
-            self._condition.notify()
-        self._thread.join(timeout)
-        found = self._verified(last)
-        shutil.rmtree(self._work, ignore_errors=True)
+            self._condition.notify_all()
+        if not self._busy:
+            shutil.rmtree(self._work, ignore_errors=True)
         if not found.verified:
             self._warn(f"{found.reason}; caspi publish {last} {self._config.repository} does it again")
         return found
 
-    def _verified(self, last: Path) -> Uploaded:
+    def _settled(self, last: Path, deadline: float) -> Uploaded:
+        """How things are once nothing is waiting or under way."""
         repository = self._config.repository
-        if self._thread.is_alive():
-            return Uploaded(repository, str(last), verified=False, reason="the upload did not end in time")
+        with self._condition:
+            patience = max(0.0, deadline - time.monotonic())
+            if not self._condition.wait_for(lambda: self._waiting is None and not self._busy, patience):
+                return Uploaded(repository, str(last), verified=False, reason="the upload did not end in time")
         if self._failure:
             return Uploaded(repository, str(last), verified=False, reason=self._failure)
         try:
-            there = {entry.path: getattr(entry, "size", None) for entry in self._api.list_repo_tree(repository)}
+            there = {entry.path: entry for entry in self._api.list_repo_tree(repository)}
         except Exception as error:
             return Uploaded(repository, str(last), verified=False, reason=_first_line(error))
-        wrong = [path.name for path in model_files(last) if there.get(path.name) != path.stat().st_size]
+        wrong = [path.name for path in model_files(last) if not _same(path, there.get(path.name))]
         reason = f"on the Hub {', '.join(wrong)} differ from {last}" if wrong else ""
         return Uploaded(repository, str(last), verified=not wrong, reason=reason)
 
@@ -89,6 +100,7 @@ class Uploads:
             with self._condition:
                 self._condition.wait_for(lambda: self._waiting is not None or self._ended)
                 work, self._waiting = self._waiting, None
+                self._busy = work is not None
             if work is None:
                 return
             folder, message = work
@@ -103,6 +115,9 @@ class Uploads:
                 self._warn(self._failure)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+                with self._condition:
+                    self._busy = False
+                    self._condition.notify_all()
 
     def _warn(self, reason: str) -> None:
         print(f"warning: upload to {self._config.repository}: {reason}", file=sys.stderr, flush=True)
@@ -111,6 +126,16 @@ class Uploads:
 def as_json(uploaded: Uploaded | None) -> dict[str, object] | None:
     """For reports."""
     return None if uploaded is None else asdict(uploaded)
+
+
+def _same(path: Path, entry: Any) -> bool:
+    """Whether a file on the Hub is this one. It knows large files by SHA-256, small ones as git does."""
+    if getattr(entry, "size", None) != path.stat().st_size:
+        return False
+    if entry.lfs is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.sha256
+    return git_hash(path.read_bytes()) == entry.blob_id
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from caspi.model.groups import select
 from caspi.model.loading import Loaded
 from caspi.training import preflight
 from caspi.training.config import TrainConfig
-from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
+from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet
 from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised
 from caspi.training.pilot import fit
@@ -53,6 +53,15 @@ def test_memory_is_predicted_within_a_tenth(row: dict) -> None:  # type: ignore[
     shape, learns = learning(row)
     assert learns.parameters == row["trained"]
     assert peak_memory(shape, learns, loads(row))[0] == pytest.approx(row["peak_gib"], rel=0.1)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['stage']}-{row['recompute_every']}-{row['seconds']}")
+def test_time_is_predicted_within_a_fifth(row: dict) -> None:  # type: ignore[type-arg]
+    """Of one micro-batch, with the table's figures for an H100, which these rows were measured on."""
+    shape, learns = learning(row)
+    gpu = gpus()["h100"]
+    computing = gpu.overhead + flops(shape, learns, loads(row))[0] / (gpu.rate * 1e12 * gpu.use)
+    assert max(computing, gpu.launch * block_passes(shape, learns)) == pytest.approx(row["forward_backward_s"], rel=0.2)
 
 
 def test_the_parameters_are_those_of_the_released_model() -> None:
@@ -99,21 +108,25 @@ def test_time_is_that_of_the_slowest_rank() -> None:
     gpu = gpus()["h100"]
     one = loads(ROWS[0])
     alone = estimate(shape, learns, one, gpu, 1, optimizer_seconds=0.0).seconds
-    expected = gpu.overhead + flops(shape, learns, one)[0] / (gpu.rate * 1e12 * gpu.use)
-    assert alone == pytest.approx(expected)
+    computing = gpu.overhead + flops(shape, learns, one)[0] / (gpu.rate * 1e12 * gpu.use)
+    between = 0.05
+    assert alone == pytest.approx(max(computing, gpu.launch * block_passes(shape, learns)) + between)
     two = Loads(*(np.repeat(getattr(one, name), 3) for name in Loads.__dataclass_fields__))
     two.rank[:] = [0, 1, 1]
     summing = 4 * learns.parameters / (gpu.link * 1e9)
-    assert estimate(shape, learns, two, gpu, 2, optimizer_seconds=0.0).seconds == pytest.approx(2 * alone + summing)
+    both = estimate(shape, learns, two, gpu, 2, optimizer_seconds=0.0).seconds
+    assert both == pytest.approx(2 * alone - between + summing)
 
 
 def test_a_pilot_finds_rate_and_overhead() -> None:
-    work = np.array([1e12, 3e12, 9e12])
-    rate, overhead = fit(work, 0.05 + work / 2e13)
-    assert rate == pytest.approx(2e13)
-    assert overhead == pytest.approx(0.05)
-    assert fit(work, np.full(3, 0.1))[0] > 0  # all overhead: still a number
-    assert fit(np.array([1e12]), np.array([0.5])) == pytest.approx((2e12, 0.0), abs=1e-9)
+    work = np.array([1e12, 3e12, 9e12, 27e12])
+    assert fit(work, 0.05 + work / 2e13) == pytest.approx((2e13, 0.05, 0.0), abs=1e-6)
+    rate, overhead, floor = fit(work, np.maximum(0.3, 0.05 + work / 2e13))
+    assert np.maximum(floor, overhead + work / rate) == pytest.approx(np.maximum(0.3, 0.05 + work / 2e13), rel=0.02)
+    assert floor == pytest.approx(0.3)
+    rate, overhead, floor = fit(work, np.full(4, 0.1))  # launching alone: still a number
+    assert np.maximum(floor, overhead + work / rate) == pytest.approx(0.1)
+    assert fit(np.array([1e12]), np.array([0.5])) == pytest.approx((2e12, 0.0, 0.0), abs=1e-9)
 
 
 def test_gpu_kinds_are_known_by_their_names() -> None:
@@ -131,12 +144,10 @@ def test_gpu_kinds_are_known_by_their_names() -> None:
 
 def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
     table = tmp_path / "gpus.yaml"
-    table.write_text(
-        "mine: {name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1}"
-    )
+    known = "name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1, launch: 0"
+    table.write_text(f"mine: {{{known}}}")
     assert gpus(table)["mine"].memory == 24
     assert "h100" in gpus(table)
-    known = "name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1"
     for written, said in (
         ("mine: {memory: 24}", "mine: no name, rate, "),
         ("mine: [24]", "is no table of GPU kinds"),
@@ -160,7 +171,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(
     config = run_recipe(tmp_path, small_corpus).require_train()
     with pytest.raises(
         UsageError,
-        match=r"stage decoder needs about 30.* GiB, this GPU has 20.0 free of 24.0: what fits: train.recompute_every=1",
+        match=r"stage decoder needs about 29.* GiB, this GPU has 20.0 free of 24.0: what fits: train.recompute_every=1",
     ):
         preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
 

@@ -24,8 +24,8 @@ _GIB = 2**30
 _TRAINED_FORWARD, _TRAINED_BACKWARD, _FROZEN = 14, 16, 2
 _ACCUMULATED = 4  # the gradient of the micro-batches before, in every one but a step's first
 
-_DECODER_TRAINED = 79.8  # kept of a block for the backward pass, a token and unit of width
-_DECODER_PASSED = 39.2  # the same of a frozen block that gradients pass through
+_DECODER_TRAINED = 78.6  # kept of a block for the backward pass, a token and unit of width
+_DECODER_PASSED = 35.5  # the same of a frozen block that gradients pass through
 _ENCODER = 27.4
 _ENCODER_BELOW = 15.4  # where the front is trained too
 _INPUT = 4  # what a block that recomputes keeps
@@ -33,6 +33,9 @@ _ADAPTED = 2  # as much again of a block that computes again with adapters
 _FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
 _FRONT_BACKWARD = 1.62
 _LOGITS = 4.55  # a label and entry of the vocabulary
+# Of a host that launches kernels, by how often it goes through a block in one direction: gradients of weights are
+# another time; recomputing and adapters launch more.
+_RECOMPUTED, _ADAPTED_PASS = 1.9, 1.6
 _EMBEDDINGS_GRADIENT = 4  # bytes an entry of a trained table, in fp32, while the forward pass still holds activations
 
 
@@ -178,6 +181,17 @@ def flops(shape: Shape, learning: Learning, loads: Loads) -> np.ndarray:
         blocks = (learning.decoder_blocks + learning.decoder_passed) * decoder
         again = (blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder) / learning.recompute_every
     return np.asarray(forward + backward + again)
+
+
+def block_passes(shape: Shape, learning: Learning) -> float:
+    """How often a micro-batch goes through a block in one direction: what launching its kernels takes is by this, not
+    by how much is in it."""
+    trained = learning.decoder_blocks + learning.encoder_blocks
+    touched = trained + learning.decoder_passed + learning.encoder_passed
+    passes = shape.decoder_blocks + shape.encoder_blocks + trained + touched
+    again = touched / learning.recompute_every if learning.recompute_every else 0.0
+    adapted = trained * (2 if again else 1) if learning.adapted else 0
+    return passes + _RECOMPUTED * again + _ADAPTED_PASS * adapted
 
 
 def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:

@@ -11,13 +11,14 @@ import yaml
 
 from caspi.errors import UsageError
 from caspi.training.config import TrainConfig
-from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
+from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 
 TABLE = Path(__file__).parent / "gpus.yaml"
 
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
 # the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
+_A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Gpu:
     price: float
     use: float
     overhead: float
+    launch: float
 
 
 def gpus(table: Path | None = None) -> dict[str, Gpu]:
@@ -80,15 +82,17 @@ class Estimate:
 def estimate(
     shape: Shape, learning: Learning, loads: Loads, gpu: Gpu, ranks: int, *, optimizer_seconds: float | None = None
 ) -> Estimate:
-    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
-    each = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
+    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps. A micro-batch takes
+    as long as the GPU computes, but no less than the host launches."""
+    computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
+    each = np.maximum(computing, gpu.launch * block_passes(shape, learning))
     steps = int(loads.step.max()) + 1
-    computing = np.zeros((steps, ranks))
-    np.add.at(computing, (loads.step, loads.rank), each)
+    by_rank = np.zeros((steps, ranks))
+    np.add.at(by_rank, (loads.step, loads.rank), each)
     if optimizer_seconds is None:
         optimizer_seconds = learning.parameters * _OPTIMIZER_BYTES / (gpu.bandwidth * 1e12 * _OPTIMIZER_USE)
     summing = 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
-    seconds = float(computing.max(axis=1).sum()) + steps * (optimizer_seconds + summing)
+    seconds = float(by_rank.max(axis=1).sum()) + steps * (optimizer_seconds + summing + _A_STEP)
     return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)
 
 

@@ -19,16 +19,15 @@ from caspi.training.config import StageConfig
 from caspi.training.data import TrainingSet
 from caspi.training.objectives import CrossEntropy
 
-_REPEATED = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds of an optimizer step;
-    and on a GPU the peak in GiB of the micro-batch that was expected to need most."""
+    """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds that none goes below, and
+    seconds of an optimizer step; on a GPU the peak in GiB of the micro-batch that was expected to need most."""
 
     rate: float
     overhead: float
+    floor: float
     optimizer_seconds: float
     peak: float | None
 
@@ -38,43 +37,62 @@ def measure(
     stage: StageConfig,
     groups: list[TrainableGroup],
     data: TrainingSet,
-    micro_batches: list[np.ndarray],
+    alike: list[list[np.ndarray]],
     work: np.ndarray,
+    heaviest: np.ndarray,
     dtype: torch.dtype | None,
     recompute_every: int,
     *,
     accumulates: bool,
 ) -> Pilot:
-    """Computes `micro_batches` (corpus rows) whose FLOPs are `work`; the last is the one that needs most memory, on top
-    of the gradients of those before it where it accumulates."""
+    """Computes micro-batches (corpus rows): of `alike`, lists of some with about the same FLOPs, which `work` has, each
+    once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
+    the gradients of those before it where it accumulates."""
     device = next(loaded.model.parameters()).device
     set_trainable(loaded.model, groups, dtype or torch.float32)
     recompute(loaded.model, recompute_every)
     optimizer = optimizers.adamw(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, dtype).train()
-    batches = [collate([data.item(int(row)) for row in rows], loaded.prompt).to(device) for rows in micro_batches]
-    _pass(objective, batches[-1])
+
+    def batch(rows: np.ndarray) -> Batch:
+        return collate([data.item(int(row)) for row in rows], loaded.prompt).to(device)
+
+    most = batch(heaviest)
+    _pass(objective, most)
     stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
     optimizer.zero_grad(set_to_none=True)
     peak = None
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         for _ in range(2 if accumulates else 1):
-            _pass(objective, batches[-1])
+            _pass(objective, most)
         peak = torch.cuda.max_memory_allocated() / 2**30
     seconds = []
-    for batch in batches:
-        taken = [_timed(functools.partial(_pass, objective, batch), device) for _ in range(_REPEATED)]
+    for batches in ([batch(rows) for rows in some] for some in alike):
+        taken = [_timed(functools.partial(_pass, objective, one), device) for one in batches]
         seconds.append(float(np.median(taken)))
-    rate, overhead = fit(work, np.array(seconds))
-    return Pilot(rate, overhead, stepping, peak)
+    return Pilot(*fit(work, np.array(seconds)), stepping, peak)
 
 
-def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """Rate and overhead of seconds = overhead + work / rate, by least squares on relative errors, not negative."""
+def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
+    """Rate, overhead and floor of seconds = max(floor, overhead + work / rate), by least squares of relative errors.
+    The points with least work make the floor, as many as fits best; the others the line."""
+    order = np.argsort(work)
+    work, seconds = work[order], seconds[order]
+    found = []
+    for on_floor in range(len(work)):
+        floor = float(np.mean(seconds[:on_floor])) if on_floor else 0.0
+        rate, overhead = _line(work[on_floor:], seconds[on_floor:])
+        error = np.maximum(floor, overhead + work / rate) / seconds - 1
+        found.append((float((error**2).sum()), rate, overhead, floor))
+    return min(found)[1:]
+
+
+def _line(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """Rate and overhead, neither below nothing."""
     design = np.stack([1 / seconds, work / seconds], axis=1)
     overhead, slope = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)[0]
-    if overhead < 0 or slope <= 0:
+    if len(work) < 2 or overhead < 0 or slope <= 0:
         overhead, slope = 0.0, float((seconds / work).mean())
     return float(1 / slope), float(overhead)
 

@@ -18,7 +18,7 @@ from caspi.model.groups import describe, select
 from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.costs import Learning, Loads, Shape, flops, peak_memory
+from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
 from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised
 from caspi.training.pilot import Pilot
@@ -189,10 +189,12 @@ def costs(
     found: dict[str, Any] = {"trainable": learning.parameters, "peak_gib": peak}
     if pilot is not None:
         found["pilot"] = asdict(pilot)
-    here = this_machine(pilot) if pilot is not None else None
     used = gpu
-    if here is not None:
-        used = here if gpu is None else replace(gpu, use=min(1.0, here.use), overhead=here.overhead)
+    if pilot is not None:
+        here = this_machine(pilot, shape, learning)
+        used = here
+        if gpu is not None:
+            used = replace(gpu, use=min(1.0, here.use), overhead=here.overhead, launch=here.launch)
     if used is None:
         return found
     seconds = estimate(
@@ -207,13 +209,14 @@ def costs(
     return found
 
 
-def this_machine(pilot: Pilot) -> Gpu:
+def this_machine(pilot: Pilot, shape: Shape, learning: Learning) -> Gpu:
     """What a pilot ran on, as a kind of GPU: a known one, or one whose rate is what the pilot reached."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(name, gpus())
+    launch = pilot.floor / block_passes(shape, learning)
     if kind is None:
-        return Gpu(name, 0.0, pilot.rate / 1e12, 1.0, 1.0, 0.0, 1.0, pilot.overhead)
-    return replace(kind, use=pilot.rate / (kind.rate * 1e12), overhead=pilot.overhead)
+        return Gpu(name, 0.0, pilot.rate / 1e12, 1.0, 1.0, 0.0, 1.0, pilot.overhead, launch)
+    return replace(kind, use=pilot.rate / (kind.rate * 1e12), overhead=pilot.overhead, launch=launch)
 
 
 def require_memory(
@@ -252,21 +255,22 @@ def pilots(
         learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")
-        chosen = [int(order[int(share * (len(order) - 1))]) for share in (0.1, 0.5, 0.9)]
-        chosen.append(int(peak_memory(shape, learning, plan.loads).argmax()))
-        everything = [micro for epoch in plan.plans for step in epoch.steps for rank in step for micro in rank]
-        micro_batches = [everything[index] for index in chosen]
+        middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]
+        alike = [order[max(0, middle - 1) : middle + 2] for middle in middles]
+        heaviest = int(peak_memory(shape, learning, plan.loads).argmax())
+        rows = [micro for epoch in plan.plans for step in epoch.steps for rank in step for micro in rank]
         found.append(
             pilot(
                 loaded,
                 stage,
                 groups,
                 data,
-                micro_batches,
-                work[chosen],
+                [[rows[index] for index in some] for some in alike],
+                np.array([np.median(work[some]) for some in alike]),
+                rows[heaviest],
                 dtype,
                 config.recompute_every,
-                accumulates=not plan.loads.first[chosen[-1]],
+                accumulates=not plan.loads.first[heaviest],
             )
         )
         del loaded

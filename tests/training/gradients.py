@@ -1,6 +1,6 @@
-"""Run by tests, alone or under torchrun: the gradients of a recipe's first steps, as the optimizer gets them.
+"""The gradient of a recipe's first step, as the optimizer gets it; run by a test under torchrun too.
 
-python -m tests.training.gradients RECIPE OUT STEPS
+python -m tests.training.gradients RECIPE OUT
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -15,21 +16,20 @@ from caspi import commands, recipe
 from caspi.training.processes import processes
 
 
-def main(path: str, out: str, steps: int) -> None:
-    taken = 0
+def train(made: recipe.Recipe, out: Path) -> None:
+    """Trains, and writes the gradient into a file."""
     real = torch.optim.AdamW.step
 
     def step(self: torch.optim.AdamW, closure: None = None) -> None:
-        nonlocal taken
-        if taken < steps and processes().is_main_process:
+        if not out.exists() and processes().is_main_process:
             found = {f"{n}": p.grad.clone() for n, p in enumerate(p for g in self.param_groups for p in g["params"])}
-            save_file(found, Path(out) / f"{taken}.safetensors")
-        taken += 1
+            save_file(found, out)
         real(self, closure)
 
-    torch.optim.AdamW.step = step
-    commands.train(recipe.load(Path(path)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        commands.train(made)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    train(recipe.load(Path(sys.argv[1])), Path(sys.argv[2]))

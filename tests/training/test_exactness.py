@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from caspi import commands, recipe
+from tests.training import gradients
 from tests.training.test_stages import metrics, run_recipe
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -32,20 +33,24 @@ def twenty_steps(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
 
 
 def run(folder: Path, corpus: Path, processes: int, *overrides: str) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses of a run, and the gradients of its first step, in a process of its own or several."""
+    """Losses of a run, and the gradient of its first step; several processes are torchrun's."""
     folder.mkdir()
+    made, gradient = twenty_steps(folder, corpus, *overrides), folder / "gradient.safetensors"
+    if processes == 1:
+        gradients.train(made, gradient)
+        return metrics(folder / "train", "loss"), load_file(gradient)
     path = folder / "recipe.yaml"
-    path.write_text(recipe.dump(twenty_steps(folder, corpus, *overrides)), encoding="utf-8")
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "tests.training.gradients", str(path), str(folder), "1"],
+        [*launch, "-m", "tests.training.gradients", str(path), str(gradient)],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return metrics(folder / "train", "loss"), load_file(folder / "0.safetensors")
+    return metrics(folder / "train", "loss"), load_file(gradient)
 
 
 @pytest.mark.slow
@@ -58,10 +63,10 @@ def test_micro_batches_accumulation_and_ranks_change_nothing(small_corpus: Path,
     spread = run(tmp_path / "spread", small_corpus, 2, "train.budget_seconds=0.1")
     assert len(whole[0]) == 20
     total = torch.linalg.norm(torch.stack([torch.linalg.norm(gradient) for gradient in whole[1].values()]))
-    for losses, gradients in (accumulated, spread):
+    for losses, found in (accumulated, spread):
         assert np.allclose(losses, whole[0], rtol=1e-4)
         assert losses[0] == pytest.approx(whole[0][0], rel=1e-6)
-        for name, gradient in gradients.items():
+        for name, gradient in found.items():
             # Keys' biases have no gradient but rounding: softmax does not see them.
             allowed = 1e-5 * torch.linalg.norm(whole[1][name]) + 1e-9 * total
             assert torch.linalg.norm(gradient - whole[1][name]) <= allowed

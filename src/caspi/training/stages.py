@@ -81,6 +81,11 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
     state, corpus = processes(), provenance.corpus
+    if sharded() and (adapted := [stage.name for stage in config.stages if any(h.lora for h in stage.learn.values())]):
+        raise UsageError(
+            f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
+            "with torchrun, without an accelerate configuration that shards"
+        )
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
@@ -94,11 +99,6 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     held_out = Corpus.open(corpus, "validation")
-    if sharded() and (adapted := [stage.name for stage in config.stages if any(h.lora for h in stage.learn.values())]):
-        raise UsageError(
-            f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
-            "with torchrun, without an accelerate configuration that shards"
-        )
     dtype = compute_dtype(config.precision, state.device)
     validation = Validation(held_out, prompt, config, dtype)
     # What is wrong with the last stage is found before the first begins.

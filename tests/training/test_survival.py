@@ -284,7 +284,7 @@ def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
-    """SIGTERM to every process, the loader's too: saved within thirty seconds; the same command arrives at the same weights."""
+    """SIGTERM to every process, the loader's too: saved within thirty seconds, and no weight is another in the end."""
     command = command_of(tmp_path, run_recipe(tmp_path, small_corpus, "train.workers=1"))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     log = tmp_path / "train" / "metrics.jsonl"

@@ -4,7 +4,8 @@
 
 ROUND is a recipe of recipes/. Each stage runs for some steps from random weights of the 1.7B, on noise of speech-like
 lengths (log-normal around 8 s) with 4.4 tokens a second of Hebrew: what is computed is what real data would make it.
-A run is ended when its steps are logged, before it would save. Predictions are those of the GPU table and, on one GPU,
+A run is killed when its steps are logged, before it would save; with --leave it is asked to end one step earlier, as a
+machine that is taken away asks, and the seconds that saving took are printed too. Predictions are those of the GPU table and, on one GPU,
 of `caspi plan --pilot`. Prints one JSON line a stage and way of sharding.
 """
 
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--sharding", default="none", help="of none, fsdp2 and zero3, one or more with commas between")
+    parser.add_argument("--leave", action="store_true")
     parser.add_argument("--scale", default="1.7b")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--warm-up", type=int, default=4, help="first steps, which are not counted")
@@ -95,19 +97,22 @@ def _measured(
             command, stdout=said, stderr=said, start_new_session=True, env=os.environ | _environment(sharding)
         )
         lines: list[dict[str, Any]] = []
-        while len(lines) < predicted["steps"]:
+        due = predicted["steps"] - options.leave
+        while len(lines) < due:
             time.sleep(0.2)
             log = run / "metrics.jsonl"
             text = log.read_text(encoding="utf-8") if log.is_file() else ""
             lines = [line for line in map(json.loads, text.splitlines()[:-1]) if "loss" in line]
-            if started.poll() is not None and len(lines) < predicted["steps"]:
+            if started.poll() is not None and len(lines) < due:
                 said.seek(0)
                 sys.exit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
-        os.killpg(started.pid, signal.SIGKILL)
+        asked = time.monotonic()
+        os.killpg(started.pid, signal.SIGTERM if options.leave else signal.SIGKILL)
         started.wait()
+        left = {"left_after_s": time.monotonic() - asked} if options.leave else {}
     seconds = [predicted["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[options.warm_up :]]
     quarters = np.percentile(seconds, [25, 50, 75]).tolist()
-    return {"step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib")}
+    return {"step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib"), **left}
 
 
 def _random_start(folder: Path, tokenizer: Path, scale: str) -> None:

@@ -159,6 +159,8 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
 
 
 def _plan_line(summary: dict[str, Any]) -> str:
+    from caspi.training import preflight
+
     stages = summary["stages"]
     line = f"{sum(stage['steps'] for stage in stages):,} steps over {len(stages)} stages"
     line += f", at most {max(stage['peak_gib'] for stage in stages):.1f} GiB"
@@ -167,6 +169,7 @@ def _plan_line(summary: dict[str, Any]) -> str:
         line += f", about {sum(stage['hours'] for stage in stages):.2f} h on {where}"
         line += f", {sum(stage['cost'] for stage in stages):.2f} $" if summary["gpu"] else ""
         line += "" if summary["measured"] else " (with the computing speed of the GPU table: --pilot measures it)"
+    line += f"; {preflight.waste_line(stages)}"
     for stage in stages:
         if not stage.get("fits", True):
             hint = "; or ".join(stage["changes"]) or "train fewer groups, or with lora"

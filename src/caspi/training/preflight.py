@@ -108,8 +108,7 @@ def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: 
     for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
         peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
         costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
-        share = counts(data, stage, plan, ranks)
-        waste = f"micro-batches {share['filled']:.0%} filled, ranks {share['imbalance']:.1%} apart"
+        waste = waste_line([counts(data, stage, plan, ranks)])
         found.append(Expected(stage, plan.plans, plan.steps, what.rows, costs, waste))
     return found
 
@@ -170,8 +169,17 @@ def counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, ranks: int
         "audio_hours": audio_hours(data, plan.plans, plan.steps),
         "imbalance": float(np.mean([epoch.imbalance for epoch in plan.plans])),
         "filled": float(np.mean([epoch.filled for epoch in plan.plans])),
+        "dropped": float(np.mean([epoch.dropped for epoch in plan.plans])),
         "largest_micro_batch_seconds": float(plan.loads.seconds.max()),
     }
+
+
+def waste_line(stages: list[dict[str, Any]]) -> str:
+    """What budget, balance and the last step of an epoch waste, of `counts`; the worst stage's."""
+    filled, apart = min(stage["filled"] for stage in stages), max(stage["imbalance"] for stage in stages)
+    dropped = max(stage["dropped"] for stage in stages)
+    left = f", {dropped:.0f} utterances an epoch left for another order" if dropped else ""
+    return f"micro-batches {filled:.0%} filled, ranks {apart:.1%} apart{left}"
 
 
 def costs(

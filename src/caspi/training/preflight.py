@@ -80,8 +80,10 @@ def show_targets(data: TrainingSet, prompt: Prompt) -> None:
 
 
 def show_devices(ranks: int) -> None:
-    """Says so where GPUs are left idle."""
+    """Says so where GPUs are left idle, or where there is none."""
     found = torch.cuda.device_count()
+    if not found:
+        print("no GPU here: for memory, hours and cost, caspi plan RECIPE --gpu KIND, or --pilot", file=sys.stderr)
     if found > ranks:
         print(
             f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all",
@@ -121,15 +123,17 @@ def show_stage(ahead: Expected, ranks: int) -> None:
         print(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
     parameters = sum(row["parameters"] for row in ahead.groups)
     print(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}", file=sys.stderr)
-    print(f"stage {name}: {ahead.costs}", file=sys.stderr)
+    if ahead.costs:
+        print(f"stage {name}: {ahead.costs}", file=sys.stderr)
     if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
         print(f"warning: stage {name}: {warmup:,} steps of warmup: the rates are never reached", file=sys.stderr)
 
 
 def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> str:
-    """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known."""
+    """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known; nothing
+    where there is no GPU."""
     if not torch.cuda.is_available():
-        return "what it needs of a GPU, and hours: caspi plan RECIPE --gpu KIND; hours here: --pilot"
+        return ""
     name = torch.cuda.get_device_name()
     kind = recognised(name, gpus())
     if kind is None:

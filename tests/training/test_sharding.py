@@ -21,6 +21,7 @@ from transformers import Qwen3ASRForConditionalGeneration
 from caspi import commands, recipe
 from caspi.errors import UsageError
 from caspi.training import checkpoints
+from caspi.training.zero import deepspeed
 from tests.conftest import RECIPES
 from tests.training.test_stages import final_weights, metrics, run_recipe
 
@@ -190,3 +191,9 @@ def test_a_step_is_left_out_by_all_who_hold_pieces() -> None:
         [*launch, "-m", "tests.training.step_left_out"], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_missing_deepspeed_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(UsageError, match=r"ZeRO needs DeepSpeed .*: pip install 'caspi\[deepspeed\]'"):
+        deepspeed()

@@ -36,6 +36,7 @@ from caspi.training.tracking import Tracker
 from caspi.training.trainer import StageTrainer, lesson
 from caspi.training.uploads import Uploaded, Uploads
 from caspi.training.validation import Validation
+from caspi.training.zero import deepspeed
 
 DONE = "stage.json"
 RUN = "run.json"
@@ -88,6 +89,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         )
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
+    if sharding() == "zero3":
+        deepspeed()  # said now where it is missing
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     data = TrainingSet.of(
         Corpus.open(corpus, "train"),

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import sys
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,8 @@ def main() -> None:
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
-            options.out.write_text(json.dumps({"device": torch.cuda.get_device_name(), "rows": rows}, indent=1))
+            where = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "date": f"{date.today()}"}
+            options.out.write_text(json.dumps(where | {"command": " ".join(sys.argv), "rows": rows}, indent=1))
 
 
 def _released_shape(device: torch.device) -> Loaded:

@@ -34,11 +34,9 @@ def written(folder: Path, made: recipe.Recipe) -> str:
     return str(path)
 
 
-def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
-    """The same effective batches, the same loss curve, the same weights, one report."""
-    run = tmp_path / "train"
-    command = [*LAUNCH, "-m", "caspi", "train", written(tmp_path, run_recipe(tmp_path, small_corpus))]
-    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+def kill_a_rank(command: list[str], environment: dict[str, str], run: Path) -> None:
+    """Starts two processes and kills the second one once the second stage has a checkpoint."""
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
     while not checkpoints.complete(run / "2-all"):
         assert time.monotonic() < deadline
@@ -49,6 +47,13 @@ def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small
     ranks[1].send_signal(signal.SIGKILL)
     assert started.wait(timeout=90) != 0
     assert not (run / "report.json").exists()
+
+
+def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """The same effective batches, the same loss curve, the same weights, one report."""
+    run = tmp_path / "train"
+    command = [*LAUNCH, "-m", "caspi", "train", written(tmp_path, run_recipe(tmp_path, small_corpus))]
+    kill_a_rank(command, ENVIRONMENT, run)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert np.allclose(metrics(run, "loss"), metrics(small_run, "loss"), rtol=1e-4)

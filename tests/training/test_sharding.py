@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import yaml
@@ -23,6 +20,7 @@ from caspi.errors import UsageError
 from caspi.training import checkpoints
 from caspi.training.zero import deepspeed
 from tests.conftest import RECIPES
+from tests.training.test_processes import kill_a_rank
 from tests.training.test_stages import final_weights, metrics, run_recipe
 
 pytestmark = [
@@ -111,20 +109,7 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
     kind: str, sharded: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
     made = run_recipe(tmp_path, small_corpus, *OVERRIDES, "train.budget_seconds=5")
-    environment = os.environ | accelerate_environment(kind)
-    started = subprocess.Popen(
-        command(tmp_path, made), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-    )
-    deadline = time.monotonic() + 120
-    while not checkpoints.complete(tmp_path / "train" / "2-all"):
-        assert time.monotonic() < deadline
-        assert started.poll() is None
-        time.sleep(0.005)
-    ranks = [child for child in psutil.Process(started.pid).children() if "caspi" in " ".join(child.cmdline())]
-    assert len(ranks) == 2
-    ranks[1].send_signal(signal.SIGKILL)
-    assert started.wait(timeout=90) != 0
-    assert not (tmp_path / "train" / "report.json").exists()
+    kill_a_rank(command(tmp_path, made), os.environ | accelerate_environment(kind), tmp_path / "train")
     done = run(kind, tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
     undisturbed, resumed = final_weights(sharded), final_weights(tmp_path / "train")

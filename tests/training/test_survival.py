@@ -204,19 +204,25 @@ def test_what_cannot_be_read_is_replaced_and_counted(
     assert "Input/output error" in replaced[0]["why"]
 
 
-def test_what_was_replaced_is_counted_over_sessions(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Disk(monkeypatch, dict.fromkeys(range(0, 48, 2), 10**9))
-    real, taken = Validation.__call__, []
+def taken_away(monkeypatch: pytest.MonkeyPatch, evaluation: int) -> list[Validation]:
+    """SIGTERM as that evaluation begins, counted from 1; the evaluations there were."""
+    real, begun = Validation.__call__, []
 
     def measure(self: Validation, loaded: Loaded, give_up: Callable[[], bool]) -> dict[str, float] | None:
-        taken.append(1)
-        if len(taken) == 3:
+        begun.append(self)
+        if len(begun) == evaluation:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, loaded, give_up)
 
     monkeypatch.setattr(Validation, "__call__", measure)
+    return begun
+
+
+def test_what_was_replaced_is_counted_over_sessions(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Disk(monkeypatch, dict.fromkeys(range(0, 48, 2), 10**9))
+    taken_away(monkeypatch, 3)
     made = run_recipe(tmp_path, small_corpus)
     with pytest.raises(Interrupted):
         commands.train(made)
@@ -361,20 +367,12 @@ def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
     small_corpus: Path, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     """Asked to end while it decodes, it saves at once; what was left unmeasured at a stage's end is measured later."""
-    real, evaluations = Validation.__call__, []
-    due = len(metrics(small_run, "eval_loss"))
-
-    def measure(self: Validation, loaded: Loaded, give_up: Callable[[], bool]) -> dict[str, float] | None:
-        evaluations.append(time.monotonic())
-        if len(evaluations) == which % (due + 1):
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, loaded, give_up)
-
-    monkeypatch.setattr(Validation, "__call__", measure)
+    which %= len(metrics(small_run, "eval_loss")) + 1
+    evaluations = taken_away(monkeypatch, which)
     made = run_recipe(tmp_path, small_corpus)
     with pytest.raises(Interrupted, match="was asked to end after step"):
         commands.train(made)
-    assert len(evaluations) == which % (due + 1), "no other one began"
+    assert len(evaluations) == which, "no other one began"
     summary = commands.train(made).summary
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)

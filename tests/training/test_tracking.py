@@ -182,6 +182,11 @@ def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(small_run: Path
     assert uploads.finish(last).verified
     there = hub.folder / broken
     there.write_bytes(b"x" * there.stat().st_size)
+    with pytest.MonkeyPatch.context() as patch:  # a Hub that takes what it is sent and keeps nothing
+        patch.setattr(hub, "upload_folder", lambda **_: None)
+        found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
+        assert not found.verified
+        assert f"{broken} differ" in found.reason
     hub.fail = 1
     found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
     assert not found.verified

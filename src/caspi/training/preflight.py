@@ -93,7 +93,7 @@ def show_devices(ranks: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A stage before it begins: its batches, what it trains (a row a group), and the GiB it is expected to need."""
+    """A stage before it begins: its batches, what it trains (a row a group), what it costs and wastes in words."""
 
     stage: StageConfig
     plans: list[EpochPlan]
@@ -115,7 +115,7 @@ def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: 
     return found
 
 
-def show_stage(ahead: Expected, ranks: int) -> None:
+def show_stage(ahead: Expected) -> None:
     """Prints what a stage is about to train, and what it is expected to need."""
     name = ahead.stage.name
     for row in ahead.groups:
@@ -248,7 +248,7 @@ def require_memory(
         raise UsageError(
             f"stage {stage} needs about {peak:.1f} GiB, this GPU has {free:.1f} free of {total:.1f}: {hint}"
         )
-    if peak + ALLOCATOR > free:
+    if peak + ALLOCATOR > free and processes().is_main_process:
         tight = "it may run out, and then goes on in smaller micro-batches"
         print(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}", file=sys.stderr)
     return peak

@@ -18,7 +18,7 @@ from transformers.trainer_utils import set_seed
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.folders import REPORT, claim, locked, write_whole
+from caspi.folders import REPORT, claim, locked, read_jsonl, write_whole
 from caspi.model.config import ModelConfig
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded, load, load_processor
@@ -117,7 +117,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
             show_devices(state.num_processes)
             show_targets(data, prompt)
             for ahead in stages:
-                show_stage(ahead, state.num_processes)
+                show_stage(ahead)
         finished = []
         with run.interruption.heard():
             for number, ahead in enumerate(stages):
@@ -255,8 +255,7 @@ def _replaced(metrics: Path, stage: str) -> int:
     """Utterances of a stage that could not be read, whichever session found it out."""
     if not metrics.is_file():
         return 0
-    rows = (json.loads(line) for line in metrics.read_text(encoding="utf-8").split("\n") if line)
-    return sum(len(row.get("replaced", ())) for row in rows if row["stage"] == stage)
+    return sum(len(row.get("replaced", ())) for row in read_jsonl(metrics) if row["stage"] == stage)
 
 
 def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:

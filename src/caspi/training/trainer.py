@@ -155,7 +155,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._norm = 0.0
         self._measured_at = -1
         self.stopping = False
-        self.replaced = 0
         self._since = self._started = time.monotonic()
         self._first_step = 0
         self._measured: dict[str, float] = {}
@@ -322,11 +321,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         )
 
     def _write_lesson(self, budget: Budget) -> None:
-        lesson = Path(self.args.output_dir) / _LESSON.format(rank=self.args.process_index)
+        path = Path(self.args.output_dir) / _LESSON.format(rank=self.args.process_index)
         try:
-            write_whole(lesson, json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}))
+            write_whole(path, json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}))
         except OSError as error:  # a full disk costs the lesson, which memory teaches again
-            print(f"warning: {lesson}: {error.strerror}", file=sys.stderr, flush=True)
+            print(f"warning: {path}: {error.strerror}", file=sys.stderr, flush=True)
 
     def _share_gradients(self, scale: float) -> float:
         """Sums gradients over ranks, corrects their scale; their norm."""
@@ -376,7 +375,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             for this, other in [self._steps.identifiers([entry.row, entry.by])]
         ]
         found = gather_object(mine)
-        self.replaced += len(found)
         self._record({"replaced": found})
         for entry in found:
             self._say(f"{entry['utterance']} cannot be read ({entry['why']}): {entry['by']} takes its place")

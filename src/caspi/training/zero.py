@@ -120,7 +120,9 @@ def is_piece(parameter: torch.Tensor) -> bool:
 
 def whole(parameter: Any) -> torch.Tensor:
     """A parameter in one piece."""
-    with deepspeed().zero.GatheredParameters([parameter]):
+    from deepspeed import zero
+
+    with zero.GatheredParameters([parameter]):
         return torch.Tensor(parameter.detach()).clone()
 
 

@@ -101,7 +101,7 @@ def _revision() -> str:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a file; of a model folder's weights; of the report of any other folder, which names its content."""
     if path.is_dir():
-        weights = sorted(path.glob("*.safetensors"))
+        weights = sorted(path.glob("model*.safetensors"))
         if weights:
             return hashlib.sha256("".join(map(fingerprint, weights)).encode()).hexdigest()
         path = path / REPORT

@@ -90,4 +90,4 @@ def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run:
         "processor_config.json",
         "chat_template.jinja",
     } <= names
-    assert not names & {"optimizer.pt", "trainer_state.json", "rng_state.pth", "scheduler.pt"}
+    assert not names & {"optimizer.safetensors", "trainer_state.json", "rng_state.pth", "scheduler.pt"}

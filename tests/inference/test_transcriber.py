@@ -40,6 +40,15 @@ def test_batched_decoding_equals_one_by_one(tiny: Loaded, clips: list[np.ndarray
     assert together == [Decoder(tiny).decode([clip])[0] for clip in inputs]
 
 
+def test_decoding_stops_where_it_is_told_to(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    asked = itertools.chain([False] * 3, itertools.repeat(True))
+    [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([Clip(clips[0], "", "Spanish")])
+    [whole] = Decoder(tiny).decode([Clip(clips[0], "", "Spanish")])
+    assert said.truncated
+    assert len(said.text) < len(whole.text)
+    assert whole.text.startswith(said.text)
+
+
 def test_decoding_equals_the_models_own_generate(tiny: Loaded, clips: list[np.ndarray]) -> None:
     reference = load(ModelConfig(start="tiny")).model.eval()
     reference.config.audio_config._attn_implementation = "sdpa"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,12 @@ from caspi.model.groups import describe, select, set_trainable
 from caspi.model.loading import Loaded
 from caspi.model.recompute import recompute
 from caspi.training import checkpoints
+from caspi.training.collation import Batch
+from caspi.training.interruption import Interrupted
+from caspi.training.objectives import CrossEntropy
 from tests.model.test_packed import gradients, items
 from tests.training.test_stages import final_weights, metrics, run_recipe
+from tests.training.test_survival import Forward, spoil
 
 LORA = "{rank: 4, alpha: 8, dropout: 0.1}"
 STAGES = (
@@ -29,6 +35,7 @@ STAGES = (
     "train.stages.1.epochs=0.67",
     "train.stages.1.ema=0.9",
     "train.recompute_every=2",
+    "train.budget_seconds=12",  # several micro-batches a step
 )
 
 
@@ -38,7 +45,7 @@ def learn(**groups: object) -> dict:  # type: ignore[type-arg]
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: Loaded, dora: bool) -> None:
-    before = {name: tensor.clone() for name, tensor in fresh_tiny.model.state_dict().items()}
+    before = {name: tensor.detach().clone() for name, tensor in fresh_tiny.model.named_parameters()}
     select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 3, "dora": dora}}))
     after = adapters.merged(fresh_tiny.model)
     assert after.keys() == before.keys()
@@ -145,6 +152,35 @@ def test_killed_with_adapters_and_averages_it_is_bit_identical(
     undisturbed, resumed = final_weights(adapted), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     assert metrics(adapted, "loss") == metrics(tmp_path / "train", "loss")
+
+
+def test_a_step_is_given_up_for_a_machine_that_is_taken_away(
+    adapted: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other micro-batch is begun; the step is taken again by the next session, and drops what it would have."""
+    passes = 0
+
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes in (1, 6):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(objective, batch)
+
+    spoil(monkeypatch, forward)
+    made = run_recipe(tmp_path, small_corpus, *STAGES)
+    with pytest.raises(Interrupted, match="stage letters was asked to end after step 0 of 4"):
+        commands.train(made)
+    assert passes == 1
+    assert not checkpoints.complete(tmp_path / "train" / "1-letters")
+    with pytest.raises(Interrupted, match="stage letters was asked to end after step 1 of 4"):
+        commands.train(made)
+    assert passes == 6
+    [left] = checkpoints.complete(tmp_path / "train" / "1-letters")
+    assert checkpoints.step_of(left) == 1
+    commands.train(made)
+    undisturbed, resumed = final_weights(adapted), final_weights(tmp_path / "train")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
 def test_recomputed_blocks_drop_what_they_dropped(fresh_tiny: Loaded) -> None:

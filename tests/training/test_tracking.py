@@ -158,7 +158,7 @@ def test_uploads_neither_hold_training_up_nor_send_its_state(
     assert hub.messages == ["stage letters, step 2 of 3", "stage all, step 6 of 6"]
     sent = {path.name for path in hub.folder.iterdir()}
     assert {"model.safetensors", "config.json", "README.md", "tokenizer.json"} <= sent
-    assert not sent & {"optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state.pth"}
+    assert not sent & {"optimizer.safetensors", "scheduler.pt", "trainer_state.json", "rng_state.pth"}
     assert not (tmp_path / "train" / "uploading").exists()
 
 

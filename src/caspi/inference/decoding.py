@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
 
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.model.attention import decoder_attention
@@ -43,14 +45,35 @@ class Hypothesis:
     truncated: bool
 
 
-class Decoder:
-    """Decodes lists of clips, likes together, at most `budget` seconds of audio at a time."""
+class _GivenUp(StoppingCriteria):  # type: ignore[misc]
+    """Ends every clip's decoding once `asked` says so."""
 
-    def __init__(self, loaded: Loaded, *, budget: Seconds = 240.0, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self._asked = asked
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self._asked(), device=input_ids.device)
+
+
+class Decoder:
+    """Decodes lists of clips, likes together, at most `budget` seconds of audio at a time.
+
+    give_up: asked after every token; once it says yes, what is being decoded is cut short there.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        budget: Seconds = 240.0,
+        dtype: torch.dtype | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._loaded = loaded
         self._budget = budget
         self._device = next(loaded.model.parameters()).device
         self._dtype = dtype
+        self._stopping = StoppingCriteriaList([_GivenUp(give_up)])
 
     def decode(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips."""
@@ -87,6 +110,7 @@ class Decoder:
                 do_sample=False,
                 eos_token_id=prompt.end,
                 pad_token_id=prompt.pad,
+                stopping_criteria=self._stopping,
             )
         model.train(training)
         return [self._read(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]

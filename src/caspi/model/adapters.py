@@ -34,8 +34,9 @@ def is_adapter(parameter: str) -> bool:
 
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state of the model without adapters: what they add is in the weights, summed in fp32. Leaves it as it is."""
-    state = {name.replace(_BASE, "."): tensor for name, tensor in model.state_dict().items() if not is_adapter(name)}
+    """The model's parameters without adapters: what they add is in the weights, summed in fp32. Leaves it as it is."""
+    named = {name: parameter.data for name, parameter in model.named_parameters()}
+    state = {name.replace(_BASE, "."): tensor for name, tensor in named.items() if not is_adapter(name)}
     for name, layer in model.named_modules():
         if isinstance(layer, lora.Linear):
             weight: torch.Tensor = layer.get_parameter("base_layer.weight")

@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig
+from safetensors.torch import load_file
+from transformers import GenerationConfig, Qwen3ASRForConditionalGeneration
 
 from caspi.folders import remove, sync, write_whole
 from caspi.model.loading import Loaded
+from caspi.training import tensorfile
 
 PREFIX = "checkpoint-"
 METRICS = "metrics.json"
 PARTIAL = ".partial"
 TRAINED = "trained.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 Weights = dict[str, torch.Tensor]
 
@@ -26,17 +28,37 @@ Weights = dict[str, torch.Tensor]
 def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path) -> None:
     """Weights, configuration, tokenizer, processor, chat template and generation settings."""
     prompt = loaded.prompt
-    loaded.model.generation_config = GenerationConfig(
+    config = loaded.model.config
+    config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
+    config.dtype = next(iter(weights.values())).dtype
+    config.save_pretrained(folder)
+    GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
-    )
-    loaded.model.save_pretrained(folder, state_dict=weights)
+    ).save_pretrained(folder)
+    tensorfile.write(folder / "model.safetensors", weights)
     loaded.processor.save_pretrained(folder)
 
 
 def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
     """What training goes on from, where that is not the model's own weights: adapters, and what an average follows."""
     kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
-    save_file(kept | {f"average.{name}": tensor for name, tensor in average.items()}, folder / TRAINED)
+    tensorfile.write(folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()})
+
+
+def save_optimizer(folder: Path, state: dict[str, Any]) -> None:
+    """The state of an optimizer that keeps nothing but tensors of every parameter."""
+    kept = {f"{number}.{name}": value for number, of in state["state"].items() for name, value in of.items()}
+    tensorfile.write(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
+
+
+def optimizer_state(folder: Path) -> dict[str, Any]:
+    """What `save_optimizer` was given."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    with safe_open(folder / OPTIMIZER, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118, it is no dictionary
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = file.get_tensor(key)
+        return {"state": state, "param_groups": json.loads(file.metadata()["param_groups"])}
 
 
 def trained(folder: Path) -> tuple[Weights, Weights]:
@@ -93,13 +115,11 @@ def check(folder: Path) -> None:
 
     Raises OSError, SafetensorError or RuntimeError where something is cut short.
     """
-    weights = sorted(folder.glob("model*.safetensors"))
-    if not weights:
+    if not list(folder.glob("model*.safetensors")):
         raise OSError(f"{folder} has no weights")
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:  # compares the header with the file's size
-            if not file.keys():
-                raise OSError(f"{path} is empty")
+        with safe_open(path, framework="pt"):  # compares the header with the file's size
+            pass
     for path in (*folder.glob("*.pt"), *folder.glob("optimizer.bin")):
         torch.load(path, map_location="meta", mmap=True, weights_only=True)
     for path in folder.glob("*.json"):

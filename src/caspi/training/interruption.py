@@ -17,7 +17,7 @@ class Interrupted(CaspiError):
 
 
 class Interruption:
-    """Whether this process was asked to end; training looks after every step."""
+    """Whether this process was asked to end; training looks between micro-batches, evaluation between tokens."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -36,4 +36,4 @@ class Interruption:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        print("asked to end (SIGTERM): saving after this step", file=sys.stderr, flush=True)
+        print("asked to end (SIGTERM): saving", file=sys.stderr, flush=True)

@@ -233,7 +233,7 @@ def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[
     trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
     if trainer.stopping:
         raise Interrupted(
-            f"stage {stage.name} was asked to end after step {trainer.state.global_step} of {steps:,} and saved: "
+            f"stage {stage.name} was asked to end after step {trainer.state.global_step:,} of {steps:,}: "
             "the same command continues"
         )
     summary = {

@@ -34,6 +34,7 @@ from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
 from caspi.report import environment
 from caspi.training import checkpoints, optimizers
+from caspi.training.augmentation import generator
 from caspi.training.card import card
 from caspi.training.collation import Batch
 from caspi.training.config import StageConfig, TrainConfig
@@ -82,8 +83,12 @@ class _Average(TrainerCallback):  # type: ignore[misc]
         self._trainer.average()
 
 
+class _Leave(Exception):
+    """A process was asked to end: the step that is being taken is given up, and taken again by the next session."""
+
+
 class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
-    """Ends the run after a step in which any process was asked to."""
+    """Ends the run after a step that no process could give up, and in which one was asked to end."""
 
     def __init__(self, trainer: StageTrainer) -> None:
         self._trainer = trainer
@@ -169,6 +174,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """As Trainer does; what held the model is let go of afterwards, so that the next stage may load it."""
         try:
             done = super().train(*args, **options)
+        except _Leave:
+            self._save_and_leave()
+            return None
         except torch.OutOfMemoryError as error:  # the optimizer's, which no smaller micro-batch helps
             raise CaspiError(
                 f"stage {self._stage.name}, step {self.state.global_step + 1}: out of memory outside of a micro-batch: "
@@ -178,6 +186,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if isinstance(self.optimizer, Zero3):
             self.optimizer.end()
         return done
+
+    def _save_and_leave(self) -> None:
+        """Saves the last whole step, where that was not done, and ends as Trainer does on a callback's word."""
+        self.stopping = True
+        here = Path(self.args.output_dir) / f"{checkpoints.PREFIX}{self.state.global_step}"
+        if self.state.global_step > 0 and here not in checkpoints.complete(here.parent):
+            self._save_checkpoint(self.model, None)
+        self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
 
     def get_train_dataloader(self) -> DataLoader[Step]:
         return loader(self._steps, self._config.workers)
@@ -229,9 +245,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         nobody waiting: then all repeat the step, in smaller micro-batches.
         """
         model.train()
+        # What adapters drop follows from the step, so that a step taken again drops the same.
+        draw = generator(self.args.seed, self.state.global_step, self.args.process_index, "dropout")
+        torch.manual_seed(int(draw.integers(2**63)))
         while True:
             mine = self._accumulate(model, inputs)
             everyone = mine.agreed(self.accelerator)
+            if everyone.asked_to_end and self._sharding == "none":
+                raise _Leave
             if not everyone.out_of_memory:
                 break
             self.optimizer.zero_grad()
@@ -251,10 +272,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return torch.zeros((), device=self.args.device)  # `log` has its own average, over tokens
 
     def _accumulate(self, model: nn.Module, step: Step) -> Tally:
-        """Forward and backward of this rank's micro-batches; stops at one that memory does not hold."""
+        """Forward and backward of this rank's micro-batches; stops at one that memory does not hold, and where the run
+        is to end and no other rank waits for them."""
         losses: list[torch.Tensor] = []
         failed = None
         for batch in step.batches:
+            if self._interruption.asked and self._sharding == "none":
+                break
             try:
                 loss = model(batch.to(self.args.device)) / step.target_tokens
                 self.accelerator.backward(loss)
@@ -549,14 +573,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return found
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As Trainer does, without a second copy of sharded weights."""
-        if self._sharding == "none":
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
+        """As Trainer does, faster, and without a second copy of sharded weights."""
         if isinstance(self.optimizer, Zero3):
             state = self.optimizer.whole_state()
             if self.args.should_save:
                 torch.save(state, Path(output_dir) / "optimizer.pt")
+        elif self._sharding == "none":
+            if self.args.should_save:
+                checkpoints.save_optimizer(Path(output_dir), self.optimizer.state_dict())
         else:
             plugin = self.accelerator.state.fsdp_plugin
             save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
@@ -565,11 +589,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Trainer does, but for what `_save_optimizer_and_scheduler` wrote itself."""
-        if checkpoint is None or not isinstance(self.optimizer, Zero3):
+        if checkpoint is None or self._sharding == "fsdp2":
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         folder = Path(checkpoint)
-        self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+        if isinstance(self.optimizer, Zero3):
+            self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+        else:
+            self.optimizer.load_state_dict(checkpoints.optimizer_state(folder))
         self.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

@@ -88,7 +88,7 @@ class Validation:
         self, loaded: Loaded, items: list[Item], places: range, give_up: Callable[[], bool]
     ) -> list[_Measured]:
         """All, or what was decoded before giving up."""
-        decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype)
+        decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype, give_up=give_up)
         clips = [Clip(item.samples, item.context, item.language) for item in items]
         said = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
         return [_Measured(places[index], found.text, found.truncated) for batch in said for index, found in batch]

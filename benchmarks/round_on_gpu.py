@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import soundfile
 import torch
 import yaml
@@ -93,9 +94,7 @@ def _measured(
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
     command = [sys.executable, *(launch if options.processes > 1 else []), "-m", "caspi", "train", str(path)]
     with tempfile.TemporaryFile("w+") as said:
-        started = subprocess.Popen(
-            command, stdout=said, stderr=said, start_new_session=True, env=os.environ | _environment(sharding)
-        )
+        started = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | _environment(sharding))
         lines: list[dict[str, Any]] = []
         due = predicted["steps"] - 2 * options.leave
         while len(lines) < due:
@@ -107,8 +106,10 @@ def _measured(
                 said.seek(0)
                 sys.exit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
         asked = time.monotonic()
-        os.killpg(started.pid, signal.SIGTERM if options.leave else signal.SIGKILL)
-        started.wait()
+        everyone = [psutil.Process(started.pid), *psutil.Process(started.pid).children(recursive=True)]
+        for process in everyone:  # torchrun's are in groups of their own
+            process.send_signal(signal.SIGTERM if options.leave else signal.SIGKILL)
+        psutil.wait_procs(everyone)
         left = {"left_after_s": time.monotonic() - asked} if options.leave else {}
     seconds = [predicted["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[options.warm_up :]]
     quarters = np.percentile(seconds, [25, 50, 75]).tolist()

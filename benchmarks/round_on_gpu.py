@@ -5,8 +5,8 @@
 ROUND is a recipe of recipes/. Each stage runs for some steps from random weights of the 1.7B, on noise of speech-like
 lengths (log-normal around 8 s) with 4.4 tokens a second of Hebrew: what is computed is what real data would make it.
 A run is killed when its steps are logged, before it would save; with --leave it is asked to end two steps earlier, as
-a machine that is taken away asks, and the seconds until it had saved and was gone are printed too. Predictions are those of the GPU
-table and, on one GPU, of `caspi plan --pilot`. Prints one JSON line a stage and way of sharding.
+a machine that is taken away asks, and the seconds until it had saved and was gone are printed too. Predictions are
+those of the GPU table and, on one GPU, of `caspi plan --pilot`. Prints one JSON line a stage and way of sharding.
 """
 
 from __future__ import annotations

@@ -13,26 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-import soundfile
 import torch
 import yaml
-from transformers import Qwen3ASRForConditionalGeneration
+from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
-from caspi.model.architectures import configuration
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training import preflight
@@ -57,7 +51,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
-        _random_start(Path(name) / "start", options.tokenizer, options.scale)
+        random_start(Path(name) / "start", options.tokenizer, options.scale)
         made = _recipe(Path(name), options)
         commands.prepare(made)
         for stage in made.require_train().stages:
@@ -93,68 +87,33 @@ def _measured(
     shutil.rmtree(run, ignore_errors=True)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
     command = [sys.executable, *(launch if options.processes > 1 else []), "-m", "caspi", "train", str(path)]
-    with tempfile.TemporaryFile("w+") as said:
-        started = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | _environment(sharding))
-        lines: list[dict[str, Any]] = []
-        due = predicted["steps"] - 2 * options.leave
-        while len(lines) < due:
-            time.sleep(0.2)
-            log = run / "metrics.jsonl"
-            text = log.read_text(encoding="utf-8") if log.is_file() else ""
-            lines = [line for line in map(json.loads, text.splitlines()[:-1]) if "loss" in line]
-            if started.poll() is not None and len(lines) < due:
-                said.seek(0)
-                sys.exit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
-        asked = time.monotonic()
-        everyone = [psutil.Process(started.pid), *psutil.Process(started.pid).children(recursive=True)]
-        for process in everyone:  # torchrun's are in groups of their own
-            process.send_signal(signal.SIGTERM if options.leave else signal.SIGKILL)
-        psutil.wait_procs(everyone)
-        left = {"left_after_s": time.monotonic() - asked} if options.leave else {}
+    due = predicted["steps"] - 2 * options.leave
+    watched = watch(command, run, due, leave=options.leave, environment=_environment(sharding))
+    lines, left = watched.lines, {"left_after_s": watched.left_after} if options.leave else {}
     seconds = [predicted["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[options.warm_up :]]
     quarters = np.percentile(seconds, [25, 50, 75]).tolist()
     return {"step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib"), **left}
-
-
-def _random_start(folder: Path, tokenizer: Path, scale: str) -> None:
-    """A checkpoint of random weights in bf16, made on the GPU where there is one."""
-    processor = load_processor(str(tokenizer))
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen3ASRForConditionalGeneration(configuration(scale, processor.tokenizer))
-    model.to(torch.bfloat16).save_pretrained(folder)
-    processor.save_pretrained(folder)
 
 
 def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     draw = np.random.default_rng(0)
     base = recipe.load(ROOT / "recipes" / f"{options.round}.yaml")
     longest = base.require_train().max_seconds
-    words = (ROOT / "README.md").read_text(encoding="utf-8").split()
-    words = [word for word in words if all("א" <= letter <= "ת" for letter in word)] or ["שלום", "עולם", "ילדים"]
-    lines = []
-    for number in range(options.utterances):
-        seconds = float(np.clip(draw.lognormal(2.0, 0.5), 1, longest))
-        soundfile.write(folder / f"{number}.wav", draw.standard_normal(int(seconds * 16_000)) * 0.1, 16_000)
-        text = ""
-        while len(text) < 12 * seconds:
-            text += draw.choice(words) + " "
-        split = "validation" if number < 8 else "train"
-        lines.append((split, {"audio": f"{number}.wav", "text": text.strip(), "id": str(number)}))
-    for split in ("train", "validation"):
-        chosen = [json.dumps(line, ensure_ascii=False) for where, line in lines if where == split]
-        (folder / f"{split}.jsonl").write_text("\n".join(chosen), encoding="utf-8")
-    sources = [f"{{kind: manifest, name: {s}, path: {folder / s}.jsonl, split: {s}}}" for s in ("train", "validation")]
+    seconds = np.clip(draw.lognormal(2.0, 0.5, options.utterances), 1, longest)
+    made = clips(folder, seconds.tolist())
     named = [override for override in options.overrides if override.startswith("train.effective_batch=")]
     batch = int(named[-1].partition("=")[2]) if named else base.require_train().batch.utterances
     assert batch is not None  # the rounds count utterances
     stages = base.require_train().stages
-    epochs = [f"train.stages.{n}.epochs={options.steps * batch / (options.utterances - 8)}" for n in range(len(stages))]
+    epochs = [
+        f"train.stages.{n}.epochs={options.steps * batch / (options.utterances - HELD_OUT)}" for n in range(len(stages))
+    ]
     mixes = [f"train.stages.{n}.mix=null" for n in range(len(stages))]
     return recipe.load(
         ROOT / "recipes" / f"{options.round}.yaml",
         (
-            f"corpus.path={folder / 'corpus'}", f"corpus.sources=[{', '.join(sources)}]", "corpus.evaluation=[]",
-            "corpus.filters={max_seconds: 30, max_silence: 1, rate_deviations: 1000, max_repeats: 100000}",
+            f"corpus.path={folder / 'corpus'}", f"corpus.sources={sources(folder, made)}", "corpus.evaluation=[]",
+            f"corpus.filters={FILTERS}",
             f"train.path={folder / 'train'}", "train.mixes={}", *mixes, *epochs, "train.log_every=1",
             "train.evaluate={every: 100000, utterances: 4}", "train.track=[]",
             f"model={{start: {folder / 'start'}}}", *options.overrides,

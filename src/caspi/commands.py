@@ -14,6 +14,7 @@ from caspi import folders, pages, report
 from caspi import recipe as recipes
 from caspi.errors import UsageError
 from caspi.folders import REPORT, read_jsonl
+from caspi.progress import duration
 from caspi.recipe import Recipe
 
 
@@ -166,7 +167,7 @@ def _plan_line(summary: dict[str, Any]) -> str:
     line += f", at most {max(stage['peak_gib'] for stage in stages):.1f} GiB"
     if "hours" in stages[0]:
         where = f"{summary['gpus']} x {summary['gpu']}" if summary["gpu"] else "this machine"
-        line += f", about {sum(stage['hours'] for stage in stages):.2f} h on {where}"
+        line += f", about {duration(3600 * sum(stage['hours'] for stage in stages))} on {where}"
         line += f", {sum(stage['cost'] for stage in stages):.2f} $" if summary["gpu"] else ""
         line += "" if summary["measured"] else " (with the computing speed of the GPU table: --pilot measures it)"
     line += f"; {preflight.waste_line(stages)}"

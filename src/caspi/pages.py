@@ -11,6 +11,7 @@ from caspi.corpus.sharing import Drawn
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.utterance import Utterance
 from caspi.folders import read_jsonl
+from caspi.progress import duration
 from caspi.report import Clip, Page, Table
 
 SYNTHETIC_NOTE = (
@@ -22,10 +23,6 @@ _WORST = 50
 
 def _hours(value: float) -> str:
     return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.0f} s" if value < 120 else f"{value / 60:.1f} min"
 
 
 def rate(value: float, interval: list[float] | tuple[float, float] | None = None) -> str:
@@ -44,7 +41,7 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
             ("input", f"{summary['input']:,}"),
             ("kept", f"{summary['kept']:,}"),
             ("rejected", f"{rejected:,}"),
-            ("time taken", _seconds(summary["seconds"])),
+            ("time taken", duration(summary["seconds"])),
         ],
         synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
         parts=[
@@ -120,7 +117,7 @@ def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
     return Page(
         title=f"caspi corpus sample · {folder}",
         headline=f"{len(drawn)} utterances to listen to",
-        facts=[("utterances", str(len(drawn))), ("audio", _seconds(seconds))],
+        facts=[("utterances", str(len(drawn))), ("audio", duration(seconds))],
         parts=[
             Table(
                 "Utterances",
@@ -184,7 +181,7 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
             ("stages", str(len(summary["stages"]))),
             ("steps", f"{total:,}"),
             ("audio trained on", _hours(hours)),
-            ("time taken", _seconds(taken)),
+            ("time taken", duration(taken)),
         ],
         synthetic=SYNTHETIC_NOTE if summary.get("synthetic") else "",
         parts=[
@@ -312,7 +309,7 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
     """Batches, memory and price of every stage."""
     stages = summary["stages"]
     timed, priced = "hours" in stages[0], "cost" in stages[0]
-    price = f", about {sum(s['hours'] for s in stages):.2f} h" if timed else ""
+    price = f", about {duration(3600 * sum(s['hours'] for s in stages))}" if timed else ""
     price += f" and {sum(s['cost'] for s in stages):.2f} $" if priced else ""
     where = f"{summary['gpus']} x {summary['gpu']}" if priced else f"{summary['gpus']} ranks"
     speed = "a pilot on this machine" if summary["measured"] else "the GPU table"
@@ -339,16 +336,16 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
             ),
             Table(
                 "What it takes",
-                ("stage", "trainable", "peak GiB", "hours", "cost $"),
+                ("stage", "trainable", "peak GiB", "time", "cost $"),
                 [
                     (
                         s["name"], f"{s['trainable']:,}",
                         f"{s['peak_gib']:.2f}{'' if s.get('fits', True) else ' DOES NOT FIT'}",
-                        f"{s['hours']:.2f}" if timed else "-", f"{s['cost']:.2f}" if priced else "-",
+                        duration(3600 * s["hours"]) if timed else "-", f"{s['cost']:.2f}" if priced else "-",
                     )
                     for s in stages
                 ],
-                note=f"Speed: {speed}. Hours are those of the steps: evaluating and saving come on top. The allocator "
+                note=f"Speed: {speed}. The time is that of the steps: evaluating and saving come on top. The allocator "
                 "holds 2 to 4 GiB more than the peak.",
             ),
             *[

@@ -10,6 +10,13 @@ from typing import Self
 _INTERVAL = 5.0  # seconds between lines: few enough for a log file, often enough for a person
 
 
+def duration(seconds: float) -> str:
+    """`48 s`, `6.2 min` or `3.1 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 class Progress:
     """`with Progress("prepare", unit="h") as progress: progress.advance(0.1)`.
 

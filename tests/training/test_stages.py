@@ -17,7 +17,7 @@ from caspi.model.loading import Loaded
 from caspi.training import checkpoints
 from caspi.training.config import Schedule, StageConfig
 from caspi.training.data import TrainingSet, plan_stage
-from caspi.training.optimizers import adamw, schedule
+from caspi.training.optimizers import build, schedule
 from caspi.training.stages import OneDevice
 from caspi.training.validation import Validation
 from tests.conftest import RECIPES, small_overrides
@@ -172,7 +172,7 @@ def test_norms_and_biases_do_not_decay(tiny: Loaded) -> None:
     from caspi.model.groups import select
 
     groups = select(tiny.model, {"audio_layers": Learn(lr=1e-3), "projector": Learn(lr=2e-3)})
-    optimizer = adamw(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))
+    optimizer = build(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))
     for group in optimizer.param_groups:
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
     assert {(g["group"], g["lr"]) for g in optimizer.param_groups} == {("audio_layers", 1e-3), ("projector", 2e-3)}

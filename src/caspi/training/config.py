@@ -71,6 +71,7 @@ class Augmentation(Config):
         return self
 
 
+OptimizerName = Literal["adamw", "muon", "normuon"]
 CurriculumKey = Literal["short", "clean", "slow"]
 
 
@@ -87,6 +88,8 @@ class StageConfig(Config):
     """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next.
 
     mix: by name, which sources it sees and how much of each; an epoch is then an epoch of the mix.
+    optimizer: muon and normuon step the matrices inside of blocks by their momentum, made orthogonal; adamw the rest.
+    Learning rates mean the same for all three. momentum: of those matrices; betas: of AdamW.
     ema: the decay of a moving average of the weights, which is then what the stage measures, saves and leaves.
     """
 
@@ -96,7 +99,9 @@ class StageConfig(Config):
     mix: str | None = None
     schedule: Schedule = Schedule()
     weight_decay: float = Field(0.01, ge=0)
+    optimizer: OptimizerName = "adamw"
     betas: tuple[Decay, Decay] = (0.9, 0.98)
+    momentum: Decay = 0.95
     max_grad_norm: float = Field(1.0, gt=0)
     ema: float | None = Field(None, gt=0, lt=1)
     augment: Augmentation | None = None

@@ -10,23 +10,38 @@ from transformers import get_scheduler
 
 from caspi.model.groups import TrainableGroup
 from caspi.training.config import Schedule, StageConfig
+from caspi.training.muon import Muon
 
 _SCHEDULES = {"warmup-stable-decay": "warmup_stable_decay", "constant": "constant_with_warmup"}
 
 
-def adamw(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); matrices decay, norms and biases do not."""
+# Muon's are the matrices inside of blocks; tables, convolutions and the projector have another geometry.
+_STACKS = ("audio_layers", "decoder_layers")
+
+
+def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) -> torch.optim.Optimizer:
+    """The stage's optimizer. Matrices decay, norms and biases do not (AdamW: Loshchilov and Hutter 2019)."""
     parameters = dict(model.named_parameters())
     param_groups: list[dict[str, Any]] = []
     for group in groups:
         members = [parameters[name] for name in group.names]
-        for decay, chosen in (
-            (stage.weight_decay, [p for p in members if p.ndim > 1]),
-            (0.0, [p for p in members if p.ndim <= 1]),
+        inside = group.name in _STACKS and group.lora is None and stage.optimizer != "adamw"
+        matrices = [p for p in members if inside and p.ndim == 2]
+        others = [p for p in members if p.ndim > 1 and not (inside and p.ndim == 2)]
+        vectors = [p for p in members if p.ndim <= 1]
+        muon = {"momentum": stage.momentum} | ({"rows": stage.momentum} if stage.optimizer == "normuon" else {})
+        for chosen, decay, more in (
+            (matrices, stage.weight_decay, muon),
+            (others, stage.weight_decay, {}),
+            (vectors, 0.0, {}),
         ):
             if chosen:
-                param_groups.append({"params": chosen, "lr": group.lr, "weight_decay": decay, "group": group.name})
-    return torch.optim.AdamW(param_groups, betas=stage.betas, fused=True)
+                param_groups.append(
+                    {"params": chosen, "lr": group.lr, "weight_decay": decay, "group": group.name, **more}
+                )
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(param_groups, betas=stage.betas, fused=True)
+    return Muon(param_groups, betas=stage.betas)
 
 
 def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

@@ -51,7 +51,7 @@ def measure(
     device = next(loaded.model.parameters()).device
     set_trainable(loaded.model, groups, dtype or torch.float32)
     recompute(loaded.model, recompute_every)
-    optimizer = optimizers.adamw(loaded.model, groups, stage)
+    optimizer = optimizers.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, dtype).train()
 
     def batch(rows: np.ndarray) -> Batch:

@@ -17,6 +17,7 @@ from caspi.model.config import ModelConfig
 from caspi.model.groups import describe, select
 from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
+from caspi.progress import duration
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
@@ -139,7 +140,7 @@ def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak:
     if kind is None:
         return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
     hours = estimate(shape, learning, loads, kind, ranks).seconds / 3600
-    return f"about {peak:.1f} GiB, {hours:.2f} h, {hours * kind.price * ranks:.2f} $ (estimated)"
+    return f"about {peak:.1f} GiB, {duration(3600 * hours)}, {hours * kind.price * ranks:.2f} $ (estimated)"
 
 
 @dataclass(frozen=True, slots=True)

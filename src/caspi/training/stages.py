@@ -87,6 +87,11 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
             f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
             "with torchrun, without an accelerate configuration that shards"
         )
+    if sharding() == "zero3" and (others := [stage for stage in config.stages if stage.optimizer != "adamw"]):
+        raise UsageError(
+            f"stage {others[0].name}: ZeRO cuts matrices into pieces that {others[0].optimizer} cannot step: use "
+            "recipes/accelerate/fsdp2.yaml, or optimizer: adamw"
+        )
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
     if sharding() == "zero3":

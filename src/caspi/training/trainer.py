@@ -222,7 +222,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            self.optimizer = optimizers.adamw(self._loaded.model, self._groups, self._stage)
+            self.optimizer = optimizers.build(self._loaded.model, self._groups, self._stage)
         return self.optimizer
 
     def create_scheduler(

@@ -1,0 +1,97 @@
+"""What the training benchmarks share: clips as long as speech with as much text, and runs watched through their log."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import soundfile
+import torch
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model.architectures import configuration
+from caspi.model.loading import load_processor
+
+_CHARACTERS_PER_SECOND = 12  # of Hebrew: about 4.4 tokens of the released tokenizer
+_WORDS = "שלום עולם ילדים הולכים אל הים בבוקר של יום חם ורואים אוניות גדולות מאוד ליד החוף הישן".split()
+HELD_OUT = 8  # clips of the validation split
+
+
+def clips(folder: Path, seconds: Sequence[float]) -> list[tuple[Path, str]]:
+    """Noise of so many seconds a clip, in 16 kHz WAV files, and its text."""
+    draw = np.random.default_rng(1)
+    made = []
+    for number, length in enumerate(seconds):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, draw.standard_normal(int(length * 16_000)) * 0.1, 16_000)
+        text = ""
+        while len(text) < _CHARACTERS_PER_SECOND * length:
+            text += draw.choice(_WORDS) + " "
+        made.append((path, text.strip()))
+    return made
+
+
+def sources(folder: Path, made: list[tuple[Path, str]]) -> str:
+    """Manifests of the clips, the first HELD_OUT for validation, as a recipe's `corpus.sources`."""
+    entries = []
+    for split, chosen in (("validation", made[:HELD_OUT]), ("train", made[HELD_OUT:])):
+        lines = [json.dumps({"audio": path.name, "text": text, "id": path.stem}) for path, text in chosen]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        entries.append(f"{{kind: manifest, name: {split}, path: {folder / split}.jsonl, split: {split}}}")
+    return f"[{', '.join(entries)}]"
+
+
+# Noise is neither quiet nor said at anybody's rate.
+FILTERS = "{max_seconds: 30, max_silence: 1, rate_deviations: 1000, max_repeats: 100000}"
+
+
+def random_start(folder: Path, tokenizer: Path, scale: str) -> None:
+    """A checkpoint of random weights in bf16, made on the GPU where there is one."""
+    processor = load_processor(str(tokenizer))
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = Qwen3ASRForConditionalGeneration(configuration(scale, processor.tokenizer))
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Log lines of a run's steps, and the seconds from asking it to end until it was gone."""
+
+    lines: list[dict[str, Any]]
+    left_after: float
+
+
+def watch(
+    command: Sequence[str], run: Path, steps: int, *, leave: bool = False, environment: Mapping[str, str] | None = None
+) -> Watched:
+    """Starts a `caspi train` that logs every step into `run`, and ends it after `steps`: kills it, or with `leave`
+    asks as a machine that is taken away does. Exits with what it said where it ends by itself."""
+    with tempfile.TemporaryFile("w+") as said:
+        started = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | (environment or {}))
+        lines: list[dict[str, Any]] = []
+        while len(lines) < steps:
+            time.sleep(0.2)
+            log = run / "metrics.jsonl"
+            text = log.read_text(encoding="utf-8") if log.is_file() else ""
+            lines = [line for line in map(json.loads, text.splitlines()[:-1]) if "loss" in line]
+            if started.poll() is not None and len(lines) < steps:
+                said.seek(0)
+                raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
+        asked = time.monotonic()
+        everyone = [psutil.Process(started.pid), *psutil.Process(started.pid).children(recursive=True)]
+        for process in everyone:  # torchrun's are in groups of their own
+            process.send_signal(signal.SIGTERM if leave else signal.SIGKILL)
+        psutil.wait_procs(everyone)
+        started.wait()
+        return Watched(lines, time.monotonic() - asked)

@@ -1,0 +1,164 @@
+"""Audio seconds trained on in a second: `caspi train` against the plain way, on the same clips in one run.
+
+    python benchmarks/train_throughput.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
+
+The plain way is transformers' Trainer with the processor called in the collator, padded batches and full logits. Both
+read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
+random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
+in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
+
+from caspi import commands, recipe
+
+_LEARN = "{audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4, embeddings: 1e-4}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--scale", default="tiny")
+    parser.add_argument("--clips", choices=["uniform", "lognormal"], default="uniform")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step, ours and theirs")
+    parser.add_argument("--plain-batch", type=int, help="clips a step of the plain way, where memory holds fewer")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--warm-up", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--only", choices=["ours", "plain"])
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_intermixed_args()
+    draw = np.random.default_rng(0)
+    count = options.steps * options.batch + HELD_OUT
+    uniform = options.clips == "uniform"
+    seconds = draw.uniform(2, 8, count) if uniform else np.clip(draw.lognormal(2.08, 0.5, count), 1, 25)
+    with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
+        folder = Path(name)
+        made = clips(folder, seconds.tolist())
+        (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
+        random_start(folder / "start", options.tokenizer, options.scale)
+        ours = _recipe(folder, made, options)
+        commands.prepare(ours)
+        (folder / "recipe.yaml").write_text(recipe.dump(ours), encoding="utf-8")
+        speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+        for _ in range(options.rounds):
+            if options.only != "plain":
+                speeds["ours"].append(_ours(folder, options))
+            if options.only != "ours":
+                speeds["plain"].append(_plain(folder, options))
+    medians = {name: statistics.median(found) for name, found in speeds.items() if found}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads"
+    print(json.dumps({
+        "scale": options.scale, "clips": options.clips, "batch": options.batch, "overrides": options.overrides,
+        "device": device, "processor": platform.processor() or platform.machine(), "torch": torch.__version__,
+        "audio_s_per_s": medians, "rounds": speeds,
+        "ratio": medians["ours"] / medians["plain"] if len(medians) == 2 else None,
+    }))  # fmt: skip
+
+
+def _recipe(folder: Path, made: list[tuple[Path, str]], options: argparse.Namespace) -> recipe.Recipe:
+    text = f"""
+name: throughput
+language: Hebrew
+corpus: {{path: {folder / "corpus"}, sources: {sources(folder, made)}, filters: {FILTERS}}}
+model: {{start: {folder / "start"}}}
+train:
+  path: {folder / "train"}
+  effective_batch: {options.batch}
+  workers: {options.workers}
+  log_every: 1
+  track: []
+  evaluate: {{every: 100000, utterances: 4}}
+  stages: [{{name: all, epochs: 1, learn: {_LEARN}, schedule: {{kind: constant}}}}]
+"""
+    path = folder / "made.yaml"
+    path.write_text(text, encoding="utf-8")
+    return recipe.load(path, tuple(options.overrides))
+
+
+def _ours(folder: Path, options: argparse.Namespace) -> float:
+    run = folder / "train"
+    shutil.rmtree(run, ignore_errors=True)
+    command = [sys.executable, "-m", "caspi", "train", str(folder / "recipe.yaml")]
+    lines = watch(command, run, options.steps).lines[options.warm_up :]
+    # A line covers one step: its audio over its speed is its time. All steps hold as many clips.
+    return float(1 / np.mean([1 / line["audio_seconds_per_second"] for line in lines]))
+
+
+def _plain(folder: Path, options: argparse.Namespace) -> float:
+    """In a process of its own, as ours is."""
+    batch = options.plain_batch or options.batch
+    command = [sys.executable, __file__, "plain", str(folder)]
+    command += [str(number) for number in (batch, options.steps, options.warm_up, options.workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"the plain way failed:\n{done.stderr[-4000:]}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def train_plainly(folder: Path, batch: int, steps: int, warm_up: int, workers: int) -> float:
+    """transformers as its documentation uses it: audio seconds a second of the steps after the first ones."""
+    from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration, Trainer, TrainerCallback
+    from transformers import TrainingArguments as Arguments
+
+    made = json.loads((folder / "clips.json").read_text(encoding="utf-8"))[: steps * batch]
+    processor = AutoProcessor.from_pretrained(folder / "start")
+    model = Qwen3ASRForConditionalGeneration.from_pretrained(folder / "start", dtype=torch.float32)
+    user = [{"role": "user", "content": [{"type": "audio", "audio": ""}]}]
+    prompt = processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
+    ended: list[float] = []
+
+    def collate(rows: list[list[str]]) -> Any:
+        return processor(
+            text=[f"{prompt}language Hebrew<asr_text>{text}<|im_end|>" for _, text in rows],
+            audio=[soundfile.read(path, dtype="float32")[0] for path, _ in rows],
+            output_labels=True,
+            padding=True,
+        )
+
+    class Ordered(Trainer):  # type: ignore[misc]
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return torch.utils.data.SequentialSampler(made)
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            ended.append(time.perf_counter())
+
+    gpu = torch.cuda.is_available()
+    arguments = Arguments(
+        output_dir=str(folder / "plain"), per_device_train_batch_size=batch, max_steps=steps, learning_rate=1e-4,
+        lr_scheduler_type="constant", bf16=gpu, use_cpu=not gpu, dataloader_num_workers=workers, report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False, adam_beta2=0.98,
+        weight_decay=0.01,
+    )  # fmt: skip
+    Ordered(model=model, args=arguments, train_dataset=made, data_collator=collate, callbacks=[Clock()]).train()
+    counted = made[warm_up * batch : len(ended) * batch]
+    audio = sum(soundfile.info(path).duration for path, _ in counted)
+    return audio / (ended[-1] - ended[warm_up - 1])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["plain"]:
+        print(train_plainly(Path(sys.argv[2]), *map(int, sys.argv[3:])))
+    else:
+        main()

@@ -1,0 +1,139 @@
+"""Muon and NorMuon for the matrices inside of blocks, AdamW for everything else, as one optimizer.
+
+Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the momentum,
+found by five Newton-Schulz iterations. Its step is scaled to the root mean square of AdamW's (Liu et al. 2025,
+arXiv:2502.16982, equation 4), so that a recipe's learning rates mean the same. NorMuon (Li et al. 2025,
+arXiv:2510.05491, algorithm 1) then divides every row by the running size of its updates.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.adamw import adamw
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ITERATIONS = 5
+_RMS = 0.2  # of AdamW's updates
+_AT_ONCE = 2**27  # elements orthogonalised together: matrices of one shape are one batch
+
+
+class Muon(torch.optim.Optimizer):
+    """Groups that have a `momentum` are Muon's, or NorMuon's where they have `rows` as well, the decay of each row's
+    mean square; the others are AdamW's, and so is weight decay everywhere. Matrices may be spread by FSDP2."""
+
+    def __init__(
+        self,
+        groups: list[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.98),
+        weight_decay: float = 0.01,
+        eps: float = 1e-8,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps}
+        # By this, torch keeps the steps of a loaded state beside their parameters.
+        super().__init__(groups, defaults | {"fused": True})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Without a gradient a parameter stays as it is."""
+        for group in self.param_groups:
+            if "momentum" in group:
+                self._step_matrices(group)
+            else:
+                self._step_others(group)
+
+    def _step_others(self, group: dict[str, Any]) -> None:
+        moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in moved:
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+        states = [self.state[parameter] for parameter in moved]
+        adamw(
+            moved,
+            [parameter.grad for parameter in moved],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _step_matrices(self, group: dict[str, Any]) -> None:
+        for matrices in _batches(parameter for parameter in group["params"] if parameter.grad is not None):
+            directions = [self._momentum(matrix, group["momentum"]) for matrix in matrices]
+            updates = orthogonal(torch.stack(directions))
+            if "rows" in group:
+                states = [self.state[matrix] for matrix in matrices]
+                updates = _normalised(updates, states, group["rows"])
+            else:
+                updates *= _RMS * max(matrices[0].shape) ** 0.5
+            for matrix, update in zip(matrices, updates, strict=True):
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.sub_(_like(matrix, update.to(matrix.dtype)), alpha=group["lr"])
+
+    def _momentum(self, matrix: torch.Tensor, beta: float) -> torch.Tensor:
+        """The direction to step along, Nesterov's, in one piece."""
+        state, gradient = self.state[matrix], matrix.grad
+        assert gradient is not None
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(matrix)
+        state["momentum"].lerp_(gradient, 1 - beta)
+        direction = gradient.lerp(state["momentum"], beta)
+        return direction.full_tensor() if isinstance(direction, DTensor) else direction
+
+
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """[n, rows, columns]: for each U V' of its singular value decomposition, singular values between 0.7 and 1.2 taken
+    for one. Computes in bf16 on a GPU."""
+    x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
+
+
+def _normalised(updates: torch.Tensor, states: list[Any], beta: float) -> torch.Tensor:
+    """Rows of [n, rows, columns] divided by the root of their running mean square, the whole scaled to AdamW's size."""
+    squares = updates.square().mean(dim=2)
+    for state, square in zip(states, squares, strict=True):
+        state["rows"] = state["rows"].lerp_(square, 1 - beta) if "rows" in state else square * (1 - beta)
+    updates = updates / (torch.stack([state["rows"] for state in states]).sqrt() + 1e-8)[:, :, None]
+    size = updates.shape[1] * updates.shape[2]
+    return updates * (_RMS * size**0.5 / updates.norm(dim=(1, 2), keepdim=True))
+
+
+def _batches(matrices: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Matrices of one shape, as many as are worked on at once."""
+    by_shape: defaultdict[torch.Size, list[torch.Tensor]] = defaultdict(list)
+    for matrix in matrices:
+        by_shape[matrix.shape].append(matrix)
+    for shape, same in by_shape.items():
+        count = max(1, _AT_ONCE // shape.numel())
+        yield from (same[start : start + count] for start in range(0, len(same), count))
+
+
+def _like(matrix: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """The part of an update that belongs to what this process holds."""
+    if isinstance(matrix, DTensor):
+        return distribute_tensor(update, matrix.device_mesh, matrix.placements)
+    return update

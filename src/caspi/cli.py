@@ -224,6 +224,26 @@ def plan(
     _finish(commands.plan(made, gpu, gpus, measured=pilot, table=gpu_table), json_)
 
 
+@app.command("augment-preview")
+def augment_preview(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    stage: Annotated[Optional[str], typer.Option(help="The first one, if none is named.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Utterances.")] = 3,
+    out: Annotated[Optional[Path], typer.Option(help="A folder for the page; beside the corpus otherwise.")] = None,
+    json_: Json = False,
+) -> None:
+    """A page to listen to what augmentation does: each effect alone, and all as training hears them.
+
+    Example: caspi augment-preview recipes/demo.yaml train.augment.codec={}
+    """
+    from caspi import commands
+
+    made = _recipe(recipe, overrides)
+    page = out or made.corpus.path.with_name(made.corpus.path.name + "-augmented")
+    _finish(commands.augment_preview(made, stage, count, page), json_)
+
+
 @app.command()
 def train(
     recipe: RecipeFile,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caspi.charts import Chart, Line
 from caspi.corpus.sharing import Drawn
@@ -13,6 +13,9 @@ from caspi.corpus.utterance import Utterance
 from caspi.folders import read_jsonl
 from caspi.progress import duration
 from caspi.report import Clip, Page, Table
+
+if TYPE_CHECKING:
+    from caspi.training.preview import Heard  # which takes seconds to import
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
@@ -109,6 +112,28 @@ def _spread(percentiles: list[float]) -> str:
     """`-18.9 (-23.0 to -16.2)`."""
     low, middle, high = (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" for value in percentiles)
     return f"{middle} ({low} to {high})"
+
+
+def preview_page(name: str, stage: str, heard: Sequence[Heard]) -> Page:
+    """Clips under augmentation, to listen to."""
+    by_id = {one.id: one.text for one in heard}
+    return Page(
+        title=f"caspi augment-preview · {name}",
+        headline=f"What stage {stage} hears: {len(by_id)} utterances in {len(heard)} versions",
+        facts=[
+            ("utterances", str(len(by_id))),
+            ("effects", str(sum("alone" in one.how for one in heard) // len(by_id))),
+        ],
+        parts=[
+            Table(
+                text,
+                ("listen", "how", "seconds"),
+                [(Clip(one.flac), one.how, f"{one.seconds:.2f}") for one in heard if one.id == identifier],
+                note=identifier,
+            )
+            for identifier, text in by_id.items()
+        ],
+    )
 
 
 def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:

@@ -11,7 +11,8 @@ from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.recipe import Recipe
-from caspi.training.config import Augmentation, TrainConfig
+from caspi.training.augmentation_config import Augmentation
+from caspi.training.config import TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from tests.conftest import RECIPES, small_overrides, tone
 from tests.corpus.conftest import write_manifest

@@ -1,8 +1,5 @@
-"""Augmentation, training only, seeded by (seed, epoch, utterance) so that a resumed run repeats it exactly.
-
-A new augmentation of the waveform is a field of `Augmentation` and a line in `augment_samples`; one of the
-features is the same in `draw_masks`.
-"""
+"""Augmentation of features, and the randomness of all augmentation: seeded by (seed, epoch, utterance, purpose), so
+that a resumed run repeats it exactly and turning one off leaves the others as they were."""
 
 from __future__ import annotations
 
@@ -10,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 import torch
 
-from caspi.audio import SAMPLE_RATE
 from caspi.model.config import MEL_BINS
 from caspi.model.features import frame_count
-from caspi.training.config import Augmentation
+from caspi.training.augmentation_config import SpecAugment
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +43,8 @@ def generator(seed: int, epoch: int, row: int, purpose: str = "") -> np.random.G
     return np.random.default_rng((seed, epoch, row, *purpose.encode()))
 
 
-def augment_samples(samples: np.ndarray, how: Augmentation, draw: np.random.Generator) -> np.ndarray:
-    """Speed (tempo and pitch together), gain, white noise at an SNR; in that order, those that are on."""
-    if how.speed is not None:
-        speed = draw.uniform(*how.speed)
-        samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
-    if how.gain_db is not None:
-        samples = samples * np.float32(10 ** (draw.uniform(*how.gain_db) / 20))
-    if how.noise_snr_db is not None:
-        power = float(np.mean(samples**2)) / 10 ** (draw.uniform(*how.noise_snr_db) / 10)
-        noise = draw.standard_normal(len(samples), dtype=np.float32)
-        samples = samples + noise * np.float32(np.sqrt(power))
-    return samples.astype(np.float32, copy=False)
-
-
-def draw_masks(lengths: Sequence[int], how: Augmentation, draws: Sequence[np.random.Generator]) -> FeatureMasks | None:
-    """Masks for clips of `lengths` samples, or None where SpecAugment is off."""
-    spec = how.spec_augment
-    if spec is None:
-        return None
+def draw_masks(lengths: Sequence[int], spec: SpecAugment, draws: Sequence[np.random.Generator]) -> FeatureMasks:
+    """Masks for clips of `lengths` samples."""
     frequency = np.zeros((len(lengths), spec.frequency_masks, 2), np.int64)
     time = np.zeros((len(lengths), spec.time_masks, 2), np.int64)
     for clip, (length, draw) in enumerate(zip(lengths, draws, strict=True)):

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
-from caspi.model.config import MEL_BINS, GroupName, Learn
+from caspi.model.config import GroupName, Learn
+from caspi.training.augmentation_config import Augmentation
 from caspi.training.plan import Budget, EffectiveBatch
 
 _EFFECTIVE_BATCH = 64
 
-Factor = Annotated[float, Field(ge=0.5, le=2)]  # of speed
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -41,34 +41,6 @@ class Schedule(Config):
         if self.warmup_steps is not None:
             return self.warmup_steps
         return math.ceil((self.warmup_ratio or 0.0) * steps)
-
-
-class SpecAugment(Config):
-    """Masks on the log-mel (Park et al. 2019, arXiv:1904.08779). Widths in mel bins and frames of 10 ms;
-    all time masks together cover at most `time_share` of the clip."""
-
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(20, ge=1, le=MEL_BINS)
-    time_masks: int = Field(2, ge=0)
-    time_width: int = Field(20, ge=1)
-    time_share: float = Field(0.2, ge=0, le=1)
-
-
-class Augmentation(Config):
-    """What is done to training clips; everything is off unless named."""
-
-    spec_augment: SpecAugment | None = None
-    speed: tuple[Factor, Factor] | None = None
-    gain_db: tuple[float, float] | None = None
-    noise_snr_db: tuple[float, float] | None = None
-
-    @model_validator(mode="after")
-    def _low_to_high(self) -> Augmentation:
-        for name in ("speed", "gain_db", "noise_snr_db"):
-            asked = getattr(self, name)
-            if asked is not None and asked[0] > asked[1]:
-                raise ValueError(f"{name}: {list(asked)} goes from high to low")
-        return self
 
 
 OptimizerName = Literal["adamw", "muon", "normuon"]

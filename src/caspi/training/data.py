@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import signal
@@ -22,10 +23,12 @@ from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 from caspi.model.prompt import Prompt
-from caspi.training.augmentation import augment_samples, draw_masks, generator
+from caspi.training.augmentation import draw_masks, generator
+from caspi.training.augmentation_config import Augmentation
 from caspi.training.collation import Batch, Item, collate
-from caspi.training.config import Augmentation, CurriculumKey, StageConfig, TrainConfig
+from caspi.training.config import CurriculumKey, StageConfig, TrainConfig
 from caspi.training.plan import Budget, EpochPlan, cut, plan_epoch, shuffled
+from caspi.training.waveform import Effects
 
 _PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own
 _RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
@@ -130,6 +133,19 @@ def _tail(text: str) -> str:
     return text if len(text) <= _PREVIOUS_CHARACTERS else text[-_PREVIOUS_CHARACTERS:].partition(" ")[2]
 
 
+def another_voice(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
+    """A clip of another group than the row's. Raises CaspiError where twenty draws find none that can be read."""
+    mine, why = data.corpus.utterance(row).group, "all utterances drawn were of one group"
+    for _ in range(_STAND_INS):
+        other = int(data.rows[draw.integers(len(data.rows))])
+        if data.corpus.utterance(other).group != mine:
+            try:
+                return data.corpus.samples(other)
+            except UNREADABLE as error:
+                why = str(error)
+    raise CaspiError(f"train.augment.second_speaker: no second speaker in corpus {data.corpus.folder} ({why})")
+
+
 class PlannedSteps(Dataset[Step]):
     """Steps of a stage, epoch after epoch, of one rank.
 
@@ -148,7 +164,8 @@ class PlannedSteps(Dataset[Step]):
         previous_text: float = 0.0,
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
-        self._augment, self._seed, self._previous_text = augment, seed, previous_text
+        self._effects, self._spec_augment = Effects(augment), augment.spec_augment
+        self._seed, self._previous_text = seed, previous_text
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
         # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
         self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
@@ -206,13 +223,16 @@ class PlannedSteps(Dataset[Step]):
         return [self._data.ids[row] for row in rows]
 
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
-        items, draws = [], []
+        items = []
         for planned in rows.tolist():
             item = self._item(planned, epoch, replaced)
-            draw = generator(self._seed, epoch, item.row)
-            items.append(replace(item, samples=augment_samples(item.samples, self._augment, draw)))
-            draws.append(draw)
-        masks = draw_masks([len(item.samples) for item in items], self._augment, draws)
+            draw = functools.partial(generator, self._seed, epoch, item.row)
+            another = functools.partial(another_voice, self._data, item.row)
+            items.append(replace(item, samples=self._effects(item.samples, draw, another)))
+        masks = None
+        if self._spec_augment is not None:
+            draws = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
+            masks = draw_masks([len(item.samples) for item in items], self._spec_augment, draws)
         return collate(items, self._prompt, masks)
 
     def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:

@@ -36,6 +36,7 @@ from caspi.training.tracking import Tracker
 from caspi.training.trainer import StageTrainer, lesson
 from caspi.training.uploads import Uploaded, Uploads
 from caspi.training.validation import Validation
+from caspi.training.waveform import Effects
 from caspi.training.zero import deepspeed
 
 DONE = "stage.json"
@@ -110,6 +111,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     dtype = compute_dtype(config.precision, state.device)
     validation = Validation(held_out, prompt, config, dtype)
     # What is wrong with the last stage is found before the first begins.
+    for stage in config.stages:
+        Effects(stage.augment or config.augment)
     stages = expected(start, config, data, state.num_processes, seed)
     with contextlib.ExitStack() as held:
         if state.is_main_process:

@@ -1,0 +1,98 @@
+"""What a recipe says of augmentation. Everything is off unless named; nothing of it touches an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from caspi.config import Config
+from caspi.model.config import MEL_BINS
+
+
+def _rising(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError(f"{list(value)} goes from high to low")
+    return value
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]  # drawn from evenly
+Probability = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+Factor = Annotated[float, Field(ge=0.5, le=2)]
+CodecName = Literal["mp3", "opus", "telephone"]
+
+
+class SpecAugment(Config):
+    """Masks on the log-mel (Park et al. 2019, arXiv:1904.08779). Widths in mel bins and frames of 10 ms;
+    all time masks together cover at most `time_share` of the clip."""
+
+    frequency_masks: int = Field(2, ge=0)
+    frequency_width: int = Field(20, ge=1, le=MEL_BINS)
+    time_masks: int = Field(2, ge=0)
+    time_width: int = Field(20, ge=1)
+    time_share: float = Field(0.2, ge=0, le=1)
+
+
+class Silence(Config):
+    """Silence put before and after, so many seconds each."""
+
+    seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(_rising)] = (0.0, 0.5)
+    probability: Probability = 0.3
+
+
+class SecondSpeaker(Config):
+    """Another utterance of the corpus, of another group, so many dB below, from somewhere in the clip on."""
+
+    below_db: Range = (10.0, 25.0)
+    probability: Probability = 0.2
+
+
+class Reverberation(Config):
+    """A room's impulse response: of `folder`, or made: noise that decays by 60 dB in `seconds` (Polack 1988), so many
+    dB weaker than the direct sound."""
+
+    folder: Path | None = None
+    seconds: Range = (0.1, 0.6)
+    below_db: Range = (0.0, 15.0)
+    probability: Probability = 0.3
+
+
+class Noise(Config):
+    """Noise at a signal-to-noise ratio: an excerpt of a recording of `folder`, or made, whose power falls with the
+    frequency to the power `tilt`: 0 is white, 1 pink, 2 brown."""
+
+    snr_db: Range
+    folder: Path | None = None
+    tilt: Range = (0.0, 0.0)
+    probability: Probability = 1.0
+
+
+class Clipping(Config):
+    """The loudest share of the samples cut off, as by a microphone that is too near."""
+
+    share: Annotated[tuple[Probability, Probability], AfterValidator(_rising)] = (0.001, 0.02)
+    probability: Probability = 0.1
+
+
+class Codec(Config):
+    """Encoded and decoded: mp3 at 24 to 64 kbit/s, Opus at 12 to 32, or a telephone's 8 kHz and 8-bit mu-law."""
+
+    kinds: tuple[CodecName, ...] = Field(("mp3", "opus", "telephone"), min_length=1)
+    probability: Probability = 0.3
+
+
+class Augmentation(Config):
+    """What is done to training clips, in this order. speed: factors, one of them drawn (tempo and pitch together).
+    gain_db: drawn evenly."""
+
+    speed: tuple[Factor, ...] = ()
+    silence: Silence | None = None
+    second_speaker: SecondSpeaker | None = None
+    reverberation: Reverberation | None = None
+    noise: Noise | None = None
+    gain_db: Range | None = None
+    clipping: Clipping | None = None
+    codec: Codec | None = None
+    spec_augment: SpecAugment | None = None

@@ -1,0 +1,49 @@
+"""The page that lets people hear what augmentation does."""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caspi import commands
+from caspi.audio import decode_flac
+from caspi.errors import CaspiError, UsageError
+from tests.training.test_stages import run_recipe
+
+HOW = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
+
+
+def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path: Path) -> None:
+    done = commands.augment_preview(run_recipe(tmp_path, small_corpus, HOW), "all", 2, tmp_path / "page")
+    page = done.path.read_text(encoding="utf-8")
+    hows = re.findall(r"<td[^>]*>(as it is|\w+ alone|as trained on, epoch \d)</td>", page)
+    each = ["as it is", "silence alone", "gain alone", "as trained on, epoch 1", "as trained on, epoch 2"]
+    assert hows == each * 2
+    clips = [decode_flac(base64.b64decode(data)) for data in re.findall(r"base64,([^\"]+)\"", page)]
+    plain, silence, gain, first, second = clips[:5]
+    assert len(silence) == len(plain) + 16_000, "whatever its probability, it is heard alone"
+    assert np.allclose(gain, plain * 10 ** (-6 / 20), atol=2e-4)
+    assert np.array_equal(first, gain)
+    assert np.array_equal(second, gain)
+
+
+def test_what_cannot_be_heard_says_so(small_corpus: Path, tmp_path: Path) -> None:
+    made = run_recipe(tmp_path, small_corpus, "train.augment={spec_augment: {}}")
+    with pytest.raises(UsageError, match=r"stage letters has no augmentation that is heard: train.augment names some"):
+        commands.augment_preview(made, None, 1, tmp_path / "page")
+    with pytest.raises(UsageError, match="--stage end: not one of letters, all"):
+        commands.augment_preview(made, "end", 1, tmp_path / "page")
+
+
+def test_a_second_speaker_needs_a_second_group(tmp_path: Path) -> None:
+    source = "{kind: synthetic, utterances: 4, split: train, only: [max], seed: 1}"
+    made = run_recipe(
+        tmp_path, tmp_path / "corpus", f"corpus.sources=[{source}]", "train.augment={second_speaker: {}}"
+    )  # fmt: skip
+    commands.prepare(made)
+    with pytest.raises(CaspiError, match=r"no second speaker in corpus .*all utterances drawn were of one group"):
+        commands.augment_preview(made, None, 1, tmp_path / "page")

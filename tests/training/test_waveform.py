@@ -1,0 +1,202 @@
+"""What each effect does to a waveform: measured on the signal, never on the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi.errors import UsageError
+from caspi.training.augmentation import generator
+from caspi.training.augmentation_config import (
+    Augmentation,
+    Clipping,
+    Codec,
+    Noise,
+    Reverberation,
+    SecondSpeaker,
+    Silence,
+)
+from caspi.training.waveform import Effects, coloured
+
+RATE = 16_000
+
+
+def draw(name: str) -> np.random.Generator:
+    return generator(0, 0, 0, name)
+
+
+def speechlike(seconds: float = 2.0, seed: int = 1) -> np.ndarray:
+    """Bursts of a gliding tone with some noise."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    sound = 0.2 * np.sin(2 * np.pi * (200 + 300 * time) * time) * (np.sin(2 * np.pi * 3 * time) > 0)
+    return (sound + np.random.default_rng(seed).standard_normal(len(time)) * 0.002).astype(np.float32)
+
+
+OTHER = speechlike(1.0, seed=2)[::-1].copy()
+
+
+def heard(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
+    return Effects(how)(
+        speechlike() if samples is None else samples, lambda name: generator(0, 0, row, name), lambda _: OTHER
+    )
+
+
+def decibels(ratio: float) -> float:
+    return float(10 * np.log10(ratio))
+
+
+def delay(one: np.ndarray, other: np.ndarray) -> int:
+    """By how many samples `other` is late."""
+    size = 2 * max(len(one), len(other))
+    found = np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(other, size), size)
+    place = int(np.argmax(found))
+    return place if place < size // 2 else place - size
+
+
+EVERYTHING = Augmentation(
+    speed=(0.9, 1.1), silence=Silence(probability=1), second_speaker=SecondSpeaker(probability=1),
+    reverberation=Reverberation(probability=1), noise=Noise(snr_db=(5, 30), tilt=(0, 2)), gain_db=(-12, 3),
+    clipping=Clipping(probability=1), codec=Codec(probability=1),
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31), st.floats(0.05, 3.0))
+def test_what_comes_out_is_sound_whatever_goes_in(row: int, seconds: float) -> None:
+    samples = speechlike(seconds)
+    before = samples.copy()
+    found = heard(EVERYTHING, samples, row)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert len(samples) / 1.2 < len(found) < len(samples) / 0.85 + RATE
+    assert np.array_equal(samples, before), "the corpus's own samples are not touched"
+    assert np.array_equal(found, heard(EVERYTHING, samples, row))
+
+
+@pytest.mark.parametrize("name", [name for name in Augmentation.model_fields if name not in ("speed", "spec_augment")])
+def test_silence_stays_sound(name: str) -> None:
+    how = Augmentation.model_validate({name: getattr(EVERYTHING, name)})
+    assert np.isfinite(heard(how, np.zeros(RATE, np.float32))).all()
+
+
+def test_one_effect_more_leaves_the_others_as_they_were() -> None:
+    noisy = heard(Augmentation(noise=Noise(snr_db=(0, 30))))
+    louder = heard(Augmentation(noise=Noise(snr_db=(0, 30)), gain_db=(3, 9)))
+    assert np.allclose(louder / noisy, louder[0] / noisy[0], rtol=1e-4)
+
+
+def test_probability_is_kept() -> None:
+    how = Augmentation(silence=Silence(seconds=(1, 1), probability=0.25))
+    longer = sum(len(heard(how, row=row)) > 2 * RATE for row in range(400))
+    assert 70 < longer < 130
+
+
+def test_speed_is_one_of_the_factors() -> None:
+    lengths = {len(heard(Augmentation(speed=(0.8, 1.0, 1.25)), row=row)) for row in range(40)}
+    assert lengths == {2 * RATE * 5 // 4, 2 * RATE, 2 * RATE * 4 // 5}
+
+
+def test_gain_is_in_decibels() -> None:
+    assert np.allclose(heard(Augmentation(gain_db=(6.0206, 6.0206))), speechlike() * 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1.0, 2.0])
+def test_noise_is_at_its_ratio_and_of_its_colour(tilt: float) -> None:
+    samples = speechlike()
+    found = heard(Augmentation(noise=Noise(snr_db=(10, 10), tilt=(tilt, tilt)))) - samples
+    assert decibels(np.mean(samples**2) / np.mean(found**2)) == pytest.approx(10, abs=0.1)
+    power = np.abs(np.fft.rfft(coloured(RATE * 30, tilt, draw("noise")))) ** 2
+    low, high = power[30 * 100 : 30 * 200].mean(), power[30 * 3_200 : 30 * 6_400].mean()
+    assert decibels(low / high) == pytest.approx(tilt * 10 * np.log10(32), abs=0.5)
+
+
+def test_noise_comes_from_a_folder_at_any_rate_and_length(tmp_path: Path) -> None:
+    time = np.arange(4_000) / 8_000
+    stereo = np.stack([np.sin(2 * np.pi * 1_000 * time)] * 2, axis=1)
+    soundfile.write(tmp_path / "hum.wav", stereo, 8_000)  # half a second
+    samples = speechlike()
+    found = heard(Augmentation(noise=Noise(snr_db=(3, 3), folder=tmp_path))) - samples
+    assert decibels(np.mean(samples**2) / np.mean(found**2)) == pytest.approx(3, abs=0.1)
+    assert abs(int(np.argmax(np.abs(np.fft.rfft(found)))) / 2 - 1_000) < 3  # hertz, of two seconds
+
+
+def test_a_room_rings_and_delays_nothing() -> None:
+    click = np.zeros(RATE, np.float32)
+    click[1_000] = 0.5
+    found = heard(Augmentation(reverberation=Reverberation(probability=1, seconds=(0.4, 0.4), below_db=(3, 3))), click)
+    assert len(found) == RATE
+    assert int(np.argmax(np.abs(found))) == 1_000
+    energy = found**2
+    assert energy[:1_000].sum() < 1e-9
+    after = [energy[1_001 + start : 1_001 + start + 800].sum() for start in (0, 3_200)]
+    assert decibels(after[0] / after[1]) == pytest.approx(60 * 0.2 / 0.4, abs=4)  # 60 dB in 0.4 s
+    assert decibels(energy[1_000] / energy[1_001:].sum()) == pytest.approx(3, abs=0.3)
+    assert np.mean(energy) == pytest.approx(np.mean(click**2), rel=1e-3)
+
+
+def test_a_measured_room_is_aligned_by_its_direct_sound(tmp_path: Path) -> None:
+    response = np.zeros(4_000, np.float32)
+    response[[777, 1_500]] = 0.9, 0.3
+    soundfile.write(tmp_path / "room.wav", response, RATE)
+    how = Augmentation(reverberation=Reverberation(folder=tmp_path, probability=1))
+    assert delay(speechlike(), heard(how)) == 0
+
+
+@pytest.mark.parametrize("kind", ["mp3", "opus", "telephone"])
+def test_codecs_lose_something_and_shift_nothing(kind: str) -> None:
+    for row in range(4):
+        samples = speechlike(2.0 + row * 0.111)
+        found = heard(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), samples, row)
+        assert len(found) == len(samples)
+        assert delay(samples, found) == 0
+        assert decibels(np.mean(samples**2) / np.mean((samples - found) ** 2)) > 3
+        assert not np.array_equal(samples, found)
+
+
+def test_a_telephone_has_no_treble() -> None:
+    noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
+    power = np.abs(np.fft.rfft(heard(Augmentation(codec=Codec(kinds=("telephone",), probability=1)), noise))) ** 2
+    assert decibels(power[: 2 * 3_000].mean() / power[2 * 4_500 :].mean()) > 40
+
+
+def test_codecs_take_what_is_louder_than_full_scale() -> None:
+    loud = speechlike() * 20
+    for kind in ("mp3", "opus", "telephone"):
+        found = heard(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), loud)
+        assert np.sqrt(np.mean(found**2)) == pytest.approx(np.sqrt(np.mean(loud**2)), rel=0.2)
+
+
+def test_a_second_speaker_is_heard_below_the_first() -> None:
+    samples = speechlike()
+    added = heard(Augmentation(second_speaker=SecondSpeaker(below_db=(12, 12), probability=1))) - samples
+    where = np.flatnonzero(np.abs(added) > 1e-6)
+    assert 0 < where[0] < where[-1] < len(samples)
+    assert decibels(np.mean(samples**2) / np.mean(added[where[0] : where[-1] + 1] ** 2)) == pytest.approx(12, abs=0.6)
+
+
+def test_clipping_flattens_the_loudest_share() -> None:
+    samples = speechlike()
+    found = heard(Augmentation(clipping=Clipping(share=(0.1, 0.1), probability=1)))
+    flat = np.abs(found) >= np.abs(found).max() * (1 - 1e-6)
+    assert 0.09 < flat.mean() < 0.11
+    assert np.array_equal(found[~flat], samples[~flat])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"noise": {"snr_db": [0, 1], "folder": "EMPTY"}}, "train.augment.noise.folder: EMPTY holds no .aif"),
+        ({"reverberation": {"folder": "EMPTY/missing"}}, "train.augment.reverberation.folder: EMPTY/missing holds no"),
+    ],
+)
+def test_a_folder_without_sound_says_so(tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    for effect in how.values():
+        effect["folder"] = effect["folder"].replace("EMPTY", str(tmp_path))
+    with pytest.raises(UsageError, match=said.replace("EMPTY", str(tmp_path))):
+        Effects(Augmentation.model_validate(how))

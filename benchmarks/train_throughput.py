@@ -32,32 +32,44 @@ from caspi import commands, recipe
 _LEARN = "{audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4, embeddings: 1e-4}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_corpus_options(parser: argparse.ArgumentParser) -> None:
+    """What makes the corpus and the recipe."""
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--clips", choices=["uniform", "lognormal"], default="uniform")
-    parser.add_argument("--batch", type=int, default=16, help="clips a step, ours and theirs")
-    parser.add_argument("--plain-batch", type=int, help="clips a step of the plain way, where memory holds fewer")
+    parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--warm-up", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=3, help="first steps, which are not counted")
     parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--only", choices=["ours", "plain"])
     parser.add_argument("overrides", nargs="*")
-    options = parser.parse_intermixed_args()
+
+
+def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
+    """Random weights and a corpus of clips, uniform from 2 to 8 s or log-normal around 8 s, and the recipe for them;
+    the clips are named in `clips.json`."""
     draw = np.random.default_rng(0)
     count = options.steps * options.batch + HELD_OUT
     uniform = options.clips == "uniform"
     seconds = draw.uniform(2, 8, count) if uniform else np.clip(draw.lognormal(2.08, 0.5, count), 1, 25)
+    made = clips(folder, seconds.tolist())
+    (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
+    random_start(folder / "start", options.tokenizer, options.scale)
+    ours = _recipe(folder, made, options)
+    commands.prepare(ours)
+    (folder / "recipe.yaml").write_text(recipe.dump(ours), encoding="utf-8")
+    return ours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_corpus_options(parser)
+    parser.add_argument("--plain-batch", type=int, help="clips a step of the plain way, where memory holds fewer")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["ours", "plain"])
+    options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
         folder = Path(name)
-        made = clips(folder, seconds.tolist())
-        (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
-        random_start(folder / "start", options.tokenizer, options.scale)
-        ours = _recipe(folder, made, options)
-        commands.prepare(ours)
-        (folder / "recipe.yaml").write_text(recipe.dump(ours), encoding="utf-8")
+        prepared(folder, options)
         speeds: dict[str, list[float]] = {"ours": [], "plain": []}
         for _ in range(options.rounds):
             if options.only != "plain":

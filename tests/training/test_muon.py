@@ -64,6 +64,15 @@ def test_a_step_is_as_long_as_one_of_adamw(more: dict[str, float]) -> None:
         assert matrix.square().mean().sqrt().item() == pytest.approx(0.2e-3, rel=0.25)
 
 
+@pytest.mark.parametrize("more", [{}, {"rows": 0.95}])
+def test_without_a_slope_nothing_moves(more: dict[str, float]) -> None:
+    """FSDP2 takes such a step before it loads a state."""
+    matrix = nn.Parameter(torch.eye(4))
+    matrix.grad = torch.zeros(4, 4)
+    Muon([{"params": [matrix], "lr": 1e-3, "weight_decay": 0.0, "momentum": 0.9, **more}]).step()
+    assert torch.equal(matrix, torch.eye(4))
+
+
 def test_normuon_moves_every_row_as_far() -> None:
     """A row whose updates were small for long is not left behind."""
     torch.manual_seed(0)

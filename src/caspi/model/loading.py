@@ -18,6 +18,7 @@ from transformers import (
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
+from caspi.model.host_memory import keep_freed_memory
 from caspi.model.packed import use_packed_attention
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
 
@@ -78,6 +79,8 @@ def make_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRProcessor:
 
 def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
     """The model in fp32 on `device`. Raises UsageError where it cannot be loaded."""
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     processor = load_processor(config.start, config.revision)
     if config.init == "random":
         model = random_model(config, processor.tokenizer)

@@ -119,7 +119,7 @@ def _normalised(updates: torch.Tensor, states: list[Any], beta: float) -> torch.
         state["rows"] = state["rows"].lerp_(square, 1 - beta) if "rows" in state else square * (1 - beta)
     updates = updates / (torch.stack([state["rows"] for state in states]).sqrt() + 1e-8)[:, :, None]
     size = updates.shape[1] * updates.shape[2]
-    return updates * (_RMS * size**0.5 / updates.norm(dim=(1, 2), keepdim=True))
+    return updates * (_RMS * size**0.5 / updates.norm(dim=(1, 2), keepdim=True).clamp(min=1e-8))
 
 
 def _batches(matrices: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:

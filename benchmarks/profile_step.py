@@ -1,0 +1,179 @@
+"""Where a training step's time goes: data, features, encoder, projector, decoder, head, backward, optimizer, idle.
+
+    python benchmarks/profile_step.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
+
+The steps are those of `caspi train` on the corpus of benchmarks/train_throughput.py. Parts are told apart by marks on
+the device's own clock (events on a GPU, the process's clock elsewhere), so each holds the waiting in it; the head's
+gradient is made with its loss and stands there. `idle` is, on a GPU, the share of a step in which no kernel ran
+(torch's profiler, other steps), on a CPU the share of all cores that did nothing. Prints median milliseconds a step and
+the ten kernels or operators that took most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from train_throughput import add_corpus_options, prepared
+
+from caspi.corpus.store import Corpus
+from caspi.model.groups import select, set_trainable
+from caspi.model.loading import load
+from caspi.model.recompute import recompute
+from caspi.training import optimizers
+from caspi.training.data import PlannedSteps, Step, TrainingSet, loader, plan_stage
+from caspi.training.objectives import CrossEntropy
+from caspi.training.processes import compute_dtype
+
+PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backward", "optimizer")
+
+
+class Marks:
+    """Moments on the device's clock, by the part that ends there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = device.type == "cuda"
+        self._found: list[tuple[str, Any]] = []
+
+    def mark(self, part: str) -> None:
+        """What was done since the mark before was `part`."""
+        if self._gpu:
+            moment: Any = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        else:
+            moment = time.perf_counter()
+        self._found.append((part, moment))
+
+    def taken(self) -> dict[str, float]:
+        """Milliseconds by part, and from the first mark to the last as `step`."""
+        if self._gpu:
+            torch.cuda.synchronize()
+
+        def between(one: Any, other: Any) -> float:
+            return float(one.elapsed_time(other)) if self._gpu else 1000 * (other - one)
+
+        parts: defaultdict[str, float] = defaultdict(float)
+        for (_, before), (part, after) in zip(self._found, self._found[1:], strict=False):
+            parts[part] += between(before, after)
+        parts["step"] = between(self._found[0][1], self._found[-1][1])
+        self._found.clear()
+        return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_corpus_options(parser)
+    options = parser.parse_intermixed_args()
+    with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
+        made = prepared(Path(name), options)
+        config = made.require_train()
+        [stage] = config.stages
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load(made.model, device)
+        groups = select(loaded.model, stage.learn)
+        dtype = compute_dtype(config.precision, device)
+        set_trainable(loaded.model, groups, dtype or torch.float32)
+        recompute(loaded.model, config.recompute_every)
+        optimizer = optimizers.build(loaded.model, groups, stage)
+        data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), loaded.prompt, config.max_seconds)
+        plans, steps = plan_stage(data, config, stage, 1, 0)
+        planned = PlannedSteps(data, plans, steps, 0, loaded.prompt, stage.augment or config.augment, 0)
+        marks = Marks(device)
+        objective = CrossEntropy(loaded.model, dtype).train()
+        _listen(loaded.model, marks)
+        run = _stepper(objective, optimizer, marks, device)
+        queue = iter(loader(planned, config.workers))
+        timed, busy = [], []
+        for number in range(options.steps):
+            cpu = time.process_time()
+            marks.mark("start")
+            run(next(queue))
+            taken = marks.taken()
+            if number >= options.warm_up:
+                timed.append(taken)
+                busy.append(1000 * (time.process_time() - cpu) / taken["step"] / (os.cpu_count() or 1))
+        rest = _again(queue, planned, config.workers)
+        with profile(
+            activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+        ) as seen:
+            started = time.perf_counter()
+            for _ in range(2):
+                marks.mark("start")
+                run(next(rest))
+            marks.taken()
+            wall = time.perf_counter() - started
+        _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else 1 - _kernels(seen) / wall, seen, device)
+
+
+def _again(queue: Iterator[Step], planned: PlannedSteps, workers: int) -> Iterator[Step]:
+    """Steps without end: those left, then from the beginning."""
+    yield from queue
+    while True:
+        yield from loader(planned, workers)
+
+
+def _listen(model: Any, marks: Marks) -> None:
+    modules = model.model
+    modules.audio_tower.register_forward_pre_hook(lambda *_: marks.mark("features"))
+    modules.audio_tower.register_forward_hook(lambda *_: marks.mark("encoder"))
+    modules.multi_modal_projector.register_forward_hook(lambda *_: marks.mark("projector"))
+    modules.language_model.register_forward_hook(lambda *_: marks.mark("decoder"))
+
+
+def _stepper(
+    objective: CrossEntropy, optimizer: torch.optim.Optimizer, marks: Marks, device: torch.device
+) -> Callable[[Step], None]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def run(step: Step) -> None:
+        marks.mark("data")
+        for batch in step.batches:
+            loss = objective(batch.to(device)) / step.target_tokens
+            marks.mark("head")
+            loss.backward()
+            marks.mark("backward")
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        marks.mark("optimizer")
+
+    return run
+
+
+def _kernels(seen: Any) -> float:
+    """Seconds in which at least one kernel ran."""
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    )
+    total, until = 0.0, 0.0
+    for start, end in spans:
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total / 1e6
+
+
+def _print(timed: list[dict[str, float]], idle: float, seen: Any, device: torch.device) -> None:
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    whole = statistics.median(taken["step"] for taken in timed)
+    print(f"{name}, torch {torch.__version__}, {len(timed)} steps\n\n| part | ms | |\n|---|---|---|")
+    for part in (*PARTS, "step"):
+        value = statistics.median(taken[part] for taken in timed)
+        print(f"| {part} | {value:.1f} | {value / whole:.0%} |")
+    print(f"| idle | | {idle:.0%} |\n")
+    by = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    print(seen.key_averages().table(sort_by=by, row_limit=10, max_name_column_width=60))
+
+
+if __name__ == "__main__":
+    main()

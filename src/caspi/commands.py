@@ -136,8 +136,9 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
     shape, stages = preflight.shapes(recipe.model, config)
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
     data = TrainingSet.of(
-        Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds, with_previous=config.previous_text > 0
-    )
+        Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds,
+        with_previous=config.previous_text > 0, hotwords=config.hotwords,
+    )  # fmt: skip
     plans = preflight.planned(data, config, count, recipe.seed)
     pilots = preflight.pilots(recipe.model, config, data, plans, shape) if measured else [None] * len(plans)
     rows = [

@@ -12,7 +12,7 @@ from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
 from caspi.model.config import GroupName, Learn
-from caspi.training.augmentation_config import Augmentation
+from caspi.training.augmentation_config import Augmentation, Range
 from caspi.training.plan import Budget, EffectiveBatch
 
 _EFFECTIVE_BATCH = 64
@@ -80,6 +80,38 @@ class StageConfig(Config):
     curriculum: Curriculum | None = None
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
+class Hotwords(Config):
+    """Words to expect, in the system turn of so many of the utterances: rare ones of its own text, and distractors of
+    other texts. absent: how often none of its own is among them. at_most: so many texts hold a rare word."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    words: tuple[Count, Count] = (1, 4)
+    distractors: tuple[Count, Count] = (0, 12)
+    absent: float = Field(0.2, ge=0, le=1)
+    at_most: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _low_to_high(self) -> Hotwords:
+        for name in ("words", "distractors"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: {[low, high]} goes from high to low")
+        return self
+
+
+class NoSpeech(Config):
+    """So many of the utterances are heard as noise instead, as long as they were, and the target says that nobody
+    speaks: recordings of `folder`, or noise made with the `tilt` of augmentation's; so many dB below full scale."""
+
+    share: float = Field(0.02, gt=0, le=0.5)
+    folder: Path | None = None
+    tilt: Range = (0.0, 2.0)
+    below_db: Range = (20.0, 70.0)
+
+
 class InTrainingEvaluation(Config):
     """A fixed subset of the validation split, decoded and scored every `every` steps and at the end of a stage."""
 
@@ -109,6 +141,7 @@ class TrainConfig(Config):
     augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
     mixes: how much of every source an epoch holds, by names that stages use.
     previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
+    hotwords: words to expect stand there too. no_speech: noise among the utterances.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
     track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
     """
@@ -122,6 +155,8 @@ class TrainConfig(Config):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     mixes: dict[str, Mix] = Field(default_factory=dict)
     previous_text: float = Field(0.0, ge=0, le=1)
+    hotwords: Hotwords | None = None
+    no_speech: NoSpeech | None = None
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     augment: Augmentation = Augmentation()
     evaluate: InTrainingEvaluation = InTrainingEvaluation()

@@ -22,13 +22,14 @@ from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
-from caspi.model.prompt import Prompt
+from caspi.model.prompt import NO_SPEECH, Prompt
 from caspi.training.augmentation import draw_masks, generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.collation import Batch, Item, collate
-from caspi.training.config import CurriculumKey, StageConfig, TrainConfig
+from caspi.training.config import CurriculumKey, Hotwords, NoSpeech, StageConfig, TrainConfig
+from caspi.training.context import HotwordPool
 from caspi.training.plan import Budget, EpochPlan, cut, plan_epoch, shuffled
-from caspi.training.waveform import Effects
+from caspi.training.waveform import Background, Effects
 
 _PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own
 _RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
@@ -78,6 +79,7 @@ class TrainingSet:
     target_tokens: np.ndarray
     audio_tokens: np.ndarray
     sequence_tokens: np.ndarray
+    hotwords: HotwordPool | None = None
 
     @classmethod
     def of(
@@ -87,10 +89,12 @@ class TrainingSet:
         max_seconds: float,
         shuffle_seed: int | None = None,
         with_previous: bool = False,
+        hotwords: Hotwords | None = None,
     ) -> TrainingSet:
         """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run.
 
-        with_previous: the text before an utterance may stand in its prompt, and is counted.
+        with_previous, hotwords: the text before an utterance, and words to expect, may stand in its prompt, and are
+        counted.
         """
         corpus.find_audio()
         seconds = corpus.numbers("seconds")
@@ -104,6 +108,9 @@ class TrainingSet:
         around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
         if with_previous:
             around += prompt.text_lengths([_tail(text) for text in previous])
+        pool = None if hotwords is None else HotwordPool(texts, hotwords)
+        if pool is not None:
+            around += pool.most_tokens(prompt)
         audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,
@@ -118,13 +125,13 @@ class TrainingSet:
             target_tokens=target_tokens,
             audio_tokens=audio_tokens,
             sequence_tokens=audio_tokens + around + target_tokens,
+            hotwords=pool,
         )
 
-    def item(self, row: int, with_previous: bool = False) -> Item:
-        """One utterance as it stands in the corpus, the text before it in its context where that is asked for."""
-        context = self.contexts[row]
-        if with_previous:
-            context = f"{context} {_tail(self.previous[row])}".strip()
+    def item(self, row: int, with_previous: bool = False, hotwords: str = "") -> Item:
+        """One utterance as it stands in the corpus; in its context what is asked for, beside its own."""
+        previous = _tail(self.previous[row]) if with_previous else ""
+        context = " ".join(part for part in (self.contexts[row], hotwords, previous) if part)
         return Item(self.corpus.samples(row), self.texts[row], self.languages[row], context, row)
 
 
@@ -162,10 +169,13 @@ class PlannedSteps(Dataset[Step]):
         augment: Augmentation,
         seed: int,
         previous_text: float = 0.0,
+        no_speech: NoSpeech | None = None,
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
         self._effects, self._spec_augment = Effects(augment), augment.spec_augment
         self._seed, self._previous_text = seed, previous_text
+        self._background = None if no_speech is None else Background(no_speech)
+        self._no_speech = 0.0 if no_speech is None else no_speech.share
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
         # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
         self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
@@ -227,6 +237,10 @@ class PlannedSteps(Dataset[Step]):
         for planned in rows.tolist():
             item = self._item(planned, epoch, replaced)
             draw = functools.partial(generator, self._seed, epoch, item.row)
+            if self._background is not None and (nobody := draw("no_speech")).random() < self._no_speech:
+                noise = self._background(len(item.samples), nobody)
+                items.append(replace(item, samples=noise, text="", language=NO_SPEECH))
+                continue
             another = functools.partial(another_voice, self._data, item.row)
             items.append(replace(item, samples=self._effects(item.samples, draw, another)))
         masks = None
@@ -240,8 +254,14 @@ class PlannedSteps(Dataset[Step]):
         for stand_in in itertools.chain([planned], self._nearest(planned)):
             # Drawn apart from the augmentation, which stays what it was where no text is given.
             with_previous = generator(self._seed, epoch, stand_in, "previous").random() < self._previous_text
+            pool = self._data.hotwords
+            expected = (
+                pool.draw(self._data.texts[stand_in], generator(self._seed, epoch, stand_in, "hotwords"))
+                if pool
+                else ""
+            )
             try:
-                item = self._read(stand_in, with_previous)
+                item = self._read(stand_in, with_previous, expected)
             except UNREADABLE as error:
                 why = why or f"{type(error).__name__}: {error}"
                 continue
@@ -250,12 +270,12 @@ class PlannedSteps(Dataset[Step]):
             return item
         raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk there?")
 
-    def _read(self, row: int, with_previous: bool) -> Item:
+    def _read(self, row: int, with_previous: bool, hotwords: str) -> Item:
         for wait in _RETRY_AFTER:
             with contextlib.suppress(*UNREADABLE):
-                return self._data.item(row, with_previous)
+                return self._data.item(row, with_previous, hotwords)
             time.sleep(wait)
-        return self._data.item(row, with_previous)
+        return self._data.item(row, with_previous, hotwords)
 
     def _nearest(self, row: int) -> Iterator[int]:
         """Other rows, by how near their lengths are."""

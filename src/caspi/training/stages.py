@@ -36,7 +36,7 @@ from caspi.training.tracking import Tracker
 from caspi.training.trainer import StageTrainer, lesson
 from caspi.training.uploads import Uploaded, Uploads
 from caspi.training.validation import Validation
-from caspi.training.waveform import Effects
+from caspi.training.waveform import Background, Effects
 from caspi.training.zero import deepspeed
 
 DONE = "stage.json"
@@ -104,6 +104,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         config.max_seconds,
         shuffle_seed=seed if config.shuffle_transcripts else None,
         with_previous=config.previous_text > 0,
+        hotwords=config.hotwords,
     )
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
@@ -113,6 +114,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     # What is wrong with the last stage is found before the first begins.
     for stage in config.stages:
         Effects(stage.augment or config.augment)
+    if config.no_speech is not None:
+        Background(config.no_speech)
     stages = expected(start, config, data, state.num_processes, seed)
     with contextlib.ExitStack() as held:
         if state.is_main_process:
@@ -212,6 +215,7 @@ def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[
         stage.augment or config.augment,
         stage_seed,
         config.previous_text,
+        config.no_speech,
     )
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)

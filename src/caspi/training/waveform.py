@@ -29,6 +29,7 @@ from caspi.training.augmentation_config import (
     SecondSpeaker,
     Silence,
 )
+from caspi.training.config import NoSpeech
 
 Draw = np.random.Generator
 _SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
@@ -49,8 +50,10 @@ class Effects:
     def __init__(self, how: Augmentation) -> None:
         self._how = how
         noise, room = how.noise, how.reverberation
-        self._noises = _sounds(noise.folder, "noise") if noise is not None and noise.folder is not None else ()
-        self._rooms = _sounds(room.folder, "reverberation") if room is not None and room.folder is not None else ()
+        self._noises = _sounds(noise.folder, "augment.noise") if noise is not None and noise.folder is not None else ()
+        self._rooms = (
+            _sounds(room.folder, "augment.reverberation") if room is not None and room.folder is not None else ()
+        )
 
     def __call__(
         self, samples: np.ndarray, draw: Callable[[str], Draw], another: Callable[[Draw], np.ndarray]
@@ -80,6 +83,24 @@ class Effects:
 
 def _happens(draw: Draw, probability: float) -> bool:
     return bool(draw.random() < probability)
+
+
+class Background:
+    """Noise with nobody speaking. Raises UsageError where its folder holds no sound."""
+
+    def __init__(self, how: NoSpeech) -> None:
+        self._how = how
+        self._files = _sounds(how.folder, "no_speech") if how.folder is not None else ()
+
+    def __call__(self, length: int, draw: Draw) -> np.ndarray:
+        """float32 [length]."""
+        below, tilt = draw.uniform(*self._how.below_db), draw.uniform(*self._how.tilt)
+        if self._files:
+            noise = _excerpt(self._files[int(draw.integers(len(self._files)))], length, draw)
+        else:
+            noise = coloured(length, tilt, draw)
+        size = float(np.sqrt(np.mean(noise**2)))
+        return noise * np.float32(10 ** (-below / 20) / size) if size else noise
 
 
 def pad(samples: np.ndarray, how: Silence, draw: Draw) -> np.ndarray:
@@ -194,7 +215,7 @@ def _through(codec: str, container: str, options: dict[str, str], bits: int, sam
 def _sounds(folder: Path, what: str) -> tuple[Path, ...]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
     if not found:
-        raise UsageError(f"train.augment.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
+        raise UsageError(f"train.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
     return tuple(found)
 
 

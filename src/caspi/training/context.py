@@ -1,0 +1,59 @@
+"""Words to expect, given to the model before it listens: rare ones of the text itself among others of the corpus."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from caspi.errors import UsageError
+from caspi.model.prompt import Prompt
+from caspi.training.config import Hotwords
+
+_LETTERS = 3  # shorter words are no names
+_SAMPLE = 5_000  # words whose tokens are counted for the plan
+
+
+class HotwordPool:
+    """The rare words of all texts. Raises UsageError where there are none."""
+
+    def __init__(self, texts: Iterable[str], how: Hotwords) -> None:
+        self._how = how
+        counts = Counter(word for text in texts for word in set(_words(text)))
+        self._rare = {word for word, count in counts.items() if count <= how.at_most}
+        self._pool = sorted(self._rare)
+        if not self._pool:
+            raise UsageError(f"train.hotwords: no word stands in {how.at_most} texts or fewer; raise at_most")
+
+    def draw(self, text: str, draw: np.random.Generator) -> str:
+        """Words with commas between, in random order; nothing for most utterances, as the configuration says."""
+        how = self._how
+        if draw.random() >= how.probability:
+            return ""
+        said = sorted(set(_words(text)))
+        own = [word for word in said if word in self._rare]
+        if draw.random() < how.absent:
+            own = []
+        chosen = _some(own, int(draw.integers(how.words[0], how.words[1] + 1)), draw)
+        wanted = int(draw.integers(how.distractors[0], how.distractors[1] + 1))
+        # More than are wanted: some are drawn twice, or are said here.
+        drawn = draw.integers(0, len(self._pool), 2 * wanted + len(said)).tolist()
+        others = dict.fromkeys(self._pool[place] for place in drawn)
+        chosen += list(itertools.islice((word for word in others if word not in said), wanted))
+        return ", ".join(chosen[place] for place in draw.permutation(len(chosen)).tolist())
+
+    def most_tokens(self, prompt: Prompt) -> int:
+        """About what the longest list takes, for the plan."""
+        lengths = prompt.text_lengths([f", {word}" for word in self._pool[:: 1 + len(self._pool) // _SAMPLE]])
+        return math.ceil((self._how.words[1] + self._how.distractors[1]) * float(np.quantile(lengths, 0.9)))
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in (part.strip(".,:;!?\"'()[]-–״׳…") for part in text.split()) if len(word) >= _LETTERS]
+
+
+def _some(words: Sequence[str], count: int, draw: np.random.Generator) -> list[str]:
+    return [words[place] for place in draw.permutation(len(words))[:count].tolist()]

@@ -1,0 +1,133 @@
+"""What the model is shown beside the audio, decoded from the tokens of real batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caspi import commands
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.model.loading import Loaded
+from caspi.training.augmentation import generator
+from caspi.training.augmentation_config import Augmentation
+from caspi.training.config import Hotwords, NoSpeech
+from caspi.training.context import HotwordPool
+from caspi.training.data import PlannedSteps, TrainingSet
+from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
+from tests.conftest import tone
+from tests.corpus.conftest import write_manifest
+from tests.training.test_stages import metrics, run_recipe
+
+TEXTS = [f"אנשים רבים ראו את מילה{number:03d} ואת שם{number:03d}, ליד הים" for number in range(200)]
+
+
+def sentences(
+    tiny: Loaded, corpus: Path, batch: int = 8, **options: object
+) -> dict[int, tuple[str, str, torch.Tensor]]:
+    """System turn, assistant's turn and samples of every utterance in one epoch."""
+    hotwords = options.pop("hotwords", None)
+    data = TrainingSet.of(Corpus.open(corpus, "train"), tiny.prompt, 15.0, hotwords=hotwords)  # type: ignore[arg-type]
+    plan = plan_epoch(data.seconds, shuffled(data.rows, 0, 0), batch=EffectiveBatch(batch), budget=Budget(60), ranks=1)
+    planned = PlannedSteps(data, [plan], len(plan.steps), 0, tiny.prompt, Augmentation(), 5, **options)  # type: ignore[arg-type]
+    found = {}
+    for index in range(len(planned)):
+        for micro in planned[index].batches:
+            for place, row in enumerate(micro.rows):
+                ids = micro.input_ids[micro.bounds[place] : micro.bounds[place + 1]].tolist()
+                assert len(ids) <= data.sequence_tokens[row] + 3 * (hotwords is not None)
+                text = tiny.processor.tokenizer.decode(ids)
+                system = text.partition("system\n")[2].partition("<|im_end|>")[0]
+                length = int(micro.audio.frames[place]) * 160
+                samples = micro.audio.samples[place, 200 : 200 + length]
+                found[row] = system, text.partition("assistant\n")[2], samples
+    return found
+
+
+def test_hotwords_are_rare_words_of_the_text_among_those_of_others() -> None:
+    how = Hotwords(probability=1, words=(1, 2), distractors=(3, 3), absent=0, at_most=2)
+    pool = HotwordPool(TEXTS, how)
+    places = set()
+    for row, text in enumerate(TEXTS):
+        given = pool.draw(text, generator(0, 0, row, "hotwords")).split(", ")
+        own = [word for word in given if word in text]
+        assert 1 <= len(own) <= 2
+        assert len(given) - len(own) == 3
+        assert all(word.startswith(("מילה", "שם")) for word in given), "common words are no hotwords"
+        assert len(set(given)) == len(given)
+        places.add(given.index(own[0]))
+    assert len(places) > 3, "its own words do not give themselves away by where they stand"
+
+
+def test_how_often_there_are_hotwords_and_none_of_its_own() -> None:
+    pool = HotwordPool(TEXTS, Hotwords(probability=0.5, words=(1, 1), distractors=(2, 2), absent=0.3, at_most=2))
+    given = [pool.draw(TEXTS[row % 200], generator(0, row, row, "hotwords")) for row in range(1_000)]
+    shown = [(TEXTS[row % 200], words.split(", ")) for row, words in enumerate(given) if words]
+    assert 440 < len(shown) < 560
+    without = sum(not any(word in text for word in words) for text, words in shown)
+    assert 0.22 < without / len(shown) < 0.38
+
+
+def test_words_that_everybody_says_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"train.hotwords: no word stands in 2 texts or fewer; raise at_most"):
+        HotwordPool(["אחד שתיים שלוש"] * 5, Hotwords(at_most=2))
+
+
+def test_hotwords_stand_in_the_system_turn_and_nowhere_else(tiny: Loaded, small_corpus: Path) -> None:
+    plain = sentences(tiny, small_corpus)
+    how = Hotwords(probability=1, words=(1, 2), distractors=(2, 2), absent=0, at_most=5)
+    found = sentences(tiny, small_corpus, hotwords=how)
+    assert all(found[row][1] == plain[row][1] for row in plain), "what is to be said stays"
+    assert all(not plain[row][0] and found[row][0] for row in plain)
+    assert found.keys() == sentences(tiny, small_corpus, batch=4, hotwords=how).keys()
+    assert all(sentences(tiny, small_corpus, batch=4, hotwords=how)[row][0] == found[row][0] for row in list(found)[:5])
+
+
+def test_noise_is_answered_with_nobody_speaks(tiny: Loaded, small_corpus: Path) -> None:
+    plain = sentences(tiny, small_corpus)
+    found = sentences(tiny, small_corpus, no_speech=NoSpeech(share=0.5, below_db=(40, 40)))
+    silent = [row for row, (_, said, _) in found.items() if said == "language None<asr_text><|im_end|>"]
+    assert 14 < len(silent) < 34
+    for row in found:
+        assert len(found[row][2]) == len(plain[row][2])
+        if row in silent:
+            size = float(found[row][2].square().mean().sqrt())
+            assert 20 * np.log10(size) == pytest.approx(-40, abs=0.5)
+        else:
+            assert found[row][1] == plain[row][1]
+            assert torch.equal(found[row][2], plain[row][2])
+
+
+def test_a_run_with_both_trains_and_counts_its_tokens(small_corpus: Path, tmp_path: Path) -> None:
+    made = run_recipe(
+        tmp_path, small_corpus, "train.no_speech={share: 0.3}", "train.hotwords={at_most: 5}", "train.previous_text=0.5"
+    )  # fmt: skip
+    commands.train(made)
+    assert np.isfinite(metrics(tmp_path / "train", "loss")).all()
+
+
+def test_a_folder_without_noise_says_so_before_training(small_corpus: Path, tmp_path: Path) -> None:
+    made = run_recipe(tmp_path, small_corpus, f"train.no_speech={{folder: {tmp_path}}}")
+    with pytest.raises(UsageError, match=r"train.no_speech.folder: .* holds no"):
+        commands.train(made)
+
+
+def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:
+    """Replay is a source of the mix: its utterances keep the language that they are in."""
+    for name, language, text in (("new", "Hebrew", "שלום לכולם"), ("known", "Spanish", "muchas gracias")):
+        clips = [(tone(1.0, seed=1_000 * len(name) + n), f"{text} {'אבגד'[n % 4] * 3}") for n in range(6)]
+        write_manifest(tmp_path, clips, name, language=language)
+    sources = (
+        f"{{kind: manifest, name: {name}, path: {tmp_path}/{name}.jsonl, split: train}}" for name in ("new", "known")
+    )
+    made = run_recipe(
+        tmp_path, tmp_path / "corpus", f"corpus.sources=[{', '.join(sources)}]", "corpus.evaluation=[]",
+        "corpus.filters={min_script_share: 0.0, max_repeats: 100}",
+    )  # fmt: skip
+    commands.prepare(made)
+    said = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4).values()]
+    assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in said) == 6
+    assert sum(answer.startswith("language Hebrew<asr_text>שלום") for answer in said) == 6

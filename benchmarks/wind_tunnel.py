@@ -116,12 +116,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
     found: defaultdict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
         found[row["variant"]][row["seed"]] = row
+    baseline = found.get("baseline", {})
     print("| variant | seeds | test WER, mean (each) | to baseline, 95 % | averaged | validation loss | train s |")
     print("|---|---|---|---|---|---|---|")
     for name, runs in found.items():
         each = [run["last"]["wer"] for run in runs.values()]
-        shared = [seed for seed in runs if seed in found["baseline"]]
-        apart = [runs[seed]["last"]["wer"] - found["baseline"][seed]["last"]["wer"] for seed in shared]
+        apart = [run["last"]["wer"] - baseline[seed]["last"]["wer"] for seed, run in runs.items() if seed in baseline]
         averaged = statistics.mean(run["average"]["wer"] for run in runs.values())
         loss = statistics.mean(run["validation"]["loss"] for run in runs.values())
         seconds = statistics.median(run["train_seconds"] for run in runs.values())

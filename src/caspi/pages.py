@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi.charts import Chart, Line
-from caspi.corpus.sharing import Drawn
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.utterance import Utterance
 from caspi.folders import read_jsonl
 from caspi.progress import duration
 from caspi.report import Clip, Page, Table
 
-if TYPE_CHECKING:
-    from caspi.training.preview import Heard  # which takes seconds to import
+if TYPE_CHECKING:  # these take a second and more to import
+    from caspi.corpus.sharing import Drawn
+    from caspi.training.preview import Heard
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "

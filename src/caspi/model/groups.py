@@ -19,8 +19,8 @@ from caspi.errors import UsageError
 from caspi.model import adapters
 from caspi.model.config import GROUP_NAMES, GroupName, Learn, Lora
 
-_STACKS = ("audio_layers", "decoder_layers")
-_ADAPTED = (*_STACKS, "projector")
+STACKS = ("audio_layers", "decoder_layers")
+_ADAPTED = (*STACKS, "projector")
 
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"model\.audio_tower\.layers\.(\d+)\."), "audio_layers"),
@@ -48,7 +48,7 @@ def partition(model: nn.Module) -> dict[str, list[str]]:
 
     Raises ValueError for a parameter that belongs to no group: none is ever left out silently.
     """
-    layers = {stack: _depth(model, stack) for stack in _STACKS}
+    layers = {stack: _depth(model, stack) for stack in STACKS}
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name, _ in model.named_parameters():
         groups[_label(name, layers)].append(name)
@@ -69,7 +69,7 @@ def _label(name: str, layers: dict[str, int]) -> str:
     for pattern, label in _PATTERNS:
         if match := pattern.match(name):
             stack, _, last = label.partition(":")
-            if stack not in _STACKS:
+            if stack not in STACKS:
                 return stack
             return f"{stack}[{layers[stack] - 1 if last else int(match[1])}]"
     raise ValueError(f"parameter {name} belongs to no group")
@@ -96,12 +96,12 @@ def select(model: nn.Module, learn: dict[GroupName, Learn]) -> list[TrainableGro
 def members(model: nn.Module, name: GroupName, top: int | float | None) -> list[str]:
     """Names of a group's parameters, `top` resolved against this model's depth. Raises UsageError."""
     labels = partition(model)
-    if name in _STACKS:
+    if name in STACKS:
         depth = _depth(model, name)
         count = depth if top is None else _resolve(top, depth)
         return [p for i in range(depth - count, depth) for p in labels[f"{name}[{i}]"]]
     if top is not None:
-        raise UsageError(f"learn.{name}.top: only {' and '.join(_STACKS)} have layers to count")
+        raise UsageError(f"learn.{name}.top: only {' and '.join(STACKS)} have layers to count")
     return labels[name]
 
 

@@ -11,13 +11,13 @@ from caspi.config import Config
 from caspi.model.config import MEL_BINS
 
 
-def _rising(value: tuple[float, float]) -> tuple[float, float]:
+def rising(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError(f"{list(value)} goes from high to low")
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]  # drawn from evenly
+Range = Annotated[tuple[float, float], AfterValidator(rising)]  # drawn from evenly
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
 Factor = Annotated[float, Field(ge=0.5, le=2)]
@@ -38,7 +38,7 @@ class SpecAugment(Config):
 class Silence(Config):
     """Silence put before and after, so many seconds each."""
 
-    seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(_rising)] = (0.0, 0.5)
+    seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(rising)] = (0.0, 0.5)
     probability: Probability = 0.3
 
 
@@ -72,7 +72,7 @@ class Noise(Config):
 class Clipping(Config):
     """The loudest share of the samples cut off, as by a microphone that is too near."""
 
-    share: Annotated[tuple[Probability, Probability], AfterValidator(_rising)] = (0.001, 0.02)
+    share: Annotated[tuple[Probability, Probability], AfterValidator(rising)] = (0.001, 0.02)
     probability: Probability = 0.1
 
 

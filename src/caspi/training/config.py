@@ -6,13 +6,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
 from caspi.model.config import GroupName, Learn
-from caspi.training.augmentation_config import Augmentation, Range
+from caspi.training.augmentation_config import Augmentation, Range, rising
 from caspi.training.plan import Budget, EffectiveBatch
 
 _EFFECTIVE_BATCH = 64
@@ -80,7 +80,8 @@ class StageConfig(Config):
     curriculum: Curriculum | None = None
 
 
-Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0)]
+_Counts = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
 
 
 class Hotwords(Config):
@@ -88,18 +89,10 @@ class Hotwords(Config):
     other texts. absent: how often none of its own is among them. at_most: so many texts hold a rare word."""
 
     probability: float = Field(0.5, ge=0, le=1)
-    words: tuple[Count, Count] = (1, 4)
-    distractors: tuple[Count, Count] = (0, 12)
+    words: _Counts = (1, 4)
+    distractors: _Counts = (0, 12)
     absent: float = Field(0.2, ge=0, le=1)
     at_most: int = Field(20, ge=1)
-
-    @model_validator(mode="after")
-    def _low_to_high(self) -> Hotwords:
-        for name in ("words", "distractors"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name}: {[low, high]} goes from high to low")
-        return self
 
 
 class NoSpeech(Config):

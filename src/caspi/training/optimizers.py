@@ -8,15 +8,11 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from caspi.model.groups import TrainableGroup
+from caspi.model.groups import STACKS, TrainableGroup
 from caspi.training.config import Schedule, StageConfig
 from caspi.training.muon import Muon
 
 _SCHEDULES = {"warmup-stable-decay": "warmup_stable_decay", "constant": "constant_with_warmup"}
-
-
-# Muon's are the matrices inside of blocks; tables, convolutions and the projector have another geometry.
-_STACKS = ("audio_layers", "decoder_layers")
 
 
 def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) -> torch.optim.Optimizer:
@@ -25,7 +21,8 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
     param_groups: list[dict[str, Any]] = []
     for group in groups:
         members = [parameters[name] for name in group.names]
-        inside = group.name in _STACKS and group.lora is None and stage.optimizer != "adamw"
+        # Muon's are the matrices inside of blocks; tables, convolutions and the projector have another geometry.
+        inside = group.name in STACKS and group.lora is None and stage.optimizer != "adamw"
         matrices = [p for p in members if inside and p.ndim == 2]
         others = [p for p in members if p.ndim > 1 and not (inside and p.ndim == 2)]
         vectors = [p for p in members if p.ndim <= 1]

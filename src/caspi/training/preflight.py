@@ -139,8 +139,9 @@ def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak:
     kind = recognised(name, gpus())
     if kind is None:
         return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
-    hours = estimate(shape, learning, loads, kind, ranks).seconds / 3600
-    return f"about {peak:.1f} GiB, {duration(3600 * hours)}, {hours * kind.price * ranks:.2f} $ (estimated)"
+    seconds = estimate(shape, learning, loads, kind, ranks).seconds
+    cost = seconds / 3600 * kind.price * ranks
+    return f"about {peak:.1f} GiB, {duration(seconds)}, {cost:.2f} $ (estimated)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from caspi.audio import SAMPLE_RATE
+from caspi.audio import SAMPLE_RATE, resample
 from caspi.errors import UsageError
 from caspi.training.augmentation_config import (
     Augmentation,
@@ -50,10 +50,8 @@ class Effects:
     def __init__(self, how: Augmentation) -> None:
         self._how = how
         noise, room = how.noise, how.reverberation
-        self._noises = _sounds(noise.folder, "augment.noise") if noise is not None and noise.folder is not None else ()
-        self._rooms = (
-            _sounds(room.folder, "augment.reverberation") if room is not None and room.folder is not None else ()
-        )
+        self._noises = () if noise is None else _sounds(noise.folder, "augment.noise")
+        self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
 
     def __call__(
         self, samples: np.ndarray, draw: Callable[[str], Draw], another: Callable[[Draw], np.ndarray]
@@ -90,15 +88,12 @@ class Background:
 
     def __init__(self, how: NoSpeech) -> None:
         self._how = how
-        self._files = _sounds(how.folder, "no_speech") if how.folder is not None else ()
+        self._files = _sounds(how.folder, "no_speech")
 
     def __call__(self, length: int, draw: Draw) -> np.ndarray:
         """float32 [length]."""
         below, tilt = draw.uniform(*self._how.below_db), draw.uniform(*self._how.tilt)
-        if self._files:
-            noise = _excerpt(self._files[int(draw.integers(len(self._files)))], length, draw)
-        else:
-            noise = coloured(length, tilt, draw)
+        noise = _noise(length, self._files, tilt, draw)
         size = float(np.sqrt(np.mean(noise**2)))
         return noise * np.float32(10 ** (-below / 20) / size) if size else noise
 
@@ -121,11 +116,14 @@ def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Dr
 def add_noise(samples: np.ndarray, files: tuple[Path, ...], how: Noise, draw: Draw) -> np.ndarray:
     """An excerpt of one of the files, or made noise, at a drawn ratio to the clip."""
     ratio, tilt = draw.uniform(*how.snr_db), draw.uniform(*how.tilt)
+    return samples + _at(_noise(len(samples), files, tilt, draw), samples, ratio)
+
+
+def _noise(length: int, files: tuple[Path, ...], tilt: float, draw: Draw) -> np.ndarray:
+    """float32 [length]: an excerpt of one of the files; made where there are none."""
     if files:
-        noise = _excerpt(files[int(draw.integers(len(files)))], len(samples), draw)
-    else:
-        noise = coloured(len(samples), tilt, draw)
-    return samples + _at(noise, samples, ratio)
+        return _excerpt(files[int(draw.integers(len(files)))], length, draw)
+    return coloured(length, tilt, draw)
 
 
 def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
@@ -181,9 +179,7 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
     if kind == "telephone":
         narrow = soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE)
         steps = np.round(127 * np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)) / 127
-        coded = soxr.resample(
-            np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE, SAMPLE_RATE
-        )
+        coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
     else:
         codec, container, options, kilobits = _CODECS[kind]
         coded = _through(
@@ -212,7 +208,10 @@ def _through(codec: str, container: str, options: dict[str, str], bits: int, sam
     return np.concatenate([piece.to_ndarray()[0] for piece in (*frames, *back.resample(None))])
 
 
-def _sounds(folder: Path, what: str) -> tuple[Path, ...]:
+def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
+    """The files of a folder that a recipe names; none where it names no folder."""
+    if folder is None:
+        return ()
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
     if not found:
         raise UsageError(f"train.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
@@ -225,17 +224,14 @@ def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
         wanted = -(-length * file.samplerate // SAMPLE_RATE)
         file.seek(int(draw.integers(0, max(1, file.frames - wanted + 1))))
         sound = file.read(wanted, dtype="float32", always_2d=True).mean(axis=1)
-        if file.samplerate != SAMPLE_RATE:
-            sound = soxr.resample(sound, file.samplerate, SAMPLE_RATE)
-    return np.resize(sound, length)
+        return np.resize(resample(sound, file.samplerate), length)
 
 
 @functools.lru_cache(maxsize=512)
 def _response(path: Path) -> np.ndarray:
     with soundfile.SoundFile(path) as file:
         sound = file.read(int(_LONGEST_ROOM * file.samplerate), dtype="float32", always_2d=True)[:, 0]
-        if file.samplerate != SAMPLE_RATE:
-            sound = soxr.resample(sound, file.samplerate, SAMPLE_RATE)
+        sound = resample(sound, file.samplerate)
     if not np.any(sound):
         raise UsageError(f"{path}: an impulse response that is silent")
-    return np.asarray(sound)
+    return sound

@@ -26,13 +26,15 @@ from torch.profiler import ProfilerActivity, profile
 from train_throughput import add_corpus_options, prepared
 
 from caspi.corpus.store import Corpus
+from caspi.model.compiling import compile_blocks
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import load
+from caspi.model.moving import on
 from caspi.model.recompute import recompute
 from caspi.training import optimizers
 from caspi.training.data import PlannedSteps, Step, TrainingSet, loader, plan_stage
 from caspi.training.objectives import CrossEntropy
-from caspi.training.processes import compute_dtype
+from caspi.training.processes import compiles, compute_dtype
 
 PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backward", "optimizer")
 
@@ -83,6 +85,8 @@ def main() -> None:
         dtype = compute_dtype(config.precision, device)
         set_trainable(loaded.model, groups, dtype or torch.float32)
         recompute(loaded.model, config.recompute_every)
+        if compiles(config.compile, device):
+            compile_blocks(loaded.model)
         optimizer = optimizers.build(loaded.model, groups, stage)
         data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), loaded.prompt, config.max_seconds)
         plans, steps = plan_stage(data, config, stage, 1, 0)
@@ -123,8 +127,8 @@ def _again(queue: Iterator[Step], planned: PlannedSteps, workers: int) -> Iterat
 
 def _listen(model: Any, marks: Marks) -> None:
     modules = model.model
-    modules.audio_tower.register_forward_pre_hook(lambda *_: marks.mark("features"))
-    modules.audio_tower.register_forward_hook(lambda *_: marks.mark("encoder"))
+    modules.audio_tower.conv2d1.register_forward_pre_hook(lambda *_: marks.mark("features"))
+    modules.multi_modal_projector.register_forward_pre_hook(lambda *_: marks.mark("encoder"))
     modules.multi_modal_projector.register_forward_hook(lambda *_: marks.mark("projector"))
     modules.language_model.register_forward_hook(lambda *_: marks.mark("decoder"))
 
@@ -135,9 +139,10 @@ def _stepper(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def run(step: Step) -> None:
-        marks.mark("data")
         for batch in step.batches:
-            loss = objective(batch.to(device)) / step.target_tokens
+            here = on(batch, device)
+            marks.mark("data")
+            loss = objective(here) / step.target_tokens
             marks.mark("head")
             loss.backward()
             marks.mark("backward")

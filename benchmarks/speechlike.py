@@ -62,6 +62,8 @@ def random_start(folder: Path, tokenizer: Path, scale: str) -> None:
         model = Qwen3ASRForConditionalGeneration(configuration(scale, processor.tokenizer))
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
+    del model
+    torch.cuda.empty_cache()  # what is measured next has the GPU to itself
 
 
 @dataclass(frozen=True, slots=True)

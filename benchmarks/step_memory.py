@@ -22,9 +22,11 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.architectures import configuration
+from caspi.model.compiling import compile_blocks
 from caspi.model.config import Learn, ModelConfig
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded, load
+from caspi.model.moving import on
 from caspi.model.packed import use_packed_attention
 from caspi.model.recompute import recompute
 from caspi.training import optimizers
@@ -100,10 +102,12 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
     set_trainable(loaded.model, groups, torch.bfloat16)
     recompute(loaded.model, every)
-    optimizer = optimizers.adamw(loaded.model, groups, stage)
+    compile_blocks(loaded.model)
+    device = next(loaded.model.parameters()).device
+    optimizer = optimizers.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()
     # Other clips each time, as training has them: what libraries remember of a shape is of no use to the next.
-    batches = [collate(_items(seconds, seed), loaded.prompt).to(torch.device("cuda")) for seed in range(5)]
+    batches = [on(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]
     batch = batches[-1]
     found: dict[str, float] = {
         "audio_seconds": batch.seconds, "clips": len(batch.bounds) - 1, "tokens": len(batch.input_ids),

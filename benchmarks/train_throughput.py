@@ -5,12 +5,14 @@
 The plain way is transformers' Trainer with the processor called in the collator, padded batches and full logits. Both
 read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
 random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
-in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line.
+in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; on a GPU
+`idle` is how much of our counted steps no kernel ran, by the driver (nvidia-smi's utilization, sampled).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import shutil
@@ -18,7 +20,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +56,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     uniform = options.clips == "uniform"
     seconds = draw.uniform(2, 8, count) if uniform else np.clip(draw.lognormal(2.08, 0.5, count), 1, 25)
     made = clips(folder, seconds.tolist())
+    options.seconds_a_step = sum(seconds[HELD_OUT:]) / options.steps
     (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
     random_start(folder / "start", options.tokenizer, options.scale)
     ours = _recipe(folder, made, options)
@@ -71,9 +76,13 @@ def main() -> None:
         folder = Path(name)
         prepared(folder, options)
         speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+        idle: list[float | None] = []
         for _ in range(options.rounds):
             if options.only != "plain":
-                speeds["ours"].append(_ours(folder, options))
+                speed, unused = _ours(folder, options)
+                speeds["ours"].append(speed)
+                idle.append(unused)
+                print(f"ours: {speed:.1f} audio s/s, idle {unused}", file=sys.stderr, flush=True)
             if options.only != "ours":
                 speeds["plain"].append(_plain(folder, options))
     medians = {name: statistics.median(found) for name, found in speeds.items() if found}
@@ -81,7 +90,7 @@ def main() -> None:
     print(json.dumps({
         "scale": options.scale, "clips": options.clips, "batch": options.batch, "overrides": options.overrides,
         "device": device, "processor": platform.processor() or platform.machine(), "torch": torch.__version__,
-        "audio_s_per_s": medians, "rounds": speeds,
+        "plain_batch": options.plain_batch or options.batch, "audio_s_per_s": medians, "rounds": speeds, "idle": idle,
         "ratio": medians["ours"] / medians["plain"] if len(medians) == 2 else None,
     }))  # fmt: skip
 
@@ -106,13 +115,40 @@ train:
     return recipe.load(path, tuple(options.overrides))
 
 
-def _ours(folder: Path, options: argparse.Namespace) -> float:
+def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, float | None]:
+    """Audio seconds a second, and the share of the time in which the GPU ran nothing."""
     run = folder / "train"
     shutil.rmtree(run, ignore_errors=True)
     command = [sys.executable, "-m", "caspi", "train", str(folder / "recipe.yaml")]
-    lines = watch(command, run, options.steps).lines[options.warm_up :]
+    with _driver_samples() as sampled:
+        lines = watch(command, run, options.steps).lines[options.warm_up :]
     # A line covers one step: its audio over its speed is its time. All steps hold as many clips.
-    return float(1 / np.mean([1 / line["audio_seconds_per_second"] for line in lines]))
+    took = [options.seconds_a_step / line["audio_seconds_per_second"] for line in lines]
+    counted = [busy for moment, busy in sampled if moment > sampled[-1][0] - sum(took)]
+    return options.seconds_a_step / float(np.mean(took)), 1 - float(np.mean(counted)) if counted else None
+
+
+@contextlib.contextmanager
+def _driver_samples() -> Iterator[list[tuple[float, float]]]:
+    """Moments, and the share of the time before each in which the GPU ran a kernel, as its driver counts it."""
+    samples: list[tuple[float, float]] = []
+    if not torch.cuda.is_available():
+        yield samples
+        return
+    ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
+    with subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) as driver:
+
+        def read() -> None:
+            for line in driver.stdout or ():
+                samples.append((time.monotonic(), float(line) / 100))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            yield samples
+        finally:
+            driver.terminate()
+            reader.join()
 
 
 def _plain(folder: Path, options: argparse.Namespace) -> float:

@@ -7,11 +7,19 @@ import pytest
 import torch
 
 from caspi.model.attention import _kernel, _padded
-from caspi.model.config import Learn, ModelConfig
+from caspi.model.compiling import compile_blocks
+from caspi.model.config import GROUP_NAMES, GroupName, Learn, ModelConfig
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import load
+from caspi.model.moving import each_tensor, on
+from caspi.model.recompute import recompute
+from caspi.training.augmentation import draw_masks
+from caspi.training.augmentation_config import SpecAugment
 from caspi.training.collation import Item, collate
+from caspi.training.feed import Feed
 from caspi.training.objectives import CrossEntropy, label_logits
+
+ALL: dict[GroupName, Learn] = {name: Learn(lr=1e-3) for name in GROUP_NAMES}
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
 
@@ -30,6 +38,22 @@ def test_kernel_equals_fallback(causal: bool, heads: tuple[int, int, int]) -> No
     assert (fast.float() - exact).abs().max() < 0.03
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_kernels_gradients_equal_the_fallbacks(causal: bool) -> None:
+    lengths, width = [104, 1, 37, 390, 13], 128
+    torch.manual_seed(0)
+    start = [torch.randn(sum(lengths), heads, width, device="cuda") for heads in (16, 8, 8)]
+    bounds = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32, device="cuda")
+    found = []
+    for attend, dtype in ((_kernel, torch.bfloat16), (_padded, torch.float32)):
+        given = [tensor.to(dtype).requires_grad_() for tensor in start]
+        attend(*given, bounds, max(lengths), width**-0.5, causal).float().square().sum().backward()
+        found.append([tensor.grad.float() for tensor in given if tensor.grad is not None])
+    assert len(found[0]) == 3
+    for fast, exact in zip(*found, strict=True):
+        assert (fast - exact).norm() < 0.02 * exact.norm()
+
+
 def items() -> list[Item]:
     draw = np.random.default_rng(0)
     return [
@@ -42,7 +66,7 @@ def test_fp32_on_the_gpu_equals_the_cpu() -> None:
     batch = collate(items(), cpu.prompt)
     with torch.no_grad():
         expected = label_logits(cpu.model, batch)
-        found = label_logits(gpu.model, batch.to(torch.device("cuda")))
+        found = label_logits(gpu.model, on(batch, torch.device("cuda")))
     assert (found.cpu() - expected).abs().max() < 2e-2  # tf32 convolutions
 
 
@@ -50,17 +74,64 @@ def test_autocast_over_fp32_weights_runs_the_kernel(monkeypatch: pytest.MonkeyPa
     """Training computes so. The norms before attention leave fp32; the padded fallback would do, at twice the time."""
     monkeypatch.setattr("caspi.model.attention._padded", lambda *_: pytest.fail("the padded fallback ran"))
     loaded = load(ModelConfig(start="tiny"), "cuda")
-    batch = collate(items(), loaded.prompt).to(torch.device("cuda"))
+    batch = on(collate(items(), loaded.prompt), torch.device("cuda"))
     CrossEntropy(loaded.model, torch.bfloat16)(batch).backward()
 
 
 def test_bf16_with_frozen_bf16_weights_trains() -> None:
     loaded = load(ModelConfig(start="tiny"), "cuda")
     set_trainable(loaded.model, select(loaded.model, {"projector": Learn(lr=1e-3)}), torch.bfloat16)
-    batch = collate(items(), loaded.prompt).to(torch.device("cuda"))
+    batch = on(collate(items(), loaded.prompt), torch.device("cuda"))
     CrossEntropy(loaded.model, torch.bfloat16)(batch).backward()
     gradient = loaded.model.model.multi_modal_projector.linear_1.weight.grad
     assert gradient is not None
     assert gradient.dtype == torch.float32
     assert torch.isfinite(gradient).all()
     assert gradient.abs().max() > 0
+
+
+def test_nothing_in_a_pass_waits_for_the_device() -> None:
+    """The host launches forward and backward ahead of the device; whatever asked for a number would raise."""
+    loaded = load(ModelConfig(start="tiny"), "cuda")
+    compile_blocks(loaded.model)
+    objective = CrossEntropy(loaded.model, torch.bfloat16).train()
+    draws = [np.random.default_rng(number) for number in range(4)]
+    masks = draw_masks([len(item.samples) for item in items()], SpecAugment(), draws)
+    pinned = [each_tensor(collate(items(), loaded.prompt, masks), torch.Tensor.pin_memory) for _ in range(3)]
+    for number, batch in enumerate(pinned):
+        # The first pass compiles and fills caches.
+        torch.cuda.set_sync_debug_mode("error" if number else "default")
+        try:
+            objective(on(batch, torch.device("cuda"))).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_compiled_blocks_compute_what_plain_ones_do(every: int) -> None:
+    found = []
+    for compiled in (False, True):
+        loaded = load(ModelConfig(start="tiny"), "cuda")
+        set_trainable(loaded.model, select(loaded.model, ALL), torch.bfloat16)
+        recompute(loaded.model, every)
+        if compiled:
+            compile_blocks(loaded.model)
+        objective = CrossEntropy(loaded.model, torch.bfloat16).train()
+        loss = objective(on(collate(items(), loaded.prompt), torch.device("cuda")))
+        loss.backward()
+        gradients = [p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None]
+        found.append((float(loss.detach()), torch.cat(gradients)))
+    (plain, exact), (ours, close) = found
+    assert ours == pytest.approx(plain, rel=1e-3)
+    assert (close - exact).norm() < 0.03 * exact.norm()  # bf16 roundings fall elsewhere
+
+
+def test_the_next_micro_batch_arrives_whole() -> None:
+    loaded = load(ModelConfig(start="tiny"))
+    feed = Feed(torch.device("cuda"))
+    batches = [each_tensor(collate(items()[n:], loaded.prompt), torch.Tensor.pin_memory) for n in range(4)]
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        here = feed.take(batch)
+        feed.ahead(following)
+        assert torch.equal(here.audio.samples.cpu(), batch.audio.samples)
+        assert torch.equal(here.labels.cpu(), batch.labels)

@@ -19,6 +19,7 @@ from pydantic import Field
 from caspi.config import Config
 from caspi.corpus.store import Corpus
 from caspi.model.loading import Loaded
+from caspi.model.moving import on
 from caspi.progress import Progress
 from caspi.training.collation import Item, collate
 from caspi.training.objectives import label_logits
@@ -123,7 +124,7 @@ def _wrong_texts(texts: Sequence[str]) -> list[str]:
 def token_losses(loaded: Loaded, items: Sequence[Item]) -> list[float]:
     """Mean cross-entropy of the text tokens of each item, the language tokens before them left out."""
     device = next(loaded.model.parameters()).device
-    batch = collate(items, loaded.prompt).to(device)
+    batch = on(collate(items, loaded.prompt), device)
     losses = torch.nn.functional.cross_entropy(
         label_logits(loaded.model, batch).float(), batch.labels, reduction="none"
     )

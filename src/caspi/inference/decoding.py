@@ -16,6 +16,7 @@ from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.model.attention import decoder_attention
 from caspi.model.features import pad_clips
 from caspi.model.loading import Loaded
+from caspi.model.moving import on
 from caspi.model.packed import AudioBatch, encode
 
 # More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
@@ -118,7 +119,7 @@ class Decoder:
     def _prefill(self, clips: Sequence[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompt embeddings [clips, longest, width], padded on the left, and their mask [clips, longest]."""
         model, prompt = self._loaded.model, self._loaded.prompt
-        audio = AudioBatch.of(*pad_clips([clip.samples for clip in clips])).to(self._device)
+        audio = on(AudioBatch.of(*pad_clips([clip.samples for clip in clips])), self._device)
         embedded = encode(model, audio)
         rows = []
         for clip, count in zip(clips, audio.tokens, strict=True):

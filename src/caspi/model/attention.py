@@ -8,14 +8,21 @@ runs torch's own variable-length kernel, elsewhere it gathers the sequences into
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 PACKED = "caspi_flash_packed"
+
+# Kernels share keys among heads by themselves; later releases of torch want it said.
+_shared_keys: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_varlen: Any = functools.partial(varlen_attn, **_shared_keys)
 
 
 def packed_attention(
@@ -50,17 +57,11 @@ def packed_attention(
 def _kernel(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     window = (-1, 0) if causal else (-1, -1)
-    out = varlen_attn(
+    out: torch.Tensor = _varlen(
         q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, longest, longest,
         scale=scaling, window_size=window,
     )  # fmt: skip
-    assert isinstance(out, torch.Tensor)  # a tuple comes only where return_aux is asked for
     return out
 
 
@@ -81,13 +82,8 @@ def _padded(
     return out.transpose(1, 2)[inside]
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """Packed sequences are told apart by their lengths, not by a mask."""
-    return
-
-
+# No mask goes with it: sequences are told apart by their lengths.
 AttentionInterface.register(PACKED, packed_attention)
-AttentionMaskInterface.register(PACKED, _no_mask)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,6 @@ class FeatureMasks:
     frequency: torch.Tensor
     time: torch.Tensor
 
-    def to(self, device: torch.device) -> FeatureMasks:
-        return FeatureMasks(self.frequency.to(device), self.time.to(device))
-
     def apply(self, features: torch.Tensor) -> torch.Tensor:
         """features [clips, MEL_BINS, time], masked places set to 0."""
         _, bins, time = features.shape

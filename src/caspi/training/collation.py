@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,15 +34,6 @@ class Batch:
     seconds: float
     rows: tuple[int, ...] = ()
     masks: FeatureMasks | None = None
-
-    def to(self, device: torch.device) -> Batch:
-        """On the device."""
-        if device.type == "cpu":
-            return self
-        names = ("input_ids", "position_ids", "bounds", "audio_positions", "label_positions", "labels")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        masks = None if self.masks is None else self.masks.to(device)
-        return replace(self, audio=self.audio.to(device), masks=masks, **moved)
 
 
 @dataclass(frozen=True, slots=True)

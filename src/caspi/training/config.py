@@ -128,6 +128,7 @@ class TrainConfig(Config):
 
     budget_seconds, budget_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one GPU.
     Where memory holds less, it is split and the step repeated.
+    compile: blocks go through torch.compile, a minute or so at the start of a stage; `auto`: on a GPU.
     recompute_every: every so-manieth block keeps its input only and is computed again backwards; 0: none, 1: all.
     stop_after: so many steps in a row whose loss or gradient is no number end the run.
 
@@ -156,6 +157,7 @@ class TrainConfig(Config):
     log_every: int = Field(10, ge=1)
     workers: int = Field(0, ge=0)
     shuffle_transcripts: bool = False
+    compile: bool | Literal["auto"] = "auto"
     recompute_every: int = Field(0, ge=0)
     stop_after: int = Field(5, ge=1)
     track: tuple[TrackerName, ...] = ("tensorboard",)

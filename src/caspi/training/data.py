@@ -22,6 +22,7 @@ from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
+from caspi.model.moving import each_tensor
 from caspi.model.prompt import NO_SPEECH, Prompt
 from caspi.training.augmentation import draw_masks, generator
 from caspi.training.augmentation_config import Augmentation
@@ -58,6 +59,10 @@ class Step:
     rounds: int = 0
     epoch: int = 0
     replaced: tuple[Replaced, ...] = ()
+
+    def pin_memory(self) -> Step:
+        """In memory that a GPU copies from by itself; DataLoader asks for it."""
+        return replace(self, batches=[each_tensor(batch, torch.Tensor.pin_memory) for batch in self.batches])
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +320,7 @@ def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step]:
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_outlive_termination if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_AT_ONCE = 2**26  # logits: a quarter of a GiB
+_AT_ONCE = 2**27  # logits: half a GiB in fp32
 
 
 class LabelHead(nn.Module):
@@ -50,7 +50,7 @@ class _CrossEntropy(torch.autograd.Function):
                 if of_hidden is not None:
                     of_hidden[start : start + rows] = (gradient @ head) / total
                 if of_weight is not None:
-                    of_weight += gradient.T @ (part / total).to(dtype)
+                    _add_product(of_weight, gradient.T, (part / total).to(dtype))
         ctx.save_for_backward(of_hidden, of_weight)
         ctx.dtype = hidden.dtype
         return loss
@@ -63,3 +63,11 @@ class _CrossEntropy(torch.autograd.Function):
             None if of_weight is None else of_weight.mul_(gradient),
             None,
         )
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """total += left @ right. A GPU adds up in the precision of `total`, in the product's own pass over it."""
+    if total.is_cuda and left.dtype != total.dtype:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right

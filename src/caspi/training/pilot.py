@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from caspi.model.compiling import compile_blocks
 from caspi.model.groups import TrainableGroup, set_trainable
 from caspi.model.loading import Loaded
+from caspi.model.moving import on
 from caspi.model.recompute import recompute
 from caspi.training import optimizers
 from caspi.training.collation import Batch, collate
@@ -44,6 +46,7 @@ def measure(
     recompute_every: int,
     *,
     accumulates: bool,
+    compiled: bool,
 ) -> Pilot:
     """Computes micro-batches (corpus rows): of `alike`, lists of some with about the same FLOPs, which `work` has, each
     once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
@@ -51,11 +54,13 @@ def measure(
     device = next(loaded.model.parameters()).device
     set_trainable(loaded.model, groups, dtype or torch.float32)
     recompute(loaded.model, recompute_every)
+    if compiled:
+        compile_blocks(loaded.model)
     optimizer = optimizers.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, dtype).train()
 
     def batch(rows: np.ndarray) -> Batch:
-        return collate([data.item(int(row)) for row in rows], loaded.prompt).to(device)
+        return on(collate([data.item(int(row)) for row in rows], loaded.prompt), device)
 
     most = batch(heaviest)
     _pass(objective, most)

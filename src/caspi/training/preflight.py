@@ -25,7 +25,7 @@ from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate,
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
-from caspi.training.processes import compute_dtype, processes, sharded
+from caspi.training.processes import compiles, compute_dtype, processes, sharded
 
 
 def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
@@ -285,6 +285,7 @@ def pilots(
                 dtype,
                 config.recompute_every,
                 accumulates=not plan.loads.first[heaviest],
+                compiled=compiles(config.compile, state.device),
             )
         )
         del loaded

@@ -19,6 +19,7 @@ from transformers.trainer_utils import set_seed
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.folders import REPORT, claim, locked, read_jsonl, write_whole
+from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded, load, load_processor
@@ -30,7 +31,7 @@ from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.objectives import CrossEntropy
 from caspi.training.preflight import Expected, expected, show_devices, show_stage, show_targets
-from caspi.training.processes import compute_dtype, processes, sharded, sharding
+from caspi.training.processes import compiles, compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
 from caspi.training.tracking import Tracker
 from caspi.training.trainer import StageTrainer, lesson
@@ -153,7 +154,9 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 
 # What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
 # are cut or computed otherwise.
-_MAY_CHANGE = {"path", "workers", "log_every", "track", "hub", "budget_seconds", "budget_tokens", "recompute_every"}
+_MAY_CHANGE = {
+    "path", "workers", "log_every", "track", "hub", "budget_seconds", "budget_tokens", "recompute_every", "compile",
+}  # fmt: skip
 
 
 def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
@@ -206,6 +209,8 @@ def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, frozen_dtype=run.dtype or torch.float32)
     recompute(loaded.model, config.recompute_every)
+    if compiles(config.compile, state.device):
+        compile_blocks(loaded.model)
     planned = PlannedSteps(
         data,
         ahead.plans,

@@ -30,8 +30,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 from caspi.errors import CaspiError
 from caspi.folders import write_whole
 from caspi.model import adapters
+from caspi.model.compiling import uncompiled
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
+from caspi.model.moving import on
 from caspi.report import environment
 from caspi.training import checkpoints, optimizers
 from caspi.training.augmentation import generator
@@ -40,6 +42,7 @@ from caspi.training.collation import Batch
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, Step, loader
 from caspi.training.ema import Ema
+from caspi.training.feed import Feed
 from caspi.training.interruption import Interruption
 from caspi.training.plan import Budget
 from caspi.training.processes import sharding
@@ -164,6 +167,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._first_step = 0
         self._measured: dict[str, float] = {}
         self._staging = False
+        self._feed, self._queued = Feed(arguments.device), None
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
@@ -208,12 +212,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self.accelerator.prepare = self._give_to_zero
         elif self._sharding == "none":
             self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+        # What `training_step` found, and clipped by.
+        self.accelerator.clip_grad_norm_ = lambda *_: torch.tensor(self._norm)
 
     def _give_to_zero(self, objective: nn.Module, adamw: torch.optim.Optimizer) -> tuple[nn.Module, Zero3]:
         """Instead of accelerate's preparation, whose engine would step inside of its backward pass."""
         zero = Zero3(objective, adamw, self._stage.max_grad_norm)
         self.accelerator.backward = zero.backward
-        self.accelerator.clip_grad_norm_ = lambda *_: torch.tensor(self._norm)  # the engine clips as it steps
         return zero.engine, zero
 
     def trained(self) -> dict[str, torch.Tensor]:
@@ -236,7 +241,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Step], None]:
-        return [step for _, step in zip(range(num_batches), epoch_iterator, strict=False)], None
+        """The step to be taken, once the one after it has been asked for: its first micro-batch travels meanwhile."""
+        step = self._queued or next(epoch_iterator, None)
+        self._queued = next(epoch_iterator, None)
+        return [step] if step is not None else [], None
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches.
@@ -276,11 +284,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         is to end and no other rank waits for them."""
         losses: list[torch.Tensor] = []
         failed = None
-        for batch in step.batches:
+        upcoming = [*step.batches[1:], self._queued.batches[0] if self._queued is not None else None]
+        for batch, following in zip(step.batches, upcoming, strict=True):
             if self._interruption.asked and self._sharding == "none":
                 break
             try:
-                loss = model(batch.to(self.args.device)) / step.target_tokens
+                here = self._feed.take(batch)
+                self._feed.ahead(following)
+                loss = model(here) / step.target_tokens
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
             except torch.OutOfMemoryError:
@@ -311,7 +322,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES}"
             )
         for _ in range(step.rounds - len(step.batches)):
-            self.accelerator.backward(model(step.batches[-1].to(self.args.device)) * 0.0)
+            self.accelerator.backward(model(on(step.batches[-1], self.args.device)) * 0.0)
 
     def _make_room(self, step: Step, mine: Tally) -> Step:
         """The step in smaller micro-batches; they stay smaller. Raises CaspiError where there is nothing to split."""
@@ -352,7 +363,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             print(f"warning: {path}: {error.strerror}", file=sys.stderr, flush=True)
 
     def _share_gradients(self, scale: float) -> float:
-        """Sums gradients over ranks, corrects their scale; their norm."""
+        """Sums gradients over ranks, corrects their scale, clips them; their norm before that."""
         if self._sharding != "none":
             scale *= self.accelerator.num_processes  # their average is what sharding leaves
         if isinstance(self.optimizer, Zero3):
@@ -368,7 +379,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         if scale != 1.0:
             torch._foreach_mul_(gradients, scale)
-        return float(whole(torch.nn.utils.get_total_norm(gradients)))
+        norm = torch.nn.utils.get_total_norm(gradients)
+        found = float(whole(norm))
+        if found > self._stage.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(trained, self._stage.max_grad_norm, norm)
+        return found
 
     def _skip(self, step: Step, mine: Tally, loss: float, norm: float) -> None:
         """Names the utterances of a step that is left out. Raises CaspiError where too many were."""
@@ -430,7 +445,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Measures the model as it would ship; not where the run was asked to end, or is asked meanwhile."""
         if self.stopping:
             return {}
-        with self._as_it_ships(), alone(self._loaded, self._compute_dtype) as loaded:
+        with self._as_it_ships(), uncompiled(), alone(self._loaded, self._compute_dtype) as loaded:
             measured = self._measure(loaded)
         if measured is None:
             self.stopping = self.control.should_save = self.control.should_training_stop = True

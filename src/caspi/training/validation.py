@@ -18,6 +18,7 @@ from caspi.inference.decoding import Clip, Decoder
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
+from caspi.model.moving import on
 from caspi.model.prompt import Prompt
 from caspi.training.collation import Item, collate
 from caspi.training.config import TrainConfig
@@ -104,8 +105,8 @@ class Validation:
         for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
             if give_up():
                 break
-            batch = collate([self._data.item(int(row)) for row in part], loaded.prompt).to(device)
-            total += float(objective(batch))
+            batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)
+            total += float(objective(on(batch, device)))
             tokens += len(batch.labels)
         loaded.model.train(training)
         return total, tokens

@@ -34,6 +34,8 @@ $(VENV)/.demo: $(SOURCES)
 $(VENV)/.dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	# Apart: transformers imports it wherever it finds it, a second and a half of every process that the tests start.
+	$(PIP) install -q -c constraints.txt --no-deps --target $(VENV)/torchao torchao
 	touch $@
 
 $(VENV)/.base: $(SOURCES)

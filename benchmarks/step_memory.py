@@ -110,8 +110,9 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     batches = [on(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]
     batch = batches[-1]
     found: dict[str, float] = {
-        "audio_seconds": batch.seconds, "clips": len(batch.bounds) - 1, "tokens": len(batch.input_ids),
-        "audio_tokens": len(batch.audio_positions), "labels": len(batch.labels),
+        "audio_seconds": batch.seconds, "clips": len(batch.sequences.bounds) - 1,
+        "tokens": len(batch.sequences.input_ids), "audio_tokens": len(batch.sequences.audio_positions),
+        "labels": len(batch.labels),
         "trained": sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
     }  # fmt: skip
     try:

@@ -1,105 +1,174 @@
-"""Training ideas against each other on the demo's corpus: same audio, several seeds, word error rates with intervals.
+"""Training ideas against each other at the same cost: same audio, several seeds, word error rates with intervals.
 
-    python benchmarks/wind_tunnel.py [--out runs/wind] [--seeds 0 1 2] [--only adamw muon ...]
+    python benchmarks/wind_tunnel.py [--corpus demo|torah] [--seeds 0 1 2] [--only NAME ...] [--jobs N] [key=value ...]
 
-Every variant is the demo's recipe (recipes/demo.yaml) with a few values changed; all see the same steps of the same
-corpus, from the same start. Each run is evaluated on the demo's test split as `caspi evaluate` does. A line a run goes
-to `--results`; runs that have one are not repeated, so the command may be stopped and started. Ends with a table: mean
-over seeds, and the difference to `baseline` of the same seeds with the interval that a paired t-test gives.
+Every variant is the recipe of that name with a few values changed; all see as many steps of the same corpus, from the
+same start. Each run is evaluated on the test split as `caspi evaluate` does. A line a run goes to `--results`; runs
+that have one are not repeated, so the command may be stopped and started. Ends with a table: mean over seeds, and the
+difference to `baseline` of the same seeds with the interval that a paired t-test gives.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import json
 import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from caspi import recipe
+
 ROOT = Path(__file__).parents[1]
-_LEARN = "{audio_front: 5e-4, audio_layers: 1e-3, projector: 1e-3, decoder_layers: 1e-3, embeddings: 1e-3}"
-_LORA = "{rank: 16, alpha: 32, dropout: 0.1}"
-_ALL = "train.stages.1"
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "baseline": (),  # letters first, then everything: gradual unfreezing
-    "one stage": (
-        f"train.stages=[{{name: all, epochs: 1.4, learn: {_LEARN}, schedule: {{kind: cosine, warmup_ratio: 0.05}}}}]",
-    ),
-    "lora": (
-        f"{_ALL}.learn={{audio_layers: {{lr: 4e-3, lora: {_LORA}}}, projector: 1e-3, embeddings: 1e-3, "
-        f"decoder_layers: {{lr: 4e-3, lora: {_LORA}}}}}",
-    ),
-    "muon": (f"{_ALL}.optimizer=muon",),
-    "normuon": (f"{_ALL}.optimizer=normuon",),
-    "muon, twice the rate": (
-        f"{_ALL}.optimizer=muon", f"{_ALL}.learn.audio_layers=2e-3", f"{_ALL}.learn.decoder_layers=2e-3",
-    ),
-    "normuon, twice the rate": (
-        f"{_ALL}.optimizer=normuon", f"{_ALL}.learn.audio_layers=2e-3", f"{_ALL}.learn.decoder_layers=2e-3",
-    ),
-    "adamw, twice the rate": (f"{_ALL}.learn.audio_layers=2e-3", f"{_ALL}.learn.decoder_layers=2e-3"),
-    "ema": (f"{_ALL}.ema=0.98",),
-    "no augmentation": ("train.augment={}",),
-    "no SpecAugment": ("train.augment.spec_augment=null",),
-    "no gain": ("train.augment.gain_db=null",),
-    "no noise": ("train.augment.noise=null",),
-    "speed": ("train.augment.speed=[0.9, 1.0, 1.1]",),
-    "silence": ("train.augment.silence={}",),
-    "second speaker": ("train.augment.second_speaker={}",),
-    "reverberation": ("train.augment.reverberation={}",),
-    "clipping": ("train.augment.clipping={}",),
-    "codec": ("train.augment.codec={}",),
-    "hotwords": ("train.hotwords={at_most: 1000}",),
-}  # fmt: skip
+_SLOWER = 0.1  # the rates of an end that is added
+_LORA = {"lr": 4e-3, "lora": {"rank": 16, "alpha": 32, "dropout": 0.1}}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is other than in the recipe: values of its last stage (`a.b` is b of a), values of the whole; `end` takes
+    the last fifth of the last stage for a stage of its own, at a tenth of the rates, with that objective."""
+
+    last: dict[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    end: dict[str, Any] | None = None
+    one_stage: bool = False
+
+
+def _augment(what: str) -> Variant:
+    return Variant(overrides=(f"train.augment.{what}",))
+
+
+_TWICE = {"learn.audio_layers": 2e-3, "learn.decoder_layers": 2e-3}
+_TEACHER = "TEACHER"  # the same model, trained by what makes it best
+VARIANTS = {
+    "baseline": Variant(),
+    "one stage": Variant(one_stage=True),  # without gradual unfreezing: the demo's recipe trains new letters first
+    "lora": Variant({"learn.audio_layers": _LORA, "learn.decoder_layers": _LORA}),
+    "muon": Variant({"optimizer": "muon"}),
+    "normuon": Variant({"optimizer": "normuon"}),
+    "muon, twice the rate": Variant({"optimizer": "muon"} | _TWICE),
+    "normuon, twice the rate": Variant({"optimizer": "normuon"} | _TWICE),
+    "adamw, twice the rate": Variant(_TWICE),
+    "ema": Variant({"ema": 0.98}),
+    "no augmentation": Variant(overrides=("train.augment={}",)),
+    "no SpecAugment": _augment("spec_augment=null"),
+    "no gain": _augment("gain_db=null"),
+    "no noise": _augment("noise=null"),
+    "noise": _augment("noise={snr_db: [15, 50]}"),
+    "speed": _augment("speed=[0.9, 1.0, 1.1]"),
+    "silence": _augment("silence={}"),
+    "second speaker": _augment("second_speaker={}"),
+    "reverberation": _augment("reverberation={}"),
+    "clipping": _augment("clipping={}"),
+    "codec": _augment("codec={}"),
+    "hotwords": Variant(overrides=("train.hotwords={at_most: 1000}",)),
+    "previous text": Variant(overrides=("train.previous_text=0.5",)),
+    "distillation": Variant({"objective": {"kind": "distillation", "teacher": _TEACHER}}),
+    "slow end": Variant(end={"kind": "cross_entropy"}),  # what the next one is to be held against
+    "slow end, sequence": Variant(end={"kind": "sequence"}),
+}
+_WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", choices=list(_WITHOUT), default="demo")
     parser.add_argument("--out", type=Path, default=Path("runs/wind"))
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "wind_tunnel.jsonl")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    options = parser.parse_args()
-    corpus = options.out / "corpus"
-    _caspi("prepare", str(ROOT / "recipes" / "demo.yaml"), f"corpus.path={corpus}")
-    for seed in options.seeds:
-        for name in options.only:
-            if (name, seed) not in {(row["variant"], row["seed"]) for row in _rows(options.results)}:
-                row = _run(options.out, corpus, name, seed)
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-    _print(_rows(options.results))
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("overrides", nargs="*", help="of every run and of the corpus")
+    options = parser.parse_intermixed_args()
+    results = options.results or ROOT / "benchmarks" / "results" / f"wind_tunnel-{options.corpus}.jsonl"
+    tunnel = Tunnel(options.corpus, options.out, results, tuple(options.overrides))
+    tunnel.make_ready()
+    named = options.only or [name for name in VARIANTS if name not in _WITHOUT[options.corpus]]
+    done = {(row["variant"], row["seed"]) for row in _rows(results)}
+    todo = [(name, seed) for seed in options.seeds for name in named if (name, seed) not in done]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for finished in [pool.submit(tunnel.run, name, seed) for name, seed in todo]:
+            finished.result()
+    _print(_rows(results))
+
+
+class Tunnel:
+    """Runs of one recipe, all from the same start on the same corpus."""
+
+    def __init__(self, name: str, out: Path, results: Path, overrides: tuple[str, ...]) -> None:
+        self._recipe, self._out, self._results = ROOT / "recipes" / f"{name}.yaml", out / name, results
+        self._common = (f"corpus.path={self._out / 'corpus'}", *overrides)
+        written = recipe.load(self._recipe).require_train()
+        self._stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in written.stages]
+        self._writing = threading.Lock()
+
+    def make_ready(self) -> None:
+        """The corpus, and the teacher: both are made once."""
+        _caspi("prepare", str(self._recipe), *self._common)
+        if not (self._teacher / "config.json").is_file():
+            best = VARIANTS["normuon, twice the rate"]
+            self._train(self._teacher.parents[1], "seed=100", *self._overrides(best))
+            _caspi("average", str(self._teacher.parent))
+
+    @property
+    def _teacher(self) -> Path:
+        return self._out / "teacher" / "train" / "average"
+
+    def _overrides(self, variant: Variant) -> tuple[str, ...]:
+        stages = copy.deepcopy(self._stages)
+        for path, value in variant.last.items():
+            *outer, name = path.split(".")
+            place = functools.reduce(lambda inside, key: inside[key], outer, stages[-1])
+            place[name] = value
+        if variant.one_stage:
+            stages = [stages[-1] | {"epochs": sum(stage["epochs"] for stage in stages)}]
+        if variant.end is not None:
+            rates = {group: how | {"lr": how["lr"] * _SLOWER} for group, how in stages[-1]["learn"].items()}
+            end = stages[-1] | {"name": "end", "epochs": 0.2 * stages[-1]["epochs"], "learn": rates}
+            stages[-1]["epochs"] *= 0.8
+            stages.append(end | {"objective": variant.end})
+        return (f"train.stages={json.dumps(stages).replace(_TEACHER, str(self._teacher))}", *variant.overrides)
+
+    def _train(self, folder: Path, *overrides: str) -> None:
+        where = (f"train.path={folder / 'train'}", "train.track=[]")
+        _caspi("train", str(self._recipe), *self._common, *where, *overrides)
+
+    def run(self, name: str, seed: int) -> None:
+        """Trains, evaluates the last checkpoint and the average of the last ones, writes a line."""
+        folder = self._out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: its seconds would not be its own
+        started = time.monotonic()
+        overrides = self._overrides(VARIANTS[name])
+        self._train(folder, f"seed={seed}", *overrides)
+        seconds = time.monotonic() - started
+        trained = json.loads((folder / "train" / "report.json").read_text(encoding="utf-8"))
+        row = {
+            "variant": name, "seed": seed, "overrides": overrides, "train_seconds": round(seconds, 1),
+            "revision": trained["environment"]["revision"], "validation": trained["stages"][-1]["checkpoints"][-1],
+        }  # fmt: skip
+        row["validation"].pop("path")
+        _caspi("average", str(folder / "train"))
+        for what, model in (("last", trained["final"]), ("average", str(folder / "train" / "average"))):
+            _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what))
+            summary = json.loads((folder / what / "summary.json").read_text(encoding="utf-8"))
+            row[what] = {key: summary["leaderboard"][key] for key in ("wer", "wer_ci", "cer")}
+        shutil.rmtree(folder)
+        with self._writing, self._results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 def _rows(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
-
-
-def _run(out: Path, corpus: Path, name: str, seed: int) -> dict[str, Any]:
-    folder = out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: its seconds would not be its own
-    started = time.monotonic()
-    overrides = (f"corpus.path={corpus}", f"train.path={folder / 'train'}", f"seed={seed}", "train.track=[]")
-    _caspi("train", str(ROOT / "recipes" / "demo.yaml"), *overrides, *VARIANTS[name])
-    seconds = time.monotonic() - started
-    trained = json.loads((folder / "train" / "report.json").read_text(encoding="utf-8"))
-    row = {
-        "variant": name, "seed": seed, "overrides": VARIANTS[name], "train_seconds": round(seconds, 1),
-        "revision": trained["environment"]["revision"], "validation": trained["stages"][-1]["checkpoints"][-1],
-    }  # fmt: skip
-    row["validation"].pop("path")
-    _caspi("average", str(folder / "train"))
-    for what, model in (("last", trained["final"]), ("average", str(folder / "train" / "average"))):
-        _caspi("evaluate", model, str(corpus), "--split", "test", "--out", str(folder / what))
-        summary = json.loads((folder / what / "summary.json").read_text(encoding="utf-8"))
-        row[what] = {key: summary["leaderboard"][key] for key in ("wer", "wer_ci", "cer")}
-    shutil.rmtree(folder)
-    return row
 
 
 def _caspi(*arguments: str) -> None:

@@ -137,7 +137,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
     data = TrainingSet.of(
         Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds,
-        with_previous=config.previous_text > 0, hotwords=config.hotwords,
+        with_previous=config.previous_text > 0, hotwords=config.hotwords, with_times=config.timestamps > 0,
     )  # fmt: skip
     plans = preflight.planned(data, config, count, recipe.seed)
     pilots = preflight.pilots(recipe.model, config, data, plans, shape) if measured else [None] * len(plans)

@@ -58,11 +58,15 @@ def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: Loaded, 
 def test_loss_falls_on_exactly_target_and_end(tiny: Loaded, mixed: list[Item]) -> None:
     """Trap: with left padding half of the loss tokens were <|audio_pad|>."""
     batch = collate(mixed, tiny.prompt)
-    assert batch.input_ids[batch.label_positions + 1].tolist() == batch.labels.tolist()
+    assert batch.sequences.input_ids[batch.sequences.label_positions + 1].tolist() == batch.labels.tolist()
     decoded = tiny.prompt.tokenizer.decode(batch.labels.tolist())
     assert decoded == "".join(f"language Hebrew<asr_text>{item.text}<|im_end|>" for item in mixed)
-    assert (batch.input_ids[batch.audio_positions] == tiny.prompt.audio).all()
-    assert len(batch.audio_positions) == int((batch.input_ids == tiny.prompt.audio).sum()) == sum(batch.audio.tokens)
+    assert (batch.sequences.input_ids[batch.sequences.audio_positions] == tiny.prompt.audio).all()
+    assert (
+        len(batch.sequences.audio_positions)
+        == int((batch.sequences.input_ids == tiny.prompt.audio).sum())
+        == sum(batch.audio.tokens)
+    )
 
 
 def gradients(loaded: Loaded, batches: list[list[Item]]) -> tuple[float, dict[str, torch.Tensor]]:

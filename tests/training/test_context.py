@@ -10,8 +10,10 @@ import torch
 
 from caspi import commands
 from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.model.loading import Loaded
+from caspi.model.timestamps import timed
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.config import Hotwords, NoSpeech
@@ -29,16 +31,19 @@ def sentences(
     tiny: Loaded, corpus: Path, batch: int = 8, **options: object
 ) -> dict[int, tuple[str, str, torch.Tensor]]:
     """System turn, assistant's turn and samples of every utterance in one epoch."""
-    hotwords = options.pop("hotwords", None)
-    data = TrainingSet.of(Corpus.open(corpus, "train"), tiny.prompt, 15.0, hotwords=hotwords)  # type: ignore[arg-type]
+    hotwords, augment = options.pop("hotwords", None), options.pop("augment", Augmentation())
+    opened, times = Corpus.open(corpus, "train"), "timestamps" in options
+    data = TrainingSet.of(opened, tiny.prompt, 15.0, hotwords=hotwords, with_times=times)  # type: ignore[arg-type]
     plan = plan_epoch(data.seconds, shuffled(data.rows, 0, 0), batch=EffectiveBatch(batch), budget=Budget(60), ranks=1)
-    planned = PlannedSteps(data, [plan], len(plan.steps), 0, tiny.prompt, Augmentation(), 5, **options)  # type: ignore[arg-type]
+    planned = PlannedSteps(data, [plan], len(plan.steps), 0, tiny.prompt, augment, 5, **options)  # type: ignore[arg-type]
     found = {}
     for index in range(len(planned)):
         for micro in planned[index].batches:
+            packed = micro.sequences
             for place, row in enumerate(micro.rows):
-                ids = micro.input_ids[micro.bounds[place] : micro.bounds[place + 1]].tolist()
-                assert len(ids) <= data.sequence_tokens[row] + 3 * (hotwords is not None)
+                ids = packed.input_ids[packed.bounds[place] : packed.bounds[place + 1]].tolist()
+                if augment == Augmentation():  # speed and silence make clips longer than was planned
+                    assert len(ids) <= data.sequence_tokens[row] + 3 * (hotwords is not None)
                 text = tiny.processor.tokenizer.decode(ids)
                 system = text.partition("system\n")[2].partition("<|im_end|>")[0]
                 length = int(micro.audio.frames[place]) * 160
@@ -113,6 +118,44 @@ def test_a_folder_without_noise_says_so_before_training(small_corpus: Path, tmp_
     made = run_recipe(tmp_path, small_corpus, f"train.no_speech={{folder: {tmp_path}}}")
     with pytest.raises(UsageError, match=r"train.no_speech.folder: .* holds no"):
         commands.train(made)
+
+
+WORDS = [("שלום", 0.1, 0.4), ("לכולם", 0.45, 0.9), ("ותודה", 1.3, 1.66)]
+
+
+def test_times_of_words_stand_between_pauses() -> None:
+    words = [Word(*word) for word in WORDS]
+    assert timed("שלום לכולם ותודה", (), words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
+    phrases = (Word("שלום לכולם", 0.0, 1.0), Word("ותודה", 1.0, 2.0))
+    assert timed("שלום לכולם ותודה", phrases, words) == "<0.0>שלום לכולם<1.0> <1.0>ותודה<2.0>"
+    assert timed("שלום לכולם, ותודה", phrases, words) is None
+    assert timed("", (), ()) is None
+
+
+def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_path: Path) -> None:
+    """Half of the utterances, another half in every epoch; speed and silence would move what is said."""
+    clips = [(tone(2.0, seed=n), "שלום לכולם ותודה") for n in range(24)]
+    times = [{"word": text, "start": start, "end": end} for text, start, end in WORDS]
+    write_manifest(tmp_path, clips, words=times, split="train")
+    made = run_recipe(
+        tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
+        "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}",
+    )  # fmt: skip
+    commands.prepare(made)
+    moving = Augmentation.model_validate({"speed": [0.8], "silence": {"probability": 1.0, "seconds": [0.5, 0.5]}})
+    plain = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving)
+    found = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving, timestamps=0.5)
+    asked = [row for row, (system, *_) in found.items() if system == "timestamps"]
+    assert 5 < len(asked) < 19
+    for row, (system, said, samples) in found.items():
+        if row in asked:
+            wanted = "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
+            assert len(samples) == 32_000
+        else:
+            wanted = "שלום לכולם ותודה"
+            assert system == ""
+            assert len(samples) == len(plain[row][2]) > 40_000
+        assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
 
 
 def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:

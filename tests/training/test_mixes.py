@@ -86,7 +86,7 @@ def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded
     def turns(seed: int) -> list[str]:
         planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, Augmentation(), seed, probability)
         decoded = [
-            tiny.processor.tokenizer.decode(batch.input_ids.flatten().tolist())
+            tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist())
             for n in range(steps)
             for batch in planned[n].batches
         ]

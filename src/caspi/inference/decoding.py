@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import Qwen3ASRForConditionalGeneration, StoppingCriteria, StoppingCriteriaList
 
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.model.attention import decoder_attention
@@ -18,6 +18,7 @@ from caspi.model.features import pad_clips
 from caspi.model.loading import Loaded
 from caspi.model.moving import on
 from caspi.model.packed import AudioBatch, encode
+from caspi.model.prompt import Prompt
 
 # More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
@@ -44,6 +45,20 @@ class Hypothesis:
     text: str
     language: str | None
     truncated: bool
+
+
+def prefill(
+    model: Qwen3ASRForConditionalGeneration, prompt: Prompt, rows: Sequence[list[int]], audio: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings [rows, longest, width] of token ids, padded on the left, and their mask [rows, longest]; audio tokens
+    are embedded by `audio` [all of them, width]."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[prompt.pad] * (longest - len(row)) + row for row in rows], device=audio.device)
+    lengths = torch.tensor([len(row) for row in rows], device=audio.device)
+    mask = (torch.arange(longest, device=audio.device) >= longest - lengths[:, None]).long()
+    embeddings = model.get_input_embeddings()(ids)
+    where = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
+    return embeddings.masked_scatter(where, audio.to(embeddings.dtype)), mask
 
 
 class _GivenUp(StoppingCriteria):  # type: ignore[misc]
@@ -120,18 +135,11 @@ class Decoder:
         """Prompt embeddings [clips, longest, width], padded on the left, and their mask [clips, longest]."""
         model, prompt = self._loaded.model, self._loaded.prompt
         audio = on(AudioBatch.of(*pad_clips([clip.samples for clip in clips])), self._device)
-        embedded = encode(model, audio)
         rows = []
         for clip, count in zip(clips, audio.tokens, strict=True):
             forced = prompt.language_prefix(clip.language) if clip.language else []
             rows.append(prompt.prefix(count, clip.context) + forced)
-        longest = max(map(len, rows))
-        ids = torch.tensor([[prompt.pad] * (longest - len(row)) + row for row in rows], device=self._device)
-        lengths = torch.tensor([len(row) for row in rows], device=self._device)
-        mask = (torch.arange(longest, device=self._device) >= longest - lengths[:, None]).long()
-        embeddings = model.get_input_embeddings()(ids)
-        where = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
-        return embeddings.masked_scatter(where, embedded.to(embeddings.dtype)), mask
+        return prefill(model, prompt, rows, encode(model, audio))
 
     def _read(self, clip: Clip, tokens: list[int]) -> Hypothesis:
         prompt = self._loaded.prompt

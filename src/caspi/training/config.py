@@ -13,6 +13,7 @@ from caspi.config import Config
 from caspi.corpus.mixing import Mix
 from caspi.model.config import GroupName, Learn
 from caspi.training.augmentation_config import Augmentation, Range, rising
+from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
 from caspi.training.plan import Budget, EffectiveBatch
 
 _EFFECTIVE_BATCH = 64
@@ -43,7 +44,7 @@ class Schedule(Config):
         return math.ceil((self.warmup_ratio or 0.0) * steps)
 
 
-OptimizerName = Literal["adamw", "muon", "normuon"]
+OptimizerName = Literal["adamw", "adamw8bit", "muon", "normuon"]
 CurriculumKey = Literal["short", "clean", "slow"]
 
 
@@ -61,7 +62,9 @@ class StageConfig(Config):
 
     mix: by name, which sources it sees and how much of each; an epoch is then an epoch of the mix.
     optimizer: muon and normuon step the matrices inside of blocks by their momentum, made orthogonal; adamw the rest.
-    Learning rates mean the same for all three. momentum: of those matrices; betas: of AdamW.
+    adamw8bit keeps adamw's moments in a quarter of the memory. Learning rates mean the same for all. momentum: of those
+    matrices; betas: of AdamW.
+    objective: what the stage minimises (training/objective_config.py).
     ema: the decay of a moving average of the weights, which is then what the stage measures, saves and leaves.
     """
 
@@ -78,6 +81,7 @@ class StageConfig(Config):
     ema: float | None = Field(None, gt=0, lt=1)
     augment: Augmentation | None = None
     curriculum: Curriculum | None = None
+    objective: ObjectiveConfig = CrossEntropyObjective()
 
 
 _Count = Annotated[int, Field(ge=0)]
@@ -135,6 +139,7 @@ class TrainConfig(Config):
     augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
     mixes: how much of every source an epoch holds, by names that stages use.
     previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
+    timestamps: how often an utterance whose times are known has them in its transcript (model/timestamps.py).
     hotwords: words to expect stand there too. no_speech: noise among the utterances.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
     track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
@@ -149,6 +154,7 @@ class TrainConfig(Config):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     mixes: dict[str, Mix] = Field(default_factory=dict)
     previous_text: float = Field(0.0, ge=0, le=1)
+    timestamps: float = Field(0.0, ge=0, le=1)
     hotwords: Hotwords | None = None
     no_speech: NoSpeech | None = None
     stages: tuple[StageConfig, ...] = Field(min_length=1)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from caspi.errors import CaspiError, UsageError
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 from caspi.model.moving import each_tensor
 from caspi.model.prompt import NO_SPEECH, Prompt
+from caspi.model.timestamps import asking, timed
 from caspi.training.augmentation import draw_masks, generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.collation import Batch, Item, collate
@@ -95,11 +97,12 @@ class TrainingSet:
         shuffle_seed: int | None = None,
         with_previous: bool = False,
         hotwords: Hotwords | None = None,
+        with_times: bool = False,
     ) -> TrainingSet:
         """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run.
 
-        with_previous, hotwords: the text before an utterance, and words to expect, may stand in its prompt, and are
-        counted.
+        with_previous, hotwords, with_times: the text before an utterance, words to expect and times may stand in its
+        sequence, and are counted.
         """
         corpus.find_audio()
         seconds = corpus.numbers("seconds")
@@ -116,6 +119,8 @@ class TrainingSet:
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
             around += pool.most_tokens(prompt)
+        if with_times:
+            around += _most_time_tokens(corpus, prompt)
         audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,
@@ -133,11 +138,27 @@ class TrainingSet:
             hotwords=pool,
         )
 
-    def item(self, row: int, with_previous: bool = False, hotwords: str = "") -> Item:
-        """One utterance as it stands in the corpus; in its context what is asked for, beside its own."""
+    def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
+        """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text
+        its times, where they are known."""
         previous = _tail(self.previous[row]) if with_previous else ""
         context = " ".join(part for part in (self.contexts[row], hotwords, previous) if part)
+        text = self._timed(row) if with_times else None
+        if text is not None:
+            return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row, timed=True)
         return Item(self.corpus.samples(row), self.texts[row], self.languages[row], context, row)
+
+    def _timed(self, row: int) -> str | None:
+        utterance = self.corpus.utterance(row)
+        return timed(self.texts[row], utterance.segments, utterance.words)
+
+
+def _most_time_tokens(corpus: Corpus, prompt: Prompt) -> np.ndarray:
+    """int64 [rows]: what times add to a sequence at most, those of every word where there are no segments."""
+    mark = int(prompt.text_lengths(["<100.0>"])[0])
+    switch = int(prompt.text_lengths([asking("")])[0])
+    counts = [max(len(u.segments), len(u.words)) for u in map(corpus.utterance, range(len(corpus)))]
+    return 2 * mark * np.array(counts, np.int64) + switch
 
 
 def _tail(text: str) -> str:
@@ -175,10 +196,11 @@ class PlannedSteps(Dataset[Step]):
         seed: int,
         previous_text: float = 0.0,
         no_speech: NoSpeech | None = None,
+        timestamps: float = 0.0,
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
         self._effects, self._spec_augment = Effects(augment), augment.spec_augment
-        self._seed, self._previous_text = seed, previous_text
+        self._seed, self._previous_text, self._timestamps = seed, previous_text, timestamps
         self._background = None if no_speech is None else Background(no_speech)
         self._no_speech = 0.0 if no_speech is None else no_speech.share
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
@@ -247,12 +269,12 @@ class PlannedSteps(Dataset[Step]):
                 items.append(replace(item, samples=noise, text="", language=NO_SPEECH))
                 continue
             another = functools.partial(another_voice, self._data, item.row)
-            items.append(replace(item, samples=self._effects(item.samples, draw, another)))
+            items.append(replace(item, samples=self._effects(item.samples, draw, another, keep_times=item.timed)))
         masks = None
         if self._spec_augment is not None:
             draws = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
             masks = draw_masks([len(item.samples) for item in items], self._spec_augment, draws)
-        return collate(items, self._prompt, masks)
+        return collate(items, self._prompt, masks, epoch)
 
     def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:
         row, why = planned, ""
@@ -265,8 +287,9 @@ class PlannedSteps(Dataset[Step]):
                 if pool
                 else ""
             )
+            with_times = generator(self._seed, epoch, stand_in, "timestamps").random() < self._timestamps
             try:
-                item = self._read(stand_in, with_previous, expected)
+                item = self._read(stand_in, with_previous, expected, with_times)
             except UNREADABLE as error:
                 why = why or f"{type(error).__name__}: {error}"
                 continue
@@ -275,12 +298,12 @@ class PlannedSteps(Dataset[Step]):
             return item
         raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk there?")
 
-    def _read(self, row: int, with_previous: bool, hotwords: str) -> Item:
+    def _read(self, row: int, *how: Any) -> Item:
         for wait in _RETRY_AFTER:
             with contextlib.suppress(*UNREADABLE):
-                return self._data.item(row, with_previous, hotwords)
+                return self._data.item(row, *how)
             time.sleep(wait)
-        return self._data.item(row, with_previous, hotwords)
+        return self._data.item(row, *how)
 
     def _nearest(self, row: int) -> Iterator[int]:
         """Other rows, by how near their lengths are."""

@@ -5,17 +5,28 @@ Sums, not means: the trainer divides by the target tokens of the whole effective
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
+from typing import TypeAlias
+
 import torch
 from torch import nn
 from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.errors import UsageError
+from caspi.model.compiling import compile_blocks
+from caspi.model.config import ModelConfig
 from caspi.model.features import log_mel
+from caspi.model.loading import load
 from caspi.model.packed import decode_hidden, encode_features
-from caspi.training.collation import Batch
-from caspi.training.head import LabelHead
+from caspi.model.prompt import Prompt
+from caspi.training.collation import Batch, Sequences
+from caspi.training.head import LabelHead, SoftTargets
+
+Model: TypeAlias = Qwen3ASRForConditionalGeneration
 
 
-def forward_audio(model: Qwen3ASRForConditionalGeneration, batch: Batch, *, project: bool = True) -> torch.Tensor:
+def forward_audio(model: Model, batch: Batch, *, project: bool = True) -> torch.Tensor:
     """Audio embeddings [audio tokens, width], feature masks applied."""
     features = log_mel(batch.audio.samples, batch.audio.frames)
     if batch.masks is not None:
@@ -23,25 +34,36 @@ def forward_audio(model: Qwen3ASRForConditionalGeneration, batch: Batch, *, proj
     return encode_features(model, features, batch.audio, project=project)
 
 
-def label_hidden(model: Qwen3ASRForConditionalGeneration, batch: Batch) -> torch.Tensor:
-    """Hidden states [labels, width] at the positions that predict a target token, and nowhere else."""
-    audio = forward_audio(model, batch)
+def sequence_hidden(model: Model, audio: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    """Hidden states [labels, width] at the positions that predict a label, and nowhere else; audio [all audio tokens
+    of the sequences, width]."""
     hidden = decode_hidden(
-        model, audio, batch.input_ids, batch.audio_positions, batch.position_ids, batch.bounds, batch.longest
+        model,
+        audio,
+        sequences.input_ids,
+        sequences.audio_positions,
+        sequences.position_ids,
+        sequences.bounds,
+        sequences.longest,
     )
-    return hidden[batch.label_positions]
+    return hidden[sequences.label_positions]
 
 
-def label_logits(model: Qwen3ASRForConditionalGeneration, batch: Batch) -> torch.Tensor:
+def label_hidden(model: Model, batch: Batch) -> torch.Tensor:
+    """Hidden states [labels, width] at the positions that predict a target token."""
+    return sequence_hidden(model, forward_audio(model, batch), batch.sequences)
+
+
+def label_logits(model: Model, batch: Batch) -> torch.Tensor:
     """Logits [labels, vocabulary] there."""
     logits: torch.Tensor = model.lm_head(label_hidden(model, batch))
     return logits
 
 
-class CrossEntropy(nn.Module):
-    """Next-token cross-entropy on the target. compute_dtype: of autocast; None computes as the weights are."""
+class Objective(nn.Module):
+    """What all objectives share. compute_dtype: of autocast; None computes as the weights are."""
 
-    def __init__(self, model: Qwen3ASRForConditionalGeneration, compute_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, model: Model, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.model, self.head, self._compute_dtype = model, LabelHead(model.lm_head.weight), compute_dtype
         # What accelerate shards by itself, by transformers' convention.
@@ -50,7 +72,55 @@ class CrossEntropy(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Summed over the labels of the batch, fp32 scalar."""
+        with self._precision(batch):
+            return self.loss(batch)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The same, in the precision around it."""
+        raise NotImplementedError
+
+    def _precision(self, batch: Batch) -> contextlib.AbstractContextManager[None]:
         dtype = self._compute_dtype
-        with torch.autocast(batch.input_ids.device.type, dtype=dtype, enabled=dtype is not None):
-            loss: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels)
-            return loss
+        return torch.autocast(batch.labels.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+class CrossEntropy(Objective):
+    """Next-token cross-entropy on the target."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        found: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels)
+        return found
+
+
+class Distillation(Objective):
+    """Cross-entropy on the target, and the divergence from what a teacher says there (Hinton et al. 2015,
+    arXiv:1503.02531, at temperature 1). The teacher hears the same sound, nothing of it masked.
+
+    teacher: of `frozen`; weight: 0 to 1, what its distribution counts for, the rest is the transcript's.
+    """
+
+    def __init__(self, model: Model, compute_dtype: torch.dtype | None, teacher: Model, weight: float) -> None:
+        super().__init__(model, compute_dtype)
+        self._teacher, self._weight = (teacher,), weight  # a tuple: not a part of what is trained, sharded, saved
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        [teacher] = self._teacher
+        with torch.no_grad():
+            theirs = label_hidden(teacher, replace(batch, masks=None))
+        soft = SoftTargets(theirs, teacher.lm_head.weight, self._weight)
+        found: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels, 1 - self._weight, soft)
+        return found
+
+
+def frozen(
+    start: ModelConfig, prompt: Prompt, device: torch.device, dtype: torch.dtype | None, *, compiled: bool
+) -> Model:
+    """A model that is asked and never trained, in the compute dtype. Raises UsageError where it does not speak the
+    tokens of `prompt`."""
+    loaded = load(start, device)
+    if loaded.prompt.tokenizer.get_vocab() != prompt.tokenizer.get_vocab():
+        raise UsageError(f"model {start.start} has another vocabulary than the model that is trained")
+    model = loaded.model.to(dtype or torch.float32).requires_grad_(False).eval()
+    if compiled:
+        compile_blocks(model)
+    return model

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from caspi.model.groups import STACKS, TrainableGroup
+from caspi.training.adamw8bit import adamw8bit
 from caspi.training.config import Schedule, StageConfig
 from caspi.training.muon import Muon
 
@@ -22,7 +23,7 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
     for group in groups:
         members = [parameters[name] for name in group.names]
         # Muon's are the matrices inside of blocks; tables, convolutions and the projector have another geometry.
-        inside = group.name in STACKS and group.lora is None and stage.optimizer != "adamw"
+        inside = group.name in STACKS and group.lora is None and stage.optimizer in ("muon", "normuon")
         matrices = [p for p in members if inside and p.ndim == 2]
         others = [p for p in members if p.ndim > 1 and not (inside and p.ndim == 2)]
         vectors = [p for p in members if p.ndim <= 1]
@@ -38,6 +39,8 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
                 )
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(param_groups, betas=stage.betas, fused=True)
+    if stage.optimizer == "adamw8bit":
+        return adamw8bit(param_groups, stage.betas)
     return Muon(param_groups, betas=stage.betas)
 
 

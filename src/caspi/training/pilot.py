@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from caspi.model.compiling import compile_blocks
+from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, set_trainable
 from caspi.model.loading import Loaded
 from caspi.model.moving import on
@@ -19,7 +20,8 @@ from caspi.training import optimizers
 from caspi.training.collation import Batch, collate
 from caspi.training.config import StageConfig
 from caspi.training.data import TrainingSet
-from caspi.training.objectives import CrossEntropy
+from caspi.training.objectives import Objective
+from caspi.training.stage_objective import stage_objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Pilot:
 
 def measure(
     loaded: Loaded,
+    start: ModelConfig,
     stage: StageConfig,
     groups: list[TrainableGroup],
     data: TrainingSet,
@@ -57,7 +60,7 @@ def measure(
     if compiled:
         compile_blocks(loaded.model)
     optimizer = optimizers.build(loaded.model, groups, stage)
-    objective = CrossEntropy(loaded.model, dtype).train()
+    objective = stage_objective(stage, loaded, start, dtype, 0, compiled=compiled).train()
 
     def batch(rows: np.ndarray) -> Batch:
         return on(collate([data.item(int(row)) for row in rows], loaded.prompt), device)
@@ -102,7 +105,7 @@ def _line(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
     return float(1 / slope), float(overhead)
 
 
-def _pass(objective: CrossEntropy, batch: Batch) -> None:
+def _pass(objective: Objective, batch: Batch) -> None:
     (objective(batch) / len(batch.labels)).backward()
 
 

@@ -276,6 +276,7 @@ def pilots(
         found.append(
             pilot(
                 loaded,
+                start,
                 stage,
                 groups,
                 data,

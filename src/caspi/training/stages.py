@@ -22,17 +22,18 @@ from caspi.folders import REPORT, claim, locked, read_jsonl, write_whole
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
 from caspi.model.groups import select, set_trainable
-from caspi.model.loading import Loaded, load, load_processor
+from caspi.model.loading import load, load_processor
 from caspi.model.prompt import Prompt
 from caspi.model.recompute import recompute
 from caspi.training import checkpoints
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
+from caspi.training.feasible import check_stage
 from caspi.training.interruption import Interrupted, Interruption
-from caspi.training.objectives import CrossEntropy
 from caspi.training.preflight import Expected, expected, show_devices, show_stage, show_targets
 from caspi.training.processes import compiles, compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
+from caspi.training.stage_objective import stage_objective
 from caspi.training.tracking import Tracker
 from caspi.training.trainer import StageTrainer, lesson
 from caspi.training.uploads import Uploaded, Uploads
@@ -84,16 +85,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
     state, corpus = processes(), provenance.corpus
-    if sharded() and (adapted := [stage.name for stage in config.stages if any(h.lora for h in stage.learn.values())]):
-        raise UsageError(
-            f"stage {adapted[0]}: adapters are not trained on sharded weights; their base fits every GPU: start it "
-            "with torchrun, without an accelerate configuration that shards"
-        )
-    if sharding() == "zero3" and (others := [stage for stage in config.stages if stage.optimizer != "adamw"]):
-        raise UsageError(
-            f"stage {others[0].name}: ZeRO cuts matrices into pieces that {others[0].optimizer} cannot step: use "
-            "recipes/accelerate/fsdp2.yaml, or optimizer: adamw"
-        )
+    for stage in config.stages:
+        check_stage(stage)
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
     if sharding() == "zero3":
@@ -106,6 +99,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         shuffle_seed=seed if config.shuffle_transcripts else None,
         with_previous=config.previous_text > 0,
         hotwords=config.hotwords,
+        with_times=config.timestamps > 0,
     )
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
@@ -134,7 +128,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         with run.interruption.heard():
             for number, ahead in enumerate(stages):
                 folder = stage_folder(config.path, number, ahead.stage)
-                finished.append(_finished(folder) or _run_stage(run, ahead, number, load(start, state.device)))
+                finished.append(_finished(folder) or _run_stage(run, ahead, number, start))
                 start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
                 gc.collect()  # the stage's model, before the next one is loaded
         uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
@@ -201,15 +195,17 @@ def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {asked}, was {started}"
 
 
-def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[str, Any]:
+def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> dict[str, Any]:
     config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
+    loaded = load(start, state.device)
     folder = stage_folder(config.path, number, stage)
     stage_seed = run.seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, frozen_dtype=run.dtype or torch.float32)
     recompute(loaded.model, config.recompute_every)
-    if compiles(config.compile, state.device):
+    compiled = compiles(config.compile, state.device)
+    if compiled:
         compile_blocks(loaded.model)
     planned = PlannedSteps(
         data,
@@ -221,12 +217,13 @@ def _run_stage(run: _Run, ahead: Expected, number: int, loaded: Loaded) -> dict[
         stage_seed,
         config.previous_text,
         config.no_speech,
+        config.timestamps,
     )
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)
     first_step = checkpoints.step_of(found[-1]) if found else 0
     trainer = StageTrainer(
-        objective=CrossEntropy(loaded.model, run.dtype),
+        objective=stage_objective(stage, loaded, start, run.dtype, stage_seed, compiled=compiled),
         loaded=loaded,
         config=config,
         stage=stage,

@@ -54,15 +54,25 @@ class Effects:
         self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
 
     def __call__(
-        self, samples: np.ndarray, draw: Callable[[str], Draw], another: Callable[[Draw], np.ndarray]
+        self,
+        samples: np.ndarray,
+        draw: Callable[[str], Draw],
+        another: Callable[[Draw], np.ndarray],
+        *,
+        keep_times: bool = False,
     ) -> np.ndarray:
-        """float32 [n] to float32 [m]. draw: the randomness of an effect by its name; another: somebody else."""
+        """float32 [n] to float32 [m]. draw: the randomness of an effect by its name; another: somebody else;
+        keep_times: neither speed nor silence, m is n."""
         how = self._how
-        if how.speed:
+        if how.speed and not keep_times:
             factor = float(draw("speed").choice(how.speed))
             if factor != 1.0:
                 samples = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
-        if (silence := how.silence) is not None and _happens(here := draw("silence"), silence.probability):
+        if (
+            (silence := how.silence) is not None
+            and not keep_times
+            and _happens(here := draw("silence"), silence.probability)
+        ):
             samples = pad(samples, silence, here)
         if (second := how.second_speaker) is not None and _happens(here := draw("second_speaker"), second.probability):
             samples = overlap(samples, another(here), second, here)

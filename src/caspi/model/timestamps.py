@@ -1,0 +1,57 @@
+"""Times in a transcript: every phrase between the seconds it starts and ends at, `<1.2>שלום עולם<2.3>`, where the
+system turn asks for them. Times in Whisper's form, `<|1.20|>`, cost the tokenizer nine tokens each, these six."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+SWITCH = "timestamps"
+_PAUSE = 0.3  # seconds between words that end a phrase
+
+
+class Timed(Protocol):
+    """A word or phrase with its times in seconds."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def start(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+
+
+def asking(context: str) -> str:
+    """The system turn that asks for times, before what else it holds."""
+    return f"{SWITCH}\n{context}" if context else SWITCH
+
+
+def timed(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str | None:
+    """A text with the times of its segments, or of its words between pauses, to a tenth of a second; None where
+    neither says the same."""
+    if not text:
+        return None
+    if _said(segments) == text:
+        return " ".join(_marked([segment]) for segment in segments)
+    if _said(words) == text:
+        return " ".join(map(_marked, _runs(words)))
+    return None
+
+
+def _marked(words: Sequence[Timed]) -> str:
+    return f"<{words[0].start:.1f}>{_said(words)}<{words[-1].end:.1f}>"
+
+
+def _said(words: Sequence[Timed]) -> str:
+    return " ".join(word.text for word in words)
+
+
+def _runs(words: Sequence[Timed]) -> Iterator[list[Timed]]:
+    run = list(words[:1])
+    for before, word in pairwise(words):
+        if word.start - before.end >= _PAUSE:
+            yield run
+            run = []
+        run.append(word)
+    yield run

@@ -1,0 +1,42 @@
+"""What a recipe says of a stage's objective."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from caspi.config import Config
+
+
+class CrossEntropyObjective(Config):
+    """The transcript, token by token."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class DistillationObjective(Config):
+    """The transcript, and what a teacher says in its place. teacher: a model with the same tokens, larger or better
+    trained; weight: what the teacher's distribution counts for, the rest is the transcript's."""
+
+    kind: Literal["distillation"] = "distillation"
+    teacher: str
+    revision: str | None = None
+    weight: float = Field(0.5, gt=0, le=1)
+
+
+class SequenceObjective(Config):
+    """What the model itself says: so many hypotheses an utterance, drawn at `temperature`, by how near to the
+    transcript each is. kl: what the divergence from the model the stage began with counts for; cross_entropy: the
+    same of the transcript."""
+
+    kind: Literal["sequence"] = "sequence"
+    hypotheses: int = Field(4, ge=2)
+    temperature: float = Field(1.0, gt=0)
+    kl: float = Field(0.05, ge=0)
+    cross_entropy: float = Field(0.1, ge=0)
+
+
+ObjectiveConfig = Annotated[
+    CrossEntropyObjective | DistillationObjective | SequenceObjective, Field(discriminator="kind")
+]

@@ -1,0 +1,27 @@
+"""A stage's objective, with the models it asks beside the one that is trained."""
+
+from __future__ import annotations
+
+import torch
+
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded
+from caspi.training.config import StageConfig
+from caspi.training.objective_config import DistillationObjective, SequenceObjective
+from caspi.training.objectives import CrossEntropy, Distillation, Objective, frozen
+from caspi.training.sequence import Sequence
+
+
+def stage_objective(
+    stage: StageConfig, loaded: Loaded, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
+) -> Objective:
+    """start: the model the stage begins with, `loaded`. Raises UsageError for a teacher that cannot be used."""
+    how, device = stage.objective, next(loaded.model.parameters()).device
+    if isinstance(how, DistillationObjective):
+        asked = ModelConfig(start=how.teacher, revision=how.revision)
+        teacher = frozen(asked, loaded.prompt, device, dtype, compiled=compiled)
+        return Distillation(loaded.model, dtype, teacher, how.weight)
+    if isinstance(how, SequenceObjective):
+        reference = frozen(start, loaded.prompt, device, dtype, compiled=compiled) if how.kl else None
+        return Sequence(loaded.model, dtype, how, loaded.prompt, reference, seed)
+    return CrossEntropy(loaded.model, dtype)

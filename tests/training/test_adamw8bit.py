@@ -1,0 +1,94 @@
+"""AdamW in eight bits: as good as AdamW, a quarter of its state, the same after a checkpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from caspi import commands
+from caspi.errors import MissingDependency, UsageError
+from caspi.model.groups import select, set_trainable
+from caspi.model.loading import Loaded
+from caspi.training import checkpoints, optimizers
+from caspi.training.config import StageConfig
+from tests.training.test_muon import EVERYTHING, wander
+from tests.training.test_sharding import accelerate_environment
+from tests.training.test_stages import run_recipe
+
+
+@pytest.fixture(scope="module")
+def torchao() -> Iterator[None]:
+    """Installed apart (Makefile). It compiles its step for every shape there is: not here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(sys.prefix) / "torchao"))
+        patch.setattr(torch, "compile", lambda function, **_: function)
+        yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchao"]:
+        del sys.modules[name]
+
+
+def built(loaded: Loaded, name: str) -> torch.optim.Optimizer:
+    stage = StageConfig.model_validate({"name": "s", "learn": EVERYTHING, "optimizer": name})
+    groups = select(loaded.model, stage.learn)
+    set_trainable(loaded.model, groups, torch.float32)
+    return optimizers.build(loaded.model, groups, stage)
+
+
+@pytest.mark.usefixtures("torchao")
+def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: Loaded) -> None:
+    start = {name: p.detach().clone() for name, p in fresh_tiny.model.named_parameters()}
+    moved, sizes = [], []
+    for name in ("adamw", "adamw8bit"):
+        fresh_tiny.model.load_state_dict(start, strict=False)
+        optimizer = built(fresh_tiny, name)
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        wander(optimizer, trained, 4)
+        moved.append(torch.cat([(p.detach() - start[n]).flatten() for n, p in fresh_tiny.model.named_parameters()]))
+        state = optimizer.state_dict()["state"].values()
+        sizes.append(sum(v.numel() * v.element_size() for of in state for v in of.values()))
+    exact, ours = moved
+    assert torch.nn.functional.cosine_similarity(exact, ours, dim=0) > 0.98
+    assert sizes[1] < 0.3 * sizes[0]  # tables of codes, small tensors as they were
+
+
+@pytest.mark.usefixtures("torchao")
+def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: Loaded, tmp_path: Path) -> None:
+    optimizer = built(fresh_tiny, "adamw8bit")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    wander(optimizer, trained, 3)
+    schedule.step()
+    checkpoints.save_optimizer(tmp_path, optimizer.state_dict())
+    middle = [p.detach().clone() for p in trained]
+    wander(optimizer, trained, 3, seed=1)
+    expected = [p.detach().clone() for p in trained]
+    again = built(fresh_tiny, "adamw8bit")
+    again.load_state_dict(checkpoints.optimizer_state(tmp_path))
+    for p, value in zip(trained, middle, strict=True):
+        p.data.copy_(value)
+    assert optimizers.learning_rates(again) == pytest.approx(optimizers.learning_rates(optimizer))
+    wander(again, trained, 3, seed=1)
+    assert all(torch.equal(p, value) for p, value in zip(trained, expected, strict=True))
+
+
+def test_it_says_what_is_missing_before_the_first_stage(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
+    with pytest.raises(MissingDependency, match=r"pip install 'caspi\[adamw8bit\]'"):
+        commands.train(made)
+
+
+@pytest.mark.usefixtures("torchao")
+def test_sharded_weights_do_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in accelerate_environment("fsdp2").items():
+        monkeypatch.setenv(name, value)
+    made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
+    with pytest.raises(UsageError, match="stage all: sharded weights spread adamw's moments already"):
+        commands.train(made)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from train_throughput import add_corpus_options, prepared
+from train_throughput import add_corpus_options, idle_share, prepared
 
 from caspi.corpus.store import Corpus
 from caspi.model.compiling import compile_blocks
@@ -109,13 +109,11 @@ def main() -> None:
         with profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
         ) as seen:
-            started = time.perf_counter()
             for _ in range(2):
                 marks.mark("start")
                 run(next(rest))
             marks.taken()
-            wall = time.perf_counter() - started
-        _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else 1 - _kernels(seen) / wall, seen, device)
+        _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else idle_share(seen), seen, device)
 
 
 def _again(queue: Iterator[Step], planned: PlannedSteps, workers: int) -> Iterator[Step]:
@@ -152,20 +150,6 @@ def _stepper(
         marks.mark("optimizer")
 
     return run
-
-
-def _kernels(seen: Any) -> float:
-    """Seconds in which at least one kernel ran."""
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in seen.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
-    )
-    total, until = 0.0, 0.0
-    for start, end in spans:
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total / 1e6
 
 
 def _print(timed: list[dict[str, float]], idle: float, seen: Any, device: torch.device) -> None:

@@ -6,13 +6,12 @@ The plain way is transformers' Trainer with the processor called in the collator
 read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
 random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
 in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; on a GPU
-`idle` is how much of our counted steps no kernel ran, by the driver (nvidia-smi's utilization, sampled).
+`idle` is the share of the last steps, which do not count, in which it ran nothing (torch's profiler).
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import platform
 import shutil
@@ -20,9 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
 from caspi import commands, recipe
 
+_WATCHED = 3  # the last steps, under the profiler
 _LEARN = "{audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4, embeddings: 1e-4}"
 
 
@@ -56,7 +54,6 @@ def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     uniform = options.clips == "uniform"
     seconds = draw.uniform(2, 8, count) if uniform else np.clip(draw.lognormal(2.08, 0.5, count), 1, 25)
     made = clips(folder, seconds.tolist())
-    options.seconds_a_step = sum(seconds[HELD_OUT:]) / options.steps
     (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
     random_start(folder / "start", options.tokenizer, options.scale)
     ours = _recipe(folder, made, options)
@@ -116,39 +113,60 @@ train:
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, float | None]:
-    """Audio seconds a second, and the share of the time in which the GPU ran nothing."""
+    """Audio seconds a second, and of later steps the share of the time in which the GPU ran nothing."""
     run = folder / "train"
     shutil.rmtree(run, ignore_errors=True)
-    command = [sys.executable, "-m", "caspi", "train", str(folder / "recipe.yaml")]
-    with _driver_samples() as sampled:
-        lines = watch(command, run, options.steps).lines[options.warm_up :]
+    command = [sys.executable, __file__, "ours", str(folder), str(options.steps - _WATCHED)]
+    lines = watch(command, run, options.steps).lines[options.warm_up : options.steps - _WATCHED]
     # A line covers one step: its audio over its speed is its time. All steps hold as many clips.
-    took = [options.seconds_a_step / line["audio_seconds_per_second"] for line in lines]
-    counted = [busy for moment, busy in sampled if moment > sampled[-1][0] - sum(took)]
-    return options.seconds_a_step / float(np.mean(took)), 1 - float(np.mean(counted)) if counted else None
+    speed = float(1 / np.mean([1 / line["audio_seconds_per_second"] for line in lines]))
+    idle = folder / "idle.json"
+    return speed, json.loads(idle.read_text()) if idle.is_file() else None
 
 
-@contextlib.contextmanager
-def _driver_samples() -> Iterator[list[tuple[float, float]]]:
-    """Moments, and the share of the time before each in which the GPU ran a kernel, as its driver counts it."""
-    samples: list[tuple[float, float]] = []
-    if not torch.cuda.is_available():
-        yield samples
-        return
-    ask = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100"]
-    with subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) as driver:
+def train_ours(folder: Path, first: int) -> None:
+    """`caspi train`, its GPU watched by torch's profiler from step `first` on."""
+    from torch.profiler import ProfilerActivity, profile
+    from transformers import TrainerCallback
 
-        def read() -> None:
-            for line in driver.stdout or ():
-                samples.append((time.monotonic(), float(line) / 100))
+    from caspi.training.trainer import StageTrainer
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            yield samples
-        finally:
-            driver.terminate()
-            reader.join()
+    seen = profile(activities=[ProfilerActivity.CUDA])
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            if state.global_step == first:
+                seen.start()
+
+        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+            if state.global_step == first + _WATCHED:
+                torch.cuda.synchronize()
+                seen.stop()
+                (folder / "idle.json").write_text(json.dumps(idle_share(seen)))
+
+    plain = StageTrainer.__init__
+
+    def watched(self: StageTrainer, **options: Any) -> None:
+        plain(self, **options)
+        if torch.cuda.is_available():
+            self.add_callback(Watch)
+
+    StageTrainer.__init__ = watched  # type: ignore[method-assign,assignment]
+    commands.train(recipe.load(folder / "recipe.yaml"))
+
+
+def idle_share(seen: Any) -> float:
+    """Of the time between the first kernel and the last, the share in which none ran."""
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    )
+    busy, until = 0.0, spans[0][0]
+    for start, end in spans:
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return 1 - busy / (until - spans[0][0])
 
 
 def _plain(folder: Path, options: argparse.Namespace) -> float:
@@ -206,7 +224,9 @@ def train_plainly(folder: Path, batch: int, steps: int, warm_up: int, workers: i
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["plain"]:
+    if sys.argv[1:2] == ["ours"]:
+        train_ours(Path(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["plain"]:
         print(train_plainly(Path(sys.argv[2]), *map(int, sys.argv[3:])))
     else:
         main()

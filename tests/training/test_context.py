@@ -128,6 +128,9 @@ def test_times_of_words_stand_between_pauses() -> None:
     assert timed("שלום לכולם ותודה", (), words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
     phrases = (Word("שלום לכולם", 0.0, 1.0), Word("ותודה", 1.0, 2.0))
     assert timed("שלום לכולם ותודה", phrases, words) == "<0.0>שלום לכולם<1.0> <1.0>ותודה<2.0>"
+    whole = (Word("שלום לכולם ותודה", 0.0, 2.0),)
+    assert timed("שלום לכולם ותודה", whole, words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
+    assert timed("שלום לכולם ותודה", whole, ()) == "<0.0>שלום לכולם ותודה<2.0>"
     assert timed("שלום לכולם, ותודה", phrases, words) is None
     assert timed("", (), ()) is None
 
@@ -135,8 +138,8 @@ def test_times_of_words_stand_between_pauses() -> None:
 def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_path: Path) -> None:
     """Half of the utterances, another half in every epoch; speed and silence would move what is said."""
     clips = [(tone(2.0, seed=n), "שלום לכולם ותודה") for n in range(24)]
-    times = [{"word": text, "start": start, "end": end} for text, start, end in WORDS]
-    write_manifest(tmp_path, clips, words=times, split="train")
+    verse = {"start": 0.0, "end": 2.0, "text": "שלום לכולם ותודה", "words": WORDS}
+    write_manifest(tmp_path, clips, segments=[verse])
     made = run_recipe(
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
         "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}",

@@ -45,7 +45,9 @@ def learning(row: dict) -> tuple[Shape, Learning]:  # type: ignore[type-arg]
     model = preflight.on_meta_device(RELEASED)
     shape = Shape.of(model, model.config)
     groups = select(model, {name: Learn.model_validate(how) for name, how in row["learn"].items()})
-    return shape, Learning.of(model, shape, groups, row["recompute_every"])
+    return shape, Learning.of(
+        model, shape, groups, recompute_every=row["recompute_every"], compiled=row.get("compiled", False)
+    )
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['stage']}-{row['recompute_every']}-{row['seconds']}")

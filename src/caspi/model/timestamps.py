@@ -28,15 +28,11 @@ def asking(context: str) -> str:
 
 
 def timed(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str | None:
-    """A text with the times of its segments, or of its words between pauses, to a tenth of a second; None where
-    neither says the same."""
-    if not text:
-        return None
-    if _said(segments) == text:
-        return " ".join(_marked([segment]) for segment in segments)
-    if _said(words) == text:
-        return " ".join(map(_marked, _runs(words)))
-    return None
+    """A text with the times of its segments, or of its words between pauses where there are more of these, to a tenth
+    of a second; None where neither says the same."""
+    ways: list[list[Sequence[Timed]]] = [[[segment] for segment in segments], list(_runs(words))]
+    told: list[list[Sequence[Timed]]] = [way for way in ways if text and " ".join(map(_said, way)) == text]
+    return " ".join(map(_marked, max(told, key=len))) if told else None
 
 
 def _marked(words: Sequence[Timed]) -> str:
@@ -47,11 +43,12 @@ def _said(words: Sequence[Timed]) -> str:
     return " ".join(word.text for word in words)
 
 
-def _runs(words: Sequence[Timed]) -> Iterator[list[Timed]]:
+def _runs(words: Sequence[Timed]) -> Iterator[Sequence[Timed]]:
     run = list(words[:1])
     for before, word in pairwise(words):
         if word.start - before.end >= _PAUSE:
             yield run
             run = []
         run.append(word)
-    yield run
+    if run:
+        yield run

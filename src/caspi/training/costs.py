@@ -14,25 +14,30 @@ from torch import nn
 from transformers import Qwen3ASRConfig
 
 from caspi.model.groups import TrainableGroup, partition
+from caspi.training.config import OptimizerName
 from caspi.training.data import TrainingSet
+from caspi.training.optimizers import by_momentum
 from caspi.training.plan import EpochPlan
 
 _GIB = 2**30
 
-# Bytes a parameter: fp32 weight and two moments, and a bf16 copy of each that autocast makes and keeps for a pass;
-# with its gradient in the place of that copy, backwards. Frozen: bf16.
-_TRAINED_FORWARD, _TRAINED_BACKWARD, _FROZEN = 14, 16, 2
+# Bytes a parameter: fp32 weight, and a bf16 copy of each that autocast makes and keeps for a pass; with its gradient
+# in the place of that copy, backwards. What the optimizer keeps comes on top. Frozen: bf16.
+_TRAINED_FORWARD, _TRAINED_BACKWARD, _FROZEN = 6, 8, 2
+_MOMENTS = {"adamw8bit": 2}  # bytes a parameter that an optimizer keeps: two moments in fp32, unless named here
+_BY_MOMENTUM = 4  # and Muon of its matrices
 _ACCUMULATED = 4  # the gradient of the micro-batches before, in every one but a step's first
 
-_DECODER_TRAINED = 78.6  # kept of a block for the backward pass, a token and unit of width
+# Kept of a block for the backward pass, a token and unit of width: plain, and compiled (H200, 2026-11-27).
+_DECODER_TRAINED = (78.6, 44.9)
 _DECODER_PASSED = 35.5  # the same of a frozen block that gradients pass through
 _ENCODER = 27.4
-_ENCODER_BELOW = 15.4  # where the front is trained too
+_ENCODER_BELOW = (15.4, 8.8)  # where the front is trained too
 _INPUT = 4  # what a block that recomputes keeps
 _ADAPTED = 2  # as much again of a block that computes again with adapters
 _FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
 _FRONT_BACKWARD = 1.62
-_LOGITS = 4.55  # a label and entry of the vocabulary
+_LOGITS = 6 * 2**27  # of as many labels as the head takes at once, in fp32 and bf16
 # Of a host that launches kernels, by how often it goes through a block in one direction: gradients of weights are
 # another time; recomputing and adapters launch more.
 _RECOMPUTED, _ADAPTED_PASS = 1.9, 1.6
@@ -76,9 +81,11 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through."""
+    """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through.
+    kept: bytes of the optimizer's state; beside: parameters of another model that is asked."""
 
     parameters: int
+    kept: float
     front: bool
     embeddings: bool
     encoder_blocks: int
@@ -87,9 +94,21 @@ class Learning:
     decoder_passed: int
     adapted: bool = False
     recompute_every: int = 0
+    compiled: bool = False
+    beside: int = 0
 
     @classmethod
-    def of(cls, model: nn.Module, shape: Shape, groups: Sequence[TrainableGroup], recompute_every: int) -> Learning:
+    def of(
+        cls,
+        model: nn.Module,
+        shape: Shape,
+        groups: Sequence[TrainableGroup],
+        *,
+        optimizer: OptimizerName = "adamw",
+        recompute_every: int = 0,
+        compiled: bool = False,
+        beside: int = 0,
+    ) -> Learning:
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
         names = {name for group in groups for name in group.names}
         touched = [label for label, members in partition(model).items() if names.intersection(members)]
@@ -99,6 +118,11 @@ class Learning:
         below = front or embeddings or encoder > 0 or "projector" in touched
         return cls(
             parameters=sum(sizes[name] for name in names),
+            kept=sum(
+                sizes[name] * (_BY_MOMENTUM if momentum else _MOMENTS.get(optimizer, 8))
+                for group in groups
+                for name, momentum in by_momentum(group, dict(model.named_parameters()), optimizer).items()
+            ),
             front=front,
             embeddings=embeddings,
             encoder_blocks=encoder,
@@ -107,6 +131,8 @@ class Learning:
             decoder_passed=shape.decoder_blocks - decoder if below else 0,
             adapted=any(group.lora is not None for group in groups),
             recompute_every=recompute_every,
+            compiled=compiled,
+            beside=beside,
         )
 
 
@@ -124,8 +150,8 @@ class Loads:
     first: np.ndarray
 
     @classmethod
-    def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int) -> Loads:
-        """Of the first `steps` steps of a stage."""
+    def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int, sequences: int = 1) -> Loads:
+        """Of the first `steps` steps of a stage; `sequences`: so many of the decoder for every clip."""
         found = list(_micro_batches(plans, steps))
         rows = np.concatenate([micro for *_, micro in found])
         starts = np.cumsum([0, *(len(micro) for *_, micro in found[:-1])])
@@ -135,9 +161,9 @@ class Loads:
 
         return cls(
             seconds=total(data.seconds),
-            tokens=total(data.sequence_tokens),
+            tokens=total(data.sequence_tokens) * sequences,
             audio_tokens=total(data.audio_tokens),
-            labels=total(data.target_tokens),
+            labels=total(data.target_tokens) * sequences,
             step=np.array([step for step, *_ in found]),
             rank=np.array([rank for _, rank, _, _ in found]),
             first=np.array([first for *_, first, _ in found]),
@@ -180,7 +206,8 @@ def flops(shape: Shape, learning: Learning, loads: Loads) -> np.ndarray:
     if learning.recompute_every:
         blocks = (learning.decoder_blocks + learning.decoder_passed) * decoder
         again = (blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder) / learning.recompute_every
-    return np.asarray(forward + backward + again)
+    asked = 2 * learning.beside * loads.tokens  # by parameters alone, which is a little too much
+    return np.asarray(forward + backward + again + asked)
 
 
 def block_passes(shape: Shape, learning: Learning) -> float:
@@ -197,9 +224,10 @@ def block_passes(shape: Shape, learning: Learning) -> float:
 def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
     width, every = shape.width, learning.recompute_every
-    passed = learning.decoder_blocks * _DECODER_TRAINED + learning.decoder_passed * _DECODER_PASSED
+    trained = _DECODER_TRAINED[learning.compiled]
+    passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED
     decoder = loads.tokens * width * passed
-    a_block = _ENCODER_BELOW if learning.front else _ENCODER
+    a_block = _ENCODER_BELOW[learning.compiled] if learning.front else _ENCODER
     encoder_blocks = learning.encoder_blocks + learning.encoder_passed
     encoder = loads.audio_tokens * shape.audio_width * a_block * encoder_blocks
     blocks, one_again, waiting = decoder + encoder, np.zeros_like(decoder), np.zeros_like(decoder)
@@ -208,19 +236,21 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
         inputs = inputs + loads.audio_tokens * shape.audio_width * encoder_blocks
         waiting = blocks * (1 - 1 / every) + _INPUT * inputs / every
         blocks = waiting
-        one_again = np.maximum(
-            loads.tokens * width * _DECODER_TRAINED, loads.audio_tokens * shape.audio_width * a_block
-        ) * (_ADAPTED if learning.adapted else 1)
+        one_again = np.maximum(loads.tokens * width * trained, loads.audio_tokens * shape.audio_width * a_block) * (
+            _ADAPTED if learning.adapted else 1
+        )
     front = loads.audio_tokens * _FRONT * shape.channels if learning.front else np.zeros_like(decoder)
     table = _EMBEDDINGS_GRADIENT * shape.groups["embeddings"] if learning.embeddings else 0
     frozen = _FROZEN * (shape.parameters - min(learning.parameters, shape.parameters))
-    before = np.full_like(decoder, (_TRAINED_FORWARD * learning.parameters + frozen) / shards)
+    beside = _FROZEN * learning.beside
+    before = np.full_like(decoder, (_TRAINED_FORWARD * learning.parameters + learning.kept + frozen) / shards)
     before = before + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
-    forward = before + table + blocks + front + loads.labels * shape.vocabulary * _LOGITS
+    forward = before + table + blocks + front + _LOGITS
     turning = before + waiting + one_again  # the last block computes again, all others wait
-    backward = _TRAINED_BACKWARD * learning.parameters / shards + frozen / shards + _FRONT_BACKWARD * front + one_again
+    held = (_TRAINED_BACKWARD * learning.parameters + learning.kept + frozen) / shards
+    backward = held + _FRONT_BACKWARD * front + one_again
     whole = _gathered(shape) if shards > 1 else 0.0
-    return np.asarray((np.maximum(np.maximum(forward, turning), backward) + whole) / _GIB)
+    return np.asarray((np.maximum(np.maximum(forward, turning), backward) + whole + beside) / _GIB)
 
 
 def _gathered(shape: Shape) -> float:

@@ -372,7 +372,7 @@ def plan_stage(
                 batch=config.batch,
                 budget=config.budget,
                 ranks=ranks,
-                tokens=data.sequence_tokens,
+                tokens=data.sequence_tokens * stage.objective.sequences,
             )
         )
     if any(len(plan.rows(step)) < ranks for plan in plans for step in range(len(plan.steps))):

@@ -14,6 +14,11 @@ class CrossEntropyObjective(Config):
 
     kind: Literal["cross_entropy"] = "cross_entropy"
 
+    @property
+    def sequences(self) -> int:
+        """Sequences of the decoder for every clip."""
+        return 1
+
 
 class DistillationObjective(Config):
     """The transcript, and what a teacher says in its place. teacher: a model with the same tokens, larger or better
@@ -23,6 +28,11 @@ class DistillationObjective(Config):
     teacher: str
     revision: str | None = None
     weight: float = Field(0.5, gt=0, le=1)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the decoder for every clip."""
+        return 1
 
 
 class SequenceObjective(Config):
@@ -35,6 +45,11 @@ class SequenceObjective(Config):
     temperature: float = Field(1.0, gt=0)
     kl: float = Field(0.05, ge=0)
     cross_entropy: float = Field(0.1, ge=0)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the decoder for every clip, the transcript among them."""
+        return self.hypotheses + 1
 
 
 ObjectiveConfig = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from transformers import get_scheduler
 
 from caspi.model.groups import STACKS, TrainableGroup
 from caspi.training.adamw8bit import adamw8bit
-from caspi.training.config import Schedule, StageConfig
+from caspi.training.config import OptimizerName, Schedule, StageConfig
 from caspi.training.muon import Muon
 
 _SCHEDULES = {"warmup-stable-decay": "warmup_stable_decay", "constant": "constant_with_warmup"}
@@ -21,12 +22,10 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
     parameters = dict(model.named_parameters())
     param_groups: list[dict[str, Any]] = []
     for group in groups:
-        members = [parameters[name] for name in group.names]
-        # Muon's are the matrices inside of blocks; tables, convolutions and the projector have another geometry.
-        inside = group.name in STACKS and group.lora is None and stage.optimizer in ("muon", "normuon")
-        matrices = [p for p in members if inside and p.ndim == 2]
-        others = [p for p in members if p.ndim > 1 and not (inside and p.ndim == 2)]
-        vectors = [p for p in members if p.ndim <= 1]
+        steered = by_momentum(group, parameters, stage.optimizer)
+        matrices = [parameters[name] for name, momentum in steered.items() if momentum]
+        others = [parameters[name] for name, momentum in steered.items() if not momentum and parameters[name].ndim > 1]
+        vectors = [parameters[name] for name in steered if parameters[name].ndim <= 1]
         muon = {"momentum": stage.momentum} | ({"rows": stage.momentum} if stage.optimizer == "normuon" else {})
         for chosen, decay, more in (
             (matrices, stage.weight_decay, muon),
@@ -42,6 +41,15 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
     if stage.optimizer == "adamw8bit":
         return adamw8bit(param_groups, stage.betas)
     return Muon(param_groups, betas=stage.betas)
+
+
+def by_momentum(
+    group: TrainableGroup, parameters: Mapping[str, torch.Tensor], optimizer: OptimizerName
+) -> dict[str, bool]:
+    """Which of a group's parameters are stepped by Muon: the matrices inside of blocks, where the optimizer is one;
+    tables, convolutions and the projector have another geometry."""
+    inside = group.name in STACKS and group.lora is None and optimizer in ("muon", "normuon")
+    return {name: inside and parameters[name].ndim == 2 for name in group.names}
 
 
 def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoConfig, Qwen3ASRForConditionalGeneration
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
-from caspi.model.groups import describe, select
+from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
 from caspi.progress import duration
@@ -22,6 +24,7 @@ from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
 from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised
+from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
@@ -59,10 +62,31 @@ def shapes(start: ModelConfig, config: TrainConfig) -> tuple[Shape, list[StageSh
         model = on_meta_device(start)  # anew: a stage may put adapters into it
         shape = shape or Shape.of(model, model.config)
         groups = select(model, stage.learn)
-        learning = Learning.of(model, shape, groups, config.recompute_every)
+        learning = _learning(model, shape, groups, stage, config)
         found.append(StageShape(describe(model, groups), learning))
     assert shape is not None  # a recipe has a stage
     return shape, found
+
+
+def _learning(
+    model: nn.Module, shape: Shape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
+) -> Learning:
+    """On a GPU: elsewhere nothing is predicted."""
+    how, beside = stage.objective, 0
+    if isinstance(how, DistillationObjective):
+        teacher = on_meta_device(ModelConfig(start=how.teacher, revision=how.revision))
+        beside = sum(parameter.numel() for parameter in teacher.parameters())
+    elif isinstance(how, SequenceObjective) and how.kl:
+        beside = shape.parameters
+    return Learning.of(
+        model,
+        shape,
+        groups,
+        optimizer=stage.optimizer,
+        recompute_every=config.recompute_every,
+        compiled=compiles(config.compile, torch.device("cuda")),
+        beside=beside,
+    )
 
 
 def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[dict[str, str]]:
@@ -158,7 +182,7 @@ def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
     found = []
     for number, stage in enumerate(config.stages):
         plans, steps = plan_stage(data, config, stage, ranks, seed * 1000 + number)
-        found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps)))
+        found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps, stage.objective.sequences)))
     return found
 
 
@@ -266,7 +290,7 @@ def pilots(
     for stage, plan in zip(config.stages, plans, strict=True):
         loaded = load(start, state.device)
         groups = select(loaded.model, stage.learn)
-        learning = Learning.of(loaded.model, shape, groups, config.recompute_every)
+        learning = _learning(loaded.model, shape, groups, stage, config)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")
         middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]

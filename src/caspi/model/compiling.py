@@ -17,6 +17,7 @@ def compile_blocks(model: Qwen3ASRForConditionalGeneration) -> None:
     Compiled is what a block computes, within its hooks (FSDP's) and within what recomputes it: transformers wraps the
     `forward` of blocks for that, and the wrapper is none that torch.compile follows.
     """
+    torch.compiler.reset()  # what an earlier stage compiled was for other weights frozen
     for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
         forward = type(layers[0]).forward
         plain = getattr(forward, "__wrapped__", forward)  # before transformers 5.18 the wrapper was around `__call__`

@@ -31,8 +31,10 @@ def timed(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str |
     """A text with the times of its segments, or of its words between pauses where there are more of these, to a tenth
     of a second; None where neither says the same."""
     ways: list[list[Sequence[Timed]]] = [[[segment] for segment in segments], list(_runs(words))]
-    told: list[list[Sequence[Timed]]] = [way for way in ways if text and " ".join(map(_said, way)) == text]
-    return " ".join(map(_marked, max(told, key=len))) if told else None
+    told = [way for way in ways if text and " ".join(map(_said, way)) == text]
+    if not told:
+        return None
+    return " ".join(map(_marked, told[-1] if len(told[-1]) > len(told[0]) else told[0]))
 
 
 def _marked(words: Sequence[Timed]) -> str:

@@ -1,7 +1,8 @@
 """What a step costs: FLOPs counted, memory predicted, from the plan's micro-batches, the model's shape and what learns.
 
-The constants were fitted to benchmarks/step_memory.py (H100, torch 2.11, the 1.7B, 2026-11-26; docs/log.md has the
-table). They are bytes a token and unit of width, and hold for packed sequences under bf16 autocast.
+The constants were fitted to benchmarks/step_memory.py (the 1.7B, torch 2.11; H100, 2026-11-26, and H200 with compiled
+blocks, 2026-11-27; docs/log.md has the tables). They are bytes a token and unit of width, and hold for packed sequences
+under bf16 autocast.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ACCUMULATED = 4  # the gradient of the micro-batches before, in every one but a
 
 # Kept of a block for the backward pass, a token and unit of width: plain, and compiled (H200, 2026-11-27).
 _DECODER_TRAINED = (78.6, 44.9)
-_DECODER_PASSED = 35.5  # the same of a frozen block that gradients pass through
+_DECODER_PASSED = (35.5, 24.3)  # the same of a frozen block that gradients pass through
 _ENCODER = 27.4
 _ENCODER_BELOW = (15.4, 8.8)  # where the front is trained too
 _INPUT = 4  # what a block that recomputes keeps
@@ -225,7 +226,7 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
     width, every = shape.width, learning.recompute_every
     trained = _DECODER_TRAINED[learning.compiled]
-    passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED
+    passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED[learning.compiled]
     decoder = loads.tokens * width * passed
     a_block = _ENCODER_BELOW[learning.compiled] if learning.front else _ENCODER
     encoder_blocks = learning.encoder_blocks + learning.encoder_passed

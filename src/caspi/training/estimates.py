@@ -18,6 +18,7 @@ TABLE = Path(__file__).parent / "gpus.yaml"
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
 # the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
+_UNCOMPILED = 1.8  # times as long where blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 
 
@@ -79,13 +80,18 @@ class Estimate:
     seconds: float
 
 
+def seconds_each(shape: Shape, learning: Learning, loads: Loads, gpu: Gpu) -> np.ndarray:
+    """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
+    computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
+    found: np.ndarray = np.maximum(computing, gpu.launch * block_passes(shape, learning))
+    return found if learning.compiled else found * _UNCOMPILED
+
+
 def estimate(
     shape: Shape, learning: Learning, loads: Loads, gpu: Gpu, ranks: int, *, optimizer_seconds: float | None = None
 ) -> Estimate:
-    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps. A micro-batch takes
-    as long as the GPU computes, but no less than the host launches."""
-    computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
-    each = np.maximum(computing, gpu.launch * block_passes(shape, learning))
+    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
+    each = seconds_each(shape, learning, loads, gpu)
     steps = int(loads.step.max()) + 1
     by_rank = np.zeros((steps, ranks))
     np.add.at(by_rank, (loads.step, loads.rank), each)

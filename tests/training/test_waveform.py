@@ -188,6 +188,15 @@ def test_clipping_flattens_the_loudest_share() -> None:
     assert np.array_equal(found[~flat], samples[~flat])
 
 
+@pytest.mark.parametrize("content", [b"RIFF, it says", b""])
+def test_a_sound_that_is_none_is_named_before_training(tmp_path: Path, content: bytes) -> None:
+    soundfile.write(tmp_path / "good.wav", np.ones(100), 16_000)
+    (tmp_path / "rain.wav").write_bytes(content)
+    how = Augmentation.model_validate({"noise": {"snr_db": [0, 1], "folder": str(tmp_path)}})
+    with pytest.raises(UsageError, match=r"rain.wav cannot be decoded \(.+\): take it out of its folder"):
+        Effects(how)
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [

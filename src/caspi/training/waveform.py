@@ -7,9 +7,10 @@ resumed; what they do is a few lines of numpy each, and codecs are FFmpeg's.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -225,12 +226,26 @@ def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
     if not found:
         raise UsageError(f"train.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
+    for path in found:
+        with _opened(path) as file:
+            if not file.frames:
+                raise UsageError(f"train.{what}.folder: {path} is empty: take it out")
     return tuple(found)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Raises UsageError where it cannot be decoded."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise UsageError(f"{path} cannot be decoded ({error.error_string}): take it out of its folder") from error
 
 
 def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
     """float32 [length] from somewhere in a file, from its beginning again where it ends."""
-    with soundfile.SoundFile(path) as file:
+    with _opened(path) as file:
         wanted = -(-length * file.samplerate // SAMPLE_RATE)
         file.seek(int(draw.integers(0, max(1, file.frames - wanted + 1))))
         sound = file.read(wanted, dtype="float32", always_2d=True).mean(axis=1)
@@ -239,7 +254,7 @@ def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
 
 @functools.lru_cache(maxsize=512)
 def _response(path: Path) -> np.ndarray:
-    with soundfile.SoundFile(path) as file:
+    with _opened(path) as file:
         sound = file.read(int(_LONGEST_ROOM * file.samplerate), dtype="float32", always_2d=True)[:, 0]
         sound = resample(sound, file.samplerate)
     if not np.any(sound):

@@ -17,6 +17,7 @@ from transformers import Qwen3ASRConfig
 from caspi.model.groups import TrainableGroup, partition
 from caspi.training.config import OptimizerName
 from caspi.training.data import TrainingSet
+from caspi.training.head import AT_ONCE
 from caspi.training.optimizers import by_momentum
 from caspi.training.plan import EpochPlan
 
@@ -38,7 +39,7 @@ _INPUT = 4  # what a block that recomputes keeps
 _ADAPTED = 2  # as much again of a block that computes again with adapters
 _FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
 _FRONT_BACKWARD = 1.62
-_LOGITS = 6 * 2**27  # of as many labels as the head takes at once, in fp32 and bf16
+_LOGITS = 6  # a logit in fp32 and bf16, of as many as the head takes at once
 # Of a host that launches kernels, by how often it goes through a block in one direction: gradients of weights are
 # another time; recomputing and adapters launch more.
 _RECOMPUTED, _ADAPTED_PASS = 1.9, 1.6
@@ -225,10 +226,11 @@ def block_passes(shape: Shape, learning: Learning) -> float:
 def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
     width, every = shape.width, learning.recompute_every
-    trained = _DECODER_TRAINED[learning.compiled]
-    passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED[learning.compiled]
+    compiled = learning.compiled and not learning.adapted  # what adapters keep of compiled blocks is not measured
+    trained = _DECODER_TRAINED[compiled]
+    passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED[compiled]
     decoder = loads.tokens * width * passed
-    a_block = _ENCODER_BELOW[learning.compiled] if learning.front else _ENCODER
+    a_block = _ENCODER_BELOW[compiled] if learning.front else _ENCODER
     encoder_blocks = learning.encoder_blocks + learning.encoder_passed
     encoder = loads.audio_tokens * shape.audio_width * a_block * encoder_blocks
     blocks, one_again, waiting = decoder + encoder, np.zeros_like(decoder), np.zeros_like(decoder)
@@ -246,7 +248,8 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
     beside = _FROZEN * learning.beside
     before = np.full_like(decoder, (_TRAINED_FORWARD * learning.parameters + learning.kept + frozen) / shards)
     before = before + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
-    forward = before + table + blocks + front + _LOGITS
+    logits = _LOGITS * np.minimum(loads.labels * shape.vocabulary, AT_ONCE)
+    forward = before + table + blocks + front + logits
     turning = before + waiting + one_again  # the last block computes again, all others wait
     held = (_TRAINED_BACKWARD * learning.parameters + learning.kept + frozen) / shards
     backward = held + _FRONT_BACKWARD * front + one_again

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_AT_ONCE = 2**27  # logits: half a GiB in fp32
+AT_ONCE = 2**27  # logits: half a GiB in fp32
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _Losses(torch.autograd.Function):
         of_hidden = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         loss = torch.zeros((), device=hidden.device)
-        rows = max(1, _AT_ONCE // len(weight) // (1 if soft is None else 2))
+        rows = max(1, AT_ONCE // len(weight) // (1 if soft is None else 2))
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(labels), rows):
                 here = slice(start, start + rows)

@@ -1,11 +1,12 @@
-"""Training ideas against each other at the same cost: same audio, several seeds, word error rates with intervals.
+"""Training ideas against each other: same steps of the same audio, several seeds, word error rates with intervals.
 
     python benchmarks/wind_tunnel.py [--corpus demo|torah] [--seeds 0 1 2] [--only NAME ...] [--jobs N] [key=value ...]
 
 Every variant is the recipe of that name with a few values changed; all see as many steps of the same corpus, from the
-same start. Each run is evaluated on the test split as `caspi evaluate` does. A line a run goes to `--results`; runs
-that have one are not repeated, so the command may be stopped and started. Ends with a table: mean over seeds, and the
-difference to `baseline` of the same seeds with the interval that a paired t-test gives.
+same start; distillation and the sequence objective take longer over them, as the column of seconds says. Each run is
+evaluated on the test split as `caspi evaluate` does. A line a run goes to `--results`; runs that have one are not
+repeated, so the command may be stopped and started. Ends with a table: mean over seeds, and the difference to
+`baseline` of the same seeds with the interval that a paired t-test gives.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def main() -> None:
     tunnel = Tunnel(options.corpus, options.out, results, tuple(options.overrides))
     tunnel.make_ready()
     named = options.only or [name for name in VARIANTS if name not in _WITHOUT[options.corpus]]
+    if others := [row["given"] for row in _rows(results) if row["given"] != tunnel.given]:
+        sys.exit(f"{results} holds runs with {others[0]}: give --results another file")
     done = {(row["variant"], row["seed"]) for row in _rows(results)}
     todo = [(name, seed) for seed in options.seeds for name in named if (name, seed) not in done]
     with ThreadPoolExecutor(options.jobs) as pool:
@@ -107,6 +110,7 @@ class Tunnel:
 
     def __init__(self, name: str, out: Path, results: Path, overrides: tuple[str, ...]) -> None:
         self._recipe, self._out, self._results = ROOT / "recipes" / f"{name}.yaml", out / name, results
+        self.given = list(overrides)
         self._common = (f"corpus.path={self._out / 'corpus'}", *overrides)
         written = recipe.load(self._recipe).require_train()
         self._stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in written.stages]
@@ -153,7 +157,8 @@ class Tunnel:
         seconds = time.monotonic() - started
         trained = json.loads((folder / "train" / "report.json").read_text(encoding="utf-8"))
         row = {
-            "variant": name, "seed": seed, "overrides": overrides, "train_seconds": round(seconds, 1),
+            "variant": name, "seed": seed, "given": self.given, "overrides": overrides,
+            "train_seconds": round(seconds, 1),
             "revision": trained["environment"]["revision"], "validation": trained["stages"][-1]["checkpoints"][-1],
         }  # fmt: skip
         row["validation"].pop("path")

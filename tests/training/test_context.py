@@ -161,6 +161,11 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
         assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
 
 
+def test_a_corpus_without_times_says_so_before_training(small_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"train.timestamps: corpus .* holds no times of what is said"):
+        commands.train(run_recipe(tmp_path, small_corpus, "train.timestamps=0.5"))
+
+
 def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:
     """Replay is a source of the mix: its utterances keep the language that they are in."""
     for name, language, text in (("new", "Hebrew", "שלום לכולם"), ("known", "Spanish", "muchas gracias")):

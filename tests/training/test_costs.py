@@ -22,7 +22,7 @@ from caspi.training import preflight
 from caspi.training.config import TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet
-from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised, seconds_each
+from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
 from caspi.training.pilot import fit
 from tests.training.test_stages import run_recipe
 
@@ -70,7 +70,7 @@ def test_memory_is_predicted_within_a_tenth(row: dict) -> None:  # type: ignore[
 def test_time_is_predicted_within_a_third(row: dict) -> None:  # type: ignore[type-arg]
     """Of one micro-batch, with the table's figures for the card that the row was measured on."""
     shape, learns = learning(row)
-    gpu = gpus()["h200" if row.get("compiled") else "h100"]
+    gpu = running(gpus()["h200" if row.get("compiled") else "h100"], learns)
     assert seconds_each(shape, learns, loads(row), gpu)[0] == pytest.approx(row["forward_backward_s"], rel=1 / 3)
 
 

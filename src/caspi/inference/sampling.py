@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,14 +17,24 @@ from caspi.model.prompt import Prompt
 class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
     """Leaves one token: where the cumulative distribution passes the number that was drawn for this place."""
 
-    def __init__(self, numbers: torch.Tensor, temperature: float) -> None:
-        self._numbers, self._temperature = numbers, temperature
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self._numbers = numbers
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        below = (scores.double() / self._temperature).softmax(dim=1).cumsum(dim=1)
+        below = scores.double().softmax(dim=1).cumsum(dim=1)
         wanted = self._numbers[:, input_ids.shape[1], None] * below[:, -1:]
         token = (below <= wanted).sum(dim=1, keepdim=True).clamp(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+@contextlib.contextmanager
+def _evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def sample(
@@ -32,7 +43,6 @@ def sample(
     rows: Sequence[list[int]],
     audio: torch.Tensor,
     draws: Sequence[np.ndarray],
-    temperature: float,
 ) -> list[list[list[int]]]:
     """Of every row of token ids, whose audio tokens `audio` [all audio tokens, width] embeds, as many continuations as
     its draws have rows: token ids to the end of turn, or to the end of the longest draws (uniform, [hypotheses,
@@ -42,9 +52,7 @@ def sample(
     numbers = np.full((len(rows) * count, longest), 0.5)
     for place, draw in enumerate(draws):
         numbers[place * count : (place + 1) * count, : draw.shape[1]] = draw
-    training = model.training
-    model.eval()
-    with decoder_attention(model, "sdpa"):
+    with _evaluating(model), decoder_attention(model, "sdpa"):
         tokens = model.generate(
             inputs_embeds=embeddings.repeat_interleave(count, dim=0),
             attention_mask=mask.repeat_interleave(count, dim=0),
@@ -52,8 +60,7 @@ def sample(
             do_sample=False,
             eos_token_id=prompt.end,
             pad_token_id=prompt.pad,
-            logits_processor=LogitsProcessorList([_ByNumbers(torch.from_numpy(numbers).to(audio.device), temperature)]),
+            logits_processor=LogitsProcessorList([_ByNumbers(torch.from_numpy(numbers).to(audio.device))]),
         ).tolist()
-    model.train(training)
     ended = [row[: row.index(prompt.end) + 1] if prompt.end in row else row for row in tokens]
     return [ended[place : place + count] for place in range(0, len(ended), count)]

@@ -95,6 +95,14 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
     return Loaded(model.to(device), Prompt(processor.tokenizer), processor)
 
 
+def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3ASRForConditionalGeneration:
+    """The model with its weights in `dtype`. Its tables of angles stay fp32, which `Module.to` would round: in bf16
+    they are half a radian off at position 400."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
 def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRForConditionalGeneration:
     """Fresh weights, the same for the same seed."""
     scale = config.scale or ("tiny" if config.start == "tiny" else "1.7b")

@@ -3,12 +3,16 @@ system turn asks for them. Times in Whisper's form, `<|1.20|>`, cost the tokeniz
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 SWITCH = "timestamps"
 _PAUSE = 0.3  # seconds between words that end a phrase
+
+
+_MARK = re.compile(r"<\d+\.\d>")
 
 
 class Timed(Protocol):
@@ -20,6 +24,11 @@ class Timed(Protocol):
     def start(self) -> float: ...
     @property
     def end(self) -> float: ...
+
+
+def without_times(text: str) -> str:
+    """The transcript alone."""
+    return _MARK.sub("", text)
 
 
 def asking(context: str) -> str:

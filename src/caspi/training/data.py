@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from caspi.audio import AudioError
 from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError, UsageError
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 from caspi.model.moving import each_tensor
@@ -87,6 +88,7 @@ class TrainingSet:
     audio_tokens: np.ndarray
     sequence_tokens: np.ndarray
     hotwords: HotwordPool | None = None
+    timed_texts: list[str | None] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -119,8 +121,13 @@ class TrainingSet:
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
             around += pool.most_tokens(prompt)
-        if with_times:
-            around += _most_time_tokens(corpus, prompt)
+        timed_texts: list[str | None] = [None] * len(texts)
+        if with_times and shuffle_seed is None:
+            timed_texts = _timed_texts(corpus, texts)
+            found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
+            around += (
+                prompt.text_lengths(found) - prompt.text_lengths(texts) + int(prompt.text_lengths([asking("")])[0])
+            )
         audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,
@@ -136,6 +143,7 @@ class TrainingSet:
             audio_tokens=audio_tokens,
             sequence_tokens=audio_tokens + around + target_tokens,
             hotwords=pool,
+            timed_texts=timed_texts,
         )
 
     def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
@@ -143,22 +151,19 @@ class TrainingSet:
         its times, where they are known."""
         previous = _tail(self.previous[row]) if with_previous else ""
         context = " ".join(part for part in (self.contexts[row], hotwords, previous) if part)
-        text = self._timed(row) if with_times else None
+        text = self.timed_texts[row] if with_times else None
         if text is not None:
             return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row, timed=True)
         return Item(self.corpus.samples(row), self.texts[row], self.languages[row], context, row)
 
-    def _timed(self, row: int) -> str | None:
-        utterance = self.corpus.utterance(row)
-        return timed(self.texts[row], utterance.segments, utterance.words)
 
-
-def _most_time_tokens(corpus: Corpus, prompt: Prompt) -> np.ndarray:
-    """int64 [rows]: what times add to a sequence at most, those of every word where there are no segments."""
-    mark = int(prompt.text_lengths(["<100.0>"])[0])
-    switch = int(prompt.text_lengths([asking("")])[0])
-    counts = [max(len(u.segments), len(u.words)) for u in map(corpus.utterance, range(len(corpus)))]
-    return 2 * mark * np.array(counts, np.int64) + switch
+def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
+    """Every text with its times, None where they are not known. Raises UsageError where none are."""
+    columns = ([[Word(**word) for word in of] for of in corpus.column(name)] for name in ("segments", "words"))
+    found = [timed(*row) for row in zip(texts, *columns, strict=True)]
+    if not any(found):
+        raise UsageError(f"train.timestamps: corpus {corpus.folder} holds no times of what is said")
+    return found
 
 
 def _tail(text: str) -> str:

@@ -84,7 +84,15 @@ def seconds_each(shape: Shape, learning: Learning, loads: Loads, gpu: Gpu) -> np
     """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
     computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
     found: np.ndarray = np.maximum(computing, gpu.launch * block_passes(shape, learning))
-    return found if learning.compiled else found * _UNCOMPILED
+    return found
+
+
+def running(gpu: Gpu, learning: Learning) -> Gpu:
+    """A kind of the table, whose figures are of compiled blocks, as what a stage runs on it reaches."""
+    if learning.compiled:
+        return gpu
+    slower = _UNCOMPILED
+    return replace(gpu, use=gpu.use / slower, overhead=gpu.overhead * slower, launch=gpu.launch * slower)
 
 
 def estimate(

@@ -36,13 +36,11 @@ class DistillationObjective(Config):
 
 
 class SequenceObjective(Config):
-    """What the model itself says: so many hypotheses an utterance, drawn at `temperature`, by how near to the
-    transcript each is. kl: what the divergence from the model the stage began with counts for; cross_entropy: the
-    same of the transcript."""
+    """What the model itself says: so many hypotheses an utterance, by how near to the transcript each is. kl: what the
+    divergence from the model the stage began with counts for; cross_entropy: the same of the transcript."""
 
     kind: Literal["sequence"] = "sequence"
     hypotheses: int = Field(4, ge=2)
-    temperature: float = Field(1.0, gt=0)
     kl: float = Field(0.05, ge=0)
     cross_entropy: float = Field(0.1, ge=0)
 

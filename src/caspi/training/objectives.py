@@ -13,13 +13,11 @@ import torch
 from torch import nn
 from transformers import Qwen3ASRForConditionalGeneration
 
-from caspi.errors import UsageError
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
 from caspi.model.features import log_mel
-from caspi.model.loading import load
+from caspi.model.loading import cast, load
 from caspi.model.packed import decode_hidden, encode_features
-from caspi.model.prompt import Prompt
 from caspi.training.collation import Batch, Sequences
 from caspi.training.head import LabelHead, SoftTargets
 
@@ -112,15 +110,9 @@ class Distillation(Objective):
         return found
 
 
-def frozen(
-    start: ModelConfig, prompt: Prompt, device: torch.device, dtype: torch.dtype | None, *, compiled: bool
-) -> Model:
-    """A model that is asked and never trained, in the compute dtype. Raises UsageError where it does not speak the
-    tokens of `prompt`."""
-    loaded = load(start, device)
-    if loaded.prompt.tokenizer.get_vocab() != prompt.tokenizer.get_vocab():
-        raise UsageError(f"model {start.start} has another vocabulary than the model that is trained")
-    model = loaded.model.to(dtype or torch.float32).requires_grad_(False).eval()
+def frozen(start: ModelConfig, device: torch.device, dtype: torch.dtype | None, *, compiled: bool) -> Model:
+    """A model that is asked and never trained, in the compute dtype."""
+    model = cast(load(start, device).model, dtype or torch.float32).requires_grad_(False).eval()
     if compiled:
         compile_blocks(model)
     return model

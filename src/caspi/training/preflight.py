@@ -23,7 +23,7 @@ from caspi.progress import duration
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
-from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised
+from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
@@ -93,7 +93,8 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[d
     """What the loss falls on, decoded, for a few utterances: a look at this has saved many a run."""
     shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        example = prompt.example(0, data.texts[row], data.languages[row], data.contexts[row])
+        text = (data.timed_texts and data.timed_texts[row]) or data.texts[row]
+        example = prompt.example(0, text, data.languages[row], data.contexts[row])
         shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown
 
@@ -163,7 +164,7 @@ def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak:
     kind = recognised(name, gpus())
     if kind is None:
         return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
-    seconds = estimate(shape, learning, loads, kind, ranks).seconds
+    seconds = estimate(shape, learning, loads, running(kind, learning), ranks).seconds
     cost = seconds / 3600 * kind.price * ranks
     return f"about {peak:.1f} GiB, {duration(seconds)}, {cost:.2f} $ (estimated)"
 
@@ -227,7 +228,7 @@ def costs(
     found: dict[str, Any] = {"trainable": learning.parameters, "peak_gib": peak}
     if pilot is not None:
         found["pilot"] = asdict(pilot)
-    used = gpu
+    used = None if gpu is None else running(gpu, learning)
     if pilot is not None:
         here = this_machine(pilot, shape, learning)
         used = here

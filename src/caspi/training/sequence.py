@@ -3,8 +3,6 @@ likely by how much better or worse than one another they are."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
@@ -14,6 +12,7 @@ from caspi.language import language
 from caspi.model.compiling import uncompiled
 from caspi.model.moving import on
 from caspi.model.prompt import NO_SPEECH, Example, Prompt
+from caspi.model.timestamps import without_times
 from caspi.training.augmentation import generator
 from caspi.training.collation import Batch, Spoken, pack
 from caspi.training.head import SoftTargets
@@ -21,14 +20,18 @@ from caspi.training.objective_config import SequenceObjective
 from caspi.training.objectives import Model, Objective, forward_audio, sequence_hidden
 
 _SPREAD = 1e-6
+_LONGER = 12  # tokens that a hypothesis may have more than the transcript
 
 
 class Sequence(Objective):
     """Group-relative policy gradient (GRPO, Shao et al. 2024, arXiv:2402.03300, equation 3, each hypothesis used once
     and so without clipping; a hypothesis counts by the mean over its tokens, as in GSPO, Zheng et al. 2025,
-    arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser. What holds the
-    model near the one the stage began with is the divergence from it at the tokens that were drawn, and near the
-    transcript a share of cross-entropy.
+    arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser, times left out.
+
+    What holds the model near the one the stage began with is the divergence of what it predicts from what that one
+    says, KL(reference || model) over the whole vocabulary at the tokens that were drawn: GRPO's is the other way around
+    and an estimate; this one needs no more than the head computes anyway, and forgives no token that the reference
+    finds likely. Both hear the same, masks included. A share of cross-entropy holds it near the transcript.
 
     reference: of `frozen`, None where `how.kl` is 0. Which hypotheses are drawn follows from seed, epoch and row.
     """
@@ -58,7 +61,7 @@ class Sequence(Objective):
         [reference] = self._reference
         if reference is not None:
             with torch.no_grad():
-                heard = forward_audio(reference, replace(batch, masks=None))
+                heard = forward_audio(reference, batch)
                 theirs = sequence_hidden(reference, heard[again], sequences)
             soft = SoftTargets(theirs, reference.lm_head.weight, soft_weights.to(audio.device))
         found: torch.Tensor = self.head(hidden, sequences.labels, weights.to(audio.device), soft)
@@ -69,11 +72,11 @@ class Sequence(Objective):
         count, rows, limits, draws = self._how.hypotheses, [], [], []
         for item, row in zip(batch.items, batch.rows, strict=True):
             rows.append(self._asked(item))
-            limits.append(2 * len(self._target(item)) + 16)  # more than that is wrong however it goes on
+            limits.append(len(self._target(item)) + _LONGER)  # more than that is wrong however it goes on
             draw = generator(self._seed, batch.epoch, row, "hypotheses")
             draws.append(draw.random((count, limits[-1]), dtype=np.float32))
         with torch.no_grad(), uncompiled():
-            said = sample(self.model, self._prompt, rows, audio, draws, self._how.temperature)
+            said = sample(self.model, self._prompt, rows, audio, draws)
         return [[tokens[:limit] for tokens in some] for some, limit in zip(said, limits, strict=True)]
 
     def _asked(self, item: Spoken) -> list[int]:
@@ -115,10 +118,14 @@ class Sequence(Objective):
     def _advantages(self, item: Spoken, said: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
         """Each different hypothesis, the share of draws that it was, and its advantage times that share."""
         normalise = language(item.language).normalisers["fair"]
-        wanted = normalise(item.text).split()
+        forced = self._prompt.language_prefix(item.language)
+
+        def words(text: str) -> list[str]:
+            return normalise(without_times(text)).split()
+
         kinds = [tuple(tokens) for tokens in said]
         rewards = {
-            kind: -Levenshtein.normalized_distance(wanted, normalise(self._prompt.parse(list(kind))[1]).split())
+            kind: -Levenshtein.normalized_distance(words(item.text), words(self._prompt.parse([*forced, *kind])[1]))
             for kind in set(kinds)
         }
         got = np.array([rewards[kind] for kind in kinds])

@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Qwen3ASRForConditionalGeneration
 
-from caspi.model.loading import Loaded
+from caspi.model.loading import Loaded, cast
 from caspi.model.packed import use_packed_attention
 from caspi.training import zero
 from caspi.training.processes import sharding
@@ -61,7 +61,7 @@ def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
     config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it
     with torch.device(next(iter(spread.values())).device):
         model = Qwen3ASRForConditionalGeneration(config)
-    model.to(dtype or torch.float32)
+    cast(model, dtype or torch.float32)
     use_packed_attention(model)
     for name, parameter in model.named_parameters():
         put(parameter, whole(spread[name]))

@@ -15,13 +15,13 @@ from caspi.training.sequence import Sequence
 def stage_objective(
     stage: StageConfig, loaded: Loaded, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
 ) -> Objective:
-    """start: the model the stage begins with, `loaded`. Raises UsageError for a teacher that cannot be used."""
+    """start: the model the stage begins with, `loaded`."""
     how, device = stage.objective, next(loaded.model.parameters()).device
     if isinstance(how, DistillationObjective):
         asked = ModelConfig(start=how.teacher, revision=how.revision)
-        teacher = frozen(asked, loaded.prompt, device, dtype, compiled=compiled)
+        teacher = frozen(asked, device, dtype, compiled=compiled)
         return Distillation(loaded.model, dtype, teacher, how.weight)
     if isinstance(how, SequenceObjective):
-        reference = frozen(start, loaded.prompt, device, dtype, compiled=compiled) if how.kl else None
+        reference = frozen(start, device, dtype, compiled=compiled) if how.kl else None
         return Sequence(loaded.model, dtype, how, loaded.prompt, reference, seed)
     return CrossEntropy(loaded.model, dtype)

@@ -252,11 +252,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         Ranks meet once all of them have been through their micro-batches, so that one that ran out of memory keeps
         nobody waiting: then all repeat the step, in smaller micro-batches.
         """
-        model.train()
         # What adapters drop follows from the step, so that a step taken again drops the same.
         draw = generator(self.args.seed, self.state.global_step, self.args.process_index, "dropout")
         torch.manual_seed(int(draw.integers(2**63)))
         while True:
+            model.train()
             mine = self._accumulate(model, inputs)
             everyone = mine.agreed(self.accelerator)
             if everyone.asked_to_end and self._sharding == "none":
@@ -265,6 +265,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 break
             self.optimizer.zero_grad()
             inputs = self._make_room(inputs, mine)
+            self._queued = None if self._queued is None else self._steps.refit(self._queued)
         self.stopping = bool(everyone.asked_to_end)
         # Utterances that were replaced have another number of tokens than was planned.
         self._norm = norm = self._share_gradients(inputs.target_tokens / everyone.tokens)

@@ -161,9 +161,16 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
         assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
 
 
-def test_a_corpus_without_times_says_so_before_training(small_corpus: Path, tmp_path: Path) -> None:
+def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [(tone(2.0, seed=n), "שלום לכולם") for n in range(6)])
+    made = run_recipe(
+        tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
+        "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}", "train.timestamps=0.5",
+    )  # fmt: skip
+    commands.prepare(made)
     with pytest.raises(UsageError, match=r"train.timestamps: corpus .* holds no times of what is said"):
-        commands.train(run_recipe(tmp_path, small_corpus, "train.timestamps=0.5"))
+        commands.train(made)
+    assert not (tmp_path / "train").exists()
 
 
 def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from tests.model.test_packed import items
 from tests.training.test_sharding import accelerate_environment
 from tests.training.test_stages import metrics, run_recipe
 
+NOTHING = Example([], [])
+
 
 def batch(loaded: Loaded, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
     clips = [replace(item, row=number) for number, item in enumerate(items(1.0, 2.5, 4.0))]
@@ -97,7 +99,7 @@ def test_a_model_that_is_asked_keeps_its_angles() -> None:
 
 
 def drawn(loaded: Loaded, given: Batch, count: int, first: int = 0) -> list[list[list[int]]]:
-    rows = [item.prompt + loaded.prompt.language_prefix(item.language) for item in given.items]
+    rows = [item.example.prompt + loaded.prompt.language_prefix(item.language) for item in given.items]
     draws = [np.random.default_rng(first + row).random((count, 12)) for row in given.rows]
     with torch.no_grad():
         return sample(loaded.model, loaded.prompt, rows, forward_audio(loaded.model, given), draws)
@@ -114,7 +116,7 @@ def test_what_is_drawn_is_the_same_in_any_company(tiny: Loaded) -> None:
 
 def test_first_tokens_are_drawn_as_often_as_they_are_likely(tiny: Loaded) -> None:
     given = collate([replace(items(2.5)[0], row=0)], tiny.prompt)
-    row = given.items[0].prompt + tiny.prompt.language_prefix("Hebrew")
+    row = given.items[0].example.prompt + tiny.prompt.language_prefix("Hebrew")
     with torch.no_grad():
         embeddings, mask = prefill(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given))
         tiny.model.config.text_config._attn_implementation, packed = "sdpa", "caspi_flash_packed"
@@ -157,7 +159,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: Loaded, monkeyp
         every = label_logits(of, replace(given, sequences=pack(examples, prompt)))
         return list(every.log_softmax(dim=1).split([len(answer) for answer in answers]))
 
-    plain, asked = [item.prompt for item in given.items], [item.prompt + forced for item in given.items]
+    plain, asked = [item.example.prompt for item in given.items], [item.example.prompt + forced for item in given.items]
     expected = torch.zeros(())
     for target, pred in zip(targets, logits(model, plain, targets), strict=True):
         expected = expected - 0.2 * pred[range(len(target)), target].sum()
@@ -199,7 +201,7 @@ def test_micro_batches_change_nothing(kind: str, fresh_tiny: Loaded) -> None:
 def advantages(loaded: Loaded, text: str, *said: str) -> list[float]:
     made = objective(loaded, hypotheses=len(said))
     tokens = [[*loaded.prompt._encode_plain(one), loaded.prompt.end] for one in said]
-    return [advantage / share for _, share, advantage in made._advantages(Spoken(text, "Hebrew", []), tokens)]
+    return [advantage / share for _, share, advantage in made._advantages(Spoken(text, "Hebrew", NOTHING), tokens)]
 
 
 def test_what_is_rewarded(fresh_tiny: Loaded) -> None:
@@ -216,7 +218,7 @@ def test_a_language_named_again_hides_nothing(fresh_tiny: Loaded) -> None:
     prompt, made = fresh_tiny.prompt, objective(fresh_tiny, hypotheses=2)
     honest = [*prompt._encode_plain("שלום"), prompt.end]
     junk = [*prompt._encode_plain("בלה בלה"), prompt.asr_text, *honest]
-    [(_, _, better), (_, _, worse)] = made._advantages(Spoken("שלום", "Hebrew", []), [honest, junk])
+    [(_, _, better), (_, _, worse)] = made._advantages(Spoken("שלום", "Hebrew", NOTHING), [honest, junk])
     assert better > worse
 
 

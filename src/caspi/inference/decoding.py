@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,17 @@ class Hypothesis:
     text: str
     language: str | None
     truncated: bool
+
+
+@contextlib.contextmanager
+def evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
+    """Within the block the model does not train; after it, however it ends, it is as it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def prefill(
@@ -111,9 +123,8 @@ class Decoder:
     @torch.inference_mode()
     def _decode_batch(self, clips: Sequence[Clip]) -> list[Hypothesis]:
         model, prompt = self._loaded.model, self._loaded.prompt
-        training = model.training
-        model.eval()
         with (
+            evaluating(model),
             torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None),
             decoder_attention(model, "sdpa"),
         ):
@@ -128,7 +139,6 @@ class Decoder:
                 pad_token_id=prompt.pad,
                 stopping_criteria=self._stopping,
             )
-        model.train(training)
         return [self._read(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]
 
     def _prefill(self, clips: Sequence[Clip]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen3ASRForConditionalGeneration
 
-from caspi.inference.decoding import prefill
+from caspi.inference.decoding import evaluating, prefill
 from caspi.model.attention import decoder_attention
 from caspi.model.prompt import Prompt
 
@@ -27,16 +26,6 @@ class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
-@contextlib.contextmanager
-def _evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
 def sample(
     model: Qwen3ASRForConditionalGeneration,
     prompt: Prompt,
@@ -52,7 +41,7 @@ def sample(
     numbers = np.full((len(rows) * count, longest), 0.5)
     for place, draw in enumerate(draws):
         numbers[place * count : (place + 1) * count, : draw.shape[1]] = draw
-    with _evaluating(model), decoder_attention(model, "sdpa"):
+    with evaluating(model), decoder_attention(model, "sdpa"):
         tokens = model.generate(
             inputs_embeds=embeddings.repeat_interleave(count, dim=0),
             attention_mask=mask.repeat_interleave(count, dim=0),

@@ -10,8 +10,6 @@ from typing import Protocol
 
 SWITCH = "timestamps"
 _PAUSE = 0.3  # seconds between words that end a phrase
-
-
 _MARK = re.compile(r"<\d+\.\d>")
 
 

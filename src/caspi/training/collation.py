@@ -34,11 +34,11 @@ class Sequences:
 
 
 class Spoken(NamedTuple):
-    """What is said in a clip, in which language, and the token ids the model is given before it answers."""
+    """What is said in a clip, in which language, and as token ids."""
 
     text: str
     language: str
-    prompt: list[int]
+    example: Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,7 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
         seconds=float(frames.sum()) / FRAMES_PER_SECOND,
         rows=tuple(item.row for item in items),
         masks=masks,
-        items=tuple(
-            Spoken(item.text, item.language, example.prompt) for item, example in zip(items, examples, strict=True)
-        ),
+        items=tuple(Spoken(item.text, item.language, made) for item, made in zip(items, examples, strict=True)),
         epoch=epoch,
     )
 

@@ -111,7 +111,8 @@ class Learning:
         compiled: bool = False,
         beside: int = 0,
     ) -> Learning:
-        sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+        parameters = dict(model.named_parameters())
+        sizes = {name: parameter.numel() for name, parameter in parameters.items()}
         names = {name for group in groups for name in group.names}
         touched = [label for label, members in partition(model).items() if names.intersection(members)]
         encoder = sum(label.startswith("audio_layers") for label in touched)
@@ -123,7 +124,7 @@ class Learning:
             kept=sum(
                 sizes[name] * (_BY_MOMENTUM if momentum else _MOMENTS.get(optimizer, 8))
                 for group in groups
-                for name, momentum in by_momentum(group, dict(model.named_parameters()), optimizer).items()
+                for name, momentum in by_momentum(group, parameters, optimizer).items()
             ),
             front=front,
             embeddings=embeddings,

@@ -125,9 +125,7 @@ class TrainingSet:
         if with_times and shuffle_seed is None:
             timed_texts = _timed_texts(corpus, texts)
             found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
-            around += (
-                prompt.text_lengths(found) - prompt.text_lengths(texts) + int(prompt.text_lengths([asking("")])[0])
-            )
+            around += prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([asking("")])
         audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,

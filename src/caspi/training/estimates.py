@@ -83,16 +83,15 @@ class Estimate:
 def seconds_each(shape: Shape, learning: Learning, loads: Loads, gpu: Gpu) -> np.ndarray:
     """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
     computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
-    found: np.ndarray = np.maximum(computing, gpu.launch * block_passes(shape, learning))
-    return found
+    return np.asarray(np.maximum(computing, gpu.launch * block_passes(shape, learning)))
 
 
 def running(gpu: Gpu, learning: Learning) -> Gpu:
     """A kind of the table, whose figures are of compiled blocks, as what a stage runs on it reaches."""
     if learning.compiled:
         return gpu
-    slower = _UNCOMPILED
-    return replace(gpu, use=gpu.use / slower, overhead=gpu.overhead * slower, launch=gpu.launch * slower)
+    use, overhead, launch = gpu.use / _UNCOMPILED, gpu.overhead * _UNCOMPILED, gpu.launch * _UNCOMPILED
+    return replace(gpu, use=use, overhead=overhead, launch=launch)
 
 
 def estimate(

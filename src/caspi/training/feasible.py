@@ -9,23 +9,26 @@ from caspi.model.prompt import Prompt
 from caspi.training.adamw8bit import require_torchao
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
-from caspi.training.preflight import on_meta_device
+from caspi.training.preflight import configured
 from caspi.training.processes import sharded, sharding
 
 _WHOLE = "start it with torchrun, without an accelerate configuration that shards"
 
 
-def _check_teacher(stage: str, how: DistillationObjective, prompt: Prompt, vocabulary: int) -> None:
+def _check_teacher(stage: str, how: DistillationObjective, start: ModelConfig, prompt: Prompt) -> None:
     tokenizer = load_processor(how.teacher, how.revision).tokenizer
-    theirs = on_meta_device(ModelConfig(start=how.teacher, revision=how.revision)).config.text_config.vocab_size
-    if tokenizer.get_vocab() != prompt.tokenizer.get_vocab() or theirs != vocabulary:
+    sizes = {
+        configured(model).text_config.vocab_size
+        for model in (start, ModelConfig(start=how.teacher, revision=how.revision))
+    }
+    if tokenizer.get_vocab() != prompt.tokenizer.get_vocab() or len(sizes) > 1:
         raise UsageError(f"stage {stage}: teacher {how.teacher} has another vocabulary than the model that is trained")
 
 
-def check_stage(stage: StageConfig, config: TrainConfig, prompt: Prompt, vocabulary: int) -> None:
-    """prompt, vocabulary: of the model that is trained. Raises UsageError, MissingDependency."""
+def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: Prompt) -> None:
+    """start, prompt: of the model that is trained. Raises UsageError, MissingDependency."""
     if isinstance(stage.objective, DistillationObjective):
-        _check_teacher(stage.name, stage.objective, prompt, vocabulary)
+        _check_teacher(stage.name, stage.objective, start, prompt)
     if config.compile is True and sharding() == "zero3":
         raise UsageError("train.compile: under ZeRO blocks are not compiled, for it gathers weights in them: use auto")
     if stage.optimizer == "adamw8bit":

@@ -5,7 +5,6 @@ Sums, not means: the trainer divides by the target tokens of the whole effective
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -70,16 +69,13 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Summed over the labels of the batch, fp32 scalar."""
-        with self._precision(batch):
+        dtype = self._compute_dtype
+        with torch.autocast(batch.labels.device.type, dtype=dtype, enabled=dtype is not None):
             return self.loss(batch)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """The same, in the precision around it."""
         raise NotImplementedError
-
-    def _precision(self, batch: Batch) -> contextlib.AbstractContextManager[None]:
-        dtype = self._compute_dtype
-        return torch.autocast(batch.labels.device.type, dtype=dtype, enabled=dtype is not None)
 
 
 class CrossEntropy(Objective):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoConfig, Qwen3ASRForConditionalGeneration
+from transformers import AutoConfig, Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
@@ -31,20 +31,23 @@ from caspi.training.plan import EpochPlan
 from caspi.training.processes import compiles, compute_dtype, processes, sharded
 
 
+def configured(start: ModelConfig) -> Qwen3ASRConfig:
+    """The model's configuration. Raises UsageError."""
+    if start.scale is not None or (start.init == "random" and start.start != "tiny"):
+        return configuration(start.scale or "1.7b")
+    try:
+        return AutoConfig.from_pretrained(resolve(start.start), revision=start.revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"model {start.start}: cannot read its configuration ({str(error).splitlines()[0]}); "
+            "model.init=random model.scale=1.7b shows the released shape without it"
+        ) from error
+
+
 def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
     """The model's shapes without its memory. Raises UsageError."""
-    if start.scale is not None or (start.init == "random" and start.start != "tiny"):
-        config = configuration(start.scale or "1.7b")
-    else:
-        try:
-            config = AutoConfig.from_pretrained(resolve(start.start), revision=start.revision)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"model {start.start}: cannot read its configuration ({str(error).splitlines()[0]}); "
-                "model.init=random model.scale=1.7b shows the released shape without it"
-            ) from error
     with torch.device("meta"):
-        return Qwen3ASRForConditionalGeneration(config)
+        return Qwen3ASRForConditionalGeneration(configured(start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[d
     """What the loss falls on, decoded, for a few utterances: a look at this has saved many a run."""
     shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        text = (data.timed_texts and data.timed_texts[row]) or data.texts[row]
+        text = data.timed_texts[row] or data.texts[row]
         example = prompt.example(0, text, data.languages[row], data.contexts[row])
         shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown

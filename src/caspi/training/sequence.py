@@ -72,7 +72,7 @@ class Sequence(Objective):
         count, rows, limits, draws = self._how.hypotheses, [], [], []
         for item, row in zip(batch.items, batch.rows, strict=True):
             rows.append(self._asked(item))
-            limits.append(len(self._target(item)) + _LONGER)  # more than that is wrong however it goes on
+            limits.append(len(item.example.target) + _LONGER)  # more than that is wrong however it goes on
             draw = generator(self._seed, batch.epoch, row, "hypotheses")
             draws.append(draw.random((count, limits[-1]), dtype=np.float32))
         with torch.no_grad(), uncompiled():
@@ -80,10 +80,7 @@ class Sequence(Objective):
         return [[tokens[:limit] for tokens in some] for some, limit in zip(said, limits, strict=True)]
 
     def _asked(self, item: Spoken) -> list[int]:
-        return item.prompt + self._prompt.language_prefix(item.language)
-
-    def _target(self, item: Spoken) -> list[int]:
-        return self._prompt.example(0, item.text, item.language).target
+        return item.example.prompt + self._prompt.language_prefix(item.language)
 
     def _weighted(
         self, batch: Batch, drawn: list[list[list[int]]]
@@ -92,8 +89,8 @@ class Sequence(Objective):
         own cross-entropy, and with the divergence from the reference."""
         examples, clips, weights, soft = [], [], [], []
         for clip, (item, said) in enumerate(zip(batch.items, drawn, strict=True)):
-            target = self._target(item)
-            examples.append(Example(item.prompt, target))
+            target = item.example.target
+            examples.append(item.example)
             clips.append(clip)
             weights.append(np.full(len(target), self._how.cross_entropy))
             soft.append(np.zeros(len(target)))

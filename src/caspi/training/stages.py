@@ -30,7 +30,7 @@ from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.feasible import check_stage
 from caspi.training.interruption import Interrupted, Interruption
-from caspi.training.preflight import Expected, expected, on_meta_device, show_devices, show_stage, show_targets
+from caspi.training.preflight import Expected, expected, show_devices, show_stage, show_targets
 from caspi.training.processes import compiles, compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
 from caspi.training.stage_objective import stage_objective
@@ -88,9 +88,8 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     if sharding() == "zero3":
         deepspeed()  # said now where it is missing
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
-    vocabulary = on_meta_device(start).config.text_config.vocab_size
     for stage in config.stages:
-        check_stage(stage, config, prompt, vocabulary)
+        check_stage(stage, config, start, prompt)
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
     data = TrainingSet.of(

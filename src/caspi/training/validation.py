@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation.scoring import score_corpus
-from caspi.inference.decoding import Clip, Decoder
+from caspi.inference.decoding import Clip, Decoder, evaluating
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
@@ -99,16 +99,14 @@ class Validation:
         """Cross-entropy summed over the targets of `rows`, and how many they are."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
-        training = loaded.model.training
-        loaded.model.eval()
         total, tokens = 0.0, 0
-        for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
-            if give_up():
-                break
-            batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)
-            total += float(objective(on(batch, device)))
-            tokens += len(batch.labels)
-        loaded.model.train(training)
+        with evaluating(loaded.model):
+            for part in cut(rows, self._data.seconds, self._data.sequence_tokens, self._budget):
+                if give_up():
+                    break
+                batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)
+                total += float(objective(on(batch, device)))
+                tokens += len(batch.labels)
         return total, tokens
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from train_throughput import add_corpus_options, idle_share, prepared
+from train_throughput import add_corpus_options, idle_times, prepared
 
 from caspi.corpus.store import Corpus
 from caspi.model.compiling import compile_blocks
@@ -113,7 +113,7 @@ def main() -> None:
                 marks.mark("start")
                 run(next(rest))
             marks.taken()
-        _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else idle_share(seen), seen, device)
+        _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else idle_times(seen)["share"], seen, device)
 
 
 def _again(queue: Iterator[Step], planned: PlannedSteps, workers: int) -> Iterator[Step]:

@@ -6,7 +6,7 @@ The plain way is transformers' Trainer with the processor called in the collator
 read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
 random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
 in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; on a GPU
-`idle` is the share of the last steps, which do not count, in which it ran nothing (torch's profiler).
+`idle` says when it ran nothing in the last steps, which do not count (torch's profiler).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
         folder = Path(name)
         prepared(folder, options)
         speeds: dict[str, list[float]] = {"ours": [], "plain": []}
-        idle: list[float | None] = []
+        idle: list[dict[str, Any] | None] = []
         for _ in range(options.rounds):
             if options.only != "plain":
                 speed, unused = _ours(folder, options)
@@ -112,7 +112,7 @@ train:
     return recipe.load(path, tuple(options.overrides))
 
 
-def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, float | None]:
+def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, Any] | None]:
     """Audio seconds a second, and of later steps the share of the time in which the GPU ran nothing."""
     run = folder / "train"
     shutil.rmtree(run, ignore_errors=True)
@@ -142,7 +142,7 @@ def train_ours(folder: Path, first: int) -> None:
             if state.global_step == first + _WATCHED:
                 torch.cuda.synchronize()
                 seen.stop()
-                (folder / "idle.json").write_text(json.dumps(idle_share(seen)))
+                (folder / "idle.json").write_text(json.dumps(idle_times(seen)))
 
     plain = StageTrainer.__init__
 
@@ -155,18 +155,22 @@ def train_ours(folder: Path, first: int) -> None:
     commands.train(recipe.load(folder / "recipe.yaml"))
 
 
-def idle_share(seen: Any) -> float:
-    """Of the time between the first kernel and the last, the share in which none ran."""
+def idle_times(seen: Any) -> dict[str, Any]:
+    """Of the time between the first kernel and the last, the share in which none ran, and the longest such times in
+    ms, each with what ran before and after it."""
     spans = sorted(
-        (event.time_range.start, event.time_range.end)
+        (event.time_range.start, event.time_range.end, event.name[:40])
         for event in seen.events()
         if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
     )
-    busy, until = 0.0, spans[0][0]
-    for start, end in spans:
-        busy += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return 1 - busy / (until - spans[0][0])
+    gaps, last, until = [], spans[0][2], spans[0][0]
+    for start, end, name in spans:
+        if start > until:
+            gaps.append(((start - until) / 1000, last, name))
+        if end > until:
+            last, until = name, end
+    share = sum(gap for gap, *_ in gaps) * 1000 / (until - spans[0][0])
+    return {"share": share, "gaps": len(gaps), "longest_ms": sorted(gaps, reverse=True)[:12]}
 
 
 def _plain(folder: Path, options: argparse.Namespace) -> float:

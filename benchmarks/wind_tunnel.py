@@ -2,11 +2,12 @@
 
     python benchmarks/wind_tunnel.py [--corpus demo|torah] [--seeds 0 1 2] [--only NAME ...] [--jobs N] [key=value ...]
 
-Every variant is the recipe of that name with a few values changed; all see as many steps of the same corpus, from the
-same start; distillation and the sequence objective take longer over them, as the column of seconds says. Each run is
-evaluated on the test split as `caspi evaluate` does. A line a run goes to `--results`; runs that have one are not
-repeated, so the command may be stopped and started. Ends with a table: mean over seeds, and the difference to
-`baseline` of the same seeds with the interval that a paired t-test gives.
+Every variant is the recipe of that name with plain AdamW and a few values changed; all see as many steps of the same
+corpus, from the same start; distillation and the sequence objective take longer over them, as the column of seconds
+says, and the two with a slow end see a tenth more. Each run is evaluated on the test split as `caspi evaluate` does. A
+line a run goes to `--results`; runs that have one are not repeated, so the command may be stopped and started. Jobs
+share the cores equally and take turns on the GPUs. Ends with a table: means over seeds, and differences to `baseline`
+of the same seeds with the interval that a paired t-test gives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
+import itertools
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -27,6 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from caspi import recipe
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +41,8 @@ _LORA = {"lr": 4e-3, "lora": {"rank": 16, "alpha": 32, "dropout": 0.1}}
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is other than in the recipe: values of its last stage (`a.b` is b of a), values of the whole; `end` takes
-    the last fifth of the last stage for a stage of its own, at a tenth of the rates, with that objective."""
+    """What is other than in the baseline: values of its last stage (`a.b` is b of a), values of the whole; `end` is the
+    objective of a stage that is added, a tenth as long as the last one and at a tenth of its rates."""
 
     last: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -49,6 +54,7 @@ def _augment(what: str) -> Variant:
     return Variant(overrides=(f"train.augment.{what}",))
 
 
+_BASIS: dict[str, Any] = {"optimizer": "adamw", "learn.audio_layers": 1e-3, "learn.decoder_layers": 1e-3}
 _TWICE = {"learn.audio_layers": 2e-3, "learn.decoder_layers": 2e-3}
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best
 VARIANTS = {
@@ -78,6 +84,7 @@ VARIANTS = {
     "slow end": Variant(end={"kind": "cross_entropy"}),  # what the next one is to be held against
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
+_COMES_FIRST = {"distillation": 0, "slow end, sequence": 1}  # these take longest
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
 
 
@@ -93,13 +100,15 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     results = options.results or ROOT / "benchmarks" / "results" / f"wind_tunnel-{options.corpus}.jsonl"
     tunnel = Tunnel(options.corpus, options.out, results, tuple(options.overrides))
-    tunnel.make_ready()
     named = options.only or [name for name in VARIANTS if name not in _WITHOUT[options.corpus]]
     if others := [row["given"] for row in _rows(results) if row["given"] != tunnel.given]:
         sys.exit(f"{results} holds runs with {others[0]}: give --results another file")
+    tunnel.make_ready()
     done = {(row["variant"], row["seed"]) for row in _rows(results)}
     todo = [(name, seed) for seed in options.seeds for name in named if (name, seed) not in done]
-    with ThreadPoolExecutor(options.jobs) as pool:
+    todo.sort(key=lambda run: _COMES_FIRST.get(run[0], len(_COMES_FIRST)))
+    jobs = itertools.count()
+    with ThreadPoolExecutor(options.jobs, initializer=lambda: _take_place(next(jobs), options.jobs)) as pool:
         for finished in [pool.submit(tunnel.run, name, seed) for name, seed in todo]:
             finished.result()
     _print(_rows(results))
@@ -114,15 +123,19 @@ class Tunnel:
         self._common = (f"corpus.path={self._out / 'corpus'}", *overrides)
         written = recipe.load(self._recipe).require_train()
         self._stages = [stage.model_dump(mode="json", exclude_unset=True) for stage in written.stages]
-        self._writing = threading.Lock()
+        self._writing, self._teaching = threading.Lock(), threading.Lock()
 
     def make_ready(self) -> None:
-        """The corpus, and the teacher: both are made once."""
+        """The corpus."""
         _caspi("prepare", str(self._recipe), *self._common)
-        if not (self._teacher / "config.json").is_file():
-            best = VARIANTS["normuon, twice the rate"]
-            self._train(self._teacher.parents[1], "seed=100", *self._overrides(best))
-            _caspi("average", str(self._teacher.parent))
+
+    def _teach(self) -> None:
+        """The teacher, made once."""
+        with self._teaching:
+            if not (self._teacher / "config.json").is_file():
+                best = VARIANTS["normuon, twice the rate"]
+                self._train(self._teacher.parents[1], "seed=100", *self._overrides(best))
+                _caspi("average", str(self._teacher.parent))
 
     @property
     def _teacher(self) -> Path:
@@ -130,7 +143,7 @@ class Tunnel:
 
     def _overrides(self, variant: Variant) -> tuple[str, ...]:
         stages = copy.deepcopy(self._stages)
-        for path, value in variant.last.items():
+        for path, value in (_BASIS | variant.last).items():
             *outer, name = path.split(".")
             place = functools.reduce(lambda inside, key: inside[key], outer, stages[-1])
             place[name] = value
@@ -138,9 +151,8 @@ class Tunnel:
             stages = [stages[-1] | {"epochs": sum(stage["epochs"] for stage in stages)}]
         if variant.end is not None:
             rates = {group: how | {"lr": how["lr"] * _SLOWER} for group, how in stages[-1]["learn"].items()}
-            end = stages[-1] | {"name": "end", "epochs": 0.2 * stages[-1]["epochs"], "learn": rates}
-            stages[-1]["epochs"] *= 0.8
-            stages.append(end | {"objective": variant.end})
+            end = {"name": "end", "epochs": 0.1 * stages[-1]["epochs"], "learn": rates, "objective": variant.end}
+            stages.append(stages[-1] | end)
         return (f"train.stages={json.dumps(stages).replace(_TEACHER, str(self._teacher))}", *variant.overrides)
 
     def _train(self, folder: Path, *overrides: str) -> None:
@@ -151,6 +163,8 @@ class Tunnel:
         """Trains, evaluates the last checkpoint and the average of the last ones, writes a line."""
         folder = self._out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: its seconds would not be its own
+        if name == "distillation":
+            self._teach()
         started = time.monotonic()
         overrides = self._overrides(VARIANTS[name])
         self._train(folder, f"seed={seed}", *overrides)
@@ -176,8 +190,19 @@ def _rows(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.is_file() else []
 
 
+_place = threading.local()
+
+
+def _take_place(job: int, jobs: int) -> None:
+    """This thread's runs have their share of the cores, and one GPU where there are any."""
+    _place.environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    if torch.cuda.is_available():
+        _place.environment["CUDA_VISIBLE_DEVICES"] = str(job % torch.cuda.device_count())
+
+
 def _caspi(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "caspi", *arguments], capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, "-m", "caspi", *arguments], os.environ | getattr(_place, "environment", {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"caspi {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
 
@@ -191,17 +216,23 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         found[row["variant"]][row["seed"]] = row
     baseline = found.get("baseline", {})
-    print("| variant | seeds | test WER, mean (each) | to baseline, 95 % | averaged | validation loss | train s |")
-    print("|---|---|---|---|---|---|---|")
-    for name, runs in found.items():
-        each = [run["last"]["wer"] for run in runs.values()]
-        apart = [run["last"]["wer"] - baseline[seed]["last"]["wer"] for seed, run in runs.items() if seed in baseline]
+    print(
+        "| variant | seeds | test WER, mean (each) | to baseline | averaged | validation loss | to baseline | train s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    ranked = sorted(found.items(), key=lambda row: statistics.mean(run["last"]["wer"] for run in row[1].values()))
+    for name, runs in ranked:
+        wers = [run["last"]["wer"] for run in runs.values()]
+        losses = [run["validation"]["loss"] for run in runs.values()]
+        paired = [(run, baseline[seed]) for seed, run in runs.items() if seed in baseline]
+        to_wer = _interval([run["last"]["wer"] - base["last"]["wer"] for run, base in paired])
+        to_loss = _interval([run["validation"]["loss"] - base["validation"]["loss"] for run, base in paired])
         averaged = statistics.mean(run["average"]["wer"] for run in runs.values())
-        loss = statistics.mean(run["validation"]["loss"] for run in runs.values())
         seconds = statistics.median(run["train_seconds"] for run in runs.values())
         print(
-            f"| {name} | {len(runs)} | {statistics.mean(each):.4f} ({', '.join(f'{wer:.3f}' for wer in each)}) | "
-            f"{_interval(apart)} | {averaged:.4f} | {loss:.4f} | {seconds:.0f} |"
+            f"| {name} | {len(runs)} | {statistics.mean(wers):.4f} "
+            f"({', '.join(f'{wer:.3f}' for wer in wers)}) | {to_wer} | {averaged:.4f} | "
+            f"{statistics.mean(losses):.4f} | {to_loss} | {seconds:.0f} |"
         )
 
 

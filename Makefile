@@ -9,8 +9,10 @@ SOURCES := pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	$(BIN)/caspi demo --out runs/demo
 
+# Half of a test's time is starting processes and reading, so a core each; a file stays with one worker, whose fixtures
+# it shares.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

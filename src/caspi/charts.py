@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: axes with round ticks, a legend, nothing fetched."""
+"""Charts: lines as inline SVG with round ticks and a legend, bars for the page's style to draw; nothing fetched."""
 
 from __future__ import annotations
 
@@ -29,6 +29,31 @@ class Chart:
     lines: list[Line]
     x_title: str
     y_title: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A value from 0 on, its interval, and words beside it."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A bar a row, all on one scale; drawn by the page's style, so that they are read on a phone too."""
+
+    title: str
+    bars: list[Bar]
+    note: str = ""
+
+    @property
+    def full(self) -> float:
+        """The value at the right end."""
+        return max((bar.interval[1] if bar.interval else bar.value for bar in self.bars), default=0.0) or 1.0
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -323,22 +323,42 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Where results.jsonl, summary.json and report.html go.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many utterances of each.")] = None,
+    stress: Annotated[
+        int, typer.Option(min=0, help="So many utterances of each under noise, codecs, rooms and so on too.")
+    ] = 0,
+    retention: Annotated[
+        Optional[list[Path]], typer.Option(help="A corpus of another language, to see what was forgotten; repeatable.")
+    ] = None,
+    identify: Annotated[bool, typer.Option("--identify", help="Let the model name the language itself.")] = False,
+    equivalents: Annotated[
+        Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Word error rate with its interval, transcripts, and the worst utterances.
+    """Word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
 
-    Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation
+    Killed and started again, it goes on; a corpus more is all that is decoded.
+
+    Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation --stress 50
     """
     from caspi import commands
 
-    _finish(commands.evaluate(model, corpora, out, split, limit), json_)
+    other = [str(corpus) for corpus in retention or ()]
+    options = commands.EvaluateOptions(split, limit, other, stress, identify, equivalents)
+    outcome = commands.evaluate(model, corpora, out, options)
+    if not json_:
+        _show_scores(outcome.summary)
+    _finish(outcome, json_)
 
 
 @app.command()
 def score(
     file: Annotated[Path, typer.Argument(help=".csv or .jsonl with reference and hypothesis.")],
     out: Annotated[Optional[Path], typer.Option(help="Where the results go (default: FILE-score).")] = None,
-    language: Annotated[str, typer.Option(help="Whose text rules.")] = "Hebrew",
+    language: Annotated[str, typer.Option(help="Whose text rules, where a row names no language.")] = "Hebrew",
+    equivalents: Annotated[
+        Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Scores any system's transcripts as evaluate scores ours.
@@ -347,7 +367,36 @@ def score(
     """
     from caspi import commands
 
-    _finish(commands.score(file, language, out or file.with_name(f"{file.stem}-score")), json_)
+    outcome = commands.score(file, language, out or file.with_name(f"{file.stem}-score"), equivalents)
+    if not json_:
+        _show_scores(outcome.summary)
+    _finish(outcome, json_)
+
+
+def _show_scores(summary: dict[str, Any]) -> None:
+    """A table of 80 columns: scores, what relaxations remove, and the parts of the corpus."""
+    from caspi.pages import rate
+    from caspi.terminal import shown
+
+    console = Console(stderr=True, width=min(80, Console(stderr=True).width))
+    table = Table(title=f"{summary['utterances']:,} utterances", title_justify="left", expand=False)
+    for column in ("", "WER [95 %]", "CER", "words"):
+        table.add_column(column, justify="left" if not column else "right", max_width=36)
+    for name in ("leaderboard", "fair"):
+        found = summary[name]
+        table.add_row(name, rate(found["wer"], found["wer_ci"]), rate(found["cer"]), f"{found['words']:,}")
+    for name, relaxed in summary["relaxations"].items():
+        table.add_row(f"fair, {name} overlooked", f"{relaxed['wer']:.3f}, {relaxed['removed']:.3f} less", "", "")
+    for key in ("source", "duration", "noise", "script", "language"):
+        parts = summary[f"by_{key}"]
+        if len(parts) > 1:
+            table.add_section()
+            for name, part in parts.items():
+                score = part["leaderboard"]
+                table.add_row(
+                    shown(name), rate(score["wer"], score["wer_ci"]), rate(score["cer"]), f"{score['words']:,}"
+                )
+    console.print(table)
 
 
 @app.command()

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caspi import folders, pages, report
 from caspi import recipe as recipes
@@ -16,6 +16,10 @@ from caspi.errors import UsageError
 from caspi.folders import REPORT, read_jsonl
 from caspi.progress import duration
 from caspi.recipe import Recipe
+
+if TYPE_CHECKING:  # loaded by the command that needs them
+    from caspi.evaluation.equivalents import Equivalents
+    from caspi.language import Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,42 +303,87 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     return Outcome(f"{pages.average_verdict(summary)}; {what}", out, summary)
 
 
-def evaluate(model: str, corpora: Sequence[str], out: Path, split: str, limit: int | None = None) -> Outcome:
-    """A model on corpora, with transcripts, scores and their page."""
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """Beside model and corpora: see caspi.evaluation.evaluate.Asked."""
+
+    split: str = "test"
+    limit: int | None = None
+    retention: Sequence[str] = ()
+    stress: int = 0
+    identify: bool = False
+    equivalents: Path | None = None
+
+
+def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions = EvaluateOptions()) -> Outcome:
+    """A model on corpora, with transcripts, scores and their page. Killed and started again, it goes on."""
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import SPLITS
     from caspi.evaluation import evaluate as stage
-    from caspi.inference.transcriber import Transcriber
+    from caspi.evaluation.decode import Recogniser, devices
+    from caspi.language import language
     from caspi.model.loading import resolve
 
     folders.claim(out, "evaluate")
-    if split not in SPLITS:
-        raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
-    opened = [Corpus.open(Path(corpus), split) for corpus in corpora]
-    transcriber = Transcriber.of(model)
-    pairs, seconds = stage.evaluate(transcriber, opened, limit)
-    name = opened[0].utterance(0).language
-    partial = folders.start(out, "evaluate")
-    summary = stage.write(partial, pairs, seconds, name)
-    inputs = {
-        "model": model,
-        "model_fingerprint": report.fingerprint(Path(resolve(model))) if Path(resolve(model)).is_dir() else model,
-        "corpora": [{"path": c, "split": split, "fingerprint": report.fingerprint(Path(c))} for c in corpora],
-    }
-    _write_evaluation(partial, f"caspi evaluate · {model}", summary, inputs)
-    folders.finish(partial, out)
-    page = out / report.HTML
-    return Outcome(verdict(summary), page, summary)
+    if options.split not in SPLITS:
+        raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
+    opened = [Corpus.open(Path(corpus), options.split) for corpus in corpora]
+    spoken = opened[0].utterance(0).language
+    asked = stage.Asked(
+        opened,
+        [Corpus.open(Path(corpus), options.split) for corpus in options.retention],
+        options.limit,
+        options.stress,
+        options.identify,
+        _equivalents(options.equivalents, language(spoken)),
+    )
+    folder = Path(resolve(model))
+    recogniser = Recogniser(model, report.fingerprint(folder) if folder.is_dir() else model)
+    recogniser.on(devices()[0])  # a model that is none is said before anything is written
+    kept = folders.work(out, "evaluate")
+    with folders.locked(kept, "evaluate"):
+        _take_over(out / stage.TRANSCRIPTS, kept / stage.TRANSCRIPTS)
+        partial = folders.start(out, "evaluate")
+        summary = stage.evaluate(recogniser, asked, kept / stage.TRANSCRIPTS, partial)
+        inputs = {
+            "model": model,
+            "model_fingerprint": recogniser.fingerprint,
+            "corpora": [
+                {"path": c, "split": options.split, "fingerprint": report.fingerprint(Path(c))}
+                for c in (*corpora, *options.retention)
+            ],
+        }
+        _write_evaluation(partial, f"caspi evaluate · {model}", summary, inputs)
+        folders.finish(partial, out)
+    shutil.rmtree(kept)
+    return Outcome(verdict(summary), out / report.HTML, summary)
 
 
-def score(file: Path, language_name: str, out: Path) -> Outcome:
+def _take_over(transcripts: Path, kept: Path) -> None:
+    """What an earlier evaluation in this place has decoded, unless a later one was at work since."""
+    kept.mkdir(exist_ok=True)
+    for path in transcripts.glob("*.jsonl") if transcripts.is_dir() else ():
+        if not (kept / path.name).exists():
+            shutil.copy(path, kept)
+
+
+def _equivalents(path: Path | None, spoken: Language) -> Equivalents | None:
+    from caspi.evaluation.equivalents import Equivalents
+
+    return Equivalents.read(path, spoken.normalisers["fair"]) if path else None
+
+
+def score(file: Path, language_name: str, out: Path, equivalents: Path | None = None) -> Outcome:
     """Any system's transcripts, scored as `evaluate` scores ours."""
-    from caspi.evaluation import evaluate as stage
+    from caspi.evaluation.summary import write
     from caspi.evaluation.transcripts import read_pairs
+    from caspi.language import language, named
 
-    pairs = read_pairs(file)
+    spoken = language(named(language_name))
+    pairs = read_pairs(file, spoken.name)
+    table = _equivalents(equivalents, spoken)
     partial = folders.start(out, "evaluate")
-    summary = stage.write(partial, pairs, None, language_name)
+    summary = write(partial, pairs, equivalents=table)
     inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
     _write_evaluation(partial, f"caspi score · {file.name}", summary, inputs)
     folders.finish(partial, out)
@@ -342,10 +391,29 @@ def score(file: Path, language_name: str, out: Path) -> Outcome:
 
 
 def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
-    from caspi.evaluation.evaluate import RESULTS
+    from caspi.evaluation import pages as evaluation_pages
+    from caspi.evaluation.published import published
+    from caspi.evaluation.summary import RESULTS
 
     rows = read_jsonl(out / RESULTS)
-    report.write(out, pages.evaluate_page(title, summary, rows), {"stage": "evaluate", **inputs, **summary})
+    clips = _clips(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
+    page = evaluation_pages.evaluate_page(title, summary, rows, clips, published())
+    report.write(out, page, {"stage": "evaluate", **inputs, **summary})
+
+
+def _clips(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
+    """The audio of utterances, FLAC by id, of those corpora of an evaluation that are still where they were."""
+    from caspi.corpus.store import Corpus
+
+    wanted = set(ids)
+    clips: dict[str, bytes] = {}
+    for named in inputs.get("corpora", ()):
+        try:
+            corpus = Corpus.open(Path(named["path"]), named["split"])
+        except UsageError:
+            continue
+        clips |= {key: corpus.flac(row) for row, key in enumerate(corpus.column("id")) if key in wanted}
+    return clips
 
 
 def verdict(summary: dict[str, Any]) -> str:
@@ -359,27 +427,34 @@ def verdict(summary: dict[str, Any]) -> str:
 
 def compare(a: Path, b: Path, out: Path) -> Outcome:
     """Is B better than A, and could it be luck?"""
+    from caspi.evaluation import pages as evaluation_pages
     from caspi.evaluation.compare import compare as stage
     from caspi.evaluation.compare import read_results
 
     folders.claim(out, "compare")
     scores = stage(a, b)
-    rows_a, rows_b = read_results(a), read_results(b)
-    changed = [
-        (x["errors"], y["errors"], x["reference"], x["hypothesis"], y["hypothesis"])
-        for key, x in rows_a.items()
-        if (y := rows_b[key])["hypothesis"] != x["hypothesis"]
-    ]
-    changed.sort(key=lambda row: -abs(row[0] - row[1]))
+    changed = evaluation_pages.most_changed(read_results(a), read_results(b))
+    clips = _clips(_inputs(a) or _inputs(b), [row["id"] for row, _ in changed[: 4 * evaluation_pages.WORST]])
     summary = {
         "stage": "compare",
         "a": str(a),
         "b": str(b),
         **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
         "differ": len(changed),
+        "better": sum(y["errors"] < x["errors"] for x, y in changed),
+        "worse": sum(y["errors"] > x["errors"] for x, y in changed),
     }
-    page = report.write(out, pages.compare_page(summary, changed), summary)
+    page = report.write(out, evaluation_pages.compare_page(summary, changed, clips), summary)
     return Outcome(scores["leaderboard"].sentence(), page, summary)
+
+
+def _inputs(evaluation: Path) -> dict[str, Any]:
+    """The report of an evaluation, where it names corpora."""
+    try:
+        content = json.loads((evaluation / REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and "corpora" in content else {}
 
 
 def transcribe(

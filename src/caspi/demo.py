@@ -14,10 +14,12 @@ from caspi import commands, pages, recipe, report
 from caspi.charts import Chart
 from caspi.commands import Outcome
 from caspi.corpus.store import Corpus
+from caspi.evaluation import pages as evaluation_pages
 from caspi.folders import REPORT, read_jsonl
 from caspi.training.stages import METRICS
 
 RECIPE = "demo.yaml"
+_STRESSED = 30  # utterances under every condition
 
 
 def recipe_file() -> Path:
@@ -46,11 +48,11 @@ def run(out: Path, seed: int) -> Outcome:
     plain_out, out_average = out / "evaluation-last", out / "evaluation"
     plain = steps.run(
         f"caspi evaluate {last} {corpus} --out {plain_out}",
-        lambda: commands.evaluate(str(last), [str(corpus)], plain_out, "test"),
+        lambda: commands.evaluate(str(last), [str(corpus)], plain_out),
     )
     final = steps.run(
-        f"caspi evaluate {best} {corpus} --out {out_average}",
-        lambda: commands.evaluate(str(best), [str(corpus)], out_average, "test"),
+        f"caspi evaluate {best} {corpus} --out {out_average} --stress {_STRESSED}",
+        lambda: commands.evaluate(str(best), [str(corpus)], out_average, commands.EvaluateOptions(stress=_STRESSED)),
     )
     comparison = steps.run(
         f"caspi compare {plain_out} {out_average} --out {out / 'compare'}",
@@ -139,6 +141,6 @@ def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
                 [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
             ),
             *[part for part in training.parts if isinstance(part, Chart)],
-            *pages.evaluate_page("", final, rows).parts,
+            *evaluation_pages.evaluate_page("", final, rows, {}).parts,
         ],
     )

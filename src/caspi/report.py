@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from caspi.charts import Chart, draw
+from caspi.charts import Bars, Chart, draw
 from caspi.folders import REPORT
 
 HTML = "report.html"
@@ -36,8 +36,16 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align."""
+
+    steps: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
-    """rows of cells; `text` columns (by index) hold speech, shown in its own direction."""
+    """rows of cells; `text` columns (by index) hold speech, shown in its own direction. A table can be sorted by a
+    click on a column's name, and filtered where it is long."""
 
     title: str
     columns: tuple[str, ...]
@@ -53,7 +61,7 @@ class Page:
     title: str
     headline: str
     facts: list[tuple[str, str]]
-    parts: list[Table | Chart]
+    parts: list[Table | Chart | Bars]
     synthetic: str = ""
 
 
@@ -125,13 +133,15 @@ def write(folder: Path, page: Page, content: dict[str, Any], recipe: str | None 
 
 
 def render(page: Page, content: dict[str, Any]) -> str:
-    """Self-contained HTML: no script, no network."""
+    """Self-contained HTML: no network; the script sorts and filters tables."""
     templates = Environment(
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters["svg"] = draw
     templates.tests["clip"] = lambda cell: isinstance(cell, Clip)
+    templates.tests["difference"] = lambda cell: isinstance(cell, Difference)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)
+    templates.tests["bars"] = lambda part: isinstance(part, Bars)
     return templates.get_template("report.html.j2").render(
         page=page, environment=content["environment"], recipe=content.get("recipe")
     )

@@ -18,7 +18,7 @@ def score_csv(folder: Path, name: str, rows: list[tuple[str, str]], header: str 
 
 def test_evaluate_keeps_its_file_contract(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
     model = json.loads((small_run / "report.json").read_text())["final"]
-    commands.evaluate(model, [str(small_corpus)], tmp_path, "test")
+    commands.evaluate(model, [str(small_corpus)], tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 12
     wanted = {"id", "reference", "hypothesis", "seconds", "source", "wer", "cer", "truncated"}
@@ -81,7 +81,7 @@ def test_a_corpus_is_not_an_output_folder(small_run: Path, small_corpus: Path) -
     model = json.loads((small_run / "report.json").read_text())["final"]
     before = (small_corpus / "report.json").read_bytes()
     with pytest.raises(UsageError, match="no caspi evaluate made it"):
-        commands.evaluate(model, [str(small_corpus)], small_corpus, "test")
+        commands.evaluate(model, [str(small_corpus)], small_corpus)
     assert (small_corpus / "report.json").read_bytes() == before
 
 

@@ -8,12 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.evaluation.scoring import Edits, bootstrap_interval, score_corpus, score_utterance
+from caspi.evaluation.edits import Edits
+from caspi.evaluation.resampling import rate_interval
+from caspi.evaluation.scoring import score_corpus, score_utterance
 from caspi.language import language
 from caspi.language.hebrew import leaderboard
 
 HEBREW = language("Hebrew")
 WORDS = ["שלום", "עולם", "ילד", "הלך", "לים", "ראה", "כלב", "גדול", "אתמול", "בבוקר"]
+
+
+def interval(edits: list[Edits], groups: list[str], seed: int = 0) -> tuple[float, float]:
+    return rate_interval([one.errors for one in edits], [one.length for one in edits], groups, seed)
+
+
 SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 
 
@@ -21,13 +29,14 @@ SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 @given(st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=8))
 def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = [r for r, _ in pairs], [h for _, h in pairs]
-    totals, _ = score_corpus(references, hypotheses, references, HEBREW)
+    totals = score_corpus(references, hypotheses, references, HEBREW)
     theirs = jiwer.process_words([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses])
     score = totals["leaderboard"]
     assert score.wer == pytest.approx(theirs.wer)
     assert (score.hits, score.substitutions, score.deletions, score.insertions) == (
         theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
     )  # fmt: skip
+    assert score.wil == pytest.approx(theirs.wil)
     assert score.cer == pytest.approx(
         jiwer.process_characters([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses]).cer
     )
@@ -35,13 +44,13 @@ def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
 
 def test_an_empty_hypothesis_is_all_deletions() -> None:
     """Trap: dropping empty hypotheses lowers WER."""
-    totals, _ = score_corpus(["שלום עולם", "מה שלומך"], ["שלום עולם", ""], ["a", "b"], HEBREW)
+    totals = score_corpus(["שלום עולם", "מה שלומך"], ["שלום עולם", ""], ["a", "b"], HEBREW)
     score = totals["leaderboard"]
     assert (score.wer, score.deletions, score.empty, score.utterances) == (0.5, 2, 1, 2)
 
 
 def test_an_empty_reference_counts_its_insertions() -> None:
-    totals, _ = score_corpus(["...", "שלום"], ["רעש גדול", "שלום"], ["a", "b"], HEBREW)
+    totals = score_corpus(["...", "שלום"], ["רעש גדול", "שלום"], ["a", "b"], HEBREW)
     assert totals["leaderboard"].wer == 2.0
     assert score_utterance("", "", leaderboard).words == Edits(0, 0, 0, 0)
 
@@ -59,9 +68,9 @@ def test_interval_holds_the_rate_and_narrows_with_data() -> None:
         return [Edits(10 - int(e), int(e), 0, 0) for e in errors]
 
     few, many = sample(30), sample(3_000)
-    low, high = bootstrap_interval(many, [str(n) for n in range(3_000)])
+    low, high = interval(many, [str(n) for n in range(3_000)])
     assert low < 0.2 < high
-    wide = bootstrap_interval(few, [str(n) for n in range(30)])
+    wide = interval(few, [str(n) for n in range(30)])
     assert (high - low) * 5 < wide[1] - wide[0]
 
 
@@ -71,20 +80,32 @@ def test_interval_covers_95_percent_of_the_time() -> None:
     for trial in range(50):
         errors = draw.binomial(8, 0.15, 150)
         edits = [Edits(8 - int(e), int(e), 0, 0) for e in errors]
-        low, high = bootstrap_interval(edits, [str(n) for n in range(150)], seed=trial)
+        low, high = interval(edits, [str(n) for n in range(150)], seed=trial)
         covered += low <= 0.15 <= high
     assert 43 <= covered <= 50
 
 
 def test_groups_that_fail_together_widen_the_interval() -> None:
     edits = [Edits(0, 10, 0, 0) if n < 100 else Edits(10, 0, 0, 0) for n in range(1_000)]
-    together = bootstrap_interval(edits, [str(n // 100) for n in range(1_000)])
-    alone = bootstrap_interval(edits, [str(n) for n in range(1_000)])
+    together = interval(edits, [str(n // 100) for n in range(1_000)])
+    alone = interval(edits, [str(n) for n in range(1_000)])
     assert together[1] - together[0] > 5 * (alone[1] - alone[0])
 
 
-def test_ten_thousand_resamples_take_about_a_second() -> None:
-    edits = [Edits(9, 1, 0, 0)] * 1_200
+@pytest.mark.parametrize("count", [1_200, 100_000])
+def test_ten_thousand_resamples_take_about_a_second(count: int) -> None:
+    edits = [Edits(9, n % 2, 0, 0) for n in range(count)]
+    groups = [str(n) for n in range(count)]
     started = time.perf_counter()
-    bootstrap_interval(edits, [str(n) for n in range(1_200)])
+    interval(edits, groups)
     assert time.perf_counter() - started < 4
+
+
+def test_units_that_were_joined_give_the_same_interval() -> None:
+    """More than a thousand units are dealt into a thousand: the interval is that of all."""
+    draw = np.random.default_rng(2)
+    errors = draw.binomial(10, 0.1, 20_000)
+    low, high = interval([Edits(10 - int(e), int(e), 0, 0) for e in errors], [str(n) for n in range(20_000)])
+    exact = 1.96 * np.sqrt(errors.var() / 20_000) / 10
+    assert (high - low) / 2 == pytest.approx(exact, rel=0.1)
+    assert (high + low) / 2 == pytest.approx(errors.mean() / 10, abs=exact / 5)

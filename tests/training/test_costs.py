@@ -67,7 +67,7 @@ def test_memory_is_predicted_within_a_tenth(row: dict) -> None:  # type: ignore[
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
-def test_time_is_predicted_within_a_third(row: dict) -> None:  # type: ignore[type-arg]
+def test_time_is_predicted_within_a_third_and_launching_within_a_half(row: dict) -> None:  # type: ignore[type-arg]
     """Of one micro-batch, with the table's figures for the card that the row was measured on; a minute of audio takes
     as long as the host takes to launch it, and hosts differ: there within a half."""
     shape, learns = learning(row)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import soundfile
 import torch
 
 from caspi import recipe
@@ -83,3 +84,26 @@ def test_what_befalls_one_process_all_deal_with(small_corpus: Path, small_run: P
     # The first step differs by the utterance that was replaced, and by nothing else.
     assert np.allclose(metrics(run, "loss")[1:3], metrics(small_run, "loss")[1:3], rtol=0.02)
     assert all(torch.isfinite(tensor).all() for tensor in final_weights(run).values())
+
+
+@pytest.mark.parametrize("bug", [False, True])
+def test_an_error_in_a_loaders_worker_ends_the_run(small_corpus: Path, tmp_path: Path, bug: bool) -> None:
+    """Workers ignore SIGTERM, which is how Python ends them: a run that failed would hold its GPU for ever."""
+    room = tmp_path / "room"
+    room.mkdir()
+    soundfile.write(room / "silent.wav", np.zeros(4000), 16_000)
+    made = run_recipe(
+        tmp_path, small_corpus, "train.workers=2", "train.track=[]",
+        f"train.augment={{reverberation: {{folder: {room}, probability: 1.0}}}}",
+    )  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe.dump(made), encoding="utf-8")
+    code = "import sys; from caspi.cli import main; sys.argv[1:1] = ['train']; main()"
+    if bug:
+        code = "from caspi.training import waveform; waveform._response = None; " + code
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == (1 if bug else 2)
+    if not bug:
+        assert done.stderr.strip().split("\n")[-1].endswith("silent.wav: an impulse response that is silent")
+        assert "Traceback" not in done.stderr

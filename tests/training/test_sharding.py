@@ -40,7 +40,7 @@ KINDS = ("fsdp2", "zero3")
 
 def overrides(kind: str) -> tuple[str, ...]:
     """NorMuon where matrices can be put together again."""
-    return (*OVERRIDES, "train.stages.1.optimizer=normuon") if kind == "fsdp2" else OVERRIDES
+    return (*OVERRIDES, f"train.stages.1.optimizer={'normuon' if kind == 'fsdp2' else 'adamw'}")
 
 
 def accelerate_environment(kind: str) -> dict[str, str]:

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from caspi.errors import UsageError
-from caspi.evaluation.evaluate import RESULTS
-from caspi.evaluation.scoring import RESAMPLES, group_sums, resample, resampling_units
+from caspi.evaluation.resampling import permutation_p, resample, units
+from caspi.evaluation.summary import RESULTS
 from caspi.folders import read_jsonl
-
-_PERMUTATIONS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,8 @@ def _compare(
     errors, words = f"{prefix}errors", f"{prefix}words"
     table = np.array([[x[errors], y[errors], x[words]] for x, y in zip(a, b, strict=True)], dtype=float)
     total = table.sum(axis=0)
-    units = group_sums(table, resampling_units(groups))
-    drawn = np.concatenate(resample(units, seed))
+    drawn_from = units(table, groups)
+    drawn = resample(drawn_from, seed)
     differences = (drawn[:, 0] - drawn[:, 1]) / np.maximum(1, drawn[:, 2])
     low, high = np.percentile(differences, [2.5, 97.5])
     length = max(1.0, total[2])
@@ -96,17 +94,6 @@ def _compare(
         wer_b=total[1] / length,
         difference=(total[0] - total[1]) / length,
         interval=(float(low), float(high)),
-        p=_permutation_p(units[:, 0] - units[:, 1], seed),
+        p=permutation_p(drawn_from[:, 0] - drawn_from[:, 1], seed),
         utterances=len(a),
     )
-
-
-def _permutation_p(differences: np.ndarray, seed: int) -> float:
-    """Two-sided: how often random signs give a sum as far from 0; never exactly 0 (Phipson and Smyth 2010)."""
-    draw = np.random.default_rng(seed)
-    observed = abs(differences.sum())
-    extreme = 0
-    for _ in range(RESAMPLES // _PERMUTATIONS_AT_ONCE):
-        signs = draw.choice([-1.0, 1.0], size=(_PERMUTATIONS_AT_ONCE, len(differences)))
-        extreme += int((np.abs(signs @ differences) >= observed - 1e-9).sum())
-    return (extreme + 1) / (RESAMPLES + 1)

@@ -9,25 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from caspi.errors import UsageError
-from caspi.evaluation.evaluate import Pair
+from caspi.evaluation.pairs import Pair
+from caspi.language import named
 
 # Ours first, then the columns of the ivrit.ai evaluator.
 _REFERENCE = ("reference", "reference_text")
 _HYPOTHESIS = ("hypothesis", "predicted_text")
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Reads `reference` and `hypothesis` (or `reference_text`, `predicted_text`). Raises UsageError: file, line."""
+def read_pairs(path: Path, language: str) -> list[Pair]:
+    """Reads `reference` and `hypothesis` (or `reference_text`, `predicted_text`), in `language` where a row names no
+    other. Raises UsageError: file, line."""
     if path.suffix not in (".csv", ".jsonl"):
         raise UsageError(f"{path}: expected a .csv or .jsonl file with columns reference and hypothesis")
     try:
-        pairs = [_pair(row, path, number) for number, row in _rows(path)]
+        pairs = [_pair(row, path, number, language) for number, row in _rows(path)]
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: {error}") from error
     if not pairs:
         raise UsageError(f"{path} holds no utterance")
+    lines: dict[str, int] = {}
+    for number, pair in enumerate(pairs, 1):
+        if pair.id in lines:
+            raise UsageError(f"{path}: utterances {lines[pair.id]} and {number} have the same id, {pair.id}")
+        lines[pair.id] = number
     return pairs
 
 
@@ -44,7 +51,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise UsageError(f"{path}, line {number} is not JSON ({error}): was the file cut off?") from error
 
 
-def _pair(row: Any, path: Path, number: int) -> Pair:
+def _pair(row: Any, path: Path, number: int, spoken: str) -> Pair:
     if not isinstance(row, dict):
         raise UsageError(f"{path}, line {number}: expected an object, found {row!r}")
     reference, hypothesis = _first(row, _REFERENCE, path, number), _first(row, _HYPOTHESIS, path, number)
@@ -55,6 +62,7 @@ def _pair(row: Any, path: Path, number: int) -> Pair:
         seconds=_seconds(row.get("seconds"), path, number),
         source=str(row.get("source") or ""),
         group=str(row.get("group") or ""),
+        language=named(str(row.get("language") or spoken)),
     )
 
 

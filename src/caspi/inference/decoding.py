@@ -41,11 +41,12 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """truncated: the token limit came before the end of turn."""
+    """truncated: the token limit came before the end of turn. retried: it did, and the clip was cut smaller."""
 
     text: str
     language: str | None
     truncated: bool
+    retried: bool = False
 
 
 @contextlib.contextmanager

@@ -26,13 +26,14 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """truncated: windows whose decoding hit the token limit even when cut smaller."""
+    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller."""
 
     text: str
     segments: tuple[TimedText, ...]
     language: str | None
     seconds: Seconds
     truncated: int
+    retried: int = 0
 
 
 class Transcriber:
@@ -42,10 +43,10 @@ class Transcriber:
         self._decoder = Decoder(loaded, dtype=dtype)
 
     @classmethod
-    def of(cls, model: str) -> Transcriber:
+    def of(cls, model: str, device: str | None = None) -> Transcriber:
         """MODEL on the GPU in bf16 where there is one, else on the CPU in fp32. Raises UsageError."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = torch.bfloat16 if device == "cuda" else None
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.bfloat16 if device.startswith("cuda") else None
         return cls(load(ModelConfig(start=model), device), dtype=dtype)
 
     def transcribe(
@@ -78,7 +79,9 @@ class Transcriber:
         for i in failed:
             first, second = next(retried), next(retried)
             text = " ".join(part.text for part in (first, second) if part.text)
-            said[i] = Hypothesis(text, first.language or second.language, first.truncated or second.truncated)
+            said[i] = Hypothesis(
+                text, first.language or second.language, first.truncated or second.truncated, retried=True
+            )
         return said
 
 
@@ -104,4 +107,5 @@ def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothes
         language=max(set(named), key=named.count) if named else None,
         seconds=len(samples) / SAMPLE_RATE,
         truncated=sum(hypothesis.truncated for hypothesis in said),
+        retried=sum(hypothesis.retried for hypothesis in said),
     )

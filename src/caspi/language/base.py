@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,12 +40,23 @@ TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script"]
 
 
 @dataclass(frozen=True, slots=True)
+class Ears:
+    """What is hard to hear in a language. alike: groups of letters that sound alike; prefixes: letters that are words
+    of their own, written on the next one; name_like: which of an utterance's words look like names or terms."""
+
+    alike: tuple[str, ...] = ()
+    prefixes: str = ""
+    name_like: Callable[[Sequence[str]], list[bool]] = lambda words: [False] * len(words)
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
 
     training_text: cleans a transcript under a policy, idempotent. objection: why a cleaned
     transcript is not for training under a policy, or None. normalisers: score name -> text treatment.
-    script_share: share of a text's letters that are in the language's own script, 0 to 1.
+    script_share: share of a text's letters that are in the language's own script, 0 to 1. relaxations: what `fair`
+    may overlook besides, name -> treatment of a text that `fair` has treated.
     """
 
     name: str
@@ -54,3 +65,5 @@ class Language:
     objection: Callable[[str, TextPolicy], TextReason | None]
     script_share: Callable[[str], float]
     normalisers: dict[str, Normaliser] = field(default_factory=dict)
+    relaxations: dict[str, Normaliser] = field(default_factory=dict)
+    ears: Ears = Ears()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from num2words import num2words
 
-from caspi.language.base import Language, TextPolicy, TextReason
+from caspi.language.base import Ears, Language, TextPolicy, TextReason
+from caspi.language.hebrew_numbers import as_digits
 from caspi.language.plain import whisper_basic, without_punctuation
 
 MAQAF = "\u05be"
@@ -247,6 +249,32 @@ def fair(text: str) -> str:
     return without_punctuation(text)
 
 
+_VOWEL_LETTERS = re.compile(f"(?<=[{_LETTER}])[וי]+(?=[{_LETTER}])")
+
+
+def vowel_letters_dropped(text: str) -> str:
+    """Words without the ו and י inside of them, where three letters are left: אימא is אמא, תוכנית is תכנית.
+
+    Two words that differ in such a letter alone become one too (שלום, שלם): what this removes from a word error rate
+    is the most that spelling can be blamed for.
+    """
+    return " ".join(short if len(short := _VOWEL_LETTERS.sub("", word)) >= 3 else word for word in text.split())
+
+
+_NAME_LIKE = re.compile(rf"[A-Za-z]|(?:{_INNER_DOUBLE.pattern})|[גזצץת][{_SINGLE}]")  # NATO, צה"ל, ג'ורג'
+_TITLES = frozenset(
+    "מר גברת גב' אדון רב הרב שר השר שרה השרה ח\"כ ד\"ר דוקטור פרופ' פרופסור רחוב כביש קיבוץ מושב".split()
+)
+_TYPED = str.maketrans(dict.fromkeys(_DOUBLE, '"') | dict.fromkeys(_SINGLE, "'"))
+
+
+def name_like(words: Sequence[str]) -> list[bool]:
+    """Acronyms, Latin letters, sounds of foreign names (ג׳ ז׳ צ׳ ת׳), what follows a title: Hebrew has no capitals."""
+    typed = [word.translate(_TYPED) for word in words]
+    titles = [False, *(word.strip(".,:") in _TITLES for word in typed)]
+    return [after_title or bool(_NAME_LIKE.search(word)) for word, after_title in zip(typed, titles, strict=False)]
+
+
 LANGUAGE = Language(
     name="Hebrew",
     code="he",
@@ -254,4 +282,6 @@ LANGUAGE = Language(
     objection=objection,
     script_share=script_share,
     normalisers={"leaderboard": leaderboard, "fair": fair},
+    relaxations={"numerals": as_digits, "spelling": vowel_letters_dropped},
+    ears=Ears(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
 )

@@ -24,10 +24,20 @@ def whisper_basic(text: str) -> str:
     return without_punctuation(_ASIDES.sub("", _TAGS.sub("", text.lower())))
 
 
+class _Spaced(dict[int, int]):
+    """For `str.translate`: marks, symbols and punctuation become spaces, everything else stays."""
+
+    def __missing__(self, point: int) -> int:
+        self[point] = 0x20 if unicodedata.category(chr(point))[0] in "MSP" else point
+        return self[point]
+
+
+_SPACED = _Spaced()
+
+
 def without_punctuation(text: str) -> str:
     """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case."""
-    folded = unicodedata.normalize("NFKC", text.lower())
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "MSP" else c for c in folded).lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_SPACED).lower().split())
 
 
 def _training_text(text: str, policy: TextPolicy) -> str:

@@ -17,9 +17,13 @@ def rising(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(rising)]  # drawn from evenly
+Decibels = Annotated[float, Field(ge=-100, le=100)]
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(rising)]  # drawn from evenly
+_Tilt = Annotated[float, Field(ge=-2, le=4)]
+Tilt = Annotated[tuple[_Tilt, _Tilt], AfterValidator(rising)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, le=5)]
+_Share = Annotated[float, Field(ge=0, le=0.5)]
 Factor = Annotated[float, Field(ge=0.5, le=2)]
 CodecName = Literal["mp3", "opus", "telephone"]
 
@@ -54,7 +58,7 @@ class Reverberation(Config):
     dB weaker than the direct sound."""
 
     folder: Path | None = None
-    seconds: Range = (0.1, 0.6)
+    seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(rising)] = (0.1, 0.6)
     below_db: Range = (0.0, 15.0)
     probability: Probability = 0.3
 
@@ -65,14 +69,14 @@ class Noise(Config):
 
     snr_db: Range
     folder: Path | None = None
-    tilt: Range = (0.0, 0.0)
+    tilt: Tilt = (0.0, 0.0)
     probability: Probability = 1.0
 
 
 class Clipping(Config):
     """The loudest share of the samples cut off, as by a microphone that is too near."""
 
-    share: Annotated[tuple[Probability, Probability], AfterValidator(rising)] = (0.001, 0.02)
+    share: Annotated[tuple[_Share, _Share], AfterValidator(rising)] = (0.001, 0.02)
     probability: Probability = 0.1
 
 

@@ -12,7 +12,7 @@ from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.mixing import Mix
 from caspi.model.config import GroupName, Learn
-from caspi.training.augmentation_config import Augmentation, Range, rising
+from caspi.training.augmentation_config import Augmentation, Range, Tilt, rising
 from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
 from caspi.training.plan import Budget, EffectiveBatch
 
@@ -105,7 +105,7 @@ class NoSpeech(Config):
 
     share: float = Field(0.02, gt=0, le=0.5)
     folder: Path | None = None
-    tilt: Range = (0.0, 2.0)
+    tilt: Tilt = (0.0, 2.0)
     below_db: Range = (20.0, 70.0)
 
 

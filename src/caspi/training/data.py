@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import itertools
 import math
+import multiprocessing
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from caspi.audio import AudioError
 from caspi.corpus.mixing import Mixer
@@ -118,6 +120,8 @@ class TrainingSet:
         around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
         if with_previous:
             around += prompt.text_lengths([_tail(text) for text in previous])
+            if not any(previous):
+                raise UsageError(f"train.previous_text: corpus {corpus.folder} holds no text before any utterance")
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
             around += pool.most_tokens(prompt)
@@ -182,7 +186,7 @@ def another_voice(data: TrainingSet, row: int, draw: np.random.Generator) -> np.
     raise CaspiError(f"train.augment.second_speaker: no second speaker in corpus {data.corpus.folder} ({why})")
 
 
-class PlannedSteps(Dataset[Step]):
+class PlannedSteps(Dataset[Step | CaspiError]):
     """Steps of a stage, epoch after epoch, of one rank.
 
     An utterance that cannot be read is tried again, then replaced by the one nearest to it in length.
@@ -214,7 +218,16 @@ class PlannedSteps(Dataset[Step]):
     def __len__(self) -> int:
         return len(self._where)
 
-    def __getitem__(self, index: int) -> Step:
+    def __getitem__(self, index: int) -> Step | CaspiError:
+        """A step; from a worker also why there is none, for torch would wrap an error into a traceback."""
+        if get_worker_info() is None:
+            return self._step(index)
+        try:
+            return self._step(index)
+        except CaspiError as error:
+            return error
+
+    def _step(self, index: int) -> Step:
         epoch, number = self._where[index]
         plan = self._plans[epoch]
         rows = plan.rows(number)
@@ -333,12 +346,26 @@ def _outlive_termination(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _only(steps: list[Step]) -> Step:
+@functools.cache
+def _end_workers_at_exit() -> None:
+    """Python waits for workers at its end after a SIGTERM, which they ignore: a run that failed would never be over."""
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(kill)
+
+
+def _only(steps: list[Step | CaspiError]) -> Step | CaspiError:
     return steps[0]
 
 
-def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step]:
+def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step | CaspiError]:
     """Loads steps in order, ahead of the device where there are workers."""
+    if workers:
+        _end_workers_at_exit()
     return DataLoader(
         steps,
         batch_sampler=_OneByOne(len(steps)),

@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -167,7 +167,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._first_step = 0
         self._measured: dict[str, float] = {}
         self._staging = False
-        self._feed, self._queued = Feed(arguments.device), None
+        self._feed = Feed(arguments.device)
+        self._queued: Step | None = None
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
@@ -199,7 +200,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._save_checkpoint(self.model, None)
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
 
-    def get_train_dataloader(self) -> DataLoader[Step]:
+    def get_train_dataloader(self) -> DataLoader[Step | CaspiError]:
         return loader(self._steps, self._config.workers)
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -242,9 +243,16 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Step], None]:
         """The step to be taken, once the one after it has been asked for: its first micro-batch travels meanwhile."""
-        step = self._queued or next(epoch_iterator, None)
-        self._queued = next(epoch_iterator, None)
+        step = self._queued or self._next(epoch_iterator)
+        self._queued = self._next(epoch_iterator)
         return [step] if step is not None else [], None
+
+    @staticmethod
+    def _next(steps: Iterator[Step | CaspiError]) -> Step | None:
+        found = next(steps, None)
+        if isinstance(found, CaspiError):
+            raise found
+        return found
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches.

@@ -72,7 +72,7 @@ class Validation:
             return None
         sums = gather_object([(loss, tokens)])
         rows = self._rows.tolist()
-        scores, _ = score_corpus(
+        scores = score_corpus(
             [self._data.texts[row] for row in rows],
             [found.hypothesis for found in everyone],
             self._groups,

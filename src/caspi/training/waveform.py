@@ -192,20 +192,20 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
         steps = np.round(127 * np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)) / 127
         coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
     else:
-        codec, container, options, kilobits = _CODECS[kind]
-        coded = _through(
-            codec, container, options, int(1000 * (kilobits[0] + rate * (kilobits[1] - kilobits[0]))), samples
-        )
+        kilobits = _CODECS[kind][3]
+        coded = through(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
     coded = coded[: len(samples)]
     return np.pad(coded, (0, len(samples) - len(coded))) * np.float32(peak)
 
 
-def _through(codec: str, container: str, options: dict[str, str], bits: int, samples: np.ndarray) -> np.ndarray:
-    """Encoded at `bits` a second and decoded, delays taken off by the container's own word on them."""
+def through(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:
+    """Through mp3 or Opus at so many kbit a second, delays taken off by the container's own word on them: float32, a
+    frame longer or shorter. Samples are within full scale."""
+    codec, container, options, _ = _CODECS[kind]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as written:
         stream = written.add_stream(codec, rate=SAMPLE_RATE, layout="mono", options=options)
-        stream.bit_rate = bits
+        stream.bit_rate = int(1000 * kilobits)
         frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         to_codec = av.AudioResampler(format=stream.format, layout="mono", rate=SAMPLE_RATE)

@@ -1,0 +1,133 @@
+"""The same errors, by what the utterances and the words are."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from caspi.audio import Seconds
+from caspi.evaluation.edits import align
+from caspi.evaluation.pairs import Pair
+from caspi.evaluation.resampling import rate_interval
+from caspi.evaluation.scoring import Scored, total
+from caspi.language import language
+
+DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
+NOISE_LEVELS_DB = (0.0, 10.0, 20.0, 30.0)
+_GROUPS_AT_MOST = 50  # more are no table that anybody reads
+
+
+def _step(value: float | None, bounds: Sequence[float], unit: str) -> str | None:
+    """The stretch of `bounds` that a value is in: `5-15 s`, `30+ s`."""
+    if value is None:
+        return None
+    reached = [number for number, bound in enumerate(bounds) if value >= bound]
+    if not reached:
+        return f"below {bounds[0]:g} {unit}"
+    low = reached[-1]
+    return f"{bounds[low]:g}-{bounds[low + 1]:g} {unit}" if low + 1 < len(bounds) else f"{bounds[low]:g}+ {unit}"
+
+
+def _script(pair: Pair) -> str:
+    latin = any(letter.isascii() and letter.isalpha() for letter in pair.reference)
+    digits = any(letter.isdigit() for letter in pair.reference)
+    if latin and language(pair.language).script_share("a") < 1:
+        return "with Latin and digits" if digits else "with Latin"
+    return "with digits" if digits else "letters of the language only"
+
+
+_KEYS: dict[str, Callable[[Pair], str | None]] = {
+    "source": lambda pair: pair.source or None,
+    "duration": lambda pair: _step(pair.seconds, DURATIONS, "s"),
+    "group": lambda pair: pair.group or None,
+    "noise": lambda pair: _step(pair.snr_db, NOISE_LEVELS_DB, "dB"),
+    "script": _script,
+    "language": lambda pair: pair.language or None,
+    "condition": lambda pair: pair.condition or None,
+}
+
+
+def by_utterance(pairs: Sequence[Pair], scored: dict[str, list[Scored]]) -> dict[str, dict[str, Any]]:
+    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores."""
+    return {f"by_{name}": _parts(pairs, scored, key) for name, key in _KEYS.items()}
+
+
+def _parts(
+    pairs: Sequence[Pair], scored: dict[str, list[Scored]], key: Callable[[Pair], str | None]
+) -> dict[str, dict[str, Any]]:
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        if (name := key(pair)) is not None:
+            places[name].append(place)
+    if len(places) > _GROUPS_AT_MOST:
+        return {}
+    parts: dict[str, dict[str, Any]] = {}
+    for name in sorted(places, key=_in_order):
+        groups = [pairs[place].group or pairs[place].id for place in places[name]]
+        parts[name] = {"utterances": len(groups)}
+        for score, single in scored.items():
+            found = total([single[place] for place in places[name]], groups)
+            parts[name][score] = {"wer": found.wer, "wer_ci": found.wer_ci, "cer": found.cer, "words": found.words}
+    return parts
+
+
+def _in_order(name: str) -> tuple[float, str]:
+    """By the number a name begins with, then by name."""
+    number = name.partition("-")[0].partition("+")[0]
+    return (float(number) if number.isdigit() else -1.0, name)
+
+
+def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]], normalised: str = "fair") -> dict[str, Any]:
+    """Of words that are hard for a reason, how many were not heard: name-like, rare (once in all references), with
+    digits, in Latin letters. `treated`: reference and hypothesis of each pair under the score `normalised`.
+
+    Utterances whose text is not treated word by word (a bracket around several) are left out and counted.
+    """
+    heard = Counter(word for expected, _ in treated for word in expected.split())
+    missed: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    left_out = 0
+    for pair, (expected, said) in zip(pairs, treated, strict=True):
+        kinds = _kinds(pair, expected.split(), normalised, heard)
+        if kinds is None:
+            left_out += 1
+            continue
+        wrong = [
+            step.kind != "equal" for step in align(expected.split(), said.split()) for _ in step.expected
+        ]  # a reference word each
+        for kind in {kind for of_word in kinds for kind in of_word}:
+            at = [place for place, of_word in enumerate(kinds) if kind in of_word]
+            missed[kind].append((sum(wrong[place] for place in at), len(at), pair.group or pair.id))
+    return {"left_out": left_out, **{kind: _missed(rows) for kind, rows in sorted(missed.items())}}
+
+
+def _kinds(pair: Pair, treated: list[str], normalised: str, heard: Counter[str]) -> list[list[str]] | None:
+    """Of each treated word the kinds it is of; None where words of the text and of its treatment do not match."""
+    spoken = language(pair.language)
+    words = pair.reference.split()
+    of_each = [spoken.normalisers[normalised](word).split() for word in words]
+    if [part for parts in of_each for part in parts] != treated:
+        return None
+    kinds = []
+    for word, parts, is_name in zip(words, of_each, spoken.ears.name_like(words), strict=True):
+        whole = [
+            kind
+            for kind, applies in (
+                ("name-like", is_name),
+                ("with digits", any(letter.isdigit() for letter in word)),
+                ("Latin", any(letter.isascii() and letter.isalpha() for letter in word)),
+            )
+            if applies
+        ]
+        kinds += [whole + (["rare"] if heard[part] == 1 else []) for part in parts]
+    return kinds
+
+
+def _missed(rows: list[tuple[int, int, str]]) -> dict[str, Any]:
+    missed, words, groups = zip(*rows, strict=True)
+    return {
+        "words": sum(words),
+        "missed": sum(missed),
+        "rate": sum(missed) / sum(words),
+        "rate_ci": rate_interval(missed, words, groups),
+    }

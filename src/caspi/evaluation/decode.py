@@ -1,0 +1,178 @@
+"""A model on corpora: what it makes of every utterance, on all GPUs, and nothing decoded twice."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Utterance
+from caspi.evaluation.pairs import Pair
+from caspi.evaluation.stress import CLEAN, under
+from caspi.folders import read_jsonl
+from caspi.inference.transcriber import Transcriber
+from caspi.progress import Progress
+
+_AT_ONCE = 256  # utterances that are decoded and then kept, whatever happens
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """model: a folder or a Hub id; fingerprint: of its weights, which may change under the same name."""
+
+    model: str
+    fingerprint: str
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - one at a time, and small keys
+    def on(self, device: str) -> Transcriber:
+        """Loaded onto a device. Raises UsageError."""
+        return Transcriber.of(self.model, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is decoded under one name: rows of a split, under a condition. identify: the model names the language."""
+
+    corpus: Corpus
+    rows: range
+    condition: str = CLEAN
+    identify: bool = False
+
+    def key(self, recogniser: Recogniser, fingerprint: str) -> str:
+        """Names what a model makes of it, by all that this depends on."""
+        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify)
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the model made of an utterance."""
+
+    id: str
+    text: str
+    truncated: bool
+    retried: bool
+    named: str
+
+
+def devices() -> list[str]:
+    """All GPUs, else the CPU."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) -> tuple[list[Pair], float]:
+    """Every utterance of a part with what was heard, and the seconds that took. A line an utterance goes to the file
+    `kept` as it is decoded; what has a line there already is not decoded again."""
+    ids = part.corpus.column("id")
+    heard = {row["id"]: Heard(**{k: row[k] for k in Heard.__slots__}) for row in _whole_lines(kept)}
+    taken = sum(row["seconds"] for row in _whole_lines(kept))
+    todo = [row for row in part.rows if ids[row] not in heard]
+    blocks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
+    with kept.open("a", encoding="utf-8") as file, Progress("evaluate", unit="utterances", total=len(todo)) as progress:
+        for found, seconds in _decoded(recogniser, part, blocks, on):
+            for one in found:
+                line = {name: getattr(one, name) for name in Heard.__slots__} | {"seconds": seconds / len(found)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            heard |= {one.id: one for one in found}
+            taken += seconds
+            progress.advance(len(found))
+    return [_pair(part.corpus.utterance(row), heard[ids[row]], part) for row in part.rows], taken
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Without a last line that was cut off, which is taken away from the file too."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+    return read_jsonl(path)
+
+
+def _decoded(
+    recogniser: Recogniser, part: Part, blocks: list[list[int]], on: Sequence[str]
+) -> Iterator[tuple[list[Heard], float]]:
+    """Block after block, in any order, with the seconds of this machine's time that each took."""
+    if len(on) == 1 or len(blocks) < 2:
+        for block in blocks:
+            yield _block(recogniser, on[0], part, block)
+        return
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, context) for _ in on]
+    try:
+        waiting = [
+            pools[number % len(on)].submit(_block, recogniser, on[number % len(on)], part, block)
+            for number, block in enumerate(blocks)
+        ]
+        before = time.monotonic()
+        for done in as_completed(waiting):
+            found, _ = done.result()
+            now = time.monotonic()
+            yield found, now - before
+            before = now
+    finally:
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _block(recogniser: Recogniser, device: str, part: Part, rows: Sequence[int]) -> tuple[list[Heard], float]:
+    transcriber = recogniser.on(device)
+    utterances = [part.corpus.utterance(row) for row in rows]
+    started = time.monotonic()
+    said = transcriber.transcribe(
+        [_samples(part, row, utterance) for row, utterance in zip(rows, utterances, strict=True)],
+        languages=[None if part.identify else utterance.language for utterance in utterances],
+        contexts=[utterance.context for utterance in utterances],
+    )
+    seconds = time.monotonic() - started
+    named = [one.language or "none" if part.identify else "" for one in said]
+    return [
+        Heard(u.id, t.text, t.truncated > 0, t.retried > 0, name)
+        for u, t, name in zip(utterances, said, named, strict=True)
+    ], seconds
+
+
+def _samples(part: Part, row: int, utterance: Utterance) -> Any:
+    samples = part.corpus.samples(row)
+    if part.condition == CLEAN:
+        return samples
+    return under(part.condition, utterance.id, samples, lambda draw: _another(part.corpus, utterance, draw))
+
+
+def _another(corpus: Corpus, utterance: Utterance, draw: Any) -> Any:
+    """Somebody else's clip, or anybody's where there is nobody else."""
+    for row in draw.integers(0, len(corpus), 20).tolist():
+        if corpus.utterance(row).group != utterance.group:
+            break
+    return corpus.samples(row)
+
+
+def _pair(utterance: Utterance, heard: Heard, part: Part) -> Pair:
+    signals = utterance.signals
+    return Pair(
+        id=utterance.id if part.condition == CLEAN else f"{utterance.id} ({part.condition})",
+        reference=utterance.text,
+        hypothesis=heard.text,
+        seconds=utterance.seconds,
+        source=utterance.source,
+        group=utterance.group,
+        language=utterance.language,
+        named=heard.named,
+        snr_db=signals.snr_db if signals else None,
+        silence=signals.silence if signals else None,
+        truncated=heard.truncated,
+        retried=heard.retried,
+        synthetic=utterance.synthetic,
+        condition=part.condition,
+    )

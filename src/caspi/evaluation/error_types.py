@@ -1,0 +1,151 @@
+"""What kind of errors: letters that sound alike, prefixes, word boundaries, spelling; and what was made up."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rapidfuzz.distance import Levenshtein
+
+from caspi.evaluation.edits import Step, Words, align
+from caspi.evaluation.pairs import Pair
+from caspi.language import Language
+
+_LONGEST_JOIN = 3  # words that one word may be heard as
+_MOST = 20  # rows of a table
+_WORDS_A_SECOND = 6.0  # nobody speaks faster for a whole utterance
+_LOOP = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
+_LETTER_LOOP = re.compile(r"(\S)\1{5,}")
+
+
+@dataclass(slots=True)
+class ErrorTypes:
+    """Counts over a corpus. kinds: of every region of errors or replaced word the first that applies. letters,
+    prefixes: (expected, heard); a missing prefix is ""."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    letters: Counter[tuple[str, str]] = field(default_factory=Counter)
+    prefixes: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, expected: Sequence[str], said: Sequence[str], spoken: Language) -> None:
+        """One utterance, words of texts that `fair` has treated."""
+        for steps in _regions(align(expected, said)):
+            missing = [word for step in steps for word in step.expected]
+            heard = [word for step in steps for word in step.said]
+            boundaries, missing, heard = _boundaries(missing, heard)
+            self.kinds["word boundary"] += boundaries
+            self._replaced(missing, heard, spoken)
+
+    def _replaced(self, expected: list[str], said: list[str], spoken: Language) -> None:
+        for step in align(expected, said):
+            for one, other in zip(step.expected, step.said, strict=False):
+                self._word(one, other, spoken)
+            self.kinds["left out"] += max(0, len(step.expected) - len(step.said))
+            self.kinds["put in"] += max(0, len(step.said) - len(step.expected))
+
+    def _word(self, expected: str, said: str, spoken: Language) -> None:
+        letters = [
+            pair
+            for step in align(expected, said)
+            if step.kind == "replace"
+            for pair in zip(step.expected, step.said, strict=True)
+        ]
+        prefixes = _prefixes(expected, said, spoken.ears.prefixes)
+        spelling = spoken.relaxations.get("spelling", str)
+        if spelling(expected) == spelling(said):
+            self.kinds["spelling"] += 1
+        elif prefixes is not None:
+            self.kinds["prefix"] += 1
+            self.prefixes[prefixes] += 1
+        elif len(expected) == len(said) and all(_alike(pair, spoken) for pair in letters):
+            self.kinds["letters that sound alike"] += 1
+        elif Levenshtein.normalized_distance(expected, said) <= 0.5:
+            self.kinds["similar word"] += 1
+        else:
+            self.kinds["another word"] += 1
+        if (
+            Levenshtein.normalized_distance(expected, said) <= 0.5
+        ):  # letters of words that have nothing in common say nothing
+            self.letters.update(letters)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "kinds": dict(self.kinds.most_common()),
+            "letters": [[*pair, count] for pair, count in self.letters.most_common(_MOST)],
+            "prefixes": [[*pair, count] for pair, count in self.prefixes.most_common(_MOST)],
+        }
+
+
+def _regions(steps: list[Step]) -> Iterator[list[Step]]:
+    """Neighbouring steps that are errors."""
+    region: list[Step] = []
+    for step in [*steps, Step("equal", (), ())]:
+        if step.kind != "equal":
+            region.append(step)
+        elif region:
+            yield region
+            region = []
+
+
+def _boundaries(expected: list[str], said: list[str]) -> tuple[int, list[str], list[str]]:
+    """How many stretches differ in nothing but where words end, and both sides without them."""
+    found, place = 0, 0
+    while place < len(expected):
+        if (span := _same_letters(expected[place:], said)) is None:
+            place += 1
+            continue
+        ours, first, theirs = span
+        del expected[place : place + ours], said[first : first + theirs]
+        found += 1
+    return found, expected, said
+
+
+def _same_letters(expected: list[str], said: list[str]) -> tuple[int, int, int] | None:
+    """The first words of `expected` that are, joined, what another number of words of `said` are: how many of ours,
+    where theirs begin, and how many of theirs."""
+    for ours in range(1, min(_LONGEST_JOIN, len(expected)) + 1):
+        joined = "".join(expected[:ours])
+        for first in range(len(said)):
+            for theirs in range(1, min(_LONGEST_JOIN, len(said) - first) + 1):
+                if ours != theirs and "".join(said[first : first + theirs]) == joined:
+                    return ours, first, theirs
+    return None
+
+
+def _prefixes(expected: str, said: str, letters: str) -> tuple[str, str] | None:
+    """The prefixes of two words that are the same otherwise, of two letters or more; None where they are not."""
+    same = 0
+    while same < min(len(expected), len(said)) and expected[-1 - same] == said[-1 - same]:
+        same += 1
+    one, other = expected[: len(expected) - same], said[: len(said) - same]
+    if same < 2 or max(len(one), len(other)) > 2 or not all(letter in letters for letter in one + other):
+        return None
+    return one, other
+
+
+def _alike(pair: tuple[str, str], spoken: Language) -> bool:
+    return any(pair[0] in group and pair[1] in group for group in spoken.ears.alike)
+
+
+def made_up(pair: Pair, expected: str, said: str) -> list[str]:
+    """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`. Texts treated by `fair`."""
+    found = []
+    words = Words()
+    coded = words.encode(said)
+    if (_LOOP.search(coded) and not _LOOP.search(words.encode(expected))) or (
+        _LETTER_LOOP.search(said) and not _LETTER_LOOP.search(expected)
+    ):
+        found.append("loop")
+    too_many = 2 * len(expected.split()) + 5
+    if pair.seconds is not None:
+        too_many = min(too_many, int(_WORDS_A_SECOND * pair.seconds) + 2)
+    if len(coded) > too_many:
+        found.append("long")
+    if said and (not expected or (pair.silence is not None and pair.silence > 0.98)):
+        found.append("over silence")
+    if pair.truncated:
+        found.append("cut off")
+    return found

@@ -1,0 +1,266 @@
+"""The reports of evaluate, score and compare: what each shows a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from caspi.charts import Bar, Bars, Chart, Line
+from caspi.evaluation.edits import align
+from caspi.evaluation.published import Published
+from caspi.language import language
+from caspi.pages import SYNTHETIC_NOTE, rate
+from caspi.report import Clip, Difference, Page, Table
+
+WORST = 50
+_CHARTS = (
+    ("source", "source"), ("duration", "duration"), ("noise", "signal-to-noise ratio"), ("script", "script"),
+    ("language", "language"), ("group", "recording or speaker"),
+)  # fmt: skip
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with the most errors."""
+    return sorted((row for row in rows if row["errors"]), key=lambda row: (-row["errors"], row["id"]))[:WORST]
+
+
+def evaluate_page(
+    title: str,
+    summary: dict[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    clips: Mapping[str, bytes],
+    published: Sequence[Published] = (),
+) -> Page:
+    """The verdict, breakdowns, kinds of errors, and the worst utterances. clips: FLAC by utterance."""
+    leaderboard, fair = summary["leaderboard"], summary["fair"]
+    return Page(
+        title=title,
+        headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {summary['utterances']:,} utterances",
+        facts=[
+            ("leaderboard WER", f"{leaderboard['wer']:.3f}"),
+            ("fair WER", f"{fair['wer']:.3f}"),
+            ("leaderboard CER", f"{leaderboard['cer']:.3f}"),
+            ("empty", f"{leaderboard['empty']:,}"),
+            ("cut off", f"{summary['truncated']:,}"),
+            ("speed", f"{summary['rtfx']:.1f} times real time" if summary["rtfx"] else "not measured"),
+        ],
+        synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
+        parts=[
+            _scores(summary),
+            *_published(summary, published),
+            *_stress(summary),
+            *(_bars(f"WER by {what}", summary[f"by_{key}"]) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
+            *_hard_words(summary["by_word"]),
+            *_error_types(summary),
+            *_retention(summary),
+            _worst(worst(rows), clips),
+        ],
+    )
+
+
+def _scores(summary: dict[str, Any]) -> Table:
+    rows = [
+        (
+            name, rate(s["wer"], s["wer_ci"]), rate(s["cer"]), rate(s["wil"]), f"{s['words']:,}",
+            f"{s['substitutions']:,}", f"{s['deletions']:,}", f"{s['insertions']:,}",
+        )
+        for name, s in ((name, summary[name]) for name in ("leaderboard", "fair"))
+    ]  # fmt: skip
+    rows += [
+        (f"fair, {name} overlooked", f"{found['wer']:.3f}, {found['removed']:.3f} less", "", "", "", "", "", "")
+        for name, found in summary["relaxations"].items()
+    ]
+    columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
+    note = (
+        f"Fractions. Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
+        "comes off the fair score and is the most that such differences can be blamed for."
+    )
+    return Table("Scores", columns, rows, note=note)
+
+
+def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[Table]:
+    sets = [name for name in summary["by_source"] if any(found.set == name for found in published)]
+    rows = [
+        ("this model", name, rate(part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"]), "measured here", "")
+        for name, part in summary["by_source"].items()
+        if name in sets
+    ]
+    rows += [
+        (found.system, found.set, rate(found.wer), found.source, found.date) for found in published if found.set in sets
+    ]
+    note = "Other systems: published, not measured here."
+    return (
+        [Table("Beside published results", ("system", "set", "WER", "source", "date"), rows, note=note)] if sets else []
+    )
+
+
+def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
+    if not (stress := summary.get("stress")):
+        return []
+    conditions = stress["conditions"]
+    clean = conditions["clean"]
+    levels = list(stress["families"]["noise (pink)"])
+    ratios = [float(name.rpartition(", ")[2].removesuffix(" dB")) for name in levels]
+    noise = sorted(zip(ratios, (conditions[name]["wer"] for name in levels), strict=True))
+    bars = [Bar(name, found["wer"], found["wer_ci"], _hard(found)) for name, found in conditions.items()]
+    note = f"The same {clean['utterances']:,} utterances under each; in grey, misses of names and of Latin words."
+    return [
+        Chart(
+            "WER by noise",
+            [Line("with noise", noise), Line("clean", [(ratios[-1], clean["wer"]), (ratios[0], clean["wer"])])],
+            "signal-to-noise ratio, dB",
+            "WER",
+        ),
+        Bars("WER when the audio is worse", bars, note),
+    ]
+
+
+def _hard(found: dict[str, Any]) -> str:
+    return ", ".join(f"{kind} {found[kind]:.2f}" for kind in ("name-like", "Latin") if kind in found)
+
+
+def _bars(title: str, parts: dict[str, Any]) -> Bars:
+    bars = [
+        Bar(name, part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"], f"{part['utterances']:,} utterances")
+        for name, part in parts.items()
+    ]
+    return Bars(title, bars, "Leaderboard score, with 95 % intervals.")
+
+
+def _hard_words(by_word: dict[str, Any]) -> list[Bars]:
+    bars = [
+        Bar(kind, found["rate"], found["rate_ci"], f"{found['words']:,} words")
+        for kind, found in by_word.items()
+        if kind != "left_out"
+    ]
+    note = (
+        "Share that was not heard. rare: once in all references; name-like: acronyms, Latin letters, foreign sounds, "
+        "after a title."
+    )
+    if by_word["left_out"]:
+        note += f" {by_word['left_out']:,} utterances are not counted word by word."
+    return [Bars("Words that are hard", bars, note)] if bars else []
+
+
+def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
+    errors = summary["errors"]
+    total = sum(errors["kinds"].values())
+    parts: list[Table | Bars] = []
+    if total:
+        bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors["kinds"].items() if count]
+        parts.append(Bars("Kinds of errors", bars, "Shares of all, fair score; of each the first kind that applies."))
+    for title, key, columns in (
+        ("Letters taken for others", "letters", ("expected", "heard", "times")),
+        ("Prefixes", "prefixes", ("expected", "heard", "times")),
+    ):
+        if errors[key]:
+            rows = [(one or "none", other or "none", count) for one, other, count in errors[key]]
+            parts.append(Table(title, columns, rows))
+    if summary["made_up"]:
+        note = "Signs that a hypothesis was not heard. Counted, and scored like all others."
+        parts.append(Table("Made up?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))
+    if summary["named"]:
+        rows = [(spoken, name, n) for spoken, found in summary["named"].items() for name, n in found.items()]
+        parts.append(Table("Language, as the model named it", ("spoken", "named", "utterances"), rows))
+    return parts
+
+
+def _retention(summary: dict[str, Any]) -> list[Table]:
+    rows = [
+        (folder, spoken, f"{found['utterances']:,}", rate(found["wer"], found["wer_ci"]), rate(found["cer"]))
+        for folder, languages in summary.get("retention", {}).items()
+        for spoken, found in languages.items()
+    ]
+    columns = ("corpus", "language", "utterances", "WER [95 %]", "CER")
+    return [Table("What is left of other languages", columns, rows)] if rows else []
+
+
+def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
+    """Reference against hypothesis, words as the leaderboard score sees them."""
+    normalise = language(str(row.get("language") or "Hebrew")).normalisers["leaderboard"]
+    steps = align(normalise(row["reference"]).split(), normalise(hypothesis).split())
+    return Difference(tuple((step.kind, " ".join(step.expected), " ".join(step.said)) for step in steps))
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> Table:
+    return Table(
+        f"The {len(rows)} utterances with the most errors",
+        ("errors", "of", "what was said and heard", "listen", "seconds", "signs", "id"),
+        [
+            (
+                row["errors"], row["words"], difference(row, row["hypothesis"]), _clip(row, clips),
+                f"{row['seconds']:.1f}" if row["seconds"] is not None else "", ", ".join(row["made_up"]), row["id"],
+            )
+            for row in rows
+        ],
+        text=(2,),
+        note="Struck out: said and not heard. Underlaid in green: heard and not said.",
+    )  # fmt: skip
+
+
+def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> Clip | str:
+    return Clip(clips[row["id"]]) if row["id"] in clips else ""
+
+
+def compare_page(
+    summary: dict[str, Any], changed: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], clips: Mapping[str, bytes]
+) -> Page:
+    """Which is better, and which utterances got better and worse; changed: rows of A and B."""
+    main = summary["leaderboard"]
+    better = [pair for pair in changed if pair[1]["errors"] < pair[0]["errors"]]
+    worse = [pair for pair in changed if pair[1]["errors"] > pair[0]["errors"]]
+    return Page(
+        title=f"caspi compare · A = {summary['a']} · B = {summary['b']}",
+        headline=main["sentence"],
+        facts=[
+            ("WER of A", f"{main['wer_a']:.3f}"),
+            ("WER of B", f"{main['wer_b']:.3f}"),
+            ("better in B", f"{len(better):,}"),
+            ("worse in B", f"{len(worse):,}"),
+            ("other, as many errors", f"{len(changed) - len(better) - len(worse):,}"),
+        ],
+        parts=[
+            Table(
+                "Both scores",
+                ("score", "A", "B", "A - B [95 %]", "p"),
+                [
+                    (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
+                    for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
+                ],
+                note="Paired bootstrap and sign-flip test over groups; over utterances where groups are fewer than 8.",
+            ),
+            _changed("Better in B", better, clips),
+            _changed("Worse in B", worse, clips),
+        ],
+        synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed) else "",
+    )
+
+
+def most_changed(
+    a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Rows of A and B that differ, those first where errors differ most."""
+    changed = [(row, b[key]) for key, row in a.items() if b[key]["hypothesis"] != row["hypothesis"]]
+    return sorted(changed, key=lambda pair: -abs(pair[0]["errors"] - pair[1]["errors"]))
+
+
+def _changed(
+    title: str, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], clips: Mapping[str, bytes]
+) -> Table:
+    shown = pairs[:WORST]
+    return Table(
+        title if len(shown) == len(pairs) else f"{title}: the {len(shown)} that changed most, of {len(pairs):,}",
+        ("errors A", "errors B", "A", "B", "listen", "id"),
+        [
+            (
+                x["errors"],
+                y["errors"],
+                difference(x, x["hypothesis"]),
+                difference(x, y["hypothesis"]),
+                _clip(x, clips),
+                x["id"],
+            )
+            for x, y in shown
+        ],
+        text=(2, 3),
+    )

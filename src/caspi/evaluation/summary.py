@@ -1,0 +1,171 @@
+"""What an evaluation says: summary.json for the whole, results.jsonl for each utterance."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from caspi.evaluation.breakdowns import by_utterance, by_word
+from caspi.evaluation.equivalents import Equivalents
+from caspi.evaluation.error_types import ErrorTypes, made_up
+from caspi.evaluation.pairs import Pair
+from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, Scored, score_texts, total
+from caspi.language import language
+from caspi.language.base import Language, Normaliser
+
+RESULTS = "results.jsonl"
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Pairs with their texts treated (reference and hypothesis of each) and scored, under each score."""
+
+    pairs: Sequence[Pair]
+    treated: dict[str, list[tuple[str, str]]]
+    scored: dict[str, list[Scored]]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Measured:
+        treated = {name: _treat(pairs, name) for name in SCORES}
+        return cls(pairs, treated, {name: _scored(texts) for name, texts in treated.items()})
+
+    @property
+    def groups(self) -> list[str]:
+        return [pair.group or pair.id for pair in self.pairs]
+
+    def total(self, name: str) -> Score:
+        return total(self.scored[name], self.groups)
+
+    def hard_words(self) -> dict[str, Any]:
+        return by_word(self.pairs, self.treated["fair"])
+
+
+def _treat(pairs: Sequence[Pair], score: str) -> list[tuple[str, str]]:
+    normalisers = {name: language(name).normalisers[score] for name in {pair.language for pair in pairs}}
+    return [(normalisers[pair.language](pair.reference), normalisers[pair.language](pair.hypothesis)) for pair in pairs]
+
+
+def _scored(texts: Sequence[tuple[str, str]]) -> list[Scored]:
+    return score_texts([expected for expected, _ in texts], [said for _, said in texts])
+
+
+def summarise(
+    measured: Measured, decode_seconds: float | None = None, equivalents: Equivalents | None = None
+) -> dict[str, Any]:
+    """The content of summary.json; rates are fractions."""
+    pairs = measured.pairs
+    audio = sum(pair.seconds or 0.0 for pair in pairs)
+    return {
+        "language": "/".join(sorted({pair.language for pair in pairs})),
+        "fair_version": FAIR_VERSION,
+        **{name: asdict(measured.total(name)) for name in SCORES},
+        "relaxations": relaxations(measured, equivalents),
+        "utterances": len(pairs),
+        "groups": len({pair.group for pair in pairs}),
+        "audio_seconds": audio,
+        "truncated": sum(pair.truncated for pair in pairs),
+        "retried": sum(pair.retried for pair in pairs),
+        "synthetic": sum(pair.synthetic for pair in pairs),
+        "rtfx": audio / decode_seconds if decode_seconds else None,
+        "decode_seconds": decode_seconds,
+        **by_utterance(pairs, measured.scored),
+        "by_word": measured.hard_words(),
+        "errors": _error_types(measured),
+        "made_up": dict(Counter(sign for signs in _signs(measured) for sign in signs)),
+        "named": _named(pairs),
+    }
+
+
+def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str, dict[str, float]]:
+    """What the fair WER is when a difference is overlooked, and how much that removes; `all`: all of them."""
+    names = sorted({name for pair in measured.pairs for name in language(pair.language).relaxations})
+    tables: dict[str, Callable[[Language], Normaliser]] = {name: _relaxation(name) for name in names}
+    if equivalents is not None:
+        unify = equivalents.unify
+        tables = {"table": lambda spoken: unify, **tables}
+    if len(tables) > 1:
+        each = list(tables.values())
+        tables["all"] = lambda spoken: _chained([how(spoken) for how in each])
+    fair = measured.treated["fair"]
+    before = measured.total("fair").wer
+    found = {}
+    for name, how in tables.items():
+        normalisers = [how(language(pair.language)) for pair in measured.pairs]
+        texts = [(f(expected), f(said)) for f, (expected, said) in zip(normalisers, fair, strict=True)]
+        after = _rate(_scored(texts))
+        found[name] = {"wer": after, "removed": before - after}
+    return found
+
+
+def _relaxation(name: str) -> Callable[[Language], Normaliser]:
+    return lambda spoken: spoken.relaxations.get(name, str)
+
+
+def _chained(normalisers: Sequence[Normaliser]) -> Normaliser:
+    def apply(text: str) -> str:
+        for normalise in normalisers:
+            text = normalise(text)
+        return text
+
+    return apply
+
+
+def _rate(scored: Sequence[Scored]) -> float:
+    return sum(one.words.errors for one in scored) / max(1, sum(one.words.length for one in scored))
+
+
+def _error_types(measured: Measured) -> dict[str, Any]:
+    types = ErrorTypes()
+    for pair, (expected, said) in zip(measured.pairs, measured.treated["fair"], strict=True):
+        if expected != said:
+            types.add(expected.split(), said.split(), language(pair.language))
+    return types.as_json()
+
+
+def _signs(measured: Measured) -> list[list[str]]:
+    return [made_up(pair, *texts) for pair, texts in zip(measured.pairs, measured.treated["fair"], strict=True)]
+
+
+def _named(pairs: Sequence[Pair]) -> dict[str, dict[str, int]] | None:
+    """Spoken language -> what the model took it for -> utterances; None where it was told."""
+    if not any(pair.named for pair in pairs):
+        return None
+    spoken = sorted({pair.language for pair in pairs})
+    return {name: dict(Counter(p.named or "none" for p in pairs if p.language == name)) for name in spoken}
+
+
+def rows(measured: Measured) -> list[dict[str, Any]]:
+    """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` beside."""
+    return [
+        asdict(pair) | _counts("", strict) | _counts("fair_", fair) | {"made_up": signs}
+        for pair, strict, fair, signs in zip(
+            measured.pairs, measured.scored["leaderboard"], measured.scored["fair"], _signs(measured), strict=True
+        )
+    ]
+
+
+def _counts(prefix: str, scored: Scored) -> dict[str, Any]:
+    words = scored.words
+    return {
+        f"{prefix}wer": words.rate, f"{prefix}cer": scored.characters.rate, f"{prefix}errors": words.errors,
+        f"{prefix}words": words.length, f"{prefix}hits": words.hits, f"{prefix}substitutions": words.substitutions,
+        f"{prefix}deletions": words.deletions, f"{prefix}insertions": words.insertions,
+    }  # fmt: skip
+
+
+def write(
+    out: Path, pairs: Sequence[Pair], decode_seconds: float | None = None, equivalents: Equivalents | None = None
+) -> dict[str, Any]:
+    """results.jsonl and summary.json; returns the summary."""
+    measured = Measured.of(pairs)
+    out.mkdir(parents=True, exist_ok=True)
+    summary = summarise(measured, decode_seconds, equivalents)
+    with (out / RESULTS).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(measured))
+    (out / SUMMARY).write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
+    return summary

@@ -1,0 +1,103 @@
+"""Number words of Hebrew as digits, for the score that does not care which of the two was written."""
+
+from __future__ import annotations
+
+import re
+
+# Both genders, construct forms, and spellings with and without vowel letters.
+_ONES = {
+    word: value
+    for value, words in enumerate(
+        (
+            "אפס", "אחת אחד", "שתיים שתים שניים שנים שתי שני", "שלוש שלושה שלושת שלשה", "ארבע ארבעה ארבעת",
+            "חמש חמישה חמשה חמשת חמישת", "שש שישה ששה ששת שישת", "שבע שבעה שבעת", "שמונה שמונת שמנה",
+            "תשע תשעה תשעת", "עשר עשרה עשרת",
+        )
+    )
+    for word in words.split()
+}  # fmt: skip
+_TENS = {
+    word: 10 * value
+    for value, words in enumerate(
+        ("עשרים", "שלושים שלשים", "ארבעים", "חמישים חמשים", "שישים ששים", "שבעים", "שמונים", "תשעים"), start=2
+    )
+    for word in words.split()
+}
+_TEN, _HUNDREDS, _THOUSANDS, _MILLIONS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים"), ("מיליון", "מליון")
+_ALONE = {"מאה": 100, "מאתיים": 200, "מאתים": 200}
+_TWO_THOUSAND = "אלפיים"
+_THOUSANDS_APART = re.compile(r"(?<!\d )(?<!\d)(\d{1,3})((?: \d{3})+)(?! ?\d)")  # 1,948 without its comma
+
+
+def as_digits(text: str) -> str:
+    """A text without punctuation, every number in words in digits: `שנת אלף תשע מאות ארבעים ושמונה` is `שנת 1948`."""
+    words = _THOUSANDS_APART.sub(lambda match: match[0].replace(" ", ""), text).split()
+    written, place = [], 0
+    while place < len(words):
+        found = _number(words, place)
+        if found is None:
+            written.append(words[place])
+            place += 1
+        else:
+            value, place = found
+            written.append(str(value))
+    return " ".join(written)
+
+
+def _number(words: list[str], start: int) -> tuple[int, int] | None:
+    """The number that begins at a word, and where it ends; None where none does."""
+    total, place, scale = 0, start, 10**9
+    while (found := _below_thousand(words, place, first=place == start)) is not None or place == start:
+        value, after = found if found is not None else (None, place)
+        word = _bare(words, after, first=after == start)
+        if word in _MILLIONS and scale > 10**6:
+            total, place, scale = total + (1 if value is None else value) * 10**6, after + 1, 10**6
+        elif word in _THOUSANDS and scale > 1000 and not (value is None and word == "אלפים"):
+            total, place, scale = total + (1 if value is None else value) * 1000, after + 1, 1000
+        elif value is None and word == _TWO_THOUSAND and scale > 1000:
+            total, place, scale = total + 2000, after + 1, 1000
+        elif value is None:
+            return None
+        else:
+            return total + value, after
+    return total, place
+
+
+def _below_thousand(words: list[str], start: int, *, first: bool) -> tuple[int, int] | None:
+    """A number under a thousand at a word; its parts fall in size, and the last one has its ו."""
+    total, place, scale = 0, start, 1000
+    while place < len(words):
+        found = _part(words, place, first=first and place == start)
+        if found is None or found[1] >= scale:
+            break
+        value, size, after = found
+        joined = words[place].startswith("ו")
+        if place > start and not joined and size < 100 and value < 20:
+            break  # שלושים ארבע is two numbers
+        total, place, scale = total + value, after, size
+    return (total, place) if place > start else None
+
+
+def _part(words: list[str], place: int, *, first: bool) -> tuple[int, int, int] | None:
+    """Value, size (100, 10 or 1) and end of hundreds, tens or ones at a word."""
+    word, after = _bare(words, place, first=first), words[place + 1] if place + 1 < len(words) else ""
+    if word.isascii() and word.isdigit() and len(word) <= 3 and after in (*_THOUSANDS, *_MILLIONS):
+        return int(word), 1, place + 1
+    if word in _ALONE:
+        return _ALONE[word], 100, place + 1
+    if word in _TENS:
+        return _TENS[word], 10, place + 1
+    if word not in _ONES:
+        return None
+    value = _ONES[word]
+    if 3 <= value <= 9 and after == _HUNDREDS:
+        return value * 100, 100, place + 2
+    if 1 <= value <= 9 and after in _TEN:
+        return value + 10, 1, place + 2
+    return value, 1, place + 1
+
+
+def _bare(words: list[str], place: int, *, first: bool) -> str:
+    """A word, without the ו that joins it to the number before."""
+    word = words[place] if place < len(words) else ""
+    return word if first or not word.startswith("ו") else word[1:]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from caspi import commands, report
+from caspi.commands import EvaluateOptions
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.evaluation import decode
+from caspi.evaluation.decode import Part, Recogniser
+from caspi.evaluation.stress import CONDITIONS
+from caspi.evaluation.summary import RESULTS
+
+
+@pytest.fixture
+def corpus(small_corpus: Path) -> Corpus:
+    return Corpus.open(small_corpus, "test")
+
+
+TINY = Recogniser("tiny", "tiny")
+
+
+def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after its second block, in the middle of a line."""
+    monkeypatch.setattr(decode, "_AT_ONCE", 3)
+    part, kept = Part(corpus, range(len(corpus))), tmp_path / "kept.jsonl"
+    whole, _ = decode.decode(TINY, part, tmp_path / "whole.jsonl", ["cpu"])
+    lines = (tmp_path / "whole.jsonl").read_text(encoding="utf-8").split("\n")
+    kept.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20], encoding="utf-8")
+    decoded: list[int] = []
+    block = decode._block
+    monkeypatch.setattr(decode, "_block", lambda *of: (decoded.extend(of[3]), block(*of))[1])
+    again, seconds = decode.decode(TINY, part, kept, ["cpu"])
+    assert again == whole
+    assert decoded == list(range(6, len(corpus)))
+    assert seconds > 0
+
+
+def test_several_devices_hear_what_one_does(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_AT_ONCE", 4)
+    part = Part(corpus, range(len(corpus)))
+    one, _ = decode.decode(TINY, part, tmp_path / "one.jsonl", ["cpu"])
+    two, _ = decode.decode(TINY, part, tmp_path / "two.jsonl", ["cpu", "cpu"])
+    assert two == one
+
+
+def test_an_evaluation_that_is_repeated_decodes_nothing(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    monkeypatch.setattr(decode, "_block", lambda *_: pytest.fail("decoded again"))
+    again = commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    assert again == first
+    assert not out.with_name("out.work").exists()
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(identify=True))
+
+
+def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path: Path) -> None:
+    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(stress=2))
+    stress = outcome.summary["stress"]
+    assert stress["conditions"].keys() == CONDITIONS.keys()
+    assert {name for ways in stress["families"].values() for name in ways} == CONDITIONS.keys() - {"clean"}
+    assert all(found["utterances"] == 2 for found in stress["conditions"].values())
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "WER when the audio is worse" in page
+    assert outcome.summary["utterances"] == 12  # what is stressed is not in the score
+
+
+def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) -> None:
+    outcome = commands.evaluate(
+        "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, retention=[str(small_corpus)])
+    )
+    assert outcome.summary["retention"][str(small_corpus)]["Hebrew"]["utterances"] == 3
+    assert outcome.summary["utterances"] == 3
+
+
+def test_a_model_that_names_the_language_is_asked_for_it(small_corpus: Path, tmp_path: Path) -> None:
+    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, identify=True))
+    assert sum(outcome.summary["named"]["Hebrew"].values()) == 3
+    told = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "told", EvaluateOptions(limit=3))
+    assert told.summary["named"] is None
+
+
+def test_the_same_corpus_twice_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is in two of the corpora"):
+        commands.evaluate("tiny", [str(small_corpus)] * 2, tmp_path / "out")
+
+
+def test_results_hold_what_breakdowns_need(small_corpus: Path, tmp_path: Path) -> None:
+    commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out")
+    row = json.loads((tmp_path / "out" / RESULTS).read_text(encoding="utf-8").split("\n")[0])
+    assert row["language"] == "Hebrew"
+    assert row["snr_db"] is not None
+    assert row["hits"] + row["substitutions"] + row["deletions"] == row["words"]
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert content["corpora"][0]["fingerprint"] == report.fingerprint(small_corpus)

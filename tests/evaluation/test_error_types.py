@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from caspi.evaluation.error_types import ErrorTypes, made_up
+from caspi.evaluation.pairs import Pair
+from caspi.language import language
+
+HEBREW = language("Hebrew")
+
+
+@pytest.mark.parametrize(
+    ("expected", "said", "kinds"),
+    [
+        ("הוא הלך לבית ספר", "הוא הלך לביתספר", {"word boundary": 1}),
+        ("ביתספר גדול", "בית ספר גדול", {"word boundary": 1}),
+        ("הוא הלך הביתה", "הוא הלך לביתה", {"prefix": 1}),
+        ("ראיתי ילד", "ראיתי הילד", {"prefix": 1}),
+        ("אמא הלכה", "אימא הלכה", {"spelling": 1}),
+        ("חתול קטן", "כתול כתן", {"letters that sound alike": 2}),
+        ("שלום לכולם", "שלום", {"left out": 1}),
+        ("שלום", "שלום לכולם", {"put in": 1}),
+        ("מחברת", "מכתבות", {"similar word": 1}),
+        ("שלום", "אתמול", {"another word": 1}),
+        ("זה בית ספר ישן", "זה ביתספר חדש", {"word boundary": 1, "another word": 1}),
+    ],
+)
+def test_kinds_of_errors(expected: str, said: str, kinds: dict[str, int]) -> None:
+    types = ErrorTypes()
+    types.add(expected.split(), said.split(), HEBREW)
+    assert {kind: count for kind, count in types.kinds.items() if count} == kinds
+
+
+def test_letters_and_prefixes_are_counted() -> None:
+    types = ErrorTypes()
+    types.add("חתול הלך לבית".split(), "כתול הלך הבית".split(), HEBREW)
+    found = types.as_json()
+    assert found["letters"] == [["ח", "כ", 1], ["ל", "ה", 1]]
+    assert found["prefixes"] == [["ל", "ה", 1]]
+
+
+@pytest.mark.parametrize(
+    ("pair", "signs"),
+    [
+        (Pair("a", "שלום", "שלום " * 9), ["loop", "long"]),
+        (Pair("a", "כן כן כן כן כן", "כן כן כן כן כן"), []),
+        (Pair("a", "מה שלומך היום", "מה שלומך היום מה שלומך היום מה שלומך היום מה שלומך היום ועוד"), ["loop", "long"]),
+        (Pair("a", "שלום עולם", "שלוווווווום עולם"), ["loop"]),
+        (Pair("a", "אחת שתיים שלוש ארבע", "אחת שתיים שלוש ארבע חמש שש שבע", seconds=0.8), ["long"]),
+        (Pair("a", "", "תודה שצפיתם"), ["over silence"]),
+        (Pair("a", "שלום", "שלום", silence=0.99), ["over silence"]),
+        (Pair("a", "שלום", "של", truncated=True), ["cut off"]),
+        (Pair("a", "שלום לכולם", ""), []),
+    ],
+)
+def test_what_was_not_heard_is_seen(pair: Pair, signs: list[str]) -> None:
+    fair = HEBREW.normalisers["fair"]
+    assert made_up(pair, fair(pair.reference), fair(pair.hypothesis)) == signs

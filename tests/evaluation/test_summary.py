@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caspi.errors import UsageError
+from caspi.evaluation.breakdowns import by_utterance
+from caspi.evaluation.equivalents import Equivalents
+from caspi.evaluation.pairs import Pair
+from caspi.evaluation.published import published
+from caspi.evaluation.summary import Measured, rows, summarise
+from caspi.language.hebrew import fair
+
+
+def hebrew(reference: str, hypothesis: str, number: int = 0, **more: object) -> Pair:
+    return Pair(f"u{number}", reference, hypothesis, language="Hebrew", **more)  # type: ignore[arg-type]
+
+
+def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
+    table = tmp_path / "same.csv"
+    table.write_text("וואטסאפ,ווצאפ,what's app\n", encoding="utf-8")
+    pairs = [
+        hebrew("יש לי שלושה ילדים", "יש לי 3 ילדים", 0),
+        hebrew("אמא שלחה וואטסאפ", "אימא שלחה ווצאפ", 1),
+        hebrew("שלום לכולם", "שלום לך", 2),
+    ]
+    summary = summarise(Measured.of(pairs), equivalents=Equivalents.read(table, fair))
+    assert summary["fair"]["wer"] == pytest.approx(4 / 9)
+    found = {name: round(9 * one["removed"]) for name, one in summary["relaxations"].items()}
+    assert found == {"table": 1, "numerals": 1, "spelling": 1, "all": 3}
+    assert summary["relaxations"]["all"]["wer"] == pytest.approx(1 / 9)
+    assert summary["leaderboard"]["wer"] == pytest.approx(4 / 9)  # as it was
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no spelling"),
+        ("א\n", "line 1: give two spellings or more"),
+        ("א,א\n", "line 1: give two spellings or more"),
+        ('א,"!"\n', "line 1: give two spellings or more"),
+        ("א,ב\nג,ב\n", "line 2: ב stands in an earlier line too"),
+    ],
+)
+def test_a_table_of_spellings_that_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "same.csv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        Equivalents.read(path, fair)
+    with pytest.raises(UsageError, match="No such file"):
+        Equivalents.read(tmp_path / "none.csv", fair)
+
+
+def test_breakdowns_hold_every_utterance_once() -> None:
+    pairs = [
+        hebrew("אחת", "אחת", 0, seconds=2.0, snr_db=-3.0, source="a"),
+        hebrew("שתיים", "שלוש", 1, seconds=7.0, snr_db=12.0, source="a"),
+        hebrew("קנה iPhone", "קנה", 2, seconds=20.0, snr_db=45.0, source="b"),
+        hebrew("בשנת 1948", "בשנת 1949", 3, seconds=90.0, snr_db=None, source="b"),
+    ]
+    found = by_utterance(pairs, Measured.of(pairs).scored)
+    assert list(found["by_duration"]) == ["0-5 s", "5-15 s", "15-30 s", "30+ s"]
+    assert list(found["by_noise"]) == ["below 0 dB", "10-20 dB", "30+ dB"]
+    assert found["by_script"].keys() == {"letters of the language only", "with Latin", "with digits"}
+    for key in ("by_source", "by_duration", "by_script", "by_language"):
+        assert sum(part["utterances"] for part in found[key].values()) == 4
+    assert found["by_source"]["a"]["leaderboard"]["wer"] == 0.5
+
+
+def test_words_that_are_hard_are_counted_by_what_was_missed() -> None:
+    pairs = [
+        hebrew('דובר צה"ל אמר שלום', "דובר אמר שלום", 0),
+        hebrew("הגיע ד״ר כהן אמר", "הגיע דר לוי אמר", 1),
+        hebrew("שלום שלום", "שלום שלום", 2),
+    ]
+    words = Measured.of(pairs).hard_words()
+    assert (words["name-like"]["words"], words["name-like"]["missed"]) == (3, 2)  # צה"ל, ד"ר, כהן
+    assert words["rare"]["words"] == 6 - 1  # all but אמר and שלום
+    assert words["left_out"] == 0
+
+
+def test_each_language_is_scored_by_its_own_rules() -> None:
+    pairs = [hebrew('צה"ל', "צה״ל", 0), Pair("b", "C'est ça", "c'est ça", language="French")]
+    summary = summarise(Measured.of(pairs))
+    assert summary["language"] == "French/Hebrew"
+    assert summary["fair"]["wer"] == 0
+    assert summary["by_language"].keys() == {"Hebrew", "French"}
+
+
+def test_rows_add_up_to_the_summary() -> None:
+    draw = np.random.default_rng(0)
+    words = ["שלום", "עולם", "ילד", "הלך"]
+    pairs = [hebrew(" ".join(draw.choice(words, 5)), " ".join(draw.choice(words, 4)), n) for n in range(50)]
+    measured = Measured.of(pairs)
+    summary, lines = summarise(measured), rows(measured)
+    for count in ("hits", "substitutions", "deletions", "insertions", "words"):
+        assert summary["leaderboard"][count] == sum(line[count] for line in lines)
+        assert summary["fair"][count] == sum(line[f"fair_{count}"] for line in lines)
+
+
+def test_published_results_are_fractions_of_sets_that_are_known() -> None:
+    from caspi.corpus.sources.catalogue import CATALOGUE
+
+    found = published()
+    assert len(found) >= 15
+    assert all(0 < one.wer < 1 and one.set in CATALOGUE and one.date and one.source for one in found)
+
+
+def test_twelve_hundred_utterances_are_summarised_in_seconds() -> None:
+    pairs = [
+        hebrew("הילד הגדול הלך אתמול לבית הספר", "הילד גדול הלך אתמול לבית ספר", n, seconds=4.0, group=f"g{n % 40}")
+        for n in range(1_200)
+    ]
+    started = time.perf_counter()
+    summarise(Measured.of(pairs))
+    assert time.perf_counter() - started < 15

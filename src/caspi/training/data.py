@@ -120,8 +120,6 @@ class TrainingSet:
         around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
         if with_previous:
             around += prompt.text_lengths([_tail(text) for text in previous])
-            if not any(previous):
-                raise UsageError(f"train.previous_text: corpus {corpus.folder} holds no text before any utterance")
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
             around += pool.most_tokens(prompt)
@@ -351,6 +349,7 @@ def _end_workers_at_exit() -> None:
     """Python waits for workers at its end after a SIGTERM, which they ignore: a run that failed would never be over."""
 
     def kill() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each
         for child in multiprocessing.active_children():
             if child.daemon:
                 child.kill()

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,12 +104,20 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     )
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
+    if config.previous_text and not any(data.previous) and state.is_main_process:
+        print(
+            "warning: train.previous_text: the corpus has no text before any utterance: nothing is given",
+            file=sys.stderr,
+        )
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
     validation = Validation(held_out, prompt, config, dtype)
     # What is wrong with the last stage is found before the first begins.
     for stage in config.stages:
-        Effects(stage.augment or config.augment)
+        augment = stage.augment or config.augment
+        Effects(augment)
+        if augment.second_speaker is not None and len(set(data.corpus.column("group"))) < 2:
+            raise UsageError(f"train.augment.second_speaker: corpus {corpus} has one recording or speaker only")
     if config.no_speech is not None:
         Background(config.no_speech)
     stages = expected(start, config, data, state.num_processes, seed)

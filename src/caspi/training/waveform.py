@@ -53,6 +53,8 @@ class Effects:
         noise, room = how.noise, how.reverberation
         self._noises = () if noise is None else _sounds(noise.folder, "augment.noise")
         self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
+        for path in self._rooms:
+            _response(path)  # one that is silent is said now
 
     def __call__(
         self,

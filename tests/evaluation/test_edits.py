@@ -1,26 +1,45 @@
 from __future__ import annotations
 
 import jiwer
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.evaluation.edits import Words, align, count
+from caspi.evaluation.edits import align, count, encode
 
-TEXT = st.lists(st.sampled_from(["שלום", "עולם", "ילד", "לא", "כן"]), min_size=1, max_size=12).map(" ".join)
+WORDS = st.sampled_from(["שלום", "עולם", "ילד", "לא", "כן", "a", "שלו", "מ"])
+TEXT = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)
+MAYBE = st.lists(WORDS, max_size=12).map(" ".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(TEXT, TEXT)
-def test_counts_are_jiwers(expected: str, said: str) -> None:
-    words = Words()
-    ours, theirs = count(words.encode(expected), words.encode(said)), jiwer.process_words(expected, said)
-    assert (ours.hits, ours.substitutions, ours.deletions, ours.insertions) == (
-        theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
-    )  # fmt: skip
-    ours, letters = count(expected, said), jiwer.process_characters(expected, said)
-    assert (ours.hits, ours.substitutions, ours.deletions, ours.insertions) == (
-        letters.hits, letters.substitutions, letters.deletions, letters.insertions,
-    )  # fmt: skip
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
+def test_counts_are_jiwers(pairs: list[tuple[str, str]]) -> None:
+    ours = count([r for r, _ in pairs], [h for _, h in pairs])
+    for place, (expected, said) in enumerate(pairs):
+        theirs, letters = jiwer.process_words(expected, said), jiwer.process_characters(expected, said)
+        found = [int(column[place]) for column in (ours.hits, ours.substitutions, ours.deletions, ours.insertions)]
+        assert found == [theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions]
+        assert ours.character_errors[place] / ours.characters[place] == letters.cer
+
+
+@given(st.lists(st.tuples(MAYBE, MAYBE), max_size=8))
+def test_texts_without_a_word_count_too(pairs: list[tuple[str, str]]) -> None:
+    ours = count([r for r, _ in pairs], [h for _, h in pairs])
+    assert ours.words.tolist() == [len(r.split()) for r, _ in pairs]
+    assert ours.said.tolist() == [len(h.split()) for _, h in pairs]
+    assert ours.characters.tolist() == [len(r) for r, _ in pairs]
+    for column in (ours.hits, ours.substitutions, ours.deletions, ours.insertions, ours.character_errors):
+        assert (column >= 0).all()
+
+
+@given(st.lists(MAYBE, min_size=1, max_size=8))
+def test_words_become_characters(texts: list[str]) -> None:
+    coded, words = encode(texts)
+    assert words.tolist() == [len(text.split()) for text in texts] == [len(one) for one in coded]
+    letter = {word: one[n] for text, one in zip(texts, coded, strict=True) for n, word in enumerate(text.split())}
+    assert len(set(letter.values())) == len(letter)
+    assert ["".join(letter[word] for word in text.split()) for text in texts] == coded
 
 
 @given(TEXT, TEXT)
@@ -29,12 +48,12 @@ def test_an_alignment_holds_every_word_of_both_sides_once(expected: str, said: s
     assert [word for step in steps for word in step.expected] == expected.split()
     assert [word for step in steps for word in step.said] == said.split()
     assert all((step.kind == "equal") == (step.expected == step.said) for step in steps)
-    words = Words()
     errors = sum(max(len(step.expected), len(step.said)) for step in steps if step.kind != "equal")
-    assert errors == count(words.encode(expected), words.encode(said)).errors
+    assert errors == count([expected], [said]).errors[0]
 
 
 def test_more_words_than_there_are_letters_of_one_alphabet() -> None:
-    words = Words()
     text = " ".join(f"w{n}" for n in range(70_000))  # past the surrogates
-    assert count(words.encode(text), words.encode(text + " more")).insertions == 1
+    found = count([text, "a"], [f"{text} more", "b"])
+    assert found.insertions.tolist() == [1, 0]
+    assert np.array_equal(found.substitutions, [0, 1])

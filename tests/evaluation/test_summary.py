@@ -61,7 +61,7 @@ def test_breakdowns_hold_every_utterance_once() -> None:
         hebrew("קנה iPhone", "קנה", 2, seconds=20.0, snr_db=45.0, source="b"),
         hebrew("בשנת 1948", "בשנת 1949", 3, seconds=90.0, snr_db=None, source="b"),
     ]
-    found = by_utterance(pairs, Measured.of(pairs).scored)
+    found = by_utterance(pairs, Measured.of(pairs).counts)
     assert list(found["by_duration"]) == ["0-5 s", "5-15 s", "15-30 s", "30+ s"]
     assert list(found["by_noise"]) == ["below 0 dB", "10-20 dB", "30+ dB"]
     assert found["by_script"].keys() == {"letters of the language only", "with Latin", "with digits"}

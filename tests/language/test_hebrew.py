@@ -9,22 +9,28 @@ from pathlib import Path
 import hebrew as hebrew_package
 import jiwer
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from num2words import num2words
+from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
 from caspi.corpus import hebrew_sentences
 from caspi.corpus.espeak import phonemes
+from caspi.evaluation.scoring import score_corpus
 from caspi.language import TextPolicy, language
 from caspi.language.hebrew import (
+    LANGUAGE,
     espeak_order,
     fair,
     is_yiddish,
     leaderboard,
+    name_like,
     objection,
     script_share,
     training_text,
     without_niqqud,
 )
+from caspi.language.hebrew_numbers import as_digits
 
 HEBREW_TEXT = st.text(
     alphabet=st.one_of(
@@ -224,30 +230,78 @@ def test_hebrew_of_every_day_is_not_yiddish() -> None:
         assert not is_yiddish(text), text
 
 
+WHISPER = BasicTextNormalizer()
+CONTROLS = ((0x61C, 0x61C), (0x200B, 0x200F), (0x202A, 0x202E), (0x2066, 0x2069), (0xFEFF, 0xFEFF))
+
+
+def evaluators(text: str) -> str:
+    """ivrit.ai's order: controls out, niqqud out by the package `hebrew`, ASCII quotes out, Whisper's normaliser (as
+    transformers has it); ends stripped, as jiwer does."""
+    for low, high in CONTROLS:
+        text = "".join(c for c in text if not low <= ord(c) <= high)
+    text = str(hebrew_package.Hebrew(text).no_niqqud()).replace('"', "").replace("'", "")
+    return str(WHISPER(text)).strip()
+
+
+@settings(max_examples=3_000, deadline=None)
 @given(HEBREW_TEXT)
 def test_leaderboard_treatment_equals_the_evaluators(text: str) -> None:
-    """ivrit.ai's order: controls out, niqqud out by the package `hebrew`, ASCII quotes out, Whisper's normaliser."""
-    for codes in ((0x61C, 0x61C), (0x200B, 0x200F), (0x202A, 0x202E), (0x2066, 0x2069), (0xFEFF, 0xFEFF)):
-        text_out = text
-        for code in range(codes[0], codes[1] + 1):
-            text_out = text_out.replace(chr(code), "")
-    expected = text
-    for low, high in ((0x61C, 0x61C), (0x200B, 0x200F), (0x202A, 0x202E), (0x2066, 0x2069), (0xFEFF, 0xFEFF)):
-        for code in range(low, high + 1):
-            expected = expected.replace(chr(code), "")
-    expected = str(hebrew_package.Hebrew(expected).no_niqqud()).replace('"', "").replace("'", "")
-    assert leaderboard(text) == _whisper_basic(expected)
+    assert leaderboard(text) == evaluators(text)
 
 
-def _whisper_basic(text: str) -> str:
-    """openai/whisper's BasicTextNormalizer()(text), written out from its description, ends stripped as jiwer does."""
-    import re
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(HEBREW_TEXT, HEBREW_TEXT), min_size=1, max_size=6))
+def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -> None:
+    """From raw text to the last digit, wherever the evaluator itself has an answer (a reference with words)."""
+    treated = [(evaluators(r), evaluators(h)) for r, h in pairs]
+    kept = [pair for pair, (reference, _) in zip(pairs, treated, strict=True) if reference]
+    assume(kept)
+    theirs = jiwer.process_words([evaluators(r) for r, _ in kept], [evaluators(h) for _, h in kept])
+    ours = score_corpus([r for r, _ in kept], [h for _, h in kept], ["g"] * len(kept), LANGUAGE)["leaderboard"]
+    assert (ours.wer, ours.wil) == (theirs.wer, pytest.approx(theirs.wil))
+    assert (ours.hits, ours.substitutions, ours.deletions, ours.insertions) == (
+        theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
+    )  # fmt: skip
 
-    text = re.sub(r"[<\[][^>\]]*[>\]]", "", text.lower())
-    text = re.sub(r"\(([^)]+?)\)", "", text)
-    folded = unicodedata.normalize("NFKC", text)
-    text = "".join(" " if unicodedata.category(c)[0] in "MSP" else c for c in folded).lower()
-    return re.sub(r"\s+", " ", text).strip()
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 10**8))
+def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
+    words = num2words(number, lang="he")
+    assert as_digits(words) == str(number)
+    assert as_digits(f"היו {words} איש") == f"היו {number} איש"
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("יש לי שלושה ילדים ושתי בנות", "יש לי 3 ילדים ושתי בנות"),
+        ("שתיים שלוש ארבע", "2 3 4"),
+        ("שלושים ארבע", "30 4"),
+        ("1 948 שקלים", "1948 שקלים"),
+        ("3 אלפים איש", "3000 איש"),
+        ("אלפים של אנשים", "אלפים של אנשים"),
+        ("מאות אנשים", "מאות אנשים"),
+        ("עד מאה ועשרים", "עד 120"),
+        ("חמישה עשר מיליון", "15000000"),
+    ],
+)
+def test_what_is_a_number(text: str, digits: str) -> None:
+    assert as_digits(text) == digits
+
+
+@given(HEBREW_TEXT)
+def test_relaxations_are_idempotent(text: str) -> None:
+    for relax in LANGUAGE.relaxations.values():
+        once = relax(fair(text))
+        assert relax(once) == once
+
+
+def test_names_are_known_by_their_signs() -> None:
+    words = "אמר ד\"ר כהן מצה״ל לג׳ורג' על NATO ברחוב הרצל".split()
+    assert [word for word, name in zip(words, name_like(words), strict=True) if name] == [
+        'ד"ר', "כהן", "מצה״ל", "לג׳ורג'", "NATO"
+    ]  # fmt: skip
 
 
 def test_leaderboard_keeps_its_known_oddity_and_fair_does_not() -> None:

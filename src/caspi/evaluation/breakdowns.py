@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caspi.audio import Seconds
-from caspi.evaluation.edits import align
+from caspi.evaluation.edits import Counts, align
 from caspi.evaluation.pairs import Pair
 from caspi.evaluation.resampling import rate_interval
-from caspi.evaluation.scoring import Scored, total
+from caspi.evaluation.scoring import total
 from caspi.language import language
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
@@ -48,13 +48,13 @@ _KEYS: dict[str, Callable[[Pair], str | None]] = {
 }
 
 
-def by_utterance(pairs: Sequence[Pair], scored: dict[str, list[Scored]]) -> dict[str, dict[str, Any]]:
+def by_utterance(pairs: Sequence[Pair], counts: dict[str, Counts]) -> dict[str, dict[str, Any]]:
     """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores."""
-    return {f"by_{name}": _parts(pairs, scored, key) for name, key in _KEYS.items()}
+    return {f"by_{name}": _parts(pairs, counts, key) for name, key in _KEYS.items()}
 
 
 def _parts(
-    pairs: Sequence[Pair], scored: dict[str, list[Scored]], key: Callable[[Pair], str | None]
+    pairs: Sequence[Pair], counts: dict[str, Counts], key: Callable[[Pair], str | None]
 ) -> dict[str, dict[str, Any]]:
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(pairs):
@@ -66,8 +66,8 @@ def _parts(
     for name in sorted(places, key=_in_order):
         groups = [pairs[place].group or pairs[place].id for place in places[name]]
         parts[name] = {"utterances": len(groups)}
-        for score, single in scored.items():
-            found = total([single[place] for place in places[name]], groups)
+        for score, of_all in counts.items():
+            found = total(of_all.of(places[name]), groups)
             parts[name][score] = {"wer": found.wer, "wer_ci": found.wer_ci, "cer": found.cer, "words": found.words}
     return parts
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from caspi.evaluation.edits import Step, Words, align
+from caspi.evaluation.edits import Step, align, encode
 from caspi.evaluation.pairs import Pair
 from caspi.language import Language
 
@@ -133,9 +133,8 @@ def _alike(pair: tuple[str, str], spoken: Language) -> bool:
 def made_up(pair: Pair, expected: str, said: str) -> list[str]:
     """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`. Texts treated by `fair`."""
     found = []
-    words = Words()
-    coded = words.encode(said)
-    if (_LOOP.search(coded) and not _LOOP.search(words.encode(expected))) or (
+    (coded, coded_expected), _ = encode([said, expected])
+    if (_LOOP.search(coded) and not _LOOP.search(coded_expected)) or (
         _LETTER_LOOP.search(said) and not _LETTER_LOOP.search(expected)
     ):
         found.append("loop")

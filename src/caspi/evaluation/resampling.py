@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
 _AT_ONCE = 500
@@ -46,11 +47,9 @@ def _drawn(sums: np.ndarray, draw: np.random.Generator) -> Iterator[np.ndarray]:
         yield counts @ sums
 
 
-def rate_interval(
-    errors: Sequence[float], lengths: Sequence[float], groups: Sequence[str], seed: int = 0
-) -> tuple[float, float]:
+def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[str], seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of errors over lengths."""
-    drawn = resample(units(np.column_stack([errors, lengths]).astype(float), groups), seed)
+    drawn = resample(units(np.stack([np.asarray(errors, float), np.asarray(lengths, float)], axis=1), groups), seed)
     low, high = np.percentile(drawn[:, 0] / np.maximum(1, drawn[:, 1]), [2.5, 97.5])
     return float(low), float(high)
 

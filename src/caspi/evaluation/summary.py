@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caspi.evaluation.breakdowns import by_utterance, by_word
+from caspi.evaluation.edits import Counts, count
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.error_types import ErrorTypes, made_up
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, Scored, score_texts, total
+from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, rate, total
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
 
@@ -23,23 +26,23 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Pairs with their texts treated (reference and hypothesis of each) and scored, under each score."""
+    """Pairs with their texts treated (reference and hypothesis of each) and their edits, under each score."""
 
     pairs: Sequence[Pair]
     treated: dict[str, list[tuple[str, str]]]
-    scored: dict[str, list[Scored]]
+    counts: dict[str, Counts]
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Measured:
         treated = {name: _treat(pairs, name) for name in SCORES}
-        return cls(pairs, treated, {name: _scored(texts) for name, texts in treated.items()})
+        return cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
 
     @property
     def groups(self) -> list[str]:
         return [pair.group or pair.id for pair in self.pairs]
 
     def total(self, name: str) -> Score:
-        return total(self.scored[name], self.groups)
+        return total(self.counts[name], self.groups)
 
     def hard_words(self) -> dict[str, Any]:
         return by_word(self.pairs, self.treated["fair"])
@@ -50,8 +53,8 @@ def _treat(pairs: Sequence[Pair], score: str) -> list[tuple[str, str]]:
     return [(normalisers[pair.language](pair.reference), normalisers[pair.language](pair.hypothesis)) for pair in pairs]
 
 
-def _scored(texts: Sequence[tuple[str, str]]) -> list[Scored]:
-    return score_texts([expected for expected, _ in texts], [said for _, said in texts])
+def _count(texts: Sequence[tuple[str, str]]) -> Counts:
+    return count([expected for expected, _ in texts], [said for _, said in texts])
 
 
 def summarise(
@@ -73,7 +76,7 @@ def summarise(
         "synthetic": sum(pair.synthetic for pair in pairs),
         "rtfx": audio / decode_seconds if decode_seconds else None,
         "decode_seconds": decode_seconds,
-        **by_utterance(pairs, measured.scored),
+        **by_utterance(pairs, measured.counts),
         "by_word": measured.hard_words(),
         "errors": _error_types(measured),
         "made_up": dict(Counter(sign for signs in _signs(measured) for sign in signs)),
@@ -97,7 +100,7 @@ def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str
     for name, how in tables.items():
         normalisers = [how(language(pair.language)) for pair in measured.pairs]
         texts = [(f(expected), f(said)) for f, (expected, said) in zip(normalisers, fair, strict=True)]
-        after = _rate(_scored(texts))
+        after = rate(_count(texts))
         found[name] = {"wer": after, "removed": before - after}
     return found
 
@@ -113,10 +116,6 @@ def _chained(normalisers: Sequence[Normaliser]) -> Normaliser:
         return text
 
     return apply
-
-
-def _rate(scored: Sequence[Scored]) -> float:
-    return sum(one.words.errors for one in scored) / max(1, sum(one.words.length for one in scored))
 
 
 def _error_types(measured: Measured) -> dict[str, Any]:
@@ -141,21 +140,22 @@ def _named(pairs: Sequence[Pair]) -> dict[str, dict[str, int]] | None:
 
 def rows(measured: Measured) -> list[dict[str, Any]]:
     """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` beside."""
+    scores = [_columns("", measured.counts["leaderboard"]), _columns("fair_", measured.counts["fair"])]
     return [
-        asdict(pair) | _counts("", strict) | _counts("fair_", fair) | {"made_up": signs}
-        for pair, strict, fair, signs in zip(
-            measured.pairs, measured.scored["leaderboard"], measured.scored["fair"], _signs(measured), strict=True
-        )
+        asdict(pair) | strict | fair | {"made_up": signs}
+        for pair, strict, fair, signs in zip(measured.pairs, *scores, _signs(measured), strict=True)
     ]
 
 
-def _counts(prefix: str, scored: Scored) -> dict[str, Any]:
-    words = scored.words
-    return {
-        f"{prefix}wer": words.rate, f"{prefix}cer": scored.characters.rate, f"{prefix}errors": words.errors,
-        f"{prefix}words": words.length, f"{prefix}hits": words.hits, f"{prefix}substitutions": words.substitutions,
-        f"{prefix}deletions": words.deletions, f"{prefix}insertions": words.insertions,
+def _columns(prefix: str, counts: Counts) -> list[dict[str, Any]]:
+    found = {
+        "wer": counts.errors / np.maximum(1, counts.words),
+        "cer": counts.character_errors / np.maximum(1, counts.characters),
+        "errors": counts.errors, "words": counts.words, "hits": counts.hits,
+        "substitutions": counts.substitutions, "deletions": counts.deletions, "insertions": counts.insertions,
     }  # fmt: skip
+    names = [f"{prefix}{name}" for name in found]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(v.tolist() for v in found.values()), strict=True)]
 
 
 def write(

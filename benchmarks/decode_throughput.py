@@ -1,0 +1,101 @@
+"""Seconds of audio decoded in a second: ours against a plain generate loop, one clip at a time and sixteen.
+
+    python benchmarks/decode_throughput.py MODEL CORPUS [--split test] [--clips 200] [--rounds 3]
+
+All three decode the same clips of a corpus greedily with the same weights, the language given; on a CPU in fp32, on a
+GPU in bf16. The plain way is transformers' processor and `generate`, batches in the corpus's order. Prints one JSON
+line, with the share of clips whose text is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
+
+from caspi.audio import SAMPLE_RATE
+from caspi.corpus.store import Corpus
+from caspi.inference.decoding import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
+from caspi.inference.transcriber import Transcriber
+from caspi.model.config import ModelConfig
+from caspi.model.loading import load, resolve
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--split", choices=["train", "validation", "test"], default="test")
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    corpus = Corpus.open(options.corpus, options.split)
+    rows = range(min(options.clips, len(corpus)))
+    clips, spoken = [corpus.samples(row) for row in rows], corpus.utterance(0).language
+    seconds = sum(map(len, clips)) / SAMPLE_RATE
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plain = _Plain(options.model, spoken, device)
+    ours = Transcriber.of(options.model)
+    speeds: dict[str, list[float]] = {"ours": [], "batch_1": [], "batch_16": []}
+    texts: dict[str, list[str]] = {}
+    for _ in range(options.rounds):
+        for name in speeds:
+            started = time.perf_counter()
+            if name == "ours":
+                texts[name] = [said.text for said in ours.transcribe(clips, languages=[spoken] * len(clips))]
+            else:
+                texts[name] = plain(clips, int(name.removeprefix("batch_")))
+            speeds[name].append(seconds / (time.perf_counter() - started))
+            print(f"{name}: {speeds[name][-1]:.1f} times real time", file=sys.stderr, flush=True)
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    print(json.dumps({
+        "model": options.model, "clips": len(clips), "seconds": seconds, "device": device, "rtfx": medians,
+        "rounds": speeds, "ratio": {n: medians["ours"] / medians[n] for n in ("batch_1", "batch_16")},
+        "same_text": {n: _share(texts["ours"], texts[n]) for n in ("batch_1", "batch_16")}, "torch": torch.__version__,
+    }))  # fmt: skip
+
+
+def _share(one: list[str], other: list[str]) -> float:
+    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
+
+
+class _Plain:
+    """transformers as its documentation uses it."""
+
+    def __init__(self, model: str, spoken: str, device: str) -> None:
+        where = resolve(model)
+        self._processor: Any = AutoProcessor.from_pretrained(where)
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self._model = Qwen3ASRForConditionalGeneration.from_pretrained(where, dtype=dtype).to(device).eval()
+        self._prompt = load(ModelConfig(start=model)).prompt
+        user = [{"role": "user", "content": [{"type": "audio", "audio": ""}]}]
+        asked = self._processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
+        self._text = f"{asked}language {spoken}<asr_text>"
+
+    @torch.inference_mode()
+    def __call__(self, clips: list[np.ndarray], batch: int) -> list[str]:
+        said = []
+        for start in range(0, len(clips), batch):
+            part = clips[start : start + batch]
+            longest = max(map(len, part)) / SAMPLE_RATE
+            inputs = self._processor(text=[self._text] * len(part), audio=part, padding=True, return_tensors="pt")
+            inputs = inputs.to(self._model.device, self._model.dtype)
+            tokens = self._model.generate(
+                **inputs, max_new_tokens=TOKENS_AT_LEAST + int(np.ceil(TOKENS_PER_SECOND_LIMIT * longest)),
+                do_sample=False, eos_token_id=self._prompt.end, pad_token_id=self._prompt.pad,
+            )  # fmt: skip
+            new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+            said += [self._prompt.parse(self._prompt.language_prefix("Hebrew") + row)[1] for row in new]
+        return said
+
+
+if __name__ == "__main__":
+    main()

@@ -47,14 +47,14 @@ def main() -> None:
     speeds: dict[str, list[float]] = {"ours": [], "batch_1": [], "batch_16": []}
     texts: dict[str, list[str]] = {}
     for _ in range(options.rounds):
-        for name in speeds:
+        for name, found in speeds.items():
             started = time.perf_counter()
             if name == "ours":
                 texts[name] = [said.text for said in ours.transcribe(clips, languages=[spoken] * len(clips))]
             else:
                 texts[name] = plain(clips, int(name.removeprefix("batch_")))
-            speeds[name].append(seconds / (time.perf_counter() - started))
-            print(f"{name}: {speeds[name][-1]:.1f} times real time", file=sys.stderr, flush=True)
+            found.append(seconds / (time.perf_counter() - started))
+            print(f"{name}: {found[-1]:.1f} times real time", file=sys.stderr, flush=True)
     medians = {name: statistics.median(found) for name, found in speeds.items()}
     print(json.dumps({
         "model": options.model, "clips": len(clips), "seconds": seconds, "device": device, "rtfx": medians,

@@ -319,7 +319,14 @@ def _weights(text: str | None) -> list[float] | None:
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
-    corpora: Annotated[list[str], typer.Argument(metavar="CORPUS ...", help="Folders made by caspi prepare.")],
+    corpora: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CORPUS|BENCHMARK ...",
+            help="Folders made by caspi prepare; ivrit for the leaderboard's six sets, or one by name: eval-d1, "
+            "eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; NAME@REVISION, NAME@FOLDER of its files.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Where results.jsonl, summary.json and report.html go.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many utterances of each.")] = None,

@@ -18,6 +18,8 @@ from caspi.progress import duration
 from caspi.recipe import Recipe
 
 if TYPE_CHECKING:  # loaded by the command that needs them
+    from caspi.corpus.store import Corpus
+    from caspi.corpus.utterance import Split
     from caspi.evaluation.equivalents import Equivalents
     from caspi.language import Language
 
@@ -317,8 +319,8 @@ class EvaluateOptions:
 
 def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions = EvaluateOptions()) -> Outcome:
     """A model on corpora, with transcripts, scores and their page. Killed and started again, it goes on."""
-    from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import SPLITS
+    from caspi.evaluation import benchmarks
     from caspi.evaluation import evaluate as stage
     from caspi.evaluation.decode import Recogniser, devices
     from caspi.language import language
@@ -327,11 +329,12 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
     folders.claim(out, "evaluate")
     if options.split not in SPLITS:
         raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
-    opened = [Corpus.open(Path(corpus), options.split) for corpus in corpora]
+    opened = [found for corpus in corpora for found in _opened(corpus, options.split)]
+    others = [found for corpus in options.retention for found in _opened(corpus, options.split)]
     spoken = opened[0].utterance(0).language
     asked = stage.Asked(
         opened,
-        [Corpus.open(Path(corpus), options.split) for corpus in options.retention],
+        others,
         options.limit,
         options.stress,
         options.identify,
@@ -349,14 +352,29 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
             "model": model,
             "model_fingerprint": recogniser.fingerprint,
             "corpora": [
-                {"path": c, "split": options.split, "fingerprint": report.fingerprint(Path(c))}
-                for c in (*corpora, *options.retention)
+                {
+                    "path": str(corpus.folder),
+                    "split": corpus.split,
+                    "revision": benchmarks.revision(corpus),
+                    "fingerprint": report.fingerprint(corpus.folder),
+                }
+                for corpus in (*opened, *others)
             ],
         }
         _write_evaluation(partial, f"caspi evaluate · {model}", summary, inputs)
         folders.finish(partial, out)
     shutil.rmtree(kept)
     return Outcome(verdict(summary), out / report.HTML, summary)
+
+
+def _opened(asked: str, split: Split) -> list[Corpus]:
+    """A corpus folder, or benchmark sets by name."""
+    from caspi.corpus.store import Corpus
+    from caspi.evaluation import benchmarks
+
+    if not Path(asked).exists() and (sets := benchmarks.named(asked)):
+        return [benchmarks.open_set(name) for name in sets]
+    return [Corpus.open(Path(asked), split)]
 
 
 def _take_over(transcripts: Path, kept: Path) -> None:

@@ -157,8 +157,6 @@ class HuggingFaceSource(Source):
             raise UsageError(f"{self._folder}: {_one_line(error)}") from error
 
     def _hub(self, datasets: Any) -> Any:
-        import httpx
-
         try:
             return datasets.load_dataset(
                 self._id,
@@ -167,18 +165,16 @@ class HuggingFaceSource(Source):
                 revision=self._resolved(),
                 streaming=True,
             )
-        except (ValueError, OSError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # as above, and those of datasets
             raise UsageError(self._explain(error)) from error
 
     def _resolved(self) -> str:
         """The commit a revision stands for today, so that a corpus says what it was made of."""
-        import httpx
         import huggingface_hub
-        import huggingface_hub.errors as hub_errors
 
         try:
             sha = huggingface_hub.HfApi().dataset_info(self._id, revision=self.revision).sha
-        except (hub_errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the hub's own, and those of whichever HTTP library it uses
             raise UsageError(self._explain(error)) from error
         return str(sha)
 

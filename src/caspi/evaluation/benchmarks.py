@@ -1,0 +1,132 @@
+"""Benchmark sets by name: fetched once, kept whole with their text as it was published, pinned to a revision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from caspi import audio, folders
+from caspi.audio import SAMPLE_RATE, AudioError
+from caspi.corpus.signals import measure, spectrogram
+from caspi.corpus.sources.catalogue import CATALOGUE
+from caspi.corpus.sources.huggingface import HuggingFaceSource
+from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
+from caspi.corpus.utterance import Recording, Utterance
+from caspi.errors import UsageError
+from caspi.folders import REPORT
+from caspi.progress import Progress
+
+# The sets of ivrit.ai's leaderboard.
+SETS: dict[str, tuple[str, ...]] = {
+    "ivrit": ("eval-d1", "eval-whatsapp", "saspeech", "fleurs-he", "common-voice-he", "kan")
+}
+_STAGE = "benchmark"
+_LANGUAGE = "Hebrew"
+
+
+def named(asked: str) -> list[str]:
+    """The sets a name stands for, each with what was asked for after an @; none where it is no benchmark's."""
+    name, at, _ = asked.partition("@")
+    if name in SETS:
+        if at:
+            raise UsageError(f"{asked}: a revision is of one set: {', '.join(SETS[name])}")
+        return list(SETS[name])
+    return [asked] if any(name in sets for sets in SETS.values()) else []
+
+
+def open_set(asked: str) -> Corpus:
+    """A set as a corpus, fetched where it is not there yet; `NAME`, `NAME@REVISION` or `NAME@FOLDER` of its parquet
+    files. Without a revision the first fetch takes what is newest, and that stays.
+
+    Raises UsageError where it is gated, missing, or a row of it cannot be used: a set is whole or not a benchmark.
+    """
+    name, _, where = asked.partition("@")
+    files = Path(where) if where and Path(where).is_dir() else None
+    known = CATALOGUE[name]
+    source = HuggingFaceSource(
+        kind="huggingface", dataset=name, files=files, revision=None if files else where or None, split="test"
+    )
+    folder = _cache() / (f"{name}@{_tail(where)}" if where else name)
+    if folders.stage_of(folder) != _STAGE or (files and _report(folder)["identity"] != source.identity()):
+        _fetch(source, known.licence, name, folder)
+    return Corpus.open(folder, "test")
+
+
+def revision(corpus: Corpus) -> str | None:
+    """What a set was fetched from; None of a corpus that is none."""
+    return _report(corpus.folder).get("identity") if folders.stage_of(corpus.folder) == _STAGE else None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("CASPI_CACHE") or Path.home() / ".cache" / "caspi") / "benchmarks"
+
+
+def _tail(where: str) -> str:
+    return where.strip("/").replace("/", "_")[-60:]
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    return content
+
+
+def _fetch(source: HuggingFaceSource, licence: str, name: str, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        folders.claim(folder, _STAGE)
+    identity = source.identity()
+    partial = folders.start(folder, _STAGE)
+    try:
+        writer = ShardWriter(partial, "test")
+        with Progress(f"fetch {name}", unit="utterances") as progress:
+            for utterance, flac in _utterances(source):
+                digest = hashlib.blake2b(flac, digest_size=16).digest()
+                writer.write(pa.RecordBatch.from_pylist([row(utterance, flac, digest)], SCHEMA))
+                progress.advance(1)
+        writer.close()
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+    content = {
+        "stage": _STAGE, "set": name, "identity": identity, "licence": licence, "utterances": writer.count,
+        "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint,
+    }  # fmt: skip
+    (partial / REPORT).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    folders.finish(partial, folder)
+
+
+def _utterances(source: HuggingFaceSource) -> Iterator[tuple[Utterance, bytes]]:
+    """Every row, nothing cleaned and nothing left out; rows with the same key are numbered."""
+    seen: Counter[str] = Counter()
+    for recording in source.recordings(_LANGUAGE):
+        seen[recording.id] += 1
+        yield _utterance(recording, seen[recording.id])
+
+
+def _utterance(recording: Recording, time: int) -> tuple[Utterance, bytes]:
+    if recording.problem:
+        raise UsageError(f"{recording.problem}: a benchmark is whole or none")
+    try:
+        stream, _ = recording.audio.open()
+        samples = np.concatenate(list(stream.blocks))
+    except AudioError as error:
+        raise UsageError(f"{recording.id} cannot be decoded ({error}): a benchmark is whole or none") from error
+    utterance = Utterance(
+        id=recording.id if time == 1 else f"{recording.id}-{time}",
+        text=recording.text,
+        seconds=len(samples) / SAMPLE_RATE,
+        source=recording.source,
+        group=recording.group,
+        language=recording.language,
+        signals=measure(samples, spectrogram(samples)),
+    )
+    return utterance, audio.encode_flac(audio.pcm16(samples))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from caspi import commands
+from caspi.commands import EvaluateOptions
+from caspi.corpus.sources.catalogue import CATALOGUE
+from caspi.errors import UsageError
+from caspi.evaluation import benchmarks, decode
+from tests.corpus.test_sources import ROWS
+
+SIX = benchmarks.SETS["ivrit"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CASPI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "benchmarks"
+
+
+def files(name: str, folder: Path, rows: list[dict] | None = None) -> str:  # type: ignore[type-arg]
+    """A set's parquet files; returns how it is asked for."""
+    folder = folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows or ROWS[name]), folder / f"{CATALOGUE[name].split}-0.parquet")
+    return f"{name}@{folder}"
+
+
+@pytest.mark.parametrize("name", SIX)
+def test_a_set_is_whole_and_its_text_is_as_published(name: str, tmp_path: Path) -> None:
+    rows = [dict(row) for row in ROWS[name]]
+    text = next(key for key in CATALOGUE[name].text if key in rows[0])
+    rows[0][text] = 'שָׁלוֹם, צה"ל [רעש] (צחוק) <b>'
+    rows[1][text] = ""
+    rows.append(dict(rows[2]))  # the same clip once more
+    corpus = benchmarks.open_set(files(name, tmp_path, rows))
+    assert corpus.column("text")[:2] == ['שָׁלוֹם, צה"ל [רעש] (צחוק) <b>', ""]
+    assert len(corpus) == len(set(corpus.column("id"))) == 4
+    assert set(corpus.column("source")) == {name}
+
+
+def test_six_sets_are_one_name() -> None:
+    assert benchmarks.named("ivrit") == list(SIX)
+    assert benchmarks.named("kan@abc") == ["kan@abc"]
+    assert benchmarks.named("runs/corpus") == []
+    with pytest.raises(UsageError, match="a revision is of one set"):
+        benchmarks.named("ivrit@abc")
+
+
+def test_several_sets_at_once_one_more_decodes_that_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = files("kan", tmp_path), files("eval-d1", tmp_path)
+    commands.evaluate("tiny", [one], tmp_path / "out")
+    decoded: list[str] = []
+    block = decode._block
+    monkeypatch.setattr(decode, "_block", lambda *of: (decoded.append(of[2].corpus.folder.name), block(*of))[1])
+    summary = commands.evaluate("tiny", [one, other], tmp_path / "out").summary
+    assert summary["by_source"].keys() == {"kan", "eval-d1"}
+    assert [name.split("@")[0] for name in decoded] == ["eval-d1"]
+    content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert all(corpus["revision"] for corpus in content["corpora"])
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "published, not measured here" in page
+    assert "Parakeet-TDT-0.6B" in page
+
+
+def test_a_set_that_changed_is_fetched_again(tmp_path: Path) -> None:
+    assert len(benchmarks.open_set(files("kan", tmp_path))) == 3
+    assert len(benchmarks.open_set(files("kan", tmp_path, ROWS["kan"][:2]))) == 2
+
+
+def test_a_row_that_cannot_be_used_is_named_and_nothing_is_left(tmp_path: Path, cache: Path) -> None:
+    rows = [dict(row) for row in ROWS["kan"]]
+    rows[1]["audio"] = {"bytes": b"no sound", "path": None}
+    with pytest.raises(UsageError, match=r"cannot be decoded .*: a benchmark is whole or none"):
+        benchmarks.open_set(files("kan", tmp_path, rows))
+    assert list(cache.iterdir()) == []
+
+
+def test_a_gated_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gated(*_: object, **__: object) -> None:
+        raise ValueError("Cannot access gated repo: 403")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", gated)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(UsageError, match=r"eval-d1 .*: accept its licence at https://\S+ and set HF_TOKEN"):
+        commands.evaluate("tiny", ["ivrit"], tmp_path / "out", EvaluateOptions())
+    assert not (tmp_path / "out").exists()

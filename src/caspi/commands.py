@@ -393,15 +393,16 @@ def _equivalents(path: Path | None, spoken: Language) -> Equivalents | None:
 
 def score(file: Path, language_name: str, out: Path, equivalents: Path | None = None) -> Outcome:
     """Any system's transcripts, scored as `evaluate` scores ours."""
-    from caspi.evaluation.summary import write
+    from caspi.evaluation.summary import Measured, write
     from caspi.evaluation.transcripts import read_pairs
     from caspi.language import language, named
 
     spoken = language(named(language_name))
     pairs = read_pairs(file, spoken.name)
     table = _equivalents(equivalents, spoken)
+    measured = Measured.of(pairs)
     partial = folders.start(out, "evaluate")
-    summary = write(partial, pairs, equivalents=table)
+    summary = write(partial, measured, equivalents=table)
     inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
     _write_evaluation(partial, f"caspi score · {file.name}", summary, inputs)
     folders.finish(partial, out)

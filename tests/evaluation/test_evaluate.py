@@ -62,6 +62,8 @@ def test_score_reads_csv_jsonl_and_the_ivrit_columns(tmp_path: Path) -> None:
         ("five.jsonl", "5\n", "line 1: expected an object, found 5"),
         ("long.csv", "reference,hypothesis,seconds\nא,א,-1\n", "line 2: seconds is '-1', not a duration"),
         ("file.txt", "x", "expected a .csv or .jsonl"),
+        ("silent.csv", "reference,hypothesis\n...,שלום\n", "no reference holds a word"),
+        ("twice.csv", "id,reference,hypothesis\n7,א,א\n8,ב,ב\n7,ג,ג\n", "utterances 1 and 3 have the same id, 7"),
     ],
 )
 def test_bad_transcripts_end_in_one_clear_line(tmp_path: Path, name: str, content: str, message: str) -> None:

@@ -28,6 +28,8 @@ class Comparison:
 
     def sentence(self) -> str:
         """What it means, in one line."""
+        if self.difference == 0:
+            return f"no difference shown: both {self.wer_a:.3f}, p = {self.p:.3f}, {self.utterances:,} utterances"
         low, high = self.interval
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.difference < 0:

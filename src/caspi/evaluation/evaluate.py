@@ -43,7 +43,7 @@ def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dic
     decoder = _Decoding(recogniser, kept, asked)
     pairs, seconds = decoder.all(asked.corpora, asked.limit)
     _check_ids(pairs)
-    summary = write(out, pairs, seconds, asked.equivalents)
+    summary = write(out, Measured.of(pairs), seconds, asked.equivalents)
     if asked.stress:
         summary["stress"] = _stress(decoder, asked)
     if asked.retention:

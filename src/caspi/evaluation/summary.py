@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance, by_word
 from caspi.evaluation.edits import Counts, count
 from caspi.evaluation.equivalents import Equivalents
@@ -34,8 +35,12 @@ class Measured:
 
     @classmethod
     def of(cls, pairs: Sequence[Pair]) -> Measured:
+        """Raises UsageError where no reference holds a word."""
         treated = {name: _treat(pairs, name) for name in SCORES}
-        return cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
+        measured = cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
+        if not measured.counts["leaderboard"].words.any():
+            raise UsageError("no reference holds a word: there is nothing to score")
+        return measured
 
     @property
     def groups(self) -> list[str]:
@@ -159,10 +164,9 @@ def _columns(prefix: str, counts: Counts) -> list[dict[str, Any]]:
 
 
 def write(
-    out: Path, pairs: Sequence[Pair], decode_seconds: float | None = None, equivalents: Equivalents | None = None
+    out: Path, measured: Measured, decode_seconds: float | None = None, equivalents: Equivalents | None = None
 ) -> dict[str, Any]:
     """results.jsonl and summary.json; returns the summary."""
-    measured = Measured.of(pairs)
     out.mkdir(parents=True, exist_ok=True)
     summary = summarise(measured, decode_seconds, equivalents)
     with (out / RESULTS).open("w", encoding="utf-8") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
@@ -75,7 +76,6 @@ def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) ->
     `kept` as it is decoded; what has a line there already is not decoded again."""
     ids = part.corpus.column("id")
     heard = {row["id"]: Heard(**{k: row[k] for k in Heard.__slots__}) for row in _whole_lines(kept)}
-    taken = sum(row["seconds"] for row in _whole_lines(kept))
     todo = [row for row in part.rows if ids[row] not in heard]
     blocks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
     with kept.open("a", encoding="utf-8") as file, Progress("evaluate", unit="utterances", total=len(todo)) as progress:
@@ -85,8 +85,9 @@ def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) ->
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             heard |= {one.id: one for one in found}
-            taken += seconds
             progress.advance(len(found))
+    wanted = {ids[row] for row in part.rows}
+    taken = math.fsum(row["seconds"] for row in _whole_lines(kept) if row["id"] in wanted)
     return [_pair(part.corpus.utterance(row), heard[ids[row]], part) for row in part.rows], taken
 
 

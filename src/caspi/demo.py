@@ -113,7 +113,7 @@ def _write_sample(corpus: Path, out: Path) -> Path:
 def _verdict(summary: dict[str, Any]) -> str:
     score = summary["leaderboard"]
     return (
-        f"WER {score['wer']:.2f} [{score['wer_ci'][0]:.2f}, {score['wer_ci'][1]:.2f}] "
+        f"WER {score['wer']:.3f} [{score['wer_ci'][0]:.3f}, {score['wer_ci'][1]:.3f}] "
         f"on {summary['utterances']} held-out utterances, {summary['groups']} unseen voices"
     )
 

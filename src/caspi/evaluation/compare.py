@@ -30,10 +30,10 @@ class Comparison:
         """What it means, in one line."""
         if self.difference == 0:
             return f"no difference shown: both {self.wer_a:.3f}, p = {self.p:.3f}, {self.utterances:,} utterances"
-        low, high = self.interval
+        low, high = (round(bound, 3) + 0.0 for bound in self.interval)
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.difference < 0:
-            better, worse, low, high = "A", "B", -high, -low
+            better, worse, low, high = "A", "B", 0.0 - high, 0.0 - low
         else:
             better, worse = "B", "A"
         numbers = f"{abs(self.difference):.3f} [{low:.3f}, {high:.3f}], {p}, {self.utterances:,} utterances"

@@ -263,4 +263,5 @@ def _changed(
             for x, y in shown
         ],
         text=(2, 3),
+        note="" if pairs else "None.",
     )

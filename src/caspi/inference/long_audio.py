@@ -7,7 +7,7 @@ import numpy as np
 from caspi.audio import SAMPLE_RATE, Seconds
 
 MAX_WINDOW: Seconds = 30.0
-SEARCH: Seconds = 10.0  # a cut is looked for in the last 10 s of a window
+_SEARCH = 2 / 3  # of a window, its end: a cut is looked for there
 _HOP = SAMPLE_RATE // 50  # 20 ms
 _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 
@@ -15,9 +15,10 @@ _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
     """(first, last) sample of every window, in order, without gap or overlap, none longer than `longest`.
 
-    Each cut falls in the quietest 300 ms of the last third of its window.
+    Each cut falls in the quietest 300 ms of the last two thirds of its window.
     """
-    limit, search = int(longest * SAMPLE_RATE), int(min(SEARCH, longest / 3) * SAMPLE_RATE)
+    limit = int(longest * SAMPLE_RATE)
+    search = int(limit * _SEARCH)
     if len(samples) <= limit:
         return [(0, len(samples))]
     energy = _smoothed_energy(samples)

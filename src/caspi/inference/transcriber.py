@@ -10,7 +10,7 @@ import torch
 
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.decoding import Clip, Decoder, Hypothesis
-from caspi.inference.long_audio import windows
+from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 
@@ -37,10 +37,12 @@ class Transcript:
 
 
 class Transcriber:
-    """Windows long audio, decodes everything in batches, joins windows with spaces."""
+    """Windows long audio, decodes everything in batches, joins windows with spaces. No window is longer than the clips
+    a model was trained on, where it says so."""
 
     def __init__(self, loaded: Loaded, *, dtype: torch.dtype | None = None) -> None:
         self._decoder = Decoder(loaded, dtype=dtype)
+        self._window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:
@@ -59,7 +61,7 @@ class Transcriber:
         """Samples float32 [n] at 16 kHz each; a language of None lets the model name it."""
         languages = languages or [None] * len(recordings)
         contexts = contexts or [""] * len(recordings)
-        cuts = [windows(samples) for samples in recordings]
+        cuts = [windows(samples, self._window) for samples in recordings]
         clips = [
             Clip(samples[first:last], context, spoken)
             for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import GenerationConfig, Qwen3ASRForConditionalGeneration
 
+from caspi.audio import Seconds
 from caspi.folders import remove, sync, write_whole
 from caspi.model.loading import Loaded
 from caspi.training import tensorfile
@@ -25,12 +26,14 @@ OPTIMIZER = "optimizer.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path) -> None:
-    """Weights, configuration, tokenizer, processor, chat template and generation settings."""
+def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
+    """Weights, configuration, tokenizer, processor, chat template and generation settings. longest: of the clips it was
+    trained on, for whoever cuts long recordings for it."""
     prompt = loaded.prompt
     config = loaded.model.config
     config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
     config.dtype = next(iter(weights.values())).dtype
+    config.longest_clip = longest
     config.save_pretrained(folder)
     GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512

@@ -570,7 +570,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             average = self._gathered(self.trained()) if self._ema is not None else {}
             if self.args.should_save:
                 average = {name: value.to("cpu", copy=True) for name, value in average.items()}
-                checkpoints.save_model(self._loaded, weights, folder)
+                checkpoints.save_model(self._loaded, weights, folder, self._config.max_seconds)
                 text = card(self._provenance, self._what(), self._measured_here(), environment())
                 (folder / "README.md").write_text(text, encoding="utf-8")
         if self._adapted or self._ema is not None:

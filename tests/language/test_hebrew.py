@@ -284,6 +284,7 @@ def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
         ("מאות אנשים", "מאות אנשים"),
         ("עד מאה ועשרים", "עד 120"),
         ("חמישה עשר מיליון", "15000000"),
+        ("עשרה מיליון ואלף", "10001000"),
     ],
 )
 def test_what_is_a_number(text: str, digits: str) -> None:

@@ -47,8 +47,8 @@ def as_digits(text: str) -> str:
 def _number(words: list[str], start: int) -> tuple[int, int] | None:
     """The number that begins at a word, and where it ends; None where none does."""
     total, place, scale = 0, start, 10**9
-    while (found := _below_thousand(words, place, first=place == start)) is not None or place == start:
-        value, after = found if found is not None else (None, place)
+    while True:
+        value, after = _below_thousand(words, place, first=place == start) or (None, place)
         word = _bare(words, after, first=after == start)
         if word in _MILLIONS and scale > 10**6:
             total, place, scale = total + (1 if value is None else value) * 10**6, after + 1, 10**6
@@ -56,11 +56,10 @@ def _number(words: list[str], start: int) -> tuple[int, int] | None:
             total, place, scale = total + (1 if value is None else value) * 1000, after + 1, 1000
         elif value is None and word == _TWO_THOUSAND and scale > 1000:
             total, place, scale = total + 2000, after + 1, 1000
-        elif value is None:
-            return None
-        else:
+        elif value is not None:
             return total + value, after
-    return total, place
+        else:
+            return (total, place) if place > start else None
 
 
 def _below_thousand(words: list[str], start: int, *, first: bool) -> tuple[int, int] | None:

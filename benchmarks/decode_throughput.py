@@ -79,6 +79,7 @@ class _Plain:
         user = [{"role": "user", "content": [{"type": "audio", "audio": ""}]}]
         asked = self._processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
         self._text = f"{asked}language {spoken}<asr_text>"
+        self._given = self._prompt.language_prefix(spoken)
 
     @torch.inference_mode()
     def __call__(self, clips: list[np.ndarray], batch: int) -> list[str]:
@@ -93,7 +94,7 @@ class _Plain:
                 do_sample=False, eos_token_id=self._prompt.end, pad_token_id=self._prompt.pad,
             )  # fmt: skip
             new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
-            said += [self._prompt.parse(self._prompt.language_prefix("Hebrew") + row)[1] for row in new]
+            said += [self._prompt.parse(self._given + row)[1] for row in new]
         return said
 
 

@@ -54,8 +54,10 @@ def _augment(what: str) -> Variant:
     return Variant(overrides=(f"train.augment.{what}",))
 
 
-_BASIS: dict[str, Any] = {"optimizer": "adamw", "learn.audio_layers": 1e-3, "learn.decoder_layers": 1e-3}
-_TWICE = {"learn.audio_layers": 2e-3, "learn.decoder_layers": 2e-3}
+_BASIS: dict[str, Any] = {
+    "optimizer": "adamw", "learn.audio_layers": {"lr": 1e-3}, "learn.decoder_layers": {"lr": 1e-3}
+}  # fmt: skip
+_TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best
 VARIANTS = {
     "baseline": Variant(),

@@ -393,7 +393,7 @@ def _equivalents(path: Path | None, spoken: Language) -> Equivalents | None:
 
 def score(file: Path, language_name: str, out: Path, equivalents: Path | None = None) -> Outcome:
     """Any system's transcripts, scored as `evaluate` scores ours."""
-    from caspi.evaluation.summary import Measured, write
+    from caspi.evaluation.summary import Measured, summarise, write
     from caspi.evaluation.transcripts import read_pairs
     from caspi.language import language, named
 
@@ -402,7 +402,8 @@ def score(file: Path, language_name: str, out: Path, equivalents: Path | None = 
     table = _equivalents(equivalents, spoken)
     measured = Measured.of(pairs)
     partial = folders.start(out, "evaluate")
-    summary = write(partial, measured, equivalents=table)
+    summary = summarise(measured, equivalents=table)
+    write(partial, measured, summary)
     inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
     _write_evaluation(partial, f"caspi score · {file.name}", summary, inputs)
     folders.finish(partial, out)
@@ -452,28 +453,20 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
 
     folders.claim(out, "compare")
     scores = stage(a, b)
-    changed = evaluation_pages.most_changed(read_results(a), read_results(b))
-    clips = _clips(_inputs(a) or _inputs(b), [row["id"] for row, _ in changed[: 4 * evaluation_pages.WORST]])
+    changed = evaluation_pages.Changed.between(read_results(a), read_results(b))
+    named = next((content for content in map(folders.report_of, (a, b)) if "corpora" in content), {})
+    clips = _clips(named, changed.shown)
     summary = {
         "stage": "compare",
         "a": str(a),
         "b": str(b),
         **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
-        "differ": len(changed),
-        "better": sum(y["errors"] < x["errors"] for x, y in changed),
-        "worse": sum(y["errors"] > x["errors"] for x, y in changed),
+        "differ": len(changed.all),
+        "better": len(changed.better),
+        "worse": len(changed.worse),
     }
     page = report.write(out, evaluation_pages.compare_page(summary, changed, clips), summary)
     return Outcome(scores["leaderboard"].sentence(), page, summary)
-
-
-def _inputs(evaluation: Path) -> dict[str, Any]:
-    """The report of an evaluation, where it names corpora."""
-    try:
-        content = json.loads((evaluation / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) and "corpora" in content else {}
 
 
 def transcribe(

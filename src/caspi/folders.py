@@ -26,11 +26,16 @@ def claim(folder: Path, stage: str) -> None:
 
 def stage_of(folder: Path) -> str | None:
     """The stage that made a folder, by its report; None where there is none."""
+    return report_of(folder).get("stage")
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    """What a stage left of itself in a folder; nothing where there is no report that can be read."""
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return content.get("stage") if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def start(folder: Path, stage: str) -> Path:

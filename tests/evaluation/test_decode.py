@@ -69,6 +69,8 @@ def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path:
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "WER when the audio is worse" in page
     assert outcome.summary["utterances"] == 12  # what is stressed is not in the score
+    written = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert written["stress"].keys() == stress.keys()
 
 
 def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) -> None:

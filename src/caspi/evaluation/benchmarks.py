@@ -9,7 +9,6 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,14 +55,15 @@ def open_set(asked: str) -> Corpus:
         kind="huggingface", dataset=name, files=files, revision=None if files else where or None, split="test"
     )
     folder = _cache() / (f"{name}@{_tail(where)}" if where else name)
-    if folders.stage_of(folder) != _STAGE or (files and _report(folder)["identity"] != source.identity()):
+    if folders.stage_of(folder) != _STAGE or (files and folders.report_of(folder)["identity"] != source.identity()):
         _fetch(source, known.licence, name, folder)
     return Corpus.open(folder, "test")
 
 
 def revision(corpus: Corpus) -> str | None:
     """What a set was fetched from; None of a corpus that is none."""
-    return _report(corpus.folder).get("identity") if folders.stage_of(corpus.folder) == _STAGE else None
+    content = folders.report_of(corpus.folder)
+    return content["identity"] if content.get("stage") == _STAGE else None
 
 
 def _cache() -> Path:
@@ -72,11 +72,6 @@ def _cache() -> Path:
 
 def _tail(where: str) -> str:
     return where.strip("/").replace("/", "_")[-60:]
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return content
 
 
 def _fetch(source: HuggingFaceSource, licence: str, name: str, folder: Path) -> None:

@@ -78,9 +78,9 @@ def _in_order(name: str) -> tuple[float, str]:
     return (float(number) if number.isdigit() else -1.0, name)
 
 
-def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]], normalised: str = "fair") -> dict[str, Any]:
+def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Of words that are hard for a reason, how many were not heard: name-like, rare (once in all references), with
-    digits, in Latin letters. `treated`: reference and hypothesis of each pair under the score `normalised`.
+    digits, in Latin letters. `treated`: reference and hypothesis of each pair, treated by `fair`.
 
     Utterances whose text is not treated word by word (a bracket around several) are left out and counted.
     """
@@ -88,7 +88,7 @@ def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]], normalise
     missed: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
     left_out = 0
     for pair, (expected, said) in zip(pairs, treated, strict=True):
-        kinds = _kinds(pair, expected.split(), normalised, heard)
+        kinds = _kinds(pair, expected.split(), heard)
         if kinds is None:
             left_out += 1
             continue
@@ -101,11 +101,11 @@ def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]], normalise
     return {"left_out": left_out, **{kind: _missed(rows) for kind, rows in sorted(missed.items())}}
 
 
-def _kinds(pair: Pair, treated: list[str], normalised: str, heard: Counter[str]) -> list[list[str]] | None:
+def _kinds(pair: Pair, treated: list[str], heard: Counter[str]) -> list[list[str]] | None:
     """Of each treated word the kinds it is of; None where words of the text and of its treatment do not match."""
     spoken = language(pair.language)
     words = pair.reference.split()
-    of_each = [spoken.normalisers[normalised](word).split() for word in words]
+    of_each = [spoken.normalisers["fair"](word).split() for word in words]
     if [part for parts in of_each for part in parts] != treated:
         return None
     kinds = []

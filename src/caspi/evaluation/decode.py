@@ -10,12 +10,13 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
 from caspi.evaluation.pairs import Pair
@@ -57,13 +58,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the model made of an utterance."""
+    """What the model made of an utterance. seconds: its part of the time its block took."""
 
     id: str
     text: str
     truncated: bool
     retried: bool
     named: str
+    seconds: Seconds = 0.0
 
 
 def devices() -> list[str]:
@@ -75,20 +77,19 @@ def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) ->
     """Every utterance of a part with what was heard, and the seconds that took. A line an utterance goes to the file
     `kept` as it is decoded; what has a line there already is not decoded again."""
     ids = part.corpus.column("id")
-    heard = {row["id"]: Heard(**{k: row[k] for k in Heard.__slots__}) for row in _whole_lines(kept)}
+    heard = {row["id"]: Heard(**row) for row in _whole_lines(kept)}
     todo = [row for row in part.rows if ids[row] not in heard]
     blocks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
     with kept.open("a", encoding="utf-8") as file, Progress("evaluate", unit="utterances", total=len(todo)) as progress:
         for found, seconds in _decoded(recogniser, part, blocks, on):
             for one in found:
-                line = {name: getattr(one, name) for name in Heard.__slots__} | {"seconds": seconds / len(found)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                heard[one.id] = replace(one, seconds=seconds / len(found))
+                file.write(json.dumps(asdict(heard[one.id]), ensure_ascii=False) + "\n")
             file.flush()
-            heard |= {one.id: one for one in found}
             progress.advance(len(found))
-    wanted = {ids[row] for row in part.rows}
-    taken = math.fsum(row["seconds"] for row in _whole_lines(kept) if row["id"] in wanted)
-    return [_pair(part.corpus.utterance(row), heard[ids[row]], part) for row in part.rows], taken
+    asked = [heard[ids[row]] for row in part.rows]
+    pairs = [_pair(part.corpus.utterance(row), one, part) for row, one in zip(part.rows, asked, strict=True)]
+    return pairs, math.fsum(one.seconds for one in asked)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ class Counts:
 
     def of(self, places: Sequence[int]) -> Counts:
         """Of some of the utterances."""
-        return Counts(*(column[places] for column in astuple(self)))
+        return Counts(*(getattr(self, column.name)[places] for column in fields(self)))
 
 
 class Step(NamedTuple):

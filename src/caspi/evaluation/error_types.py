@@ -53,6 +53,7 @@ class ErrorTypes:
             if step.kind == "replace"
             for pair in zip(step.expected, step.said, strict=True)
         ]
+        similar = Levenshtein.normalized_distance(expected, said) <= 0.5
         prefixes = _prefixes(expected, said, spoken.ears.prefixes)
         spelling = spoken.relaxations.get("spelling", str)
         if spelling(expected) == spelling(said):
@@ -62,13 +63,11 @@ class ErrorTypes:
             self.prefixes[prefixes] += 1
         elif len(expected) == len(said) and all(_alike(pair, spoken) for pair in letters):
             self.kinds["letters that sound alike"] += 1
-        elif Levenshtein.normalized_distance(expected, said) <= 0.5:
+        elif similar:
             self.kinds["similar word"] += 1
         else:
             self.kinds["another word"] += 1
-        if (
-            Levenshtein.normalized_distance(expected, said) <= 0.5
-        ):  # letters of words that have nothing in common say nothing
+        if similar:  # letters of words that have nothing in common say nothing
             self.letters.update(letters)
 
     def as_json(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.pairs import Pair
 from caspi.evaluation.stress import CLEAN, CONDITIONS, FAMILIES
-from caspi.evaluation.summary import Measured, write
+from caspi.evaluation.summary import Measured, summarise, write
 
 TRANSCRIPTS = "transcripts"
 
@@ -43,13 +43,15 @@ def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dic
     decoder = _Decoding(recogniser, kept, asked)
     pairs, seconds = decoder.all(asked.corpora, asked.limit)
     _check_ids(pairs)
-    summary = write(out, Measured.of(pairs), seconds, asked.equivalents)
+    measured = Measured.of(pairs)
+    summary = summarise(measured, seconds, asked.equivalents)
     if asked.stress:
         summary["stress"] = _stress(decoder, asked)
     if asked.retention:
         summary["retention"] = {
             str(corpus.folder): _retained(decoder.all([corpus], asked.limit)[0]) for corpus in asked.retention
         }
+    write(out, measured, summary)
     shutil.copytree(kept, out / TRANSCRIPTS)
     return summary
 

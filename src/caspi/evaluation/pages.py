@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from caspi.charts import Bar, Bars, Chart, Line
@@ -149,13 +150,10 @@ def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
     if total:
         bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors["kinds"].items() if count]
         parts.append(Bars("Kinds of errors", bars, "Shares of all, fair score; of each the first kind that applies."))
-    for title, key, columns in (
-        ("Letters taken for others", "letters", ("expected", "heard", "times")),
-        ("Prefixes", "prefixes", ("expected", "heard", "times")),
-    ):
+    for title, key in (("Letters taken for others", "letters"), ("Prefixes", "prefixes")):
         if errors[key]:
             rows = [(one or "none", other or "none", count) for one, other, count in errors[key]]
-            parts.append(Table(title, columns, rows))
+            parts.append(Table(title, ("expected", "heard", "times"), rows))
     if summary["made_up"]:
         note = "Signs that a hypothesis was not heard. Counted, and scored like all others."
         parts.append(Table("Made up?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))
@@ -202,22 +200,50 @@ def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> Clip | str:
     return Clip(clips[row["id"]]) if row["id"] in clips else ""
 
 
-def compare_page(
-    summary: dict[str, Any], changed: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], clips: Mapping[str, bytes]
-) -> Page:
-    """Which is better, and which utterances got better and worse; changed: rows of A and B."""
+_Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Rows of A and B that differ, those first where errors differ most; other: with as many errors."""
+
+    better: list[tuple[_Row, _Row]]
+    worse: list[tuple[_Row, _Row]]
+    other: list[tuple[_Row, _Row]]
+
+    @classmethod
+    def between(cls, a: Mapping[str, _Row], b: Mapping[str, _Row]) -> Changed:
+        found = cls([], [], [])
+        for key, row in a.items():
+            if b[key]["hypothesis"] != row["hypothesis"]:
+                more = b[key]["errors"] - row["errors"]
+                (found.better if more < 0 else found.worse if more > 0 else found.other).append((row, b[key]))
+        for pairs in (found.better, found.worse):
+            pairs.sort(key=lambda pair: -abs(pair[0]["errors"] - pair[1]["errors"]))
+        return found
+
+    @property
+    def all(self) -> list[tuple[_Row, _Row]]:
+        return [*self.better, *self.worse, *self.other]
+
+    @property
+    def shown(self) -> list[str]:
+        """Ids of the rows that a page has room for."""
+        return [row["id"] for pairs in (self.better, self.worse) for row, _ in pairs[:WORST]]
+
+
+def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, bytes]) -> Page:
+    """Which is better, and which utterances got better and worse."""
     main = summary["leaderboard"]
-    better = [pair for pair in changed if pair[1]["errors"] < pair[0]["errors"]]
-    worse = [pair for pair in changed if pair[1]["errors"] > pair[0]["errors"]]
     return Page(
         title=f"caspi compare · A = {summary['a']} · B = {summary['b']}",
         headline=main["sentence"],
         facts=[
             ("WER of A", f"{main['wer_a']:.3f}"),
             ("WER of B", f"{main['wer_b']:.3f}"),
-            ("better in B", f"{len(better):,}"),
-            ("worse in B", f"{len(worse):,}"),
-            ("other, as many errors", f"{len(changed) - len(better) - len(worse):,}"),
+            ("better in B", f"{len(changed.better):,}"),
+            ("worse in B", f"{len(changed.worse):,}"),
+            ("other, as many errors", f"{len(changed.other):,}"),
         ],
         parts=[
             Table(
@@ -229,19 +255,11 @@ def compare_page(
                 ],
                 note="Paired bootstrap and sign-flip test over groups; over utterances where groups are fewer than 8.",
             ),
-            _changed("Better in B", better, clips),
-            _changed("Worse in B", worse, clips),
+            _changed("Better in B", changed.better, clips),
+            _changed("Worse in B", changed.worse, clips),
         ],
-        synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed) else "",
+        synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed.all) else "",
     )
-
-
-def most_changed(
-    a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]
-) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Rows of A and B that differ, those first where errors differ most."""
-    changed = [(row, b[key]) for key, row in a.items() if b[key]["hypothesis"] != row["hypothesis"]]
-    return sorted(changed, key=lambda pair: -abs(pair[0]["errors"] - pair[1]["errors"]))
 
 
 def _changed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ RESULTS = "results.jsonl"
 SUMMARY = "summary.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Measured:
     """Pairs with their texts treated (reference and hypothesis of each) and their edits, under each score."""
 
@@ -48,6 +49,11 @@ class Measured:
 
     def total(self, name: str) -> Score:
         return total(self.counts[name], self.groups)
+
+    @functools.cached_property
+    def signs(self) -> list[list[str]]:
+        """Of each pair, that it was made up."""
+        return [made_up(pair, *texts) for pair, texts in zip(self.pairs, self.treated["fair"], strict=True)]
 
     def hard_words(self) -> dict[str, Any]:
         return by_word(self.pairs, self.treated["fair"])
@@ -84,7 +90,7 @@ def summarise(
         **by_utterance(pairs, measured.counts),
         "by_word": measured.hard_words(),
         "errors": _error_types(measured),
-        "made_up": dict(Counter(sign for signs in _signs(measured) for sign in signs)),
+        "made_up": dict(Counter(sign for signs in measured.signs for sign in signs)),
         "named": _named(pairs),
     }
 
@@ -100,7 +106,7 @@ def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str
         each = list(tables.values())
         tables["all"] = lambda spoken: _chained([how(spoken) for how in each])
     fair = measured.treated["fair"]
-    before = measured.total("fair").wer
+    before = rate(measured.counts["fair"])
     found = {}
     for name, how in tables.items():
         normalisers = [how(language(pair.language)) for pair in measured.pairs]
@@ -131,10 +137,6 @@ def _error_types(measured: Measured) -> dict[str, Any]:
     return types.as_json()
 
 
-def _signs(measured: Measured) -> list[list[str]]:
-    return [made_up(pair, *texts) for pair, texts in zip(measured.pairs, measured.treated["fair"], strict=True)]
-
-
 def _named(pairs: Sequence[Pair]) -> dict[str, dict[str, int]] | None:
     """Spoken language -> what the model took it for -> utterances; None where it was told."""
     if not any(pair.named for pair in pairs):
@@ -148,7 +150,7 @@ def rows(measured: Measured) -> list[dict[str, Any]]:
     scores = [_columns("", measured.counts["leaderboard"]), _columns("fair_", measured.counts["fair"])]
     return [
         asdict(pair) | strict | fair | {"made_up": signs}
-        for pair, strict, fair, signs in zip(measured.pairs, *scores, _signs(measured), strict=True)
+        for pair, strict, fair, signs in zip(measured.pairs, *scores, measured.signs, strict=True)
     ]
 
 
@@ -163,13 +165,9 @@ def _columns(prefix: str, counts: Counts) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*(v.tolist() for v in found.values()), strict=True)]
 
 
-def write(
-    out: Path, measured: Measured, decode_seconds: float | None = None, equivalents: Equivalents | None = None
-) -> dict[str, Any]:
-    """results.jsonl and summary.json; returns the summary."""
+def write(out: Path, measured: Measured, summary: dict[str, Any]) -> None:
+    """results.jsonl and summary.json."""
     out.mkdir(parents=True, exist_ok=True)
-    summary = summarise(measured, decode_seconds, equivalents)
     with (out / RESULTS).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(measured))
     (out / SUMMARY).write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
-    return summary

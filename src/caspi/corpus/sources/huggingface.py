@@ -157,15 +157,16 @@ class HuggingFaceSource(Source):
             raise UsageError(f"{self._folder}: {_one_line(error)}") from error
 
     def _hub(self, datasets: Any) -> Any:
+        revision = self._resolved()
         try:
             return datasets.load_dataset(
                 self._id,
                 self.config or (self._known.config if self._known else None),
                 split=self._split,
-                revision=self._resolved(),
+                revision=revision,
                 streaming=True,
             )
-        except Exception as error:  # as above, and those of datasets
+        except Exception as error:  # as below, and those of datasets
             raise UsageError(self._explain(error)) from error
 
     def _resolved(self) -> str:

@@ -6,7 +6,8 @@ ROUND is a recipe of recipes/. Each stage runs for some steps from random weight
 lengths (log-normal around 8 s) with 4.4 tokens a second of Hebrew: what is computed is what real data would make it.
 A run is killed when its steps are logged, before it would save; with --leave it is asked to end two steps earlier, as
 a machine that is taken away asks, and the seconds until it had saved and was gone are printed too. Predictions are
-those of the GPU table and, on one GPU, of `caspi plan --pilot`. Prints one JSON line a stage and way of sharding.
+those of the GPU table and, on one GPU, of `caspi plan --pilot`. With --cap torch's allocator takes no more than that;
+`ran_out` counts the micro-batches that had to be made smaller. Prints one JSON line a stage and way of sharding.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 import yaml
 from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
-from caspi import commands, recipe
+from caspi import cli, commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
@@ -48,6 +49,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--warm-up", type=int, default=4, help="first steps, which are not counted")
     parser.add_argument("--utterances", type=int, default=600)
+    parser.add_argument("--stages", nargs="+", help="of the round; all")
+    parser.add_argument("--clip-seconds", type=float, help="of every clip, instead of log-normal lengths")
+    parser.add_argument("--cap", type=float, help="GB (10^9 bytes) that a process may take of its GPU")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
@@ -55,6 +59,8 @@ def main() -> None:
         made = _recipe(Path(name), options)
         commands.prepare(made)
         for stage in made.require_train().stages:
+            if options.stages and stage.name not in options.stages:
+                continue
             alone = _only(made, stage.name)
             path = Path(name) / f"{stage.name}.yaml"
             path.write_text(recipe.dump(alone), encoding="utf-8")
@@ -86,13 +92,27 @@ def _measured(
     run = made.require_train().path
     shutil.rmtree(run, ignore_errors=True)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
-    command = [sys.executable, *(launch if options.processes > 1 else []), "-m", "caspi", "train", str(path)]
+    capped = [__file__, "capped", str(options.cap)] if options.cap else ["-m", "caspi"]
+    command = [sys.executable, *(launch if options.processes > 1 else []), *capped, "train", str(path)]
     due = predicted["steps"] - 2 * options.leave
     watched = watch(command, run, due, leave=options.leave, environment=_environment(sharding))
     lines, left = watched.lines, {"left_after_s": watched.left_after} if options.leave else {}
     seconds = [predicted["step_audio_s"] / line["audio_seconds_per_second"] for line in lines[options.warm_up :]]
     quarters = np.percentile(seconds, [25, 50, 75]).tolist()
-    return {"step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib"), **left}
+    ran_out = sum("out_of_memory" in line for line in (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    return {
+        "step_s": quarters[1], "step_s_quarters": quarters[::2], "peak_gib": lines[-1].get("peak_gib"),
+        "cap_gb": options.cap, "ran_out": ran_out, **left,
+    }  # fmt: skip
+
+
+def train_capped(gigabytes: float, arguments: list[str]) -> None:
+    """`caspi` on a GPU that seems smaller."""
+    for gpu in range(torch.cuda.device_count()):
+        share = gigabytes * 1e9 / torch.cuda.get_device_properties(gpu).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share), gpu)
+    sys.argv = ["caspi", *arguments]
+    cli.main()
 
 
 def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
@@ -100,6 +120,8 @@ def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     base = recipe.load(ROOT / "recipes" / f"{options.round}.yaml")
     longest = base.require_train().max_seconds
     seconds = np.clip(draw.lognormal(2.0, 0.5, options.utterances), 1, longest)
+    if options.clip_seconds:
+        seconds = np.full(options.utterances, options.clip_seconds)
     made = clips(folder, seconds.tolist())
     named = [override for override in options.overrides if override.startswith("train.effective_batch=")]
     batch = int(named[-1].partition("=")[2]) if named else base.require_train().batch.utterances
@@ -156,4 +178,7 @@ def _environment(sharding: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["capped"]:
+        train_capped(float(sys.argv[2]), sys.argv[3:])
+    else:
+        main()

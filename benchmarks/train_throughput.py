@@ -5,7 +5,8 @@
 The plain way is transformers' Trainer with the processor called in the collator, padded batches and full logits. Both
 read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
 random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
-in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; on a GPU
+in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; of ours
+`fifths` are the speeds of five stretches of the run, `waited` the share of the time spent waiting for data; on a GPU
 `idle` says when it ran nothing in the last steps, which do not count (torch's profiler).
 """
 
@@ -30,7 +31,7 @@ from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
 from caspi import commands, recipe
 
-_WATCHED = 3  # the last steps, under the profiler
+_WATCHED = 5  # the last steps, under the profiler
 _LEARN = "{audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4, embeddings: 1e-4}"
 
 
@@ -41,6 +42,7 @@ def add_corpus_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clips", choices=["uniform", "lognormal"], default="uniform")
     parser.add_argument("--batch", type=int, default=16, help="clips a step")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--passes", type=int, default=1, help="over the clips, which are this much fewer")
     parser.add_argument("--warm-up", type=int, default=3, help="first steps, which are not counted")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("overrides", nargs="*")
@@ -50,7 +52,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     """Random weights and a corpus of clips, uniform from 2 to 8 s or log-normal around 8 s, and the recipe for them;
     the clips are named in `clips.json`."""
     draw = np.random.default_rng(0)
-    count = options.steps * options.batch + HELD_OUT
+    count = options.steps // options.passes * options.batch + HELD_OUT
     uniform = options.clips == "uniform"
     seconds = draw.uniform(2, 8, count) if uniform else np.clip(draw.lognormal(2.08, 0.5, count), 1, 25)
     made = clips(folder, seconds.tolist())
@@ -73,13 +75,13 @@ def main() -> None:
         folder = Path(name)
         prepared(folder, options)
         speeds: dict[str, list[float]] = {"ours": [], "plain": []}
-        idle: list[dict[str, Any] | None] = []
+        how: list[dict[str, Any]] = []
         for _ in range(options.rounds):
             if options.only != "plain":
-                speed, unused = _ours(folder, options)
+                speed, seen = _ours(folder, options)
                 speeds["ours"].append(speed)
-                idle.append(unused)
-                print(f"ours: {speed:.1f} audio s/s, idle {unused}", file=sys.stderr, flush=True)
+                how.append(seen)
+                print(f"ours: {speed:.1f} audio s/s, {seen}", file=sys.stderr, flush=True)
             if options.only != "ours":
                 speeds["plain"].append(_plain(folder, options))
     medians = {name: statistics.median(found) for name, found in speeds.items() if found}
@@ -87,7 +89,7 @@ def main() -> None:
     print(json.dumps({
         "scale": options.scale, "clips": options.clips, "batch": options.batch, "overrides": options.overrides,
         "device": device, "processor": platform.processor() or platform.machine(), "torch": torch.__version__,
-        "plain_batch": options.plain_batch or options.batch, "audio_s_per_s": medians, "rounds": speeds, "idle": idle,
+        "plain_batch": options.plain_batch or options.batch, "audio_s_per_s": medians, "rounds": speeds, "ours": how,
         "ratio": medians["ours"] / medians["plain"] if len(medians) == 2 else None,
     }))  # fmt: skip
 
@@ -105,23 +107,28 @@ train:
   log_every: 1
   track: []
   evaluate: {{every: 100000, utterances: 4}}
-  stages: [{{name: all, epochs: 1, learn: {_LEARN}, schedule: {{kind: constant}}}}]
+  stages: [{{name: all, epochs: {options.passes}, learn: {_LEARN}, schedule: {{kind: constant}}}}]
 """
     path = folder / "made.yaml"
     path.write_text(text, encoding="utf-8")
     return recipe.load(path, tuple(options.overrides))
 
 
-def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, Any] | None]:
-    """Audio seconds a second, and of later steps the share of the time in which the GPU ran nothing."""
+def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, Any]]:
+    """Audio seconds a second, and what else was seen."""
     run = folder / "train"
     shutil.rmtree(run, ignore_errors=True)
     command = [sys.executable, __file__, "ours", str(folder), str(options.steps - _WATCHED)]
     lines = watch(command, run, options.steps).lines[options.warm_up : options.steps - _WATCHED]
     # A line covers one step: its audio over its speed is its time. All steps hold as many clips.
-    speed = float(1 / np.mean([1 / line["audio_seconds_per_second"] for line in lines]))
+    times = np.array([1 / line["audio_seconds_per_second"] for line in lines])
+    seen: dict[str, Any] = {
+        "steps": len(lines),
+        "fifths": [float(1 / part.mean()) for part in np.array_split(times, 5)],
+        "waited": float(np.average([line["waited"] for line in lines], weights=times)),
+    }
     idle = folder / "idle.json"
-    return speed, json.loads(idle.read_text()) if idle.is_file() else None
+    return float(1 / times.mean()), seen | {"idle": json.loads(idle.read_text()) if idle.is_file() else None}
 
 
 def train_ours(folder: Path, first: int) -> None:
@@ -189,7 +196,8 @@ def train_plainly(folder: Path, batch: int, steps: int, warm_up: int, workers: i
     from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration, Trainer, TrainerCallback
     from transformers import TrainingArguments as Arguments
 
-    made = json.loads((folder / "clips.json").read_text(encoding="utf-8"))[: steps * batch]
+    clips_once = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
+    made = (clips_once * (1 + steps * batch // len(clips_once)))[: steps * batch]
     processor = AutoProcessor.from_pretrained(folder / "start")
     model = Qwen3ASRForConditionalGeneration.from_pretrained(folder / "start", dtype=torch.float32)
     user = [{"role": "user", "content": [{"type": "audio", "audio": ""}]}]

@@ -58,7 +58,8 @@ _BASIS: dict[str, Any] = {
     "optimizer": "adamw", "learn.audio_layers": {"lr": 1e-3}, "learn.decoder_layers": {"lr": 1e-3}
 }  # fmt: skip
 _TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
-_TEACHER = "TEACHER"  # the same model, trained by what makes it best
+_TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
+_BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
 VARIANTS = {
     "baseline": Variant(),
     "one stage": Variant(one_stage=True),  # without gradual unfreezing: the demo's recipe trains new letters first
@@ -120,7 +121,7 @@ class Tunnel:
     """Runs of one recipe, all from the same start on the same corpus."""
 
     def __init__(self, name: str, out: Path, results: Path, overrides: tuple[str, ...]) -> None:
-        self._recipe, self._out, self._results = ROOT / "recipes" / f"{name}.yaml", out / name, results
+        self._name, self._recipe, self._out, self._results = name, ROOT / "recipes" / f"{name}.yaml", out / name, results
         self.given = list(overrides)
         self._common = (f"corpus.path={self._out / 'corpus'}", *overrides)
         written = recipe.load(self._recipe).require_train()
@@ -135,8 +136,7 @@ class Tunnel:
         """The teacher, made once."""
         with self._teaching:
             if not (self._teacher / "config.json").is_file():
-                best = VARIANTS["normuon, twice the rate"]
-                self._train(self._teacher.parents[1], "seed=100", *self._overrides(best))
+                self._train(self._teacher.parents[1], "seed=100", *self._overrides(VARIANTS[_BEST[self._name]]))
                 _caspi("average", str(self._teacher.parent))
 
     @property

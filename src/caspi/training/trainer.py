@@ -35,7 +35,7 @@ from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
 from caspi.model.moving import on
 from caspi.report import environment
-from caspi.training import checkpoints, optimizers
+from caspi.training import checkpoints, gradients, optimizers
 from caspi.training.augmentation import generator
 from caspi.training.card import card
 from caspi.training.collation import Batch
@@ -54,6 +54,7 @@ from caspi.training.zero import Zero3
 _LESSON = "budget-{rank}.json"  # of a stage's folder: what memory turned out to hold, by who found it out
 
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
+_STARVED = 0.1  # of the time spent waiting for data: worth a word
 _CONTINUES = "the same command continues from the last checkpoint"
 
 Measure = Callable[[Loaded], dict[str, float] | None]  # None: given up, because the run was asked to end
@@ -105,11 +106,11 @@ class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
 class Tally:
     """What became of a step's micro-batches on one rank, or on all: counts are sums.
 
-    loss: summed over targets, by the planned target tokens of the effective batch. losses, failed: of this rank only;
-    failed is the micro-batch that did not fit memory.
+    loss: summed over targets, by the planned target tokens of the effective batch, float64 and on the device, so that
+    the host need not wait for it. losses, failed: of this rank only; failed is the micro-batch that did not fit memory.
     """
 
-    loss: float
+    loss: torch.Tensor
     tokens: float
     out_of_memory: float
     asked_to_end: float
@@ -121,10 +122,10 @@ class Tally:
         """The sums over all ranks, the same on every one."""
         if accelerator.num_processes == 1:
             return self
-        mine = [self.loss, self.tokens, self.out_of_memory, self.asked_to_end, self.replaced]
-        total = torch.tensor(mine, dtype=torch.float64, device=accelerator.device)
+        counts = torch.tensor([self.tokens, self.out_of_memory, self.asked_to_end, self.replaced], dtype=torch.float64)
+        total = torch.cat([self.loss[None], counts.to(self.loss.device)])
         dist.all_reduce(total)
-        return Tally(*total.tolist())
+        return Tally(total[0], *total[1:].tolist())
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -168,7 +169,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._measured: dict[str, float] = {}
         self._staging = False
         self._feed = Feed(arguments.device)
+        self._incoming: Iterator[Step | CaspiError] = iter(())
         self._queued: Step | None = None
+        self._waited = 0.0  # seconds for data, since the last log
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
@@ -242,17 +245,25 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Step], None]:
-        """The step to be taken, once the one after it has been asked for: its first micro-batch travels meanwhile."""
-        step = self._queued or self._next(epoch_iterator)
-        self._queued = self._next(epoch_iterator)
+        """The step to be taken; the one after it is asked for while the device computes."""
+        self._incoming = epoch_iterator
+        step, self._queued = self._queued or self._next(), None
         return [step] if step is not None else [], None
 
-    @staticmethod
-    def _next(steps: Iterator[Step | CaspiError]) -> Step | None:
-        found = next(steps, None)
+    def _next(self) -> Step | None:
+        started = time.monotonic()
+        found = next(self._incoming, None)
+        self._waited += time.monotonic() - started
         if isinstance(found, CaspiError):
             raise found
         return found
+
+    def _look_ahead(self) -> None:
+        """Fetches the next step and starts its way to the device: what was launched before computes meanwhile."""
+        self._queued = self._queued or self._next()
+        if self._queued is not None:
+            with contextlib.suppress(torch.OutOfMemoryError):  # then it is copied when it is needed
+                self._feed.ahead(self._queued.batches[0])
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches.
@@ -276,11 +287,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._queued = None if self._queued is None else self._steps.refit(self._queued)
         self.stopping = bool(everyone.asked_to_end)
         # Utterances that were replaced have another number of tokens than was planned.
-        self._norm = norm = self._share_gradients(inputs.target_tokens / everyone.tokens)
-        loss = everyone.loss * inputs.target_tokens / everyone.tokens
+        loss, norm = self._finish_gradients(everyone.loss, inputs.target_tokens / everyone.tokens)
+        self._norm = norm
         if everyone.replaced:
             self._note_replaced(inputs)
         if math.isfinite(loss) and math.isfinite(norm):
+            self._clip(norm)
             self._bad_in_a_row = 0
             self._window.append((loss, everyone.tokens, inputs.seconds))
         else:
@@ -292,9 +304,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Forward and backward of this rank's micro-batches; stops at one that memory does not hold, and where the run
         is to end and no other rank waits for them."""
         losses: list[torch.Tensor] = []
+        nothing = torch.zeros((), dtype=torch.float64, device=self.args.device)
         failed = None
-        upcoming = [*step.batches[1:], self._queued.batches[0] if self._queued is not None else None]
-        for batch, following in zip(step.batches, upcoming, strict=True):
+        for batch, following in zip(step.batches, [*step.batches[1:], None], strict=True):
             if self._interruption.asked and self._sharding == "none":
                 break
             try:
@@ -306,10 +318,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             except torch.OutOfMemoryError:
                 failed = batch
                 break
+        else:
+            self._look_ahead()
         if self._sharding != "none":
             self._keep_pace(model, step, failed)
         return Tally(
-            loss=float(torch.stack(losses).double().sum()) if losses else 0.0,
+            loss=sum(losses, nothing),
             tokens=sum(len(batch.labels) for batch in step.batches),
             out_of_memory=failed is not None,
             asked_to_end=self._interruption.asked,
@@ -371,28 +385,26 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         except OSError as error:  # a full disk costs the lesson, which memory teaches again
             print(f"warning: {path}: {error.strerror}", file=sys.stderr, flush=True)
 
-    def _share_gradients(self, scale: float) -> float:
-        """Sums gradients over ranks, corrects their scale, clips them; their norm before that."""
-        if self._sharding != "none":
-            scale *= self.accelerator.num_processes  # their average is what sharding leaves
+    def _finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
+        """Sums gradients over ranks and corrects their scale; loss, and norm of what the optimizer would see unclipped.
+        The host waits for both at once."""
+        processes = self.accelerator.num_processes
+        averaged = 1 if self._sharding == "none" else processes  # what sharding leaves is divided by their number
         if isinstance(self.optimizer, Zero3):
-            return self.optimizer.scale(scale)
-        trained = list(self.trained().values())
-        if self._sharding == "none" and self.accelerator.num_processes > 1:
-            for parameter in trained:
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            works = [dist.all_reduce(parameter.grad, async_op=True) for parameter in trained]
-            for work in works:
-                work.wait()
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        if scale != 1.0:
-            torch._foreach_mul_(gradients, scale)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        found = float(whole(norm))
-        if found > self._stage.max_grad_norm:
-            torch.nn.utils.clip_grads_with_norm_(trained, self._stage.max_grad_norm, norm)
-        return found
+            return float(loss) * factor, self.optimizer.scale(factor * averaged)
+        if self._sharding == "none" and processes > 1:
+            gradients.add_up(self._learning())
+        gradients.scale(self._learning(), factor * averaged)
+        norm = gradients.norm(self._learning()).to(loss)
+        found: list[float] = torch.stack([loss * factor, norm]).tolist()
+        return found[0], found[1]
+
+    def _clip(self, norm: float) -> None:
+        if norm > self._stage.max_grad_norm and not isinstance(self.optimizer, Zero3):  # whose engine clips
+            gradients.scale(self._learning(), self._stage.max_grad_norm / norm)
+
+    def _learning(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _skip(self, step: Step, mine: Tally, loss: float, norm: float) -> None:
         """Names the utterances of a step that is left out. Raises CaspiError where too many were."""
@@ -473,8 +485,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             if not tokens:  # every step since the last line was left out
                 del logs["loss"]
             audio_seconds = sum(seconds for *_, seconds in self._window)
-            logs["audio_seconds_per_second"] = audio_seconds / max(1e-9, now - self._since)
-            self._window, self._since = [], now
+            passed = max(1e-9, now - self._since)
+            logs["audio_seconds_per_second"] = audio_seconds / passed
+            logs["waited"] = self._waited / passed
+            self._window, self._since, self._waited = [], now, 0.0
             del logs["learning_rate"]
             if torch.cuda.is_available():
                 logs["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -507,6 +521,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
             loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"
             line = f"{where}, {loss}, {speed}, {left / 60:.1f} min left"
+            if logs["waited"] > _STARVED:
+                line += f"; {logs['waited']:.0%} of the time waiting for data: more train.workers help"
             print(line, file=sys.stderr, flush=True)
         elif "eval_loss" in logs:
             line = ", ".join(

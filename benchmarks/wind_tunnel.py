@@ -121,7 +121,8 @@ class Tunnel:
     """Runs of one recipe, all from the same start on the same corpus."""
 
     def __init__(self, name: str, out: Path, results: Path, overrides: tuple[str, ...]) -> None:
-        self._name, self._recipe, self._out, self._results = name, ROOT / "recipes" / f"{name}.yaml", out / name, results
+        self._name, self._recipe = name, ROOT / "recipes" / f"{name}.yaml"
+        self._out, self._results = out / name, results
         self.given = list(overrides)
         self._common = (f"corpus.path={self._out / 'corpus'}", *overrides)
         written = recipe.load(self._recipe).require_train()

@@ -26,15 +26,14 @@ from torch.profiler import ProfilerActivity, profile
 from train_throughput import add_corpus_options, idle_times, prepared
 
 from caspi.corpus.store import Corpus
-from caspi.model.compiling import compile_blocks
-from caspi.model.groups import select, set_trainable
+from caspi.model.groups import select
 from caspi.model.loading import load
 from caspi.model.moving import on
-from caspi.model.recompute import recompute
 from caspi.training import optimizers
+from caspi.training.arrange import arrange, compiles
 from caspi.training.data import PlannedSteps, Step, TrainingSet, loader, plan_stage
 from caspi.training.objectives import CrossEntropy
-from caspi.training.processes import compiles, compute_dtype
+from caspi.training.processes import compute_dtype
 
 PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backward", "optimizer")
 
@@ -83,10 +82,8 @@ def main() -> None:
         loaded = load(made.model, device)
         groups = select(loaded.model, stage.learn)
         dtype = compute_dtype(config.precision, device)
-        set_trainable(loaded.model, groups, dtype or torch.float32)
-        recompute(loaded.model, config.recompute_every)
-        if compiles(config.compile, device):
-            compile_blocks(loaded.model)
+        compiled = compiles(config, stage, device)
+        arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
         optimizer = optimizers.build(loaded.model, groups, stage)
         data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), loaded.prompt, config.max_seconds)
         plans, steps = plan_stage(data, config, stage, 1, 0)

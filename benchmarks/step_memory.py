@@ -22,14 +22,13 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.architectures import configuration
-from caspi.model.compiling import compile_blocks
 from caspi.model.config import Learn, ModelConfig
-from caspi.model.groups import select, set_trainable
+from caspi.model.groups import select
 from caspi.model.loading import Loaded, load
 from caspi.model.moving import on
 from caspi.model.packed import use_packed_attention
-from caspi.model.recompute import recompute
 from caspi.training import optimizers
+from caspi.training.arrange import arrange, drops
 from caspi.training.collation import Item, collate
 from caspi.training.config import StageConfig
 from caspi.training.objectives import CrossEntropy
@@ -100,9 +99,8 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
     stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name]})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
-    set_trainable(loaded.model, groups, torch.bfloat16)
-    recompute(loaded.model, every)
-    compile_blocks(loaded.model)
+    # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
+    arrange(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))
     device = next(loaded.model.parameters()).device
     optimizer = optimizers.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()

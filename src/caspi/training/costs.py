@@ -36,6 +36,7 @@ _DECODER_PASSED = (35.5, 24.3)  # the same of a frozen block that gradients pass
 _ENCODER = 27.4
 _ENCODER_BELOW = (15.4, 8.8)  # where the front is trained too
 _INPUT = 4  # what a block that recomputes keeps
+_ADAPTED_COMPILED = 0.79  # of what plain blocks with adapters keep
 _ADAPTED = 2  # as much again of a block that computes again with adapters
 _FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
 _FRONT_BACKWARD = 1.62
@@ -227,7 +228,7 @@ def block_passes(shape: Shape, learning: Learning) -> float:
 def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
     width, every = shape.width, learning.recompute_every
-    compiled = learning.compiled and not learning.adapted  # what adapters keep of compiled blocks is not measured
+    compiled = learning.compiled and not learning.adapted
     trained = _DECODER_TRAINED[compiled]
     passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED[compiled]
     decoder = loads.tokens * width * passed
@@ -235,6 +236,8 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
     encoder_blocks = learning.encoder_blocks + learning.encoder_passed
     encoder = loads.audio_tokens * shape.audio_width * a_block * encoder_blocks
     blocks, one_again, waiting = decoder + encoder, np.zeros_like(decoder), np.zeros_like(decoder)
+    if learning.compiled and learning.adapted:
+        blocks = _ADAPTED_COMPILED * blocks
     if every:
         inputs = loads.tokens * width * (learning.decoder_blocks + learning.decoder_passed)
         inputs = inputs + loads.audio_tokens * shape.audio_width * encoder_blocks

@@ -7,6 +7,7 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training.adamw8bit import require_torchao
+from caspi.training.arrange import drops
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.preflight import configured
@@ -31,6 +32,11 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
         _check_teacher(stage.name, stage.objective, start, prompt)
     if config.compile is True and sharding() == "zero3":
         raise UsageError("train.compile: under ZeRO blocks are not compiled, for it gathers weights in them: use auto")
+    if config.compile is True and config.recompute_every and drops(stage):
+        raise UsageError(
+            f"stage {stage.name}: adapters with dropout in blocks that recompute are not compiled: "
+            "use train.compile=auto, dropout: 0 or train.recompute_every=0"
+        )
     if stage.optimizer == "adamw8bit":
         require_torchao()
     if not sharded():

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
-from caspi.model.groups import TrainableGroup, set_trainable
+from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
 from caspi.model.moving import on
-from caspi.model.recompute import recompute
 from caspi.training import optimizers
+from caspi.training.arrange import arrange
 from caspi.training.collation import Batch, collate
 from caspi.training.config import StageConfig
 from caspi.training.data import TrainingSet
@@ -55,10 +54,7 @@ def measure(
     once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
     the gradients of those before it where it accumulates."""
     device = next(loaded.model.parameters()).device
-    set_trainable(loaded.model, groups, dtype or torch.float32)
-    recompute(loaded.model, recompute_every)
-    if compiled:
-        compile_blocks(loaded.model)
+    arrange(loaded.model, groups, dtype, recompute_every, compiled=compiled)
     optimizer = optimizers.build(loaded.model, groups, stage)
     objective = stage_objective(stage, loaded, start, dtype, 0, compiled=compiled).train()
 

@@ -20,6 +20,7 @@ from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
 from caspi.progress import duration
+from caspi.training.arrange import compiles
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet, audio_hours, plan_stage
@@ -28,7 +29,7 @@ from caspi.training.objective_config import DistillationObjective, SequenceObjec
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
-from caspi.training.processes import compiles, compute_dtype, processes, sharded
+from caspi.training.processes import compute_dtype, processes, sharded
 
 
 def configured(start: ModelConfig) -> Qwen3ASRConfig:
@@ -87,7 +88,7 @@ def _learning(
         groups,
         optimizer=stage.optimizer,
         recompute_every=config.recompute_every,
-        compiled=compiles(config.compile, torch.device("cuda")),
+        compiled=compiles(config, stage, torch.device("cuda")),
         beside=beside,
     )
 
@@ -314,7 +315,7 @@ def pilots(
                 dtype,
                 config.recompute_every,
                 accumulates=not plan.loads.first[heaviest],
-                compiled=compiles(config.compile, state.device),
+                compiled=compiles(config, stage, state.device),
             )
         )
         del loaded

@@ -60,11 +60,6 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def compiles(asked: bool | Literal["auto"], device: torch.device) -> bool:
-    """Whether blocks are compiled: where it pays, and where nobody else's hooks are inside of them."""
-    return asked if asked != "auto" else device.type == "cuda" and sharding() != "zero3"
-
-
 def part() -> None:
     """Ends what the processes share, once all are done: one that exits while others still listen may abort."""
     if distributed.is_initialized():

@@ -20,19 +20,18 @@ from transformers.trainer_utils import set_seed
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.folders import REPORT, claim, locked, read_jsonl, write_whole
-from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
-from caspi.model.groups import select, set_trainable
+from caspi.model.groups import select
 from caspi.model.loading import load, load_processor
 from caspi.model.prompt import Prompt
-from caspi.model.recompute import recompute
 from caspi.training import checkpoints
+from caspi.training.arrange import arrange, compiles
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.feasible import check_stage
 from caspi.training.interruption import Interrupted, Interruption
 from caspi.training.preflight import Expected, expected, show_devices, show_stage, show_targets
-from caspi.training.processes import compiles, compute_dtype, processes, sharded, sharding
+from caspi.training.processes import compute_dtype, processes, sharded, sharding
 from caspi.training.provenance import Provenance
 from caspi.training.stage_objective import stage_objective
 from caspi.training.tracking import Tracker
@@ -211,11 +210,8 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
     stage_seed = run.seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
-    set_trainable(loaded.model, groups, frozen_dtype=run.dtype or torch.float32)
-    recompute(loaded.model, config.recompute_every)
-    compiled = compiles(config.compile, state.device)
-    if compiled:
-        compile_blocks(loaded.model)
+    compiled = compiles(config, stage, state.device)
+    arrange(loaded.model, groups, run.dtype, config.recompute_every, compiled=compiled)
     planned = PlannedSteps(
         data,
         ahead.plans,

@@ -1,0 +1,41 @@
+"""A model arranged for a stage: what learns, what recomputes, what runs compiled."""
+
+from __future__ import annotations
+
+import torch
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model.compiling import compile_blocks
+from caspi.model.groups import TrainableGroup, set_trainable
+from caspi.model.recompute import recompute
+from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.processes import sharding
+
+
+def compiles(config: TrainConfig, stage: StageConfig, device: torch.device) -> bool:
+    """Whether blocks are compiled: where it pays, where nobody else's hooks are inside of them, and where they do not
+    drop at random and compute again, which torch finds to be two things."""
+    if config.compile != "auto":
+        return config.compile
+    again_at_random = config.recompute_every > 0 and drops(stage)
+    return device.type == "cuda" and sharding() != "zero3" and not again_at_random
+
+
+def drops(stage: StageConfig) -> bool:
+    """Whether a stage's adapters drop some of what they are given."""
+    return any(how.lora is not None and how.lora.dropout > 0 for how in stage.learn.values())
+
+
+def arrange(
+    model: Qwen3ASRForConditionalGeneration,
+    groups: list[TrainableGroup],
+    dtype: torch.dtype | None,
+    recompute_every: int,
+    *,
+    compiled: bool,
+) -> None:
+    """In place; whatever an earlier stage left is taken back. dtype: what is computed in, None for fp32."""
+    set_trainable(model, groups, dtype or torch.float32)
+    recompute(model, recompute_every)
+    if compiled:
+        compile_blocks(model)

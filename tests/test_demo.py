@@ -16,17 +16,28 @@ from tests.conftest import small_overrides
 def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "demo"
     monkeypatch.setattr(demo, "_overrides", lambda folder, seed: small_overrides(folder))
+    monkeypatch.setattr(demo, "_OTHERS", 1)
+    monkeypatch.setattr(demo, "_STRESSED", 2)
     outcome = demo.run(out, 0)
     assert outcome.path == out / "report.html"
     assert outcome.line.startswith("WER ")
     assert outcome.line.endswith("on 12 held-out utterances, 2 unseen voices")
     commands = [step["command"].split()[1] for step in outcome.summary["steps"]]
-    assert commands == ["prepare", "plan", "train", "average", "evaluate", "evaluate", "compare", "transcribe"]
-    for name in ("corpus", "train", "evaluation", "evaluation-last", "compare"):
+    evaluations = ["evaluate"] * 3
+    assert commands == ["prepare", "prepare", "plan", "train", "average", *evaluations, "compare", "transcribe"]
+    for name in ("corpus", "others", "train", "evaluation", "evaluation-before", "evaluation-last", "compare"):
         assert (out / name / "report.html").is_file()
         assert (out / name / "report.json").is_file()
     summary = json.loads((out / "evaluation" / "summary.json").read_text())
     assert summary["synthetic"] == summary["utterances"] == 12
+    assert summary["stress"]["conditions"]["clean"]["utterances"] == 2
+    [languages] = summary["retention"].values()
+    assert languages.keys() == outcome.summary["others_before"].keys() == {"Spanish", "Italian", "Finnish", "Turkish"}
+    named = json.loads((out / "evaluation-before" / "summary.json").read_text())["named"]
+    assert named.keys() == languages.keys()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "WER before" in page
+    assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
     demo.run(out, 0)  # an earlier demo is replaced
 

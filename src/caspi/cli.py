@@ -374,36 +374,61 @@ def score(
     """
     from caspi import commands
 
-    outcome = commands.score(file, language, out or file.with_name(f"{file.stem}-score"), equivalents)
+    outcome = commands.score(file, language, out or file.with_name(f"{file.name}-score"), equivalents)
     if not json_:
         _show_scores(outcome.summary)
     _finish(outcome, json_)
 
 
+_NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
+
+
 def _show_scores(summary: dict[str, Any]) -> None:
-    """A table of 80 columns: scores, what relaxations remove, and the parts of the corpus."""
-    from caspi.pages import rate
+    """A table of 80 columns: scores, what relaxations remove, the parts of the corpus, conditions; and what is odd."""
+
+    from caspi.pages import counted, rate
     from caspi.terminal import shown
 
     console = Console(stderr=True, width=min(80, Console(stderr=True).width))
-    table = Table(title=f"{summary['utterances']:,} utterances", title_justify="left", expand=False)
+    table = Table(title=counted(summary), title_justify="left", expand=False)
     for column in ("", "WER [95 %]", "CER", "words"):
-        table.add_column(column, justify="left" if not column else "right", max_width=36)
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
     for name in ("leaderboard", "fair"):
         found = summary[name]
         table.add_row(name, rate(found["wer"], found["wer_ci"]), rate(found["cer"]), f"{found['words']:,}")
     for name, relaxed in summary["relaxations"].items():
         table.add_row(f"fair, {name} overlooked", f"{relaxed['wer']:.3f}, {relaxed['removed']:.3f} less", "", "")
-    for key in ("source", "duration", "noise", "script", "language"):
-        parts = summary[f"by_{key}"]
-        if len(parts) > 1:
-            table.add_section()
-            for name, part in parts.items():
-                score = part["leaderboard"]
-                table.add_row(
-                    shown(name), rate(score["wer"], score["wer_ci"]), rate(score["cer"]), f"{score['words']:,}"
-                )
+    sections = [
+        {name: part["leaderboard"] for name, part in summary[f"by_{key}"].items()}
+        for key in ("source", "duration", "noise", "script", "language")
+        if len(summary[f"by_{key}"]) > 1
+    ]
+    sections.append(summary.get("stress", {}).get("conditions", {}))
+    for folder, languages in summary.get("retention", {}).items():
+        sections.append({f"{spoken}, {Path(folder).name}": found for spoken, found in languages.items()})
+    for section in sections:
+        table.add_section()
+        for name, found in section.items():
+            words = f"{found['words']:,}" if "words" in found else ""
+            table.add_row(shown(name, _NAMES_AT_MOST), rate(found["wer"], found["wer_ci"]), rate(found["cer"]), words)
     console.print(table)
+    for line in _signs(summary):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _signs(summary: dict[str, Any]) -> list[str]:
+    """What a word error rate does not say of what was heard."""
+    from caspi.pages import plural
+
+    counts = {
+        "empty": summary["leaderboard"]["empty"], "cut off": summary["truncated"],
+        "decoded again in pieces": summary["retried"], **summary["made_up"],
+    }  # fmt: skip
+    found = [f"{name} {count:,}" for name, count in counts.items() if count]
+    lines = [f"of {plural(summary['utterances'], 'utterance')}: {', '.join(found)}"] if found else []
+    for spoken, taken in (summary["named"] or {}).items():
+        lines.append(f"{spoken} was named {', '.join(f'{name} {count:,} times' for name, count in taken.items())}")
+    return lines
 
 
 @app.command()
@@ -541,6 +566,11 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
     except KeyboardInterrupt:
         _say("caspi: interrupted")
         return 130
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"caspi: {error.filename or 'input or output'}: {error.strerror or error}")
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()

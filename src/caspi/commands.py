@@ -322,7 +322,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
     from caspi.corpus.utterance import SPLITS
     from caspi.evaluation import benchmarks
     from caspi.evaluation import evaluate as stage
-    from caspi.evaluation.decode import Recogniser, devices
+    from caspi.evaluation.decode import Recogniser, devices, fingerprint
     from caspi.language import language
     from caspi.model.loading import resolve
 
@@ -341,7 +341,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
         _equivalents(options.equivalents, language(spoken)),
     )
     folder = Path(resolve(model))
-    recogniser = Recogniser(model, report.fingerprint(folder) if folder.is_dir() else model)
+    recogniser = Recogniser(model, fingerprint(folder) if folder.is_dir() else model)
     recogniser.on(devices()[0])  # a model that is none is said before anything is written
     kept = folders.work(out, "evaluate")
     with folders.locked(kept, "evaluate"):
@@ -350,6 +350,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
         summary = stage.evaluate(recogniser, asked, kept / stage.TRANSCRIPTS, partial)
         inputs = {
             "model": model,
+            "limit": options.limit,
             "model_fingerprint": recogniser.fingerprint,
             "corpora": [
                 {
@@ -361,7 +362,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
                 for corpus in (*opened, *others)
             ],
         }
-        _write_evaluation(partial, f"caspi evaluate · {model}", summary, inputs)
+        _write_evaluation(partial, "evaluate", f"caspi evaluate · {model}", summary, inputs)
         folders.finish(partial, out)
     shutil.rmtree(kept)
     return Outcome(verdict(summary), out / report.HTML, summary)
@@ -401,16 +402,16 @@ def score(file: Path, language_name: str, out: Path, equivalents: Path | None = 
     pairs = read_pairs(file, spoken.name)
     table = _equivalents(equivalents, spoken)
     measured = Measured.of(pairs)
-    partial = folders.start(out, "evaluate")
+    partial = folders.start(out, "score")
     summary = summarise(measured, equivalents=table)
     write(partial, measured, summary)
     inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
-    _write_evaluation(partial, f"caspi score · {file.name}", summary, inputs)
+    _write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
     folders.finish(partial, out)
     return Outcome(verdict(summary), out / report.HTML, summary)
 
 
-def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
+def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
     from caspi.evaluation import pages as evaluation_pages
     from caspi.evaluation.published import published
     from caspi.evaluation.summary import RESULTS
@@ -418,7 +419,7 @@ def _write_evaluation(out: Path, title: str, summary: dict[str, Any], inputs: di
     rows = read_jsonl(out / RESULTS)
     clips = _clips(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
     page = evaluation_pages.evaluate_page(title, summary, rows, clips, published())
-    report.write(out, page, {"stage": "evaluate", **inputs, **summary})
+    report.write(out, page, {"stage": stage, **inputs, **summary})
 
 
 def _clips(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
@@ -441,7 +442,7 @@ def verdict(summary: dict[str, Any]) -> str:
     leaderboard = summary["leaderboard"]
     return (
         f"WER {pages.rate(leaderboard['wer'], leaderboard['wer_ci'])} (fair {summary['fair']['wer']:.3f}) "
-        f"on {summary['utterances']:,} utterances"
+        f"on {pages.counted(summary)}"
     )
 
 

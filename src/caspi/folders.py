@@ -20,6 +20,8 @@ def claim(folder: Path, stage: str) -> None:
     """Raises UsageError where `folder` holds something that `stage` did not make."""
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give a folder")
+    if not folder.name or folder.resolve() == Path.cwd():
+        raise UsageError(f"{folder} has no name of its own: give a folder to be made or replaced")
     if folder.is_dir() and any(folder.iterdir()) and stage_of(folder) != stage:
         raise UsageError(f"{folder} is not empty and no caspi {stage} made it: give another folder")
 
@@ -124,8 +126,12 @@ def read_jsonl(path: Path) -> list[Any]:
 
     Raises UsageError naming file and line.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
     values = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 values.append(json.loads(line))

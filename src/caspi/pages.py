@@ -28,9 +28,22 @@ def _hours(value: float) -> str:
     return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
 
 
-def rate(value: float, interval: list[float] | tuple[float, float] | None = None) -> str:
+def rate(value: float, interval: Sequence[float] | None = None) -> str:
     """`0.083 [0.061, 0.105]`."""
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def counted(summary: dict[str, Any]) -> str:
+    """`200 of 1,204 utterances in 8 groups`: how much an evaluation's figure rests on."""
+    whole = sum(part["of"] for part in summary.get("evaluated", ()))
+    utterances, groups = summary["utterances"], summary["independent"]
+    said = f"{utterances:,} of {whole:,} utterances" if whole > utterances else plural(utterances, "utterance")
+    return said if groups == utterances else f"{said} in {plural(groups, 'group')}"
+
+
+def plural(number: int, what: str) -> str:
+    """`1 utterance`, `1,204 utterances`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def prepare_page(name: str, summary: dict[str, Any]) -> Page:

@@ -37,9 +37,11 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align."""
+    """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align.
+    direction: rtl or ltr, of the language: a row that begins with a Latin word is Hebrew still."""
 
     steps: tuple[tuple[str, str, str], ...]
+    direction: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def environment() -> dict[str, Any]:
     """Code revision, versions and machine a result comes from."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "revision": _revision(),
+        "revision": revision(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {_processor()}",
         "libraries": {name: _version(name) for name in _LIBRARIES},
@@ -94,7 +96,7 @@ def _processor() -> str:
 
 
 @functools.cache
-def _revision() -> str:
+def revision() -> str:
     """Commit of the source tree caspi runs from, with a mark where it has changes; else the installed version."""
     where = Path(__file__).parent
     try:

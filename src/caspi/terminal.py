@@ -10,9 +10,12 @@ from bidi import get_display  # type: ignore[import-untyped]
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
-def shown(text: str) -> str:
+def shown(text: str, at_most: int | None = None) -> str:
     """A cell that reads right where stderr shows it: in the order it is seen on terminals that draw from left to
-    right, in its own order, isolated from its neighbours, on those that know better."""
+    right, in its own order, isolated from its neighbours, on those that know better. What is longer than `at_most`
+    characters loses its end."""
+    if at_most is not None and len(text) > at_most:
+        text = text[: at_most - 1] + "…"
     if not any("\u0590" <= letter <= "\u08ff" for letter in text):
         return text
     if _turns_text_round() or not sys.stderr.isatty():

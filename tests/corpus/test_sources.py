@@ -562,3 +562,13 @@ def test_lhotse_cuts_of_one_recording_are_one_group(tmp_path: Path) -> None:
     found = list(LhotseSource(kind="lhotse", path=path).recordings("Hebrew"))
     assert len({r.group for r in found[:-1]}) == 1
     assert found[-1].group != found[0].group
+
+
+def test_sentences_may_be_given(recipe_of) -> None:  # type: ignore[no-untyped-def]
+    texts = ["la casa grande", "el perro come pan"]
+    common = {"kind": "synthetic", "split": "test", "only": ["f2"], "texts": texts}
+    made = recipe_of([common | {"languages": ["Spanish"], "utterances": 3}])
+    commands.prepare(made)
+    assert Corpus.open(made.corpus.path, "test").column("text") == [*texts, texts[0]]
+    with pytest.raises(UsageError, match="of one language"):
+        recipe_of([common | {"languages": ["Spanish", "Italian"], "utterances": 3}])

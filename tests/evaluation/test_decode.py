@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caspi import commands, report
@@ -13,6 +15,7 @@ from caspi.evaluation import decode
 from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.stress import CONDITIONS
 from caspi.evaluation.summary import RESULTS
+from caspi.inference.transcriber import Transcript
 
 
 @pytest.fixture
@@ -35,7 +38,9 @@ def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, m
     monkeypatch.setattr(decode, "_block", lambda *of: (decoded.extend(of[3]), block(*of))[1])
     again, seconds = decode.decode(TINY, part, kept, ["cpu"])
     assert again == whole
-    assert decoded == list(range(6, len(corpus)))
+    already = {json.loads(line)["id"] for line in lines[:6]}
+    ids = corpus.column("id")
+    assert sorted(ids[row] for row in decoded) == sorted(set(ids) - already)
     assert seconds > 0
 
 
@@ -101,3 +106,68 @@ def test_results_hold_what_breakdowns_need(small_corpus: Path, tmp_path: Path) -
     assert row["hits"] + row["substitutions"] + row["deletions"] == row["words"]
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert content["corpora"][0]["fingerprint"] == report.fingerprint(small_corpus)
+
+
+class Scripted:
+    """In the place of a model: says what it was asked, and what it was given to hear."""
+
+    def __init__(self) -> None:
+        self.heard: list[np.ndarray] = []
+        self.told: list[str | None] = []
+
+    def transcribe(self, recordings: list[np.ndarray], languages: list[str | None], **_: object) -> list[Transcript]:
+        self.heard += recordings
+        self.told += languages
+        return [
+            Transcript(f"שמעתי {number}", (), "Hebrew", 1.0, truncated=number == 0, retried=number < 2)
+            for number in range(len(recordings))
+        ]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    model = Scripted()
+    monkeypatch.setattr(Recogniser, "on", lambda self, device: model)
+    return model
+
+
+def test_what_was_cut_off_and_tried_again_is_counted(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
+    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out").summary
+    assert (found["truncated"], found["retried"]) == (1, 2)
+    assert "cut off" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("identify", [False, True])
+def test_the_language_is_told_unless_it_is_asked_for(
+    scripted: Scripted, small_corpus: Path, tmp_path: Path, identify: bool
+) -> None:
+    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(identify=identify))
+    assert set(scripted.told) == {None if identify else "Hebrew"}
+    assert found.summary["named"] == ({"Hebrew": {"Hebrew": 12}} if identify else None)
+
+
+def test_retention_is_of_the_corpora_that_are_named_for_it(
+    scripted: Scripted, small_corpus: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(small_corpus, other)
+    options = EvaluateOptions(retention=[str(other)], limit=7)
+    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", options).summary
+    assert found["utterances"] == 7
+    assert list(found["retention"]) == [str(other)]
+    assert len(scripted.heard) == 14  # both were decoded, each under its own name
+
+
+def test_another_configuration_is_another_model(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
+    """Its weights are the same: what was decoded with the other is not taken for what this one says."""
+    model = tmp_path / "model"
+    shutil.copytree(json.loads((small_run / "report.json").read_text())["final"], model)
+    before = decode.fingerprint(model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"longest_clip": 1.0}))
+    assert decode.fingerprint(model) != before
+    (model / "config.json").write_text(json.dumps(config))
+    (model / "README.md").write_text("another card")
+    tokenizer = (model / "tokenizer.json").read_bytes()
+    (model / "tokenizer.json").write_bytes(tokenizer + b" ")
+    assert decode.fingerprint(model) != before

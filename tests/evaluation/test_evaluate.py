@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from caspi import commands
@@ -61,7 +62,11 @@ def test_score_reads_csv_jsonl_and_the_ivrit_columns(tmp_path: Path) -> None:
         ("nan.jsonl", '{"reference": "א", "hypothesis": NaN}\n', "hypothesis is nan, not text"),
         ("five.jsonl", "5\n", "line 1: expected an object, found 5"),
         ("long.csv", "reference,hypothesis,seconds\nא,א,-1\n", "line 2: seconds is '-1', not a duration"),
-        ("file.txt", "x", "expected a .csv or .jsonl"),
+        ("file.txt", "x", r"expected a .csv \(with commas\) or .jsonl"),
+        ("comma.csv", "reference,hypothesis\nשלום, עולם,שלום עולם\n", "line 2 has more cells than .* double quotes"),
+        ("open.csv", 'reference,hypothesis\nא,"ב\n', "is no csv .*cut off"),
+        ("two.csv", "reference,hypothesis,hypothesis\nא,א,ב\n", "has the column hypothesis 2 times"),
+        ("half.jsonl", '{"reference": "\\ud800", "hypothesis": "א"}\n', "line 1: reference holds half a character"),
         ("silent.csv", "reference,hypothesis\n...,שלום\n", "no reference holds a word"),
         ("twice.csv", "id,reference,hypothesis\n7,א,א\n8,ב,ב\n7,ג,ג\n", "utterances 1 and 3 have the same id, 7"),
     ],
@@ -117,3 +122,82 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
     results.write_text(results.read_text()[:30])
     with pytest.raises(UsageError, match="was the file cut off"):
         compare(tmp_path / "a", tmp_path / "c")
+
+
+def results(folder: Path, name: str, errors: list[int], groups: list[str], words: int = 10) -> Path:
+    """A file of results in which so many words of each utterance are wrong."""
+    lines = [
+        {"id": str(n), "reference": "א", "hypothesis": "ב", "group": group, "errors": wrong, "words": words,
+         "fair_errors": wrong, "fair_words": words}
+        for n, (wrong, group) in enumerate(zip(errors, groups, strict=True))
+    ]  # fmt: skip
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return path
+
+
+def test_the_interval_of_a_comparison_is_paired_and_95_percent(tmp_path: Path) -> None:
+    """Utterances differ far more than the two systems do on each of them."""
+    draw = np.random.default_rng(0)
+    base, gained = draw.integers(1, 9, 400), draw.binomial(1, 0.3, 400)
+    alone = [str(n) for n in range(400)]
+    found = compare(
+        results(tmp_path, "a", base.tolist(), alone), results(tmp_path, "b", (base - gained).tolist(), alone)
+    )
+    low, high = found["leaderboard"].interval or (0, 0)
+    assert (high - low) / 2 == pytest.approx(1.96 * float(gained.std()) / 400**0.5 / 10, rel=0.1)
+    assert found["leaderboard"].groups == 400
+
+
+def test_speakers_are_compared_not_their_utterances(tmp_path: Path) -> None:
+    """Every utterance of one of ten speakers got better: of utterances that is beyond doubt, of speakers it is not."""
+    groups = [str(n // 10) for n in range(100)]
+    better = [0 if group == "0" else 2 for group in groups]
+    one = compare(results(tmp_path, "a", [2] * 100, groups), results(tmp_path, "b", better, groups))["leaderboard"]
+    assert one.groups == 10
+    assert not one.shown
+    assert "100 utterances in 10 groups" in one.sentence()
+    alone = [str(n) for n in range(100)]
+    many = compare(results(tmp_path, "c", [2] * 100, alone), results(tmp_path, "d", better, alone))["leaderboard"]
+    assert many.shown
+
+
+def test_few_speakers_show_no_difference_and_say_so(tmp_path: Path) -> None:
+    for count, said in ((1, "no interval, p = 1.000, 20 utterances in 1 group"), (2, "20 utterances in 2 groups")):
+        groups = [str(n % count) for n in range(20)]
+        a, b = results(tmp_path, "a", [3] * 20, groups), results(tmp_path, "b", [1] * 20, groups)
+        found = compare(a, b)["leaderboard"]
+        assert found.sentence().startswith("no difference shown: B is ahead by 0.200")
+        assert said in found.sentence()
+
+
+@pytest.mark.parametrize("wrong", ["NaN", "null", "-3", '"4"', "1.5"])
+def test_counts_that_are_none_are_refused(tmp_path: Path, wrong: str) -> None:
+    good = results(tmp_path, "a", [1, 2], ["x", "y"])
+    bad = tmp_path / "b.jsonl"
+    bad.write_text(good.read_text().replace('"errors": 2', f'"errors": {wrong}'))
+    with pytest.raises(UsageError, match=r"b.jsonl, utterance 1: errors is .*, not a count"):
+        compare(good, bad)
+
+
+def test_a_score_does_not_replace_an_evaluation(small_corpus: Path, tmp_path: Path) -> None:
+    commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", commands.EvaluateOptions(limit=2))
+    with pytest.raises(UsageError, match="no caspi score made it"):
+        commands.score(score_csv(tmp_path, "x", [("שלום", "שלום")]), "Hebrew", tmp_path / "out")
+    assert (tmp_path / "out" / "transcripts").is_dir()
+
+
+def test_a_group_called_0_is_a_group(tmp_path: Path) -> None:
+    lines = [{"reference": "שלום", "hypothesis": "שלום", "group": n % 2} for n in range(4)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    summary = commands.score(tmp_path / "x.jsonl", "Hebrew", tmp_path / "out").summary
+    assert (summary["groups"], summary["independent"]) == (2, 2)
+
+
+def test_the_page_says_what_was_evaluated(small_corpus: Path, tmp_path: Path) -> None:
+    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", commands.EvaluateOptions(limit=5))
+    assert "5 of 12 utterances" in outcome.line
+    page = outcome.path.read_text(encoding="utf-8")
+    assert f"<td>{small_corpus}</td><td>test</td><td>5 of 12</td>" in page
+    assert outcome.summary["evaluated"][0]["of"] == 12
+    assert json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["limit"] == 5

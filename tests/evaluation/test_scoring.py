@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi.evaluation.edits import count
-from caspi.evaluation.resampling import rate_interval
+from caspi.evaluation.resampling import _student, permutation_p, rate_interval
 from caspi.evaluation.scoring import score_corpus
 from caspi.language import language
 from caspi.language.hebrew import leaderboard
@@ -19,7 +19,9 @@ WORDS = ["שלום", "עולם", "ילד", "הלך", "לים", "ראה", "כלב
 
 
 def interval(errors: np.ndarray, length: int, groups: list[str], seed: int = 0) -> tuple[float, float]:
-    return rate_interval(errors, np.full(len(errors), length), groups, seed)
+    found = rate_interval(errors, np.full(len(errors), length), groups, seed)
+    assert found is not None
+    return found
 
 
 SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
@@ -78,6 +80,31 @@ def test_interval_covers_95_percent_of_the_time() -> None:
     assert 43 <= covered <= 50
 
 
+@pytest.mark.parametrize("groups", [2, 4, 7, 8, 17])
+def test_interval_covers_where_speakers_differ(groups: int) -> None:
+    """Twenty utterances of each of a few speakers, some of whom are harder to hear."""
+    draw = np.random.default_rng(groups)
+    covered = 0
+    for trial in range(200):
+        hardness = np.clip(draw.normal(0.2, 0.06, groups), 0.01, 0.9)
+        errors = draw.binomial(10, np.repeat(hardness, 20))
+        low, high = interval(errors, 10, [str(n // 20) for n in range(len(errors))], seed=trial)
+        covered += low <= 0.2 <= high
+    assert covered >= 0.9 * 200
+
+
+def test_one_group_has_no_interval_and_no_errors_are_no_certainty() -> None:
+    assert rate_interval([1, 2, 0], [10, 10, 10], ["a", "a", "a"]) is None
+    low, high = interval(np.zeros(50), 10, [str(n) for n in range(50)])
+    assert low == 0
+    assert high == pytest.approx(3.69 / 500, rel=0.01)  # the exact bound of no error in 500 words
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(1, 12.706), (6, 2.447), (7, 2.3646), (16, 2.1199), (999, 1.9623)])
+def test_students_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
+    assert _student(freedom) == pytest.approx(expected, abs=2e-3)
+
+
 def test_groups_that_fail_together_widen_the_interval() -> None:
     errors = np.where(np.arange(1_000) < 100, 10, 0)
     together = interval(errors, 10, [str(n // 100) for n in range(1_000)])
@@ -99,3 +126,10 @@ def test_units_that_were_joined_give_the_same_interval() -> None:
     exact = 1.96 * float(errors.std()) / 20_000**0.5 / 10
     assert (high - low) / 2 == pytest.approx(exact, rel=0.1)
     assert (high + low) / 2 == pytest.approx(float(errors.mean()) / 10, abs=exact / 5)
+
+
+def test_the_permutation_test_is_two_sided_and_exact_where_all_signs_agree() -> None:
+    """Ten differences of one sign: 2 of 1,024 ways are as far from 0."""
+    for sign in (1, -1):
+        assert permutation_p(np.full(10, 0.3 * sign), seed=0) == pytest.approx(2 / 1024, rel=0.5)
+    assert permutation_p(np.array([1.0, -1.0] * 20), seed=0) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from caspi.language import language
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
 NOISE_LEVELS_DB = (0.0, 10.0, 20.0, 30.0)
-_GROUPS_AT_MOST = 50  # more are no table that anybody reads
+_PARTS_AT_MOST = 50  # more are no table that anybody reads
 
 
 def _step(value: float | None, bounds: Sequence[float], unit: str) -> str | None:
@@ -49,21 +50,24 @@ _KEYS: dict[str, Callable[[Pair], str | None]] = {
 
 
 def by_utterance(pairs: Sequence[Pair], counts: dict[str, Counts]) -> dict[str, dict[str, Any]]:
-    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores."""
-    return {f"by_{name}": _parts(pairs, counts, key) for name, key in _KEYS.items()}
+    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores, of the 50 with most errors
+    where there are more. `parts`: how many there are."""
+    found: dict[str, dict[str, Any]] = {"parts": {}}
+    for name, key in _KEYS.items():
+        places: defaultdict[str, list[int]] = defaultdict(list)
+        for place, pair in enumerate(pairs):
+            if (part := key(pair)) is not None:
+                places[part].append(place)
+        found["parts"][name] = len(places)
+        found[f"by_{name}"] = _parts(pairs, counts, places)
+    return found
 
 
-def _parts(
-    pairs: Sequence[Pair], counts: dict[str, Counts], key: Callable[[Pair], str | None]
-) -> dict[str, dict[str, Any]]:
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, pair in enumerate(pairs):
-        if (name := key(pair)) is not None:
-            places[name].append(place)
-    if len(places) > _GROUPS_AT_MOST:
-        return {}
+def _parts(pairs: Sequence[Pair], counts: dict[str, Counts], places: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+    errors = counts["leaderboard"].errors
+    most = sorted(places, key=lambda name: -int(errors[places[name]].sum()))[:_PARTS_AT_MOST]
     parts: dict[str, dict[str, Any]] = {}
-    for name in sorted(places, key=_in_order):
+    for name in sorted(most, key=_in_order):
         groups = [pairs[place].group or pairs[place].id for place in places[name]]
         parts[name] = {"utterances": len(groups)}
         for score, of_all in counts.items():
@@ -72,10 +76,10 @@ def _parts(
     return parts
 
 
-def _in_order(name: str) -> tuple[float, str]:
-    """By the number a name begins with, then by name."""
-    number = name.partition("-")[0].partition("+")[0]
-    return (float(number) if number.isdigit() else -1.0, name)
+def _in_order(name: str) -> tuple[bool, list[tuple[int, str]]]:
+    """As people count: speaker 2 before speaker 10; what is below all bounds first."""
+    pieces = re.split(r"(\d+)", name)
+    return (not name.startswith("below"), [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces])
 
 
 def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 
+from caspi import report
 from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
@@ -25,12 +27,15 @@ from caspi.folders import read_jsonl
 from caspi.inference.transcriber import Transcriber
 from caspi.progress import Progress
 
-_AT_ONCE = 256  # utterances that are decoded and then kept, whatever happens
+_AT_ONCE = 64  # utterances that are decoded and then kept, whatever happens
+_TURNS = 4  # blocks for every device at least, where there are several
+# What loading a model reads of its folder.
+_READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
 
 @dataclass(frozen=True, slots=True)
 class Recogniser:
-    """model: a folder or a Hub id; fingerprint: of its weights, which may change under the same name."""
+    """model: a folder or a Hub id; fingerprint: of all that loading it reads, which may change under the same name."""
 
     model: str
     fingerprint: str
@@ -51,9 +56,11 @@ class Part:
     identify: bool = False
 
     def key(self, recogniser: Recogniser, fingerprint: str) -> str:
-        """Names what a model makes of it, by all that this depends on."""
-        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify)
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        """Names what a model makes of it, by all that this depends on, the code that decodes among it."""
+        code = (report.revision(), torch.__version__, torch.cuda.is_available())
+        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify, code)
+        plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.condition}")
+        return f"{plain}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,13 @@ class Heard:
     seconds: Seconds = 0.0
 
 
+def fingerprint(model: Path) -> str:
+    """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
+    files = sorted({path for pattern in _READ for path in model.glob(pattern) if path.is_file()})
+    told = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def devices() -> list[str]:
     """All GPUs, else the CPU."""
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
@@ -78,9 +92,13 @@ def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) ->
     `kept` as it is decoded; what has a line there already is not decoded again."""
     ids = part.corpus.column("id")
     heard = {row["id"]: Heard(**row) for row in _whole_lines(kept)}
-    todo = [row for row in part.rows if ids[row] not in heard]
-    blocks = [todo[start : start + _AT_ONCE] for start in range(0, len(todo), _AT_ONCE)]
-    with kept.open("a", encoding="utf-8") as file, Progress("evaluate", unit="utterances", total=len(todo)) as progress:
+    seconds_of = part.corpus.numbers("seconds")
+    # Longest first: a block's clips are about as long as each other, and no device ends long after the others.
+    todo = sorted((row for row in part.rows if ids[row] not in heard), key=lambda row: -seconds_of[row])
+    size = _AT_ONCE if len(on) == 1 else max(1, min(_AT_ONCE, math.ceil(len(todo) / (_TURNS * len(on)))))
+    blocks = [todo[start : start + size] for start in range(0, len(todo), size)]
+    what = "evaluate" if part.condition == CLEAN else f"evaluate, {part.condition}"
+    with kept.open("a", encoding="utf-8") as file, Progress(what, unit="utterances", total=len(todo)) as progress:
         for found, seconds in _decoded(recogniser, part, blocks, on):
             for one in found:
                 heard[one.id] = replace(one, seconds=seconds / len(found))

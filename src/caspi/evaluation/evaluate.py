@@ -11,7 +11,7 @@ from typing import Any
 from caspi import report
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation import decode
+from caspi.evaluation import benchmarks, decode
 from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.pairs import Pair
@@ -41,10 +41,11 @@ def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dic
     """Decodes what `kept` does not hold yet, writes results.jsonl, summary.json and the transcripts into `out`;
     returns the summary."""
     decoder = _Decoding(recogniser, kept, asked)
+    _check_ids(asked.corpora)
     pairs, seconds = decoder.all(asked.corpora, asked.limit)
-    _check_ids(pairs)
     measured = Measured.of(pairs)
     summary = summarise(measured, seconds, asked.equivalents)
+    summary["evaluated"] = [_what(corpus, asked.limit) for corpus in asked.corpora]
     if asked.stress:
         summary["stress"] = _stress(decoder, asked)
     if asked.retention:
@@ -74,12 +75,24 @@ class _Decoding:
         return pairs, seconds
 
 
-def _check_ids(pairs: Sequence[Pair]) -> None:
+def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
+    """Of a corpus: which split and revision, and how many of its utterances."""
+    return {
+        "corpus": str(corpus.folder), "split": corpus.split, "revision": benchmarks.revision(corpus),
+        "utterances": min(len(corpus), limit or len(corpus)), "of": len(corpus),
+    }  # fmt: skip
+
+
+def _check_ids(corpora: Sequence[Corpus]) -> None:
     seen: set[str] = set()
-    for pair in pairs:
-        if pair.id in seen:
-            raise UsageError(f"the utterance {pair.id} is in two of the corpora: results would not say which is meant")
-        seen.add(pair.id)
+    for corpus in corpora:
+        ids = set(corpus.column("id"))
+        if both := sorted(seen & ids):
+            raise UsageError(
+                f"the utterance {both[0]} is in two of the corpora ({len(both):,} are): "
+                "results would not say which is meant"
+            )
+        seen |= ids
 
 
 def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
@@ -90,8 +103,9 @@ def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
         measured = Measured.of(pairs)
         score, words = measured.total("leaderboard"), measured.hard_words()
         found[condition] = {
-            "wer": score.wer, "wer_ci": score.wer_ci, "cer": score.cer, "utterances": score.utterances,
-            **{kind: words[kind]["rate"] for kind in ("name-like", "Latin") if kind in words},
+            "wer": score.wer, "wer_ci": score.wer_ci, "cer": score.cer, "words": score.words,
+            "utterances": score.utterances,
+            "hard": {kind: words[kind] for kind in ("name-like", "Latin", "with digits") if kind in words},
         }  # fmt: skip
     families = {family: [f"{family}, {name}" for name in ways] for family, ways in FAMILIES.items()}
     return {"conditions": found, "families": families}

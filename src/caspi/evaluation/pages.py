@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,14 @@ from caspi.charts import Bar, Bars, Chart, Line
 from caspi.evaluation.edits import align
 from caspi.evaluation.published import Published
 from caspi.language import language
-from caspi.pages import SYNTHETIC_NOTE, rate
+from caspi.language.base import Normaliser
+from caspi.pages import SYNTHETIC_NOTE, counted, plural, rate
 from caspi.report import Clip, Difference, Page, Table
 
 WORST = 50
 _CHARTS = (
     ("source", "source"), ("duration", "duration"), ("noise", "signal-to-noise ratio"), ("script", "script"),
-    ("language", "language"), ("group", "recording or speaker"),
+    ("language", "language"), ("group", "group: recording or speaker"),
 )  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def evaluate_page(
     leaderboard, fair = summary["leaderboard"], summary["fair"]
     return Page(
         title=title,
-        headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {summary['utterances']:,} utterances",
+        headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {counted(summary)}",
         facts=[
             ("leaderboard WER", f"{leaderboard['wer']:.3f}"),
             ("fair WER", f"{fair['wer']:.3f}"),
@@ -47,16 +49,25 @@ def evaluate_page(
         ],
         synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
         parts=[
+            *_evaluated(summary),
             _scores(summary),
             *_published(summary, published),
             *_stress(summary),
-            *(_bars(f"WER by {what}", summary[f"by_{key}"]) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
+            *(_bars(what, key, summary) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
             *_hard_words(summary["by_word"]),
             *_error_types(summary),
             *_retention(summary),
-            _worst(worst(rows), clips),
+            *_worst(worst(rows), clips),
         ],
     )
+
+
+def _evaluated(summary: dict[str, Any]) -> list[Table]:
+    rows = [
+        (what["corpus"], what["split"], f"{what['utterances']:,} of {what['of']:,}", what["revision"] or "")
+        for what in summary.get("evaluated", ())
+    ]
+    return [Table("What was evaluated", ("corpus", "split", "utterances", "revision"), rows)] if rows else []
 
 
 def _scores(summary: dict[str, Any]) -> Table:
@@ -74,12 +85,27 @@ def _scores(summary: dict[str, Any]) -> Table:
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
     note = (
         f"Fractions. Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
-        "comes off the fair score and is the most that such differences can be blamed for."
+        f"comes off the fair score and is the most that such differences can be blamed for. {_over(summary)}"
     )
     return Table("Scores", columns, rows, note=note)
 
 
+def _over(summary: dict[str, Any]) -> str:
+    """What the intervals are drawn over."""
+    independent, utterances = summary["independent"], summary["utterances"]
+    if independent == utterances:
+        return (
+            f"Intervals are over utterances{'' if summary['groups'] else ', for no recordings or speakers are named'}."
+        )
+    if independent == 1:
+        return "No intervals: all utterances are of one group (recording or speaker), which says nothing of others."
+    few = ", few, so they are wide" if independent < 8 else ""
+    return f"Intervals are over {independent:,} groups (recordings or speakers){few}."
+
+
 def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[Table]:
+    if any(what["utterances"] < what["of"] for what in summary.get("evaluated", ())):
+        return []  # a part of a set is not what others measured
     sets = [name for name in summary["by_source"] if any(found.set == name for found in published)]
     rows = [
         ("this model", name, rate(part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"]), "measured here", "")
@@ -104,7 +130,10 @@ def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
     ratios = [float(name.rpartition(", ")[2].removesuffix(" dB")) for name in levels]
     noise = sorted(zip(ratios, (conditions[name]["wer"] for name in levels), strict=True))
     bars = [Bar(name, found["wer"], found["wer_ci"], _hard(found)) for name, found in conditions.items()]
-    note = f"The same {clean['utterances']:,} utterances under each; in grey, misses of names and of Latin words."
+    note = (
+        f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, how many name-like words, Latin "
+        "words and words with digits were missed."
+    )
     return [
         Chart(
             "WER by noise",
@@ -117,20 +146,27 @@ def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
 
 
 def _hard(found: dict[str, Any]) -> str:
-    return ", ".join(f"{kind} {found[kind]:.2f}" for kind in ("name-like", "Latin") if kind in found)
+    return ", ".join(f"{kind} {words['missed']:,} of {words['words']:,}" for kind, words in found["hard"].items())
 
 
-def _bars(title: str, parts: dict[str, Any]) -> Bars:
+def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:
+    parts, of = summary[f"by_{key}"], summary["parts"][key]
     bars = [
-        Bar(name, part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"], f"{part['utterances']:,} utterances")
+        Bar(
+            name, part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"],
+            plural(part["utterances"], "utterance") + ("" if part["leaderboard"]["wer_ci"] else ", one group"),
+        )
         for name, part in parts.items()
-    ]
-    return Bars(title, bars, "Leaderboard score, with 95 % intervals.")
+    ]  # fmt: skip
+    note = "Leaderboard score, with 95 % intervals."
+    if len(parts) < of:
+        note += f" The {len(parts):,} with most errors, of {of:,}."
+    return Bars(f"WER by {what}", bars, note)
 
 
 def _hard_words(by_word: dict[str, Any]) -> list[Bars]:
     bars = [
-        Bar(kind, found["rate"], found["rate_ci"], f"{found['words']:,} words")
+        Bar(kind, found["rate"], found["rate_ci"], plural(found["words"], "word"))
         for kind, found in by_word.items()
         if kind != "left_out"
     ]
@@ -174,15 +210,39 @@ def _retention(summary: dict[str, Any]) -> list[Table]:
 
 
 def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
-    """Reference against hypothesis, words as the leaderboard score sees them."""
-    normalise = language(str(row.get("language") or "Hebrew")).normalisers["leaderboard"]
-    steps = align(normalise(row["reference"]).split(), normalise(hypothesis).split())
-    return Difference(tuple((step.kind, " ".join(step.expected), " ".join(step.said)) for step in steps))
+    """Reference against hypothesis, word by word as the leaderboard score compares them, spelt as they were written."""
+    spoken = language(str(row.get("language") or "Hebrew"))
+    normalise = spoken.normalisers["leaderboard"]
+    expected, said = normalise(row["reference"]).split(), normalise(hypothesis).split()
+    written, heard = _spelt(row["reference"], expected, normalise), _spelt(hypothesis, said, normalise)
+    steps: list[tuple[str, str, str]] = []
+    one = other = 0
+    for step in align(expected, said):
+        for pair in itertools.zip_longest(range(len(step.expected)), range(len(step.said))):
+            steps.append((
+                step.kind,
+                "" if pair[0] is None else written[one + pair[0]],
+                "" if pair[1] is None else heard[other + pair[1]],
+            ))  # fmt: skip
+        one, other = one + len(step.expected), other + len(step.said)
+    return Difference(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
 
 
-def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> Table:
-    return Table(
-        f"The {len(rows)} utterances with the most errors",
+def _spelt(text: str, treated: list[str], normalise: Normaliser) -> list[str]:
+    """Of every treated word the word as it was written; as treated, where a word became several, or the text is not
+    treated word by word."""
+    found: list[str] = []
+    for word in text.split():
+        parts = normalise(word).split()
+        found += [word] if len(parts) == 1 else parts
+    return found if len(found) == len(treated) else treated
+
+
+def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> list[Table]:
+    if not rows:
+        return []
+    table = Table(
+        f"The {plural(len(rows), 'utterance')} with the most errors",
         ("errors", "of", "what was said and heard", "listen", "seconds", "signs", "id"),
         [
             (
@@ -194,6 +254,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> Tab
         text=(2,),
         note="Struck out: said and not heard. Underlaid in green: heard and not said.",
     )  # fmt: skip
+    return [table]
 
 
 def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> Clip | str:
@@ -253,13 +314,21 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
                     (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
                     for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
                 ],
-                note="Paired bootstrap and sign-flip test over groups; over utterances where groups are fewer than 8.",
+                note=_compared(main),
             ),
             _changed("Better in B", changed.better, clips),
             _changed("Worse in B", changed.worse, clips),
         ],
         synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed.all) else "",
     )
+
+
+def _compared(main: dict[str, Any]) -> str:
+    over = "groups (recordings or speakers)" if main["groups"] < main["utterances"] else "utterances"
+    note = f"Paired interval and sign-flip test over {main['groups']:,} {over}."
+    if main["groups"] < 6:
+        note += " So few cannot show a difference, however large: two-sided, the signs of five agree by luck in 6 %."
+    return note
 
 
 def _changed(

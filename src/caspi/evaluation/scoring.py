@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caspi.evaluation.edits import Counts, count
-from caspi.evaluation.resampling import rate_interval
+from caspi.evaluation.resampling import Interval, rate_interval
 from caspi.language import Language
 
 SCORES = ("leaderboard", "fair")
@@ -18,11 +18,12 @@ FAIR_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A corpus under one text treatment; rates are fractions, intervals 95 %. wil: word information lost (Morris et
-    al. 2004, Interspeech). empty: hypotheses without a word."""
+    """A corpus under one text treatment; rates are fractions, intervals 95 %, None of a single group.
+
+    wil: word information lost (Morris et al. 2004, Interspeech). empty: hypotheses without a word."""
 
     wer: float
-    wer_ci: tuple[float, float]
+    wer_ci: Interval | None
     cer: float
     wil: float
     words: int

@@ -18,7 +18,7 @@ from caspi.evaluation.edits import Counts, count
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.error_types import ErrorTypes, made_up
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, rate, total
+from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, total
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
 
@@ -80,7 +80,8 @@ def summarise(
         **{name: asdict(measured.total(name)) for name in SCORES},
         "relaxations": relaxations(measured, equivalents),
         "utterances": len(pairs),
-        "groups": len({pair.group for pair in pairs}),
+        "groups": len({pair.group for pair in pairs if pair.group}),
+        "independent": len(set(measured.groups)),
         "audio_seconds": audio,
         "truncated": sum(pair.truncated for pair in pairs),
         "retried": sum(pair.retried for pair in pairs),
@@ -96,7 +97,8 @@ def summarise(
 
 
 def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str, dict[str, float]]:
-    """What the fair WER is when a difference is overlooked, and how much that removes; `all`: all of them."""
+    """What the fair WER is when a difference is overlooked, and how much that removes; `all`: all of them. Rates stay
+    over the words of the fair score: overlooking may join several into one."""
     names = sorted({name for pair in measured.pairs for name in language(pair.language).relaxations})
     tables: dict[str, Callable[[Language], Normaliser]] = {name: _relaxation(name) for name in names}
     if equivalents is not None:
@@ -106,13 +108,13 @@ def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str
         each = list(tables.values())
         tables["all"] = lambda spoken: _chained([how(spoken) for how in each])
     fair = measured.treated["fair"]
-    before = rate(measured.counts["fair"])
+    before, words = measured.counts["fair"].errors.sum(), max(1, measured.counts["fair"].words.sum())
     found = {}
     for name, how in tables.items():
         normalisers = [how(language(pair.language)) for pair in measured.pairs]
         texts = [(f(expected), f(said)) for f, (expected, said) in zip(normalisers, fair, strict=True)]
-        after = rate(_count(texts))
-        found[name] = {"wer": after, "removed": before - after}
+        after = _count(texts).errors.sum()
+        found[name] = {"wer": float(after / words), "removed": float((before - after) / words)}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,7 +107,7 @@ def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothes
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=segments,
-        language=max(set(named), key=named.count) if named else None,
+        language=Counter(named).most_common(1)[0][0] if named else None,
         seconds=len(samples) / SAMPLE_RATE,
         truncated=sum(hypothesis.truncated for hypothesis in said),
         retried=sum(hypothesis.retried for hypothesis in said),

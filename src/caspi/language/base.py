@@ -56,7 +56,7 @@ class Language:
     training_text: cleans a transcript under a policy, idempotent. objection: why a cleaned
     transcript is not for training under a policy, or None. normalisers: score name -> text treatment.
     script_share: share of a text's letters that are in the language's own script, 0 to 1. relaxations: what `fair`
-    may overlook besides, name -> treatment of a text that `fair` has treated.
+    may overlook besides, name -> treatment of a text that `fair` has treated. right_to_left: of its script.
     """
 
     name: str
@@ -67,3 +67,4 @@ class Language:
     normalisers: dict[str, Normaliser] = field(default_factory=dict)
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
     ears: Ears = Ears()
+    right_to_left: bool = False

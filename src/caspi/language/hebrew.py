@@ -284,4 +284,5 @@ LANGUAGE = Language(
     normalisers={"leaderboard": leaderboard, "fair": fair},
     relaxations={"numerals": as_digits, "spelling": vowel_letters_dropped},
     ears=Ears(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
+    right_to_left=True,
 )

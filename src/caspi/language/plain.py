@@ -15,6 +15,7 @@ CODES = {
 }  # fmt: skip
 
 
+_RIGHT_TO_LEFT = {"Arabic", "Persian", "Urdu", "Yiddish"}
 _TAGS = re.compile(r"[<\[][^>\]]*[>\]]")
 _ASIDES = re.compile(r"\(([^)]+?)\)")
 
@@ -60,4 +61,5 @@ def plain_language(name: str) -> Language:
         objection=lambda cleaned, policy: None,
         script_share=_script_share,
         normalisers={"leaderboard": whisper_basic, "fair": without_punctuation},
+        right_to_left=name in _RIGHT_TO_LEFT,
     )

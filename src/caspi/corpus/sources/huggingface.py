@@ -21,6 +21,7 @@ from caspi.errors import MissingDependency, UsageError
 
 _YIDDISH = re.compile(r"(^|[-_/.])yi($|[-_/.])|yiddish", re.IGNORECASE)
 _SPLIT_WORDS = {"train", "validation", "valid", "dev", "test", "training"}
+_CONVERTED = "refs%2Fconvert%2Fparquet"
 _TABLES = (".parquet", ".arrow")
 
 
@@ -167,7 +168,22 @@ class HuggingFaceSource(Source):
                 streaming=True,
             )
         except Exception as error:  # as below, and those of datasets
+            if "scripts are no longer supported" in str(error):
+                return self._converted(datasets)
             raise UsageError(self._explain(error)) from error
+
+    def _converted(self, datasets: Any) -> Any:
+        """A data set that is a script, which datasets no longer runs: what the Hub made of it, on a branch of its own
+        (https://huggingface.co/docs/dataset-viewer/parquet)."""
+        config = self.config or (self._known.config if self._known else None) or "default"
+        files = f"hf://datasets/{self._id}@{_CONVERTED}/{config}/{self._split}/*.parquet"
+        try:
+            return datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
+        except Exception as error:
+            raise UsageError(
+                f"{self._id} is a script, and its converted files cannot be read ({_one_line(error)}): "
+                "download them and name their folder"
+            ) from error
 
     def _resolved(self) -> str:
         """The commit a revision stands for today, so that a corpus says what it was made of."""
@@ -183,8 +199,13 @@ class HuggingFaceSource(Source):
         """One line: which licence page to accept and which variable to set, or what else is wrong."""
         page = f"https://huggingface.co/datasets/{self._id}"
         text = str(error)
-        refused = any(mark in type(error).__name__ + text for mark in ("Gated", "gated", "401", "403", "NotFound"))
-        if refused or (self._known and self._known.gated and not os.environ.get("HF_TOKEN")):
+        named = type(error).__name__
+        refused = any(mark in named + text for mark in ("Gated", "gated", "401", "403", "NotFound"))
+        gated = bool(self._known and self._known.gated and not os.environ.get("HF_TOKEN"))
+        if any(mark in named for mark in ("Connect", "Timeout", "Offline")):
+            also = f"; it is gated: accept its licence at {page} and set HF_TOKEN" if gated else ""
+            return f"{self._id}: {_one_line(error)}{also}"
+        if refused or gated:
             return f"{self._id} is missing or gated: accept its licence at {page} and set HF_TOKEN"
         return f"{self._id}: {_one_line(error)}"
 

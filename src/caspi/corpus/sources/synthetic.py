@@ -59,6 +59,7 @@ class SyntheticSource(Source):
     """`utterances` sentences in each of `languages`, drawn with `seed`.
 
     voices: all natural ones, less those in `without`, or exactly those in `only`.
+    texts: these sentences in turn, instead of drawn ones, in one language.
     sentences: share of the sentences, by hash, this source may use: `[0, 0.9]` here and `[0.9, 1]` there never meet.
     """
 
@@ -67,6 +68,7 @@ class SyntheticSource(Source):
     languages: tuple[str, ...] = ("Hebrew",)
     only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
     rate: tuple[int, int] = (140, 220)
     pitch: tuple[int, int] = (25, 75)
     sentences: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
@@ -86,10 +88,14 @@ class SyntheticSource(Source):
     def _drawn(self) -> Iterator[Recording]:
         draw = random.Random(f"{SOURCE}/{self.seed}")
         voices = self._voices()
-        sentence_of = {name: _sentences(name) for name in self.languages}
+        sentence_of = {name: _sentences(name) for name in self.languages if not self.texts}
         for index in range(self.utterances):
             name = self.languages[index % len(self.languages)]
-            spoken, written = self._draw_sentence(sentence_of[name], draw)
+            if self.texts:
+                spoken = self.texts[index % len(self.texts)]
+                written = without_niqqud(spoken) if name == "Hebrew" else spoken
+            else:
+                spoken, written = self._draw_sentence(sentence_of[name], draw)
             voice = Voice(draw.choice(voices), draw.randint(*self.rate), draw.randint(*self.pitch))
             code = language(name).code
             yield Recording(
@@ -112,6 +118,8 @@ class SyntheticSource(Source):
 
     @model_validator(mode="after")
     def _ranges_hold_something(self) -> SyntheticSource:
+        if self.texts and len(self.languages) > 1:
+            raise ValueError("texts: these are of one language; another source is for another")
         for name in ("sentences", "rate", "pitch"):
             low, high = getattr(self, name)
             if low > high or (name == "sentences" and high - low < 0.01):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -190,3 +194,47 @@ def test_doctor_knows_this_machine() -> None:
     found = {finding["what"]: finding for finding in json.loads(result.stdout)}
     assert found["tiny"]["status"] == "ok"
     assert found["HF_TOKEN"]["status"] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "good.csv", "--out", "/proc/nowhere/x"], "/proc/nowhere"),
+        (["score", "good.csv", "--out", "good.csv/x"], "good.csv"),
+        (["score", "good.csv", "--out", "."], "has no name of its own: give a folder"),
+        (["score", "."], "has no name to put results beside: give --out"),
+        (["score", "latin.csv"], "latin.csv is not UTF-8 .*: save it as UTF-8"),
+        (["compare", "good.csv", "good.csv"], "is no results.jsonl: score it first"),
+        (["compare", "good.csv-score", "/"], "/ has no name to put results beside: give --out"),
+    ],
+)
+def test_odd_places_end_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "good.csv").write_text("reference,hypothesis\nשלום,שלום\n", encoding="utf-8")
+    (tmp_path / "latin.csv").write_bytes("reference,hypothesis\nשלום,שלום\n".encode("cp1255"))
+    if "good.csv-score" in arguments:
+        assert caspi("score", "good.csv", cwd=tmp_path).returncode == 0
+    result = caspi(*arguments, cwd=tmp_path)
+    assert result.returncode in (1, 2)
+    [line] = result.stderr.strip().splitlines()
+    assert line.startswith("caspi: ")
+    assert re.search(message, line)
+    assert "unexpected" not in line
+
+
+def test_an_interrupted_evaluation_says_that_it_goes_on(small_corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "caspi", "evaluate", "tiny", str(small_corpus), "--out", str(out)]
+    with subprocess.Popen([*command, "--stress", "12"], stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        deadline = time.monotonic() + 120
+        while not out.with_name("out.work").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        said = None
+        while said is None and time.monotonic() < deadline:
+            running.send_signal(signal.SIGINT)  # again where a library's clean-up took it, as a person would
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                _, said = running.communicate(timeout=5)
+    assert said is not None
+    assert running.returncode == 130
+    assert said.strip().splitlines()[-1] == "caspi: interrupted; the same command goes on from what was kept"
+    assert "Traceback" not in said
+    assert not out.exists()

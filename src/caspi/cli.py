@@ -374,7 +374,7 @@ def score(
     """
     from caspi import commands
 
-    outcome = commands.score(file, language, out or file.with_name(f"{file.name}-score"), equivalents)
+    outcome = commands.score(file, language, out or _beside(file, f"{file.name}-score"), equivalents)
     if not json_:
         _show_scores(outcome.summary)
     _finish(outcome, json_)
@@ -444,7 +444,14 @@ def compare(
     """
     from caspi import commands
 
-    _finish(commands.compare(a, b, out or b.with_name(f"{a.name}-against-{b.name}")), json_)
+    _finish(commands.compare(a, b, out or _beside(b, f"{a.name}-against-{b.name}")), json_)
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Where results go that nobody named a place for."""
+    if not path.name:
+        raise UsageError(f"{path} has no name to put results beside: give --out")
+    return path.with_name(name)
 
 
 @app.command()
@@ -552,11 +559,16 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+_INTERRUPTED = 130  # as shells have it; typer ends with it too
+
+
 def _guarded(run: Callable[[], object], debug: bool) -> int:
     """Exit code of a command; every failure is one line unless `--debug` asks for more."""
     try:
         run()
     except SystemExit as error:  # typer's own way out: usage errors, --help, typer.Exit
+        if error.code == _INTERRUPTED:
+            _say("caspi: interrupted; the same command goes on from what was kept")
         return error.code if isinstance(error.code, int) else 0
     except CaspiError as error:
         if debug:
@@ -564,8 +576,8 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
         _say(f"caspi: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("caspi: interrupted")
-        return 130
+        _say("caspi: interrupted; the same command goes on from what was kept")
+        return _INTERRUPTED
     except OSError as error:
         if debug:
             traceback.print_exc()

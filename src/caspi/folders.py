@@ -20,8 +20,6 @@ def claim(folder: Path, stage: str) -> None:
     """Raises UsageError where `folder` holds something that `stage` did not make."""
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give a folder")
-    if not folder.name or folder.resolve() == Path.cwd():
-        raise UsageError(f"{folder} has no name of its own: give a folder to be made or replaced")
     if folder.is_dir() and any(folder.iterdir()) and stage_of(folder) != stage:
         raise UsageError(f"{folder} is not empty and no caspi {stage} made it: give another folder")
 
@@ -118,6 +116,8 @@ def sync(path: Path) -> None:
 
 
 def _beside(folder: Path, what: str) -> Path:
+    if not folder.name:  # `.` and `/`
+        raise UsageError(f"{folder} has no name of its own: give a folder to be made or replaced")
     return folder.with_name(f"{folder.name}.{what}")
 
 

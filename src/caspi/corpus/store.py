@@ -173,7 +173,7 @@ class Corpus:
 
     def numbers(self, name: str) -> np.ndarray:
         """A numeric column of the whole split."""
-        return np.concatenate([self._batch(i).column(name).to_numpy() for i in range(len(self._locations))])
+        return np.concatenate([_numbers(self._batch(i).column(name)) for i in range(len(self._locations))])
 
     def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
         ends = self._batch_ends()
@@ -226,3 +226,11 @@ class Corpus:
     def samples(self, row: int) -> np.ndarray:
         """float32 [n] at 16 kHz."""
         return audio.decode_flac(self.flac(row))
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """NaN where there is none. Arrow's own way imports pandas on its first use, half a second in which it also takes
+    Ctrl-C for an import that failed."""
+    if column.null_count:
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    return np.from_dlpack(column)

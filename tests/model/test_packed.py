@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from caspi.model.attention import packed_attention
 from caspi.model.config import ModelConfig
+from caspi.model.features import pad_clips
 from caspi.model.loading import Loaded, load
+from caspi.model.packed import AudioBatch, encode
 from caspi.model.recompute import recompute
 from caspi.training.collation import Item, collate
 from caspi.training.objectives import CrossEntropy, label_logits
@@ -122,6 +124,29 @@ def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: Loaded, every: int
     _, found = gradients(fresh_tiny, [clips])
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
     assert len(calls) == 8 + twice
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(1, 5),
+    st.one_of(st.integers(0, 320), st.integers(0, 15_999)),  # a second is over, a frame or less after it
+    st.lists(st.floats(0.3, 1.0), min_size=1, max_size=3),
+)
+def test_every_clip_is_heard_as_it_is_alone(tiny: Loaded, seconds: int, rest: int, shares: list[float]) -> None:
+    """Trap of ours: a longest clip of 3.002 s made a second more of log-mel than the encoder's grid had, and every clip
+    but the first was heard shifted."""
+    longest = seconds * 16_000 + rest
+    draw = np.random.default_rng(seconds * rest)
+    clips = [
+        draw.standard_normal(length).astype(np.float32) * 0.1
+        for length in [longest] + [int(longest * share) for share in shares]
+    ]
+    with torch.inference_mode():
+        batch = AudioBatch.of(*pad_clips(clips))
+        together = torch.split(encode(tiny.model, batch), batch.tokens)
+        for clip, found in zip(clips, together, strict=True):
+            alone = encode(tiny.model, AudioBatch.of(*pad_clips([clip])))
+            assert torch.allclose(found, alone, atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)

@@ -73,7 +73,8 @@ def log_mel(samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(samples, WINDOW, HOP, window=window, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         mel = (filters @ power).clamp(min=1e-10).log10()
-    time = -(-(samples.shape[1] - 2 * EDGE) // (HOP * CHUNK_FRAMES)) * CHUNK_FRAMES
+    # Of whole frames, as AudioBatch counts seconds: what is left of the longest clip after them makes no second more.
+    time = -(-frame_count(samples.shape[1] - 2 * EDGE) // CHUNK_FRAMES) * CHUNK_FRAMES
     mel = torch.nn.functional.pad(mel, (0, max(0, time - mel.shape[2])))[:, :, :time]
     inside = torch.arange(time, device=mel.device) < frames.to(mel.device)[:, None]
     outside = ~inside[:, None, :]

@@ -52,8 +52,10 @@ class Bars:
 
     @property
     def full(self) -> float:
-        """The value at the right end."""
-        return max((bar.interval[1] if bar.interval else bar.value for bar in self.bars), default=0.0) or 1.0
+        """The value at the right end: no interval, wide as it may be, makes the bars too small to tell apart."""
+        longest = max((bar.value for bar in self.bars), default=0.0)
+        widest = max((bar.interval[1] for bar in self.bars if bar.interval), default=0.0)
+        return max(longest, min(widest, 2 * longest if longest else 1.0)) or 1.0
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from caspi import commands
 from caspi.commands import EvaluateOptions
 from caspi.corpus.sources.catalogue import CATALOGUE
+from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
 from tests.corpus.test_sources import ROWS
@@ -91,3 +93,25 @@ def test_a_gated_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UsageError, match=r"eval-d1 .*: accept its licence at https://\S+ and set HF_TOKEN"):
         commands.evaluate("tiny", ["ivrit"], tmp_path / "out", EvaluateOptions())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_set_stands_beside_no_published_result(tmp_path: Path) -> None:
+    outcome = commands.evaluate("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluateOptions(limit=2))
+    assert "published, not measured here" not in outcome.path.read_text(encoding="utf-8")
+    assert "2 of 3 utterances" in outcome.line
+
+
+def test_a_set_that_is_a_script_is_read_as_the_hub_converted_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, str] | None]] = []
+
+    def load_dataset(name: str, *_: object, data_files: dict[str, str] | None = None, **__: object) -> str:
+        asked.append((name, data_files))
+        if data_files is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found fleurs.py")
+        return "rows"
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha="abc"))
+    source = HuggingFaceSource(kind="huggingface", dataset="fleurs-he", split="test")
+    assert source._hub(SimpleNamespace(load_dataset=load_dataset)) == "rows"
+    converted = "hf://datasets/google/fleurs@refs%2Fconvert%2Fparquet/he_il/test/*.parquet"
+    assert asked == [("google/fleurs", None), ("parquet", {"train": converted})]

@@ -91,3 +91,19 @@ def test_the_comparison_shows_what_got_better_and_worse(browser: Any, evaluated:
     assert len(worse) == outcome.summary["worse"] == 6
     assert all(int(row[0]) > int(row[1]) == 0 for row in better)
     assert page.locator("audio").count() == 12
+
+
+def test_hebrew_runs_from_right_to_left_whatever_a_row_begins_with(browser: Any, tmp_path: Path) -> None:
+    """Every word wrong, a Latin word among them: the first word said is on the right."""
+    lines = ["reference,hypothesis", "היא קנתה iPhone חדש אתמול,הוא מכר iphone ישן היום", "iPhone חדש,אייפון חדש"]
+    (tmp_path / "x.csv").write_text("\n".join(lines), encoding="utf-8")
+    outcome = commands.score(tmp_path / "x.csv", "Hebrew", tmp_path / "out")
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(outcome.path.as_uri())
+    cells = page.locator("section", has=page.locator("h2", has_text="with the most errors")).locator("td.speech")
+    for cell in cells.all():
+        assert cell.evaluate("cell => getComputedStyle(cell).direction") == "rtl"
+    words = cells.first.locator("del").evaluate_all("all => all.map(e => [e.textContent, e.getBoundingClientRect().x])")
+    places = dict(words)
+    assert places["היא"] > places["קנתה"] > places["חדש"] > places["אתמול"]
+    assert "iPhone" in cells.first.text_content()  # as it was written, not as it was compared

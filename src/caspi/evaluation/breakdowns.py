@@ -38,22 +38,31 @@ def _script(pair: Pair) -> str:
     return "with digits" if digits else "letters of the language only"
 
 
+def _names(pair: Pair) -> str:
+    named = any(language(pair.language).ears.name_like(pair.reference.split()))
+    return "with name-like words" if named else "without name-like words"
+
+
 _KEYS: dict[str, Callable[[Pair], str | None]] = {
     "source": lambda pair: pair.source or None,
     "duration": lambda pair: _step(pair.seconds, DURATIONS, "s"),
     "group": lambda pair: pair.group or None,
     "noise": lambda pair: _step(pair.snr_db, NOISE_LEVELS_DB, "dB"),
     "script": _script,
+    "names": _names,
     "language": lambda pair: pair.language or None,
     "condition": lambda pair: pair.condition or None,
 }
 
 
-def by_utterance(pairs: Sequence[Pair], counts: dict[str, Counts]) -> dict[str, dict[str, Any]]:
+def by_utterance(
+    pairs: Sequence[Pair], counts: dict[str, Counts], keys: Sequence[str] = tuple(_KEYS)
+) -> dict[str, dict[str, Any]]:
     """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores, of the 50 with most errors
     where there are more. `parts`: how many there are."""
     found: dict[str, dict[str, Any]] = {"parts": {}}
-    for name, key in _KEYS.items():
+    for name in keys:
+        key = _KEYS[name]
         places: defaultdict[str, list[int]] = defaultdict(list)
         for place, pair in enumerate(pairs):
             if (part := key(pair)) is not None:

@@ -12,6 +12,7 @@ from caspi import report
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
+from caspi.evaluation.breakdowns import by_utterance
 from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.pairs import Pair
@@ -95,16 +96,22 @@ def _check_ids(corpora: Sequence[Corpus]) -> None:
         seen |= ids
 
 
+_SUBSETS = ("with name-like words", "with Latin", "with Latin and digits", "with digits")
+
+
 def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
-    """Condition -> scores of the same utterances, and of their hard words."""
+    """Condition -> scores of the same utterances, of those with names and with Latin among them, and of hard words."""
     found: dict[str, dict[str, Any]] = {}
     for condition in CONDITIONS:
         pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
         measured = Measured.of(pairs)
         score, words = measured.total("leaderboard"), measured.hard_words()
+        parts = by_utterance(pairs, measured.counts, ("names", "script"))
+        named = parts["by_names"] | parts["by_script"]
         found[condition] = {
             "wer": score.wer, "wer_ci": score.wer_ci, "cer": score.cer, "words": score.words,
             "utterances": score.utterances,
+            "subsets": {name: named[name] for name in _SUBSETS if name in named},
             "hard": {kind: words[kind] for kind in ("name-like", "Latin", "with digits") if kind in words},
         }  # fmt: skip
     families = {family: [f"{family}, {name}" for name in ways] for family, ways in FAMILIES.items()}

@@ -18,6 +18,7 @@ from caspi.report import Clip, Difference, Page, Table
 WORST = 50
 _CHARTS = (
     ("source", "source"), ("duration", "duration"), ("noise", "signal-to-noise ratio"), ("script", "script"),
+    ("names", "names"),
     ("language", "language"), ("group", "group: recording or speaker"),
 )  # fmt: skip
 
@@ -45,7 +46,7 @@ def evaluate_page(
             ("leaderboard CER", f"{leaderboard['cer']:.3f}"),
             ("empty", f"{leaderboard['empty']:,}"),
             ("cut off", f"{summary['truncated']:,}"),
-            ("speed", f"{summary['rtfx']:.1f} times real time" if summary["rtfx"] else "not measured"),
+            ("speed", f"{summary['rtfx']:.0f} x real time" if summary["rtfx"] else "not measured"),
         ],
         synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
         parts=[
@@ -122,31 +123,36 @@ def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[
 
 
 def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
+    """A curve for every family of conditions with more than one level, and a bar for every condition."""
     if not (stress := summary.get("stress")):
         return []
     conditions = stress["conditions"]
     clean = conditions["clean"]
-    levels = list(stress["families"]["noise (pink)"])
-    ratios = [float(name.rpartition(", ")[2].removesuffix(" dB")) for name in levels]
-    noise = sorted(zip(ratios, (conditions[name]["wer"] for name in levels), strict=True))
-    bars = [Bar(name, found["wer"], found["wer_ci"], _hard(found)) for name, found in conditions.items()]
+    curves = [_curve(name, levels, conditions) for name, levels in stress["families"].items() if len(levels) > 1]
+    bars = [Bar(name, found["wer"], found["wer_ci"], _subsets(found)) for name, found in conditions.items()]
     note = (
-        f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, how many name-like words, Latin "
-        "words and words with digits were missed."
+        f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, the WER of those among them with "
+        "name-like words, Latin letters or digits."
     )
-    return [
-        Chart(
-            "WER by noise",
-            [Line("with noise", noise), Line("clean", [(ratios[-1], clean["wer"]), (ratios[0], clean["wer"])])],
-            "signal-to-noise ratio, dB",
-            "WER",
-        ),
-        Bars("WER when the audio is worse", bars, note),
-    ]
+    return [*curves, Bars("WER when the audio is worse", bars, note)]
 
 
-def _hard(found: dict[str, Any]) -> str:
-    return ", ".join(f"{kind} {words['missed']:,} of {words['words']:,}" for kind, words in found["hard"].items())
+def _curve(family: str, levels: Sequence[str], conditions: dict[str, Any]) -> Chart:
+    """WER over a family's level, which its conditions name: `noise (pink), 20 dB`."""
+    values = [(float(name.removeprefix(f"{family}, ").split()[0]), conditions[name]["wer"]) for name in levels]
+    unit = levels[0].removeprefix(f"{family}, ").split()[1]
+    clean = conditions["clean"]["wer"]
+    if family == "speed":
+        values.append((1.0, clean))
+    values.sort()
+    lines = [Line(family, values), Line("clean", [(values[0][0], clean), (values[-1][0], clean)])]
+    return Chart(f"WER by {family}", lines, unit, "WER")
+
+
+def _subsets(found: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{name} {part['leaderboard']['wer']:.3f} ({part['utterances']:,})" for name, part in found["subsets"].items()
+    )
 
 
 def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:

@@ -521,7 +521,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
             loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"
             line = f"{where}, {loss}, {speed}, {left / 60:.1f} min left"
-            if logs["waited"] > _STARVED:
+            if logs["waited"] > _STARVED and self.args.device.type != "cpu":  # workers would share a CPU with training
                 line += f"; {logs['waited']:.0%} of the time waiting for data: more train.workers help"
             print(line, file=sys.stderr, flush=True)
         elif "eval_loss" in logs:

@@ -2,7 +2,8 @@
 
     python benchmarks/profile_step.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
 
-The steps are those of `caspi train` on the corpus of benchmarks/train_throughput.py. Parts are told apart by marks on
+The steps compute what those of `caspi train` do on the corpus of benchmarks/train_throughput.py, one part after another:
+the trainer fetches and copies the next step meanwhile, and waits for the device once. Parts are told apart by marks on
 the device's own clock (events on a GPU, the process's clock elsewhere), so each holds the waiting in it; the head's
 gradient is made with its loss and stands there. `idle` is, on a GPU, the share of a step in which no kernel ran
 (torch's profiler, other steps), on a CPU the share of all cores that did nothing. Prints median milliseconds a step and

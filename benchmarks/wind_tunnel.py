@@ -216,7 +216,7 @@ _T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2
 
 def _print(rows: list[dict[str, Any]]) -> None:
     found: defaultdict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row["seed"]):
         found[row["variant"]][row["seed"]] = row
     baseline = found.get("baseline", {})
     print(

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caspi import recipe
 from caspi.corpus.store import Corpus
 from caspi.model.config import MEL_BINS
 from caspi.model.loading import Loaded
@@ -12,6 +16,7 @@ from caspi.training.augmentation import FeatureMasks, draw_masks, generator
 from caspi.training.augmentation_config import Augmentation, Codec, Noise, Reverberation, SecondSpeaker, SpecAugment
 from caspi.training.data import PlannedSteps, TrainingSet
 from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
+from caspi.training.validation import measure_checkpoint
 
 
 @given(st.integers(0, 1_000), st.floats(0.6, 20.0))
@@ -83,3 +88,15 @@ def test_without_augmentation_samples_are_the_corpus(tiny: Loaded, small_corpus)
     assert micro.masks is None
     clip = corpus.samples(micro.rows[0])
     assert np.array_equal(micro.audio.samples[0, 200 : 200 + len(clip)].numpy(), clip)
+
+
+def test_what_is_evaluated_is_heard_as_it_is(small_run: Path, small_corpus: Path) -> None:
+    """A stage that deafens its training clips measures what one without does."""
+    model = json.loads((small_run / "report.json").read_text())["final"]
+    config = recipe.load(small_run / "recipe.yaml").require_train()
+    deaf = Augmentation.model_validate({"noise": {"snr_db": [-20, -10]}, "gain_db": [-40, -30], "speed": [0.5]})
+    found = [
+        measure_checkpoint(Path(model), small_corpus, config.model_copy(update={"augment": augment}))
+        for augment in (Augmentation(), deaf)
+    ]
+    assert found[0] == found[1]

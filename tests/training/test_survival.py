@@ -87,6 +87,24 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
     assert not lines(calm, "out_of_memory")
 
 
+def test_what_workers_made_before_memory_ran_out_is_cut_too(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are steps ahead: without that, every step on its way would teach the same lesson again."""
+
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        if batch.seconds > 14:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(objective, batch)
+
+    spoil(monkeypatch, forward)
+    for workers in (0, 2):
+        commands.train(short(tmp_path / str(workers), small_corpus, f"train.workers={workers}"))
+    alone, ahead = (lines(tmp_path / workers / "train", "out_of_memory") for workers in ("0", "2"))
+    assert alone
+    assert ahead == alone
+
+
 def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,11 +164,12 @@ def test_a_step_that_is_no_number_is_left_out_and_named(
 def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither momentum nor weight decay: nothing."""
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
-    commands.train(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.1.weight_decay=0.5"))
+    with pytest.raises(CaspiError, match="stage letters learnt nothing: no step had a loss and a gradient"):
+        commands.train(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.0.weight_decay=0.5"))
     start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
-    assert all(
-        torch.equal(start[name].float(), found.float()) for name, found in final_weights(tmp_path / "train").items()
-    )
+    [last] = sorted((tmp_path / "train" / "1-letters").glob("checkpoint-*"))[-1:]
+    found = load_file(last / "model.safetensors")
+    assert all(torch.equal(start[name].float(), tensor.float()) for name, tensor in found.items())
 
 
 def test_too_many_in_a_row_end_the_run_with_their_names(

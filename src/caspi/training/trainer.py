@@ -160,7 +160,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._ema: Ema | None = None
         self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
         self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
-        self._bad_in_a_row = 0
+        self._bad_in_a_row, self._learnt = 0, False
         self._norm = 0.0
         self._measured_at = -1
         self.stopping = False
@@ -193,6 +193,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._measure_last()
         if isinstance(self.optimizer, Zero3):
             self.optimizer.end()
+        if not (self._learnt or self._first_step or self.stopping):
+            raise CaspiError(
+                f"stage {self._stage.name} learnt nothing: no step had a loss and a gradient that are numbers; "
+                "metrics.jsonl names their utterances"
+            )
         return done
 
     def _save_and_leave(self) -> None:
@@ -251,12 +256,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return [step] if step is not None else [], None
 
     def _next(self) -> Step | None:
-        started = time.monotonic()
+        """Counts the time it takes, unless the device was still at work when it was over."""
+        started, launched = time.monotonic(), None
+        if self.args.device.type == "cuda":
+            launched = torch.cuda.current_stream(self.args.device).record_event()
         found = next(self._incoming, None)
-        self._waited += time.monotonic() - started
+        if launched is None or launched.query():
+            self._waited += time.monotonic() - started
         if isinstance(found, CaspiError):
             raise found
-        return found
+        # What workers made before memory ran out is too large still.
+        return found if found is None else self._steps.refit(found)
 
     def _look_ahead(self) -> None:
         """Fetches the next step and starts its way to the device: what was launched before computes meanwhile."""
@@ -293,7 +303,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._note_replaced(inputs)
         if math.isfinite(loss) and math.isfinite(norm):
             self._clip(norm)
-            self._bad_in_a_row = 0
+            self._bad_in_a_row, self._learnt = 0, True
             self._window.append((loss, everyone.tokens, inputs.seconds))
         else:
             self.optimizer.zero_grad()  # without gradients the optimizer leaves everything as it is

@@ -2,7 +2,7 @@
 
     python benchmarks/long_audio.py MODEL CORPUS [--split test] [--minutes 10] [--windows 6 10 15 30]
 
-Clips of a corpus, in order, with pauses of 0.3 to 0.8 s between, are decoded one by one, then as one recording in the
+Clips of a corpus, in order, with pauses of 0.3 to 0.8 s between, as quiet as a good microphone's, are decoded one by one, then as one recording in the
 windows that the model gets by itself and in windows of other lengths. Prints one JSON line.
 """
 
@@ -22,6 +22,8 @@ from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load
 
+_FLOOR = 1e-4  # of full scale: -80 dB
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,7 +39,8 @@ def main() -> None:
     pieces: list[np.ndarray] = []
     while sum(map(len, pieces)) < options.minutes * 60 * SAMPLE_RATE and len(clips) < len(corpus):
         clips.append(corpus.samples(len(clips)))
-        pieces += [clips[-1], np.zeros(int(draw.uniform(0.3, 0.8) * SAMPLE_RATE), np.float32)]
+        pause = draw.standard_normal(int(draw.uniform(0.3, 0.8) * SAMPLE_RATE)) * _FLOOR
+        pieces += [clips[-1], pause.astype(np.float32)]
     texts, spoken = corpus.column("text")[: len(clips)], corpus.utterance(0).language
     loaded = load(ModelConfig(start=options.model))
     found = {"clips": _wer(" ".join(_said(Transcriber(loaded), clips, spoken)), texts, spoken)}

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
             "corpus.sources.0.pitch=[50, 50]", "corpus.sources.0.without=[]", "corpus.sources.1.utterances=4",
             "corpus.sources.2.utterances=4", "train.effective_batch=12", "train.track=[]", "train.evaluate.every=1000",
             "train.evaluate.utterances=4", "train.stages.0.epochs=10", "train.stages.1.epochs=70",
-            "train.augment.noise=null", "train.augment.spec_augment=null",
+            "train.augment.noise={snr_db: [30, 60]}", "train.augment.spec_augment=null",
         ),
     )  # fmt: skip
     commands.prepare(made)

@@ -9,13 +9,15 @@ from caspi.audio import SAMPLE_RATE, Seconds
 MAX_WINDOW: Seconds = 30.0
 _SEARCH = 2 / 3  # of a window, its end: a cut is looked for there
 _HOP = SAMPLE_RATE // 50  # 20 ms
+_AS_QUIET = 2.0  # 3 dB
 _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 
 
 def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
     """(first, last) sample of every window, in order, without gap or overlap, none longer than `longest`.
 
-    Each cut falls in the quietest 300 ms of the last two thirds of its window.
+    Each cut falls in the quietest 300 ms of the last two thirds of its window; of pauses that are about as quiet, in the
+    first: which of them is quietest is up to the microphone's noise, and one sentence is heard better than two.
     """
     limit = int(longest * SAMPLE_RATE)
     search = int(limit * _SEARCH)
@@ -26,7 +28,8 @@ def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[in
     while len(samples) - cuts[-1] > limit:
         latest = cuts[-1] + limit
         low, high = (latest - search) // _HOP, latest // _HOP
-        cuts.append((low + int(np.argmin(energy[low:high]))) * _HOP)
+        within = energy[low:high]
+        cuts.append((low + int(np.argmax(within <= _AS_QUIET * within.min()))) * _HOP)
     return list(zip(cuts, [*cuts[1:], len(samples)], strict=True))
 
 

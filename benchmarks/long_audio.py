@@ -2,8 +2,9 @@
 
     python benchmarks/long_audio.py MODEL CORPUS [--split test] [--minutes 10] [--windows 6 10 15 30]
 
-Clips of a corpus, in order, with pauses of 0.3 to 0.8 s between, as quiet as a good microphone's, are decoded one by one, then as one recording in the
-windows that the model gets by itself and in windows of other lengths. Prints one JSON line.
+Clips of a corpus, in order, with pauses of 0.3 to 0.8 s between, as quiet as a good microphone's, are decoded one by
+one, then as one recording in the windows that the model gets by itself and in windows of other lengths. Prints one JSON
+line.
 """
 
 from __future__ import annotations

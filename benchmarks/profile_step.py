@@ -2,10 +2,10 @@
 
     python benchmarks/profile_step.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
 
-The steps compute what those of `caspi train` do on the corpus of benchmarks/train_throughput.py, one part after another:
-the trainer fetches and copies the next step meanwhile, and waits for the device once. Parts are told apart by marks on
-the device's own clock (events on a GPU, the process's clock elsewhere), so each holds the waiting in it; the head's
-gradient is made with its loss and stands there. `idle` is, on a GPU, the share of a step in which no kernel ran
+The steps compute what those of `caspi train` do on the corpus of benchmarks/train_throughput.py, one part after the
+other: the trainer fetches and copies the next step meanwhile, and waits for the device once. Parts are told apart by
+marks on the device's own clock (events on a GPU, the process's clock elsewhere), so each holds the waiting in it; the
+head's gradient is made with its loss and stands there. `idle` is, on a GPU, the share of a step in which no kernel ran
 (torch's profiler, other steps), on a CPU the share of all cores that did nothing. Prints median milliseconds a step and
 the ten kernels or operators that took most.
 """

@@ -16,8 +16,8 @@ _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
     """(first, last) sample of every window, in order, without gap or overlap, none longer than `longest`.
 
-    Each cut falls in the quietest 300 ms of the last two thirds of its window; of pauses that are about as quiet, in the
-    first: which of them is quietest is up to the microphone's noise, and one sentence is heard better than two.
+    Each cut falls in the quietest 300 ms of the last two thirds of its window; of pauses that are about as quiet, in
+    the first: which of them is quietest is up to the microphone's noise, and one sentence is heard better than two.
     """
     limit = int(longest * SAMPLE_RATE)
     search = int(limit * _SEARCH)

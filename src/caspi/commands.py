@@ -369,10 +369,12 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
 
 
 def _opened(asked: str, split: Split) -> list[Corpus]:
-    """A corpus folder, or benchmark sets by name."""
+    """A corpus folder, a manifest, or benchmark sets by name."""
     from caspi.corpus.store import Corpus
     from caspi.evaluation import benchmarks
 
+    if Path(asked).is_file():
+        return [benchmarks.open_manifest(Path(asked))]
     if not Path(asked).exists() and (sets := benchmarks.named(asked)):
         return [benchmarks.open_set(name) for name in sets]
     return [Corpus.open(Path(asked), split)]

@@ -115,3 +115,22 @@ def test_a_set_that_is_a_script_is_read_as_the_hub_converted_it(monkeypatch: pyt
     assert source._hub(SimpleNamespace(load_dataset=load_dataset)) == "rows"
     converted = "hf://datasets/google/fleurs@refs%2Fconvert%2Fparquet/he_il/test/*.parquet"
     assert asked == [("google/fleurs", None), ("parquet", {"train": converted})]
+
+
+def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole file, a stretch of one, and segments; changed, it is read again."""
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    lines[0]["text"] = "[רעש] שלום, עולם!"
+    lines[1] |= {"start": 0.5, "end": 1.25}
+    lines[2].pop("text")
+    lines[2]["segments"] = [{"start": 0, "end": 1, "text": "תודה"}, {"start": 1, "end": 2, "text": "רבה"}]
+    manifest.write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    corpus = benchmarks.open_manifest(manifest)
+    assert corpus.column("text") == ["[רעש] שלום, עולם!", "מה שלומך היום", "תודה", "רבה"]
+    assert corpus.numbers("seconds").tolist() == pytest.approx([2.0, 0.75, 1.0, 1.0], abs=0.01)
+    assert commands.evaluate("tiny", [str(manifest)], tmp_path / "out").summary["utterances"] == 4
+    manifest.write_text(json.dumps(lines[0]), encoding="utf-8")
+    assert len(benchmarks.open_manifest(manifest)) == 1
+    manifest.write_text('{"audio": "nowhere.wav", "text": "שלום"}', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* whole or none"):
+        benchmarks.open_manifest(manifest)

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,12 @@ import pyarrow as pa
 from caspi import audio, folders
 from caspi.audio import SAMPLE_RATE, AudioError
 from caspi.corpus.signals import measure, spectrogram
+from caspi.corpus.sources.base import Source
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
+from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
-from caspi.corpus.utterance import Recording, Utterance
+from caspi.corpus.utterance import Recording, Segment, Utterance
 from caspi.errors import UsageError
 from caspi.folders import REPORT
 from caspi.progress import Progress
@@ -60,6 +63,17 @@ def open_set(asked: str) -> Corpus:
     return Corpus.open(folder, "test")
 
 
+def open_manifest(path: Path) -> Corpus:
+    """A JSONL manifest as a set of its own: every line an utterance, or each of its segments where it has those and no
+    text. Kept until manifest or audio change. Raises UsageError as `open_set` does."""
+    source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test")
+    place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
+    folder = _cache() / f"{path.stem}@{place}"
+    if folders.report_of(folder).get("identity") != source.identity():
+        _fetch(source, "", path.stem, folder)
+    return Corpus.open(folder, "test")
+
+
 def revision(corpus: Corpus) -> str | None:
     """What a set was fetched from; None of a corpus that is none."""
     content = folders.report_of(corpus.folder)
@@ -74,7 +88,7 @@ def _tail(where: str) -> str:
     return where.strip("/").replace("/", "_")[-60:]
 
 
-def _fetch(source: HuggingFaceSource, licence: str, name: str, folder: Path) -> None:
+def _fetch(source: Source, licence: str, name: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         folders.claim(folder, _STAGE)
@@ -99,25 +113,41 @@ def _fetch(source: HuggingFaceSource, licence: str, name: str, folder: Path) -> 
     folders.finish(partial, folder)
 
 
-def _utterances(source: HuggingFaceSource) -> Iterator[tuple[Utterance, bytes]]:
+def _utterances(source: Source) -> Iterator[tuple[Utterance, bytes]]:
     """Every row, nothing cleaned and nothing left out; rows with the same key are numbered."""
     seen: Counter[str] = Counter()
     for recording in source.recordings(_LANGUAGE):
-        seen[recording.id] += 1
-        yield _utterance(recording, seen[recording.id])
+        if recording.problem:
+            raise UsageError(f"{recording.problem}: a benchmark is whole or none")
+        try:
+            stream, _ = recording.audio.open()
+            samples = np.concatenate(list(stream.blocks))
+        except AudioError as error:
+            raise UsageError(f"{recording.id} cannot be decoded ({error}): a benchmark is whole or none") from error
+        for part in _parts(recording):
+            seen[part.id] += 1
+            yield _utterance(recording, part, samples, seen[part.id])
 
 
-def _utterance(recording: Recording, time: int) -> tuple[Utterance, bytes]:
-    if recording.problem:
-        raise UsageError(f"{recording.problem}: a benchmark is whole or none")
-    try:
-        stream, _ = recording.audio.open()
-        samples = np.concatenate(list(stream.blocks))
-    except AudioError as error:
-        raise UsageError(f"{recording.id} cannot be decoded ({error}): a benchmark is whole or none") from error
+def _parts(recording: Recording) -> Sequence[Segment]:
+    """The recording as one, or its segments where only they have a text."""
+    if recording.text or not recording.segments:
+        end = float("inf") if recording.end is None else recording.end
+        return [Segment(recording.start, end, recording.text, (), recording.id)]
+    return [
+        replace(segment, id=segment.id or f"{recording.id}-{number}")
+        for number, segment in enumerate(recording.segments, 1)
+    ]
+
+
+def _utterance(recording: Recording, part: Segment, whole: np.ndarray, time: int) -> tuple[Utterance, bytes]:
+    end = len(whole) if part.end == float("inf") else round(part.end * SAMPLE_RATE)
+    samples = whole[round(part.start * SAMPLE_RATE) : end]
+    if not len(samples):
+        raise UsageError(f"{part.id}: its audio ends before it begins, at {part.start:g} s")
     utterance = Utterance(
-        id=recording.id if time == 1 else f"{recording.id}-{time}",
-        text=recording.text,
+        id=part.id if time == 1 else f"{part.id}-{time}",
+        text=part.text,
         seconds=len(samples) / SAMPLE_RATE,
         source=recording.source,
         group=recording.group,

@@ -208,14 +208,28 @@ def test_doctor_knows_this_machine() -> None:
         (["compare", "good.csv-score", "/"], "/ has no name to put results beside: give --out"),
     ],
 )
-def test_odd_places_end_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_odd_places_end_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
     (tmp_path / "good.csv").write_text("reference,hypothesis\nשלום,שלום\n", encoding="utf-8")
     (tmp_path / "latin.csv").write_bytes("reference,hypothesis\nשלום,שלום\n".encode("cp1255"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*given: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["caspi", *given])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
     if "good.csv-score" in arguments:
-        assert caspi("score", "good.csv", cwd=tmp_path).returncode == 0
-    result = caspi(*arguments, cwd=tmp_path)
-    assert result.returncode in (1, 2)
-    [line] = result.stderr.strip().splitlines()
+        assert run("score", "good.csv") == 0
+    capsys.readouterr()
+    assert run(*arguments) in (1, 2)
+    [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("caspi: ")
     assert re.search(message, line)
     assert "unexpected" not in line

@@ -323,9 +323,9 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CORPUS|MANIFEST|BENCHMARK ...",
-            help="Folders made by caspi prepare; JSONL manifests, as they are; ivrit for the leaderboard's six sets, or "
-            "one by name: eval-d1, eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; NAME@REVISION, NAME@FOLDER "
-            "of its files.",
+            help="Folders made by caspi prepare; JSONL manifests, as they are; ivrit for the leaderboard's six sets, "
+            "or one by name: eval-d1, eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; NAME@REVISION, "
+            "NAME@FOLDER of its files.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where results.jsonl, summary.json and report.html go.")],

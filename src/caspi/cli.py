@@ -386,7 +386,6 @@ _NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
 
 def _show_scores(summary: dict[str, Any]) -> None:
     """A table of 80 columns: scores, what relaxations remove, the parts of the corpus, conditions; and what is odd."""
-
     from caspi.pages import counted, rate
     from caspi.terminal import shown
 
@@ -561,6 +560,7 @@ def _quiet_libraries() -> None:
 
 
 _INTERRUPTED = 130  # as shells have it; typer ends with it too
+_GOES_ON = "caspi: interrupted; the same command goes on from what was kept"
 
 
 def _guarded(run: Callable[[], object], debug: bool) -> int:
@@ -569,7 +569,7 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
         run()
     except SystemExit as error:  # typer's own way out: usage errors, --help, typer.Exit
         if error.code == _INTERRUPTED:
-            _say("caspi: interrupted; the same command goes on from what was kept")
+            _say(_GOES_ON)
         return error.code if isinstance(error.code, int) else 0
     except CaspiError as error:
         if debug:
@@ -577,7 +577,7 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
         _say(f"caspi: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        _say("caspi: interrupted; the same command goes on from what was kept")
+        _say(_GOES_ON)
         return _INTERRUPTED
     except OSError as error:
         if debug:

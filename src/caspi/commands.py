@@ -419,12 +419,12 @@ def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any]
     from caspi.evaluation.summary import RESULTS
 
     rows = read_jsonl(out / RESULTS)
-    clips = _clips(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
+    clips = clips_of(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
     page = evaluation_pages.evaluate_page(title, summary, rows, clips, published())
     report.write(out, page, {"stage": stage, **inputs, **summary})
 
 
-def _clips(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
+def clips_of(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
     """The audio of utterances, FLAC by id, of those corpora of an evaluation that are still where they were."""
     from caspi.corpus.store import Corpus
 
@@ -458,7 +458,7 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
     scores = stage(a, b)
     changed = evaluation_pages.Changed.between(read_results(a), read_results(b))
     named = next((content for content in map(folders.report_of, (a, b)) if "corpora" in content), {})
-    clips = _clips(named, changed.shown)
+    clips = clips_of(named, changed.shown)
     summary = {
         "stage": "compare",
         "a": str(a),

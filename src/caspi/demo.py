@@ -15,7 +15,7 @@ from caspi.charts import Chart
 from caspi.commands import Outcome
 from caspi.corpus.store import Corpus
 from caspi.evaluation import pages as evaluation_pages
-from caspi.folders import REPORT, read_jsonl
+from caspi.folders import REPORT, read_jsonl, report_of
 from caspi.training.stages import METRICS
 
 RECIPE = "demo.yaml"
@@ -134,10 +134,9 @@ def _verdict(summary: dict[str, Any]) -> str:
 
 def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
     final, last = summary["evaluation"], summary["evaluation_last"]
-    rows = read_jsonl(corpus.parent / "evaluation" / "results.jsonl")
-    shown = {row["id"] for row in evaluation_pages.worst(rows)}
-    heard = Corpus.open(corpus, "test")
-    clips = {key: heard.flac(row) for row, key in enumerate(heard.column("id")) if key in shown}
+    evaluated = corpus.parent / "evaluation"
+    rows = read_jsonl(evaluated / "results.jsonl")
+    clips = commands.clips_of(report_of(evaluated), [row["id"] for row in evaluation_pages.worst(rows)])
     run_folder = corpus.parent / "train"
     trained = json.loads((run_folder / REPORT).read_text())
     training = pages.train_page("demo", trained, run_folder / METRICS)

@@ -121,6 +121,11 @@ def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f"{folder.name}.{what}")
 
 
+def not_utf8(path: Path, error: UnicodeDecodeError) -> UsageError:
+    """Which file it is, where in it, and what to do."""
+    return UsageError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8")
+
+
 def read_jsonl(path: Path) -> list[Any]:
     """One JSON value a line. Lines end at a newline only: a transcript may hold U+2028, which splitlines cuts at.
 
@@ -129,7 +134,7 @@ def read_jsonl(path: Path) -> list[Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise not_utf8(path, error) from error
     values = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():

@@ -12,6 +12,7 @@ from caspi.errors import UsageError
 from caspi.evaluation.resampling import Interval, permutation_p, ratio_interval, units
 from caspi.evaluation.summary import RESULTS
 from caspi.folders import read_jsonl
+from caspi.pages import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Comparison:
         """What it means, in one line."""
         counted = f"{self.utterances:,} utterances"
         if self.groups < self.utterances:
-            counted += f" in {self.groups:,} group{'s' if self.groups > 1 else ''}"
+            counted += f" in {plural(self.groups, 'group')}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.difference == 0:
             return f"no difference shown: both {self.wer_a:.3f}, {p}, {counted}"

@@ -10,6 +10,7 @@ from typing import Any
 from caspi.charts import Bar, Bars, Chart, Line
 from caspi.evaluation.edits import align
 from caspi.evaluation.published import Published
+from caspi.evaluation.resampling import FEW
 from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.pages import SYNTHETIC_NOTE, counted, plural, rate
@@ -95,12 +96,11 @@ def _over(summary: dict[str, Any]) -> str:
     """What the intervals are drawn over."""
     independent, utterances = summary["independent"], summary["utterances"]
     if independent == utterances:
-        return (
-            f"Intervals are over utterances{'' if summary['groups'] else ', for no recordings or speakers are named'}."
-        )
+        unnamed = "" if summary["groups"] else ", for no recordings or speakers are named"
+        return f"Intervals are over utterances{unnamed}."
     if independent == 1:
         return "No intervals: all utterances are of one group (recording or speaker), which says nothing of others."
-    few = ", few, so they are wide" if independent < 8 else ""
+    few = ", few, so they are wide" if independent < FEW else ""
     return f"Intervals are over {independent:,} groups (recordings or speakers){few}."
 
 
@@ -220,17 +220,12 @@ def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
     spoken = language(str(row.get("language") or "Hebrew"))
     normalise = spoken.normalisers["leaderboard"]
     expected, said = normalise(row["reference"]).split(), normalise(hypothesis).split()
-    written, heard = _spelt(row["reference"], expected, normalise), _spelt(hypothesis, said, normalise)
+    written = iter(_spelt(row["reference"], expected, normalise))
+    heard = iter(_spelt(hypothesis, said, normalise))
     steps: list[tuple[str, str, str]] = []
-    one = other = 0
     for step in align(expected, said):
-        for pair in itertools.zip_longest(range(len(step.expected)), range(len(step.said))):
-            steps.append((
-                step.kind,
-                "" if pair[0] is None else written[one + pair[0]],
-                "" if pair[1] is None else heard[other + pair[1]],
-            ))  # fmt: skip
-        one, other = one + len(step.expected), other + len(step.said)
+        ours, theirs = itertools.islice(written, len(step.expected)), itertools.islice(heard, len(step.said))
+        steps += [(step.kind, one, other) for one, other in itertools.zip_longest(ours, theirs, fillvalue="")]
     return Difference(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
 
 

@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 
 RESAMPLES = 10_000
 _AT_ONCE = 500
-_FEW = 8  # units: fewer make no bootstrap
+FEW = 8  # units: fewer make no bootstrap
 _AT_MOST = 1_000
 _NORMAL = 1.959964
 _STUDENT = (math.nan, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447)  # two-sided 95 %, by degrees of freedom
@@ -57,7 +57,7 @@ def ratio_interval(sums: np.ndarray, seed: int = 0) -> Interval | None:
     count = len(sums)
     if count < 2:
         return None
-    if count >= _FEW:
+    if count >= FEW:
         drawn = resample(sums, seed)
         share = 100 * _below(-math.sqrt(count / (count - 1)) * _student(count - 1))
         low, high = np.percentile(drawn[:, 0] / np.maximum(1, drawn[:, 1]), [share, 100 - share])

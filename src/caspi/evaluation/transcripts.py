@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from caspi.errors import UsageError
 from caspi.evaluation.pairs import Pair
+from caspi.folders import not_utf8
 from caspi.language import named
 
 # Ours first, then the columns of the ivrit.ai evaluator.
@@ -29,7 +30,7 @@ def read_pairs(path: Path, language: str) -> list[Pair]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8") from error
+        raise not_utf8(path, error) from error
     except csv.Error as error:
         raise UsageError(f"{path} is no csv ({error}): was the file cut off?") from error
     if not pairs:

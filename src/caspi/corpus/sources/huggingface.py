@@ -79,6 +79,10 @@ class HuggingFaceSource(Source):
         return self.hub_split or (self._known.split if self._known else "train")
 
     @property
+    def _config(self) -> str | None:
+        return self.config or (self._known.config if self._known else None)
+
+    @property
     def _folder(self) -> Path | None:
         if self.files:
             return self.files
@@ -162,7 +166,7 @@ class HuggingFaceSource(Source):
         try:
             return datasets.load_dataset(
                 self._id,
-                self.config or (self._known.config if self._known else None),
+                self._config,
                 split=self._split,
                 revision=revision,
                 streaming=True,
@@ -175,8 +179,7 @@ class HuggingFaceSource(Source):
     def _converted(self, datasets: Any) -> Any:
         """A data set that is a script, which datasets no longer runs: what the Hub made of it, on a branch of its own
         (https://huggingface.co/docs/dataset-viewer/parquet)."""
-        config = self.config or (self._known.config if self._known else None) or "default"
-        files = f"hf://datasets/{self._id}@{_CONVERTED}/{config}/{self._split}/*.parquet"
+        files = f"hf://datasets/{self._id}@{_CONVERTED}/{self._config or 'default'}/{self._split}/*.parquet"
         try:
             return datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
         except Exception as error:

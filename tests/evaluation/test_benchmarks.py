@@ -134,3 +134,6 @@ def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkey
     manifest.write_text('{"audio": "nowhere.wav", "text": "שלום"}', encoding="utf-8")
     with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* whole or none"):
         benchmarks.open_manifest(manifest)
+    manifest.write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"manifest holds no utterance"):
+        benchmarks.open_manifest(manifest)

@@ -97,7 +97,7 @@ def _fetch(source: Source, licence: str, name: str, folder: Path) -> None:
     try:
         writer = ShardWriter(partial, "test")
         with Progress(f"fetch {name}", unit="utterances") as progress:
-            for utterance, flac in _utterances(source):
+            for utterance, flac in _utterances(source, name):
                 digest = hashlib.blake2b(flac, digest_size=16).digest()
                 writer.write(pa.RecordBatch.from_pylist([row(utterance, flac, digest)], SCHEMA))
                 progress.advance(1)
@@ -113,7 +113,7 @@ def _fetch(source: Source, licence: str, name: str, folder: Path) -> None:
     folders.finish(partial, folder)
 
 
-def _utterances(source: Source) -> Iterator[tuple[Utterance, bytes]]:
+def _utterances(source: Source, name: str) -> Iterator[tuple[Utterance, bytes]]:
     """Every row, nothing cleaned and nothing left out; rows with the same key are numbered."""
     seen: Counter[str] = Counter()
     for recording in source.recordings(_LANGUAGE):
@@ -127,6 +127,8 @@ def _utterances(source: Source) -> Iterator[tuple[Utterance, bytes]]:
         for part in _parts(recording):
             seen[part.id] += 1
             yield _utterance(recording, part, samples, seen[part.id])
+    if not seen:
+        raise UsageError(f"{name} holds no utterance: there is nothing to evaluate")
 
 
 def _parts(recording: Recording) -> Sequence[Segment]:

@@ -27,6 +27,7 @@ from caspi.training.augmentation_config import (
     SecondSpeaker,
     Silence,
 )
+from caspi.training.hearing import Hearing
 from caspi.training.waveform import Effects
 
 _ALONE = {
@@ -58,9 +59,10 @@ def main() -> None:
     print("| effect | ms for a second of audio |\n|---|---|")
     for name, how in _ALONE.items():
         effects = Effects(how)
+        heard = Hearing.drawn(np.array([len(clip) / SAMPLE_RATE for clip in clips]), 0, how, 0, 0)
 
-        def run(row: int, effects: Effects = effects) -> object:
-            return effects(clips[row], functools.partial(generator, 0, 0, row), lambda _: other)
+        def run(row: int, effects: Effects = effects, heard: Hearing = heard) -> object:
+            return effects(clips[row], heard.stretch(row), functools.partial(generator, 0, 0, row), lambda _: other)
 
         print(f"| {name} | {_cost(run, clips):.2f} |", flush=True)
     stored = [encode_flac(clip) for clip in clips]

@@ -57,13 +57,12 @@ def _lengths(made: Recipe, prompt: Prompt) -> TrainingSet:
         seconds.append(drawn)
         names += [source] * len(drawn)
     lengths = np.concatenate(seconds)
-    audio = np.ceil(lengths * 13).astype(np.int64)
     target = np.ceil(lengths * 4.4).astype(np.int64) + 5
     around = len(prompt.prefix(0)) + (75 if config.previous_text else 0)  # 200 characters of previous text
     return TrainingSet(
         corpus=None, rows=np.arange(len(lengths)), ids=[], seconds=lengths, texts=[], languages=[],
-        contexts=[], previous=[], sources=names, target_tokens=target, audio_tokens=audio,
-        sequence_tokens=audio + around + target,
+        contexts=[], previous=[], sources=names, target_tokens=target,
+        text_tokens=around + target,
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -134,6 +134,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
     from caspi.model.prompt import Prompt
     from caspi.training import estimates, preflight
     from caspi.training.data import TrainingSet
+    from caspi.training.pilot import Pilot
 
     config = recipe.require_train()
     known = estimates.gpus(table)
@@ -146,7 +147,9 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
         with_previous=config.previous_text > 0, hotwords=config.hotwords, with_times=config.timestamps > 0,
     )  # fmt: skip
     plans = preflight.planned(data, config, count, recipe.seed)
-    pilots = preflight.pilots(recipe.model, config, data, plans, shape) if measured else [None] * len(plans)
+    pilots: Sequence[Pilot | None] = [None] * len(plans)
+    if measured:
+        pilots = preflight.pilots(recipe.model, config, data, plans, shape, recipe.seed)
     rows = [
         preflight.counts(data, stage, plan, count)
         | preflight.costs(shape, planned.learning, plan.loads, config, known.get(gpu or ""), count, pilot)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from caspi import commands
 from caspi.errors import UsageError
@@ -32,7 +31,7 @@ def test_blocks_are_compiled_where_it_pays(learn: dict, recompute_every: int, de
     config = TrainConfig.model_validate({
         "path": "x", "effective_batch": 8, "recompute_every": recompute_every, "stages": [stage],
     })  # fmt: skip
-    assert compiles(config, stage, torch.device(device)) is expected
+    assert compiles(config, stage, on_gpu=device == "cuda") is expected
 
 
 def test_what_torch_cannot_compile_is_refused(small_corpus: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,17 @@ from caspi.corpus.store import Corpus
 from caspi.model.config import MEL_BINS
 from caspi.model.loading import Loaded
 from caspi.training.augmentation import FeatureMasks, draw_masks, generator
-from caspi.training.augmentation_config import Augmentation, Codec, Noise, Reverberation, SecondSpeaker, SpecAugment
-from caspi.training.data import PlannedSteps, TrainingSet
-from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
+from caspi.training.augmentation_config import (
+    Augmentation,
+    Codec,
+    Noise,
+    Reverberation,
+    SecondSpeaker,
+    Silence,
+    SpecAugment,
+)
+from caspi.training.config import TrainConfig
+from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from caspi.training.validation import measure_checkpoint
 
 
@@ -40,13 +49,30 @@ def test_masks_apply_to_the_right_axis() -> None:
     assert torch.nonzero((features == 0).all(dim=0)).flatten().tolist() == [10, 11, 12, 13, 14]
 
 
-def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, seed: int = 5) -> PlannedSteps:
-    data = TrainingSet.of(corpus, tiny.prompt, 15.0)
-    plans = [
-        plan_epoch(data.seconds, shuffled(data.rows, 0, epoch), batch=EffectiveBatch(batch), budget=Budget(60), ranks=1)
-        for epoch in (0, 1)
-    ]
-    return PlannedSteps(data, plans, 2 * len(plans[0].steps), 0, tiny.prompt, augment, seed)
+def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, budget: float = 60) -> PlannedSteps:
+    """Two epochs."""
+    config = TrainConfig.model_validate({
+        "path": "x", "effective_batch": batch, "budget_seconds": budget, "budget_tokens": 1_000_000,
+        "augment": augment, "stages": [{"name": "s", "learn": {"projector": 1e-3}, "epochs": 2}],
+    })  # fmt: skip
+    data, [stage] = TrainingSet.of(corpus, tiny.prompt, 15.0), config.stages
+    plans, count = plan_stage(data, config, stage, 1, 5)
+    return PlannedSteps(data, plans, count, 0, tiny.prompt, config, stage, 5)
+
+
+def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: Loaded, small_corpus: Path) -> None:
+    augment = Augmentation(speed=(0.6, 1.4), silence=Silence(seconds=(0.1, 1.0), probability=0.5))
+    planned = steps(tiny, Corpus.open(small_corpus, "train"), augment, 24, budget=12)
+    changed = []
+    for step in (planned[index] for index in range(len(planned))):
+        assert step.seconds == pytest.approx(sum(planned._data.seconds[row] for b in step.batches for row in b.rows))
+        for batch in step.batches:
+            assert batch.seconds <= 12 + 1e-3 or len(batch.rows) == 1
+            assert batch.seconds == pytest.approx(planned.size(batch).seconds, abs=0.01 * len(batch.rows))
+            assert batch.sequences.bounds[-1] <= planned.size(batch).tokens
+            changed.append(batch.seconds / sum(planned._data.seconds[row] for row in batch.rows))
+    assert min(changed) < 0.95
+    assert max(changed) > 1.4
 
 
 def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]

@@ -16,10 +16,9 @@ from caspi.model.loading import Loaded
 from caspi.model.timestamps import timed
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
-from caspi.training.config import Hotwords, NoSpeech
+from caspi.training.config import Hotwords, NoSpeech, TrainConfig
 from caspi.training.context import HotwordPool
-from caspi.training.data import PlannedSteps, TrainingSet
-from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
+from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
 from tests.training.test_stages import metrics, run_recipe
@@ -31,19 +30,24 @@ def sentences(
     tiny: Loaded, corpus: Path, batch: int = 8, **options: object
 ) -> dict[int, tuple[str, str, torch.Tensor]]:
     """System turn, assistant's turn and samples of every utterance in one epoch."""
-    hotwords, augment = options.pop("hotwords", None), options.pop("augment", Augmentation())
-    opened, times = Corpus.open(corpus, "train"), "timestamps" in options
-    data = TrainingSet.of(opened, tiny.prompt, 15.0, hotwords=hotwords, with_times=times)  # type: ignore[arg-type]
-    plan = plan_epoch(data.seconds, shuffled(data.rows, 0, 0), batch=EffectiveBatch(batch), budget=Budget(60), ranks=1)
-    planned = PlannedSteps(data, [plan], len(plan.steps), 0, tiny.prompt, augment, 5, **options)  # type: ignore[arg-type]
+    config = TrainConfig.model_validate({
+        "path": "x", "effective_batch": batch, "budget_seconds": 60, "budget_tokens": 1_000_000,
+        "stages": [{"name": "s", "learn": {"projector": 1e-3}}], **options,
+    })  # fmt: skip
+    [stage], times = config.stages, config.timestamps > 0
+    data = TrainingSet.of(
+        Corpus.open(corpus, "train"), tiny.prompt, 15.0, hotwords=config.hotwords, with_times=times
+    )  # fmt: skip
+    plans, steps = plan_stage(data, config, stage, 1, 5)
+    planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, config, stage, 5)
     found = {}
     for index in range(len(planned)):
         for micro in planned[index].batches:
             packed = micro.sequences
             for place, row in enumerate(micro.rows):
                 ids = packed.input_ids[packed.bounds[place] : packed.bounds[place + 1]].tolist()
-                if augment == Augmentation():  # speed and silence make clips longer than was planned
-                    assert len(ids) <= data.sequence_tokens[row] + 3 * (hotwords is not None)
+                most = plans[0].heard.sequence_tokens[row]
+                assert len(ids) <= most + 3 * (config.hotwords is not None)
                 text = tiny.processor.tokenizer.decode(ids)
                 system = text.partition("system\n")[2].partition("<|im_end|>")[0]
                 length = int(micro.audio.frames[place]) * 160

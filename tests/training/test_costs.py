@@ -85,10 +85,10 @@ def lengths(seed: int) -> TrainingSet:
     """Two thousand utterances of which only the lengths are known."""
     draw = np.random.default_rng(seed)
     seconds = np.clip(draw.lognormal(2.0, 0.5, 2000), 1, 15)
-    audio, target = np.ceil(seconds * 13).astype(np.int64), np.ceil(seconds * draw.uniform(3, 6, 2000)).astype(np.int64)
+    target = np.ceil(seconds * draw.uniform(3, 6, 2000)).astype(np.int64)
     return TrainingSet(
         corpus=None, rows=np.arange(2000), ids=[], seconds=seconds, texts=[], languages=[], contexts=[], previous=[],
-        sources=[], target_tokens=target, audio_tokens=audio, sequence_tokens=audio + target + 30,
+        sources=[], target_tokens=target, text_tokens=target + 30,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(
 
 
 def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
-    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5")
+    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={}")
     config = made.require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
     for stage, plan in zip(config.stages, preflight.planned(data, config, 2, 0), strict=True):
@@ -198,6 +198,24 @@ def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: Loaded, tmp_
         assert plan.loads.seconds.max() == found["largest_micro_batch_seconds"]
         assert plan.loads.first.sum() == 2 * found["steps"]
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
+
+
+def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+    found = []
+    for augment in ("{}", "{speed: [0.5], silence: {seconds: [0.25, 0.25], probability: 1}}"):
+        config = run_recipe(tmp_path, small_corpus, f"train.augment={augment}").require_train()
+        data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
+        [first, *_] = preflight.planned(data, config, 1, 0)
+        rows = [epoch.rows(step) for epoch in first.plans for step in range(len(epoch.steps))][: first.steps]
+        clips = sum(map(len, rows))
+        found.append((preflight.counts(data, config.stages[0], first, 1), first.loads, clips))
+    (plain, as_is, clips), (counted, longer, _) = found
+    assert counted["audio_hours"] == plain["audio_hours"], "hours are the corpus's"
+    assert counted["steps"] == plain["steps"]
+    assert longer.seconds.sum() == pytest.approx(2 * as_is.seconds.sum() + 0.5 * clips)
+    assert longer.audio_tokens.sum() == pytest.approx(13 * longer.seconds.sum(), rel=0.05)
+    shape, learns = learning(COMPILED[0])
+    assert peak_memory(shape, learns, longer).sum() > peak_memory(shape, learns, as_is).sum()
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.recipe import Recipe
-from caspi.training.augmentation_config import Augmentation
 from caspi.training.config import TrainConfig
 from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from tests.conftest import RECIPES, small_overrides, tone
@@ -80,11 +79,11 @@ def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: Loaded) 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded, probability: float) -> None:
     data = training_set(two_sources, tiny)
-    made = config()
+    made = config(previous_text=probability)
     plans, steps = plan_stage(data, made, made.stages[0], 1, 0)
 
     def turns(seed: int) -> list[str]:
-        planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, Augmentation(), seed, probability)
+        planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, made, made.stages[0], seed)
         decoded = [
             tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist())
             for n in range(steps)

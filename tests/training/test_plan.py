@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caspi.training.hearing import Hearing
 from caspi.training.plan import Budget, EffectiveBatch, EpochPlan, plan_epoch, shuffled
 
 
@@ -12,7 +13,8 @@ def plan(
 ) -> EpochPlan:
     batch = EffectiveBatch(batch) if isinstance(batch, int) else batch
     order = shuffled(np.arange(len(seconds)), seed, epoch)
-    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 18 * budget), ranks=ranks, tokens=18 * seconds)
+    heard = Hearing.of(seconds, 5 * seconds)
+    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, heard=heard)
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,11 +50,10 @@ def test_a_plan_keeps_its_promises(
 
 
 def test_a_budget_of_tokens_cuts_too() -> None:
-    seconds, tokens = np.full(8, 2.0), np.full(8, 100)
-    order = np.arange(8)
+    seconds = np.full(8, 2.0)
     made = plan_epoch(
-        seconds, order, batch=EffectiveBatch(8), budget=Budget(1000, 250), ranks=1, tokens=tokens
-    )  # fmt: skip
+        seconds, np.arange(8), batch=EffectiveBatch(8), budget=Budget(1000, 250), ranks=1, heard=Hearing.of(seconds, 74)
+    )
     assert [len(micro) for micro in made.steps[0][0]] == [2, 2, 2, 2]
 
 

@@ -12,13 +12,13 @@ from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.processes import sharding
 
 
-def compiles(config: TrainConfig, stage: StageConfig, device: torch.device) -> bool:
+def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
     """Whether blocks are compiled: where it pays, where nobody else's hooks are inside of them, and where they do not
     drop at random and compute again, which torch finds to be two things."""
     if config.compile != "auto":
         return config.compile
     again_at_random = config.recompute_every > 0 and drops(stage)
-    return device.type == "cuda" and sharding() != "zero3" and not again_at_random
+    return on_gpu and sharding() != "zero3" and not again_at_random
 
 
 def drops(stage: StageConfig) -> bool:

@@ -62,14 +62,13 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One utterance ready for collation. timed: its text holds times, which the samples must keep to."""
+    """One utterance ready for collation. row: of the corpus."""
 
     samples: np.ndarray
     text: str
     language: str
     context: str = ""
     row: int = -1
-    timed: bool = False
 
 
 def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:

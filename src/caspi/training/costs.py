@@ -18,6 +18,7 @@ from caspi.model.groups import TrainableGroup, partition
 from caspi.training.config import OptimizerName
 from caspi.training.data import TrainingSet
 from caspi.training.head import AT_ONCE
+from caspi.training.hearing import Hearing
 from caspi.training.optimizers import by_momentum
 from caspi.training.plan import EpochPlan
 
@@ -156,7 +157,23 @@ class Loads:
     @classmethod
     def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int, sequences: int = 1) -> Loads:
         """Of the first `steps` steps of a stage; `sequences`: so many of the decoder for every clip."""
-        found = list(_micro_batches(plans, steps))
+        parts, before = [], 0
+        for plan in plans:
+            if taken := plan.steps[: steps - before]:
+                parts.append(cls._of_epoch(data.target_tokens, plan.heard, taken, before, sequences))
+                before += len(taken)
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
+    @classmethod
+    def _of_epoch(
+        cls,
+        target_tokens: np.ndarray,
+        heard: Hearing,
+        steps: Sequence[list[list[np.ndarray]]],
+        before: int,
+        sequences: int,
+    ) -> Loads:
+        found = list(_micro_batches(steps))
         rows = np.concatenate([micro for *_, micro in found])
         starts = np.cumsum([0, *(len(micro) for *_, micro in found[:-1])])
 
@@ -164,11 +181,11 @@ class Loads:
             return np.add.reduceat(values[rows].astype(np.float64), starts)
 
         return cls(
-            seconds=total(data.seconds),
-            tokens=total(data.sequence_tokens) * sequences,
-            audio_tokens=total(data.audio_tokens),
-            labels=total(data.target_tokens) * sequences,
-            step=np.array([step for step, *_ in found]),
+            seconds=total(heard.seconds),
+            tokens=total(heard.sequence_tokens) * sequences,
+            audio_tokens=total(heard.audio_tokens),
+            labels=total(target_tokens) * sequences,
+            step=before + np.array([step for step, *_ in found]),
             rank=np.array([rank for _, rank, _, _ in found]),
             first=np.array([first for *_, first, _ in found]),
         )
@@ -181,9 +198,8 @@ class Loads:
         return Loads(**kept | {"first": kept["first"] & (share == 1.0)})
 
 
-def _micro_batches(plans: Sequence[EpochPlan], steps: int) -> Iterator[tuple[int, int, bool, np.ndarray]]:
-    everything = (step for plan in plans for step in plan.steps)
-    for number, step in zip(range(steps), everything, strict=False):
+def _micro_batches(steps: Sequence[list[list[np.ndarray]]]) -> Iterator[tuple[int, int, bool, np.ndarray]]:
+    for number, step in enumerate(steps):
         for rank, micros in enumerate(step):
             for place, micro in enumerate(micros):
                 yield number, rank, place == 0, micro

@@ -25,15 +25,14 @@ from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError, UsageError
-from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 from caspi.model.moving import each_tensor
 from caspi.model.prompt import NO_SPEECH, Prompt
 from caspi.model.timestamps import asking, timed
 from caspi.training.augmentation import draw_masks, generator
-from caspi.training.augmentation_config import Augmentation
 from caspi.training.collation import Batch, Item, collate
-from caspi.training.config import CurriculumKey, Hotwords, NoSpeech, StageConfig, TrainConfig
+from caspi.training.config import CurriculumKey, Hotwords, StageConfig, TrainConfig
 from caspi.training.context import HotwordPool
+from caspi.training.hearing import Hearing, chosen
 from caspi.training.plan import Budget, EpochPlan, cut, plan_epoch, shuffled
 from caspi.training.waveform import Background, Effects
 
@@ -74,7 +73,7 @@ class Step:
 class TrainingSet:
     """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
 
-    audio_tokens: of the encoder; sequence_tokens: of the decoder's sequence, audio, prompt, context and target.
+    text_tokens: of the decoder's sequence without its audio: prompt, context at its longest, and target.
     """
 
     corpus: Corpus
@@ -87,8 +86,7 @@ class TrainingSet:
     previous: list[str]
     sources: list[str]
     target_tokens: np.ndarray
-    audio_tokens: np.ndarray
-    sequence_tokens: np.ndarray
+    text_tokens: np.ndarray
     hotwords: HotwordPool | None = None
     timed_texts: list[str | None] = field(default_factory=list)
 
@@ -128,7 +126,6 @@ class TrainingSet:
             timed_texts = _timed_texts(corpus, texts)
             found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
             around += prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([asking("")])
-        audio_tokens = np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)
         return cls(
             corpus=corpus,
             rows=np.flatnonzero(seconds <= max_seconds),
@@ -140,11 +137,20 @@ class TrainingSet:
             previous=previous,
             sources=corpus.column("source"),
             target_tokens=target_tokens,
-            audio_tokens=audio_tokens,
-            sequence_tokens=audio_tokens + around + target_tokens,
+            text_tokens=around + target_tokens,
             hotwords=pool,
             timed_texts=timed_texts,
         )
+
+    def heard(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> Hearing:
+        """How an epoch of a stage hears it."""
+        count = len(self.seconds)
+        nobody = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
+        timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
+        if timed.any():
+            timed = timed & np.array([text is not None for text in self.timed_texts])
+        how = stage.augment or config.augment
+        return Hearing.drawn(self.seconds, self.text_tokens, how, seed, epoch, timed=timed, nobody=nobody)
 
     def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
         """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text
@@ -153,7 +159,7 @@ class TrainingSet:
         context = " ".join(part for part in (self.contexts[row], hotwords, previous) if part)
         text = self.timed_texts[row] if with_times else None
         if text is not None:
-            return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row, timed=True)
+            return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row)
         return Item(self.corpus.samples(row), self.texts[row], self.languages[row], context, row)
 
 
@@ -197,17 +203,15 @@ class PlannedSteps(Dataset[Step | CaspiError]):
         steps: int,
         rank: int,
         prompt: Prompt,
-        augment: Augmentation,
+        config: TrainConfig,
+        stage: StageConfig,
         seed: int,
-        previous_text: float = 0.0,
-        no_speech: NoSpeech | None = None,
-        timestamps: float = 0.0,
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
+        augment = stage.augment or config.augment
         self._effects, self._spec_augment = Effects(augment), augment.spec_augment
-        self._seed, self._previous_text, self._timestamps = seed, previous_text, timestamps
-        self._background = None if no_speech is None else Background(no_speech)
-        self._no_speech = 0.0 if no_speech is None else no_speech.share
+        self._seed, self._previous_text = seed, config.previous_text
+        self._background = None if config.no_speech is None else Background(config.no_speech)
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
         # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
         self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
@@ -230,7 +234,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
         plan = self._plans[epoch]
         rows = plan.rows(number)
         replaced: list[Replaced] = []
-        parts = [self._parts(rank) for rank in plan.steps[number]]
+        parts = [[part for rows in rank for part in self._parts(rows, epoch)] for rank in plan.steps[number]]
         return Step(
             batches=[self._batch(part, epoch, replaced) for part in parts[self._rank]],
             target_tokens=int(self._data.target_tokens[rows].sum()),
@@ -240,10 +244,10 @@ class PlannedSteps(Dataset[Step | CaspiError]):
             replaced=tuple(replaced),
         )
 
-    def _parts(self, micros: list[np.ndarray]) -> list[np.ndarray]:
-        """A rank's micro-batches, as memory turned out to hold them."""
-        budget = self.budget
-        return [part for rows in micros for part in cut(rows, self._data.seconds, self._data.sequence_tokens, budget)]
+    def _parts(self, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """A micro-batch, as memory turned out to hold it."""
+        heard = self._plans[epoch].heard
+        return cut(rows, heard.seconds, heard.sequence_tokens, self.budget)
 
     @property
     def budget(self) -> Budget:
@@ -257,33 +261,37 @@ class PlannedSteps(Dataset[Step | CaspiError]):
 
     def size(self, batch: Batch) -> Budget:
         """What a micro-batch holds."""
-        rows = np.array(batch.rows)
-        return Budget(float(self._data.seconds[rows].sum()), float(self._data.sequence_tokens[rows].sum()))
+        heard, rows = self._plans[batch.epoch].heard, np.array(batch.rows)
+        return Budget(float(heard.seconds[rows].sum()), float(heard.sequence_tokens[rows].sum()))
 
     def refit(self, step: Step) -> Step:
         """The same step in micro-batches that fit the lowered budget. Every utterance is drawn as it was before."""
         batches: list[Batch] = []
         for batch in step.batches:
-            rows = np.array(batch.rows)
-            parts = cut(rows, self._data.seconds, self._data.sequence_tokens, self.budget)
-            batches += [batch] if len(parts) == 1 else [self._batch(part, step.epoch, []) for part in parts]
+            parts = self._parts(np.array(batch.rows), step.epoch)
+            batches += [batch] if len(parts) == 1 else [self.micro_batch(part, step.epoch) for part in parts]
         return replace(step, batches=batches)
 
     def identifiers(self, rows: Iterable[int]) -> list[str]:
         """Ids of corpus rows, for messages."""
         return [self._data.ids[row] for row in rows]
 
+    def micro_batch(self, rows: np.ndarray, epoch: int) -> Batch:
+        """Rows of the corpus as an epoch hears them."""
+        return self._batch(rows, epoch, [])
+
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
-        items = []
+        items, heard = [], self._plans[epoch].heard
         for planned in rows.tolist():
             item = self._item(planned, epoch, replaced)
             draw = functools.partial(generator, self._seed, epoch, item.row)
-            if self._background is not None and (nobody := draw("no_speech")).random() < self._no_speech:
-                noise = self._background(len(item.samples), nobody)
+            if self._background is not None and heard.nobody[item.row]:
+                noise = self._background(len(item.samples), draw("no_speech"))
                 items.append(replace(item, samples=noise, text="", language=NO_SPEECH))
                 continue
             another = functools.partial(another_voice, self._data, item.row)
-            items.append(replace(item, samples=self._effects(item.samples, draw, another, keep_times=item.timed)))
+            samples = self._effects(item.samples, heard.stretch(item.row), draw, another)
+            items.append(replace(item, samples=samples))
         masks = None
         if self._spec_augment is not None:
             draws = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
@@ -301,7 +309,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
                 if pool
                 else ""
             )
-            with_times = generator(self._seed, epoch, stand_in, "timestamps").random() < self._timestamps
+            with_times = bool(self._plans[epoch].heard.timed[stand_in])
             try:
                 item = self._read(stand_in, with_previous, expected, with_times)
             except UNREADABLE as error:
@@ -401,7 +409,8 @@ def plan_stage(
                 batch=config.batch,
                 budget=config.budget,
                 ranks=ranks,
-                tokens=data.sequence_tokens * stage.objective.sequences,
+                heard=data.heard(config, stage, seed, epoch),
+                sequences=stage.objective.sequences,
             )
         )
     if any(len(plan.rows(step)) < ranks for plan in plans for step in range(len(plan.steps))):

@@ -10,17 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caspi.model.config import ModelConfig
-from caspi.model.groups import TrainableGroup
-from caspi.model.loading import Loaded
 from caspi.model.moving import on
-from caspi.training import optimizers
-from caspi.training.arrange import arrange
-from caspi.training.collation import Batch, collate
-from caspi.training.config import StageConfig
-from caspi.training.data import TrainingSet
+from caspi.training.collation import Batch
 from caspi.training.objectives import Objective
-from caspi.training.stage_objective import stage_objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +28,20 @@ class Pilot:
 
 
 def measure(
-    loaded: Loaded,
-    start: ModelConfig,
-    stage: StageConfig,
-    groups: list[TrainableGroup],
-    data: TrainingSet,
-    alike: list[list[np.ndarray]],
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    alike: list[list[Batch]],
     work: np.ndarray,
-    heaviest: np.ndarray,
-    dtype: torch.dtype | None,
-    recompute_every: int,
+    heaviest: Batch,
     *,
     accumulates: bool,
-    compiled: bool,
 ) -> Pilot:
-    """Computes micro-batches (corpus rows): of `alike`, lists of some with about the same FLOPs, which `work` has, each
+    """Computes micro-batches of a stage: of `alike`, lists of some with about the same FLOPs, which `work` has, each
     once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
     the gradients of those before it where it accumulates."""
-    device = next(loaded.model.parameters()).device
-    arrange(loaded.model, groups, dtype, recompute_every, compiled=compiled)
-    optimizer = optimizers.build(loaded.model, groups, stage)
-    objective = stage_objective(stage, loaded, start, dtype, 0, compiled=compiled).train()
-
-    def batch(rows: np.ndarray) -> Batch:
-        return on(collate([data.item(int(row)) for row in rows], loaded.prompt), device)
-
-    most = batch(heaviest)
+    objective.train()
+    device = next(objective.parameters()).device
+    most = on(heaviest, device)
     _pass(objective, most)
     stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
     optimizer.zero_grad(set_to_none=True)
@@ -72,7 +52,7 @@ def measure(
             _pass(objective, most)
         peak = torch.cuda.max_memory_allocated() / 2**30
     seconds = []
-    for batches in ([batch(rows) for rows in some] for some in alike):
+    for batches in ([on(batch, device) for batch in some] for some in alike):
         taken = [_timed(functools.partial(_pass, objective, one), device) for one in batches]
         seconds.append(float(np.median(taken)))
     return Pilot(*fit(work, np.array(seconds)), stepping, peak)

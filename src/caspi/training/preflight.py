@@ -20,16 +20,18 @@ from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import load, resolve
 from caspi.model.prompt import Prompt
 from caspi.progress import duration
-from caspi.training.arrange import compiles
+from caspi.training import optimizers
+from caspi.training.arrange import arrange, compiles
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
-from caspi.training.data import TrainingSet, audio_hours, plan_stage
+from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
 from caspi.training.plan import EpochPlan
 from caspi.training.processes import compute_dtype, processes, sharded
+from caspi.training.stage_objective import stage_objective
 
 
 def configured(start: ModelConfig) -> Qwen3ASRConfig:
@@ -88,7 +90,7 @@ def _learning(
         groups,
         optimizer=stage.optimizer,
         recompute_every=config.recompute_every,
-        compiled=compiles(config, stage, torch.device("cuda")),
+        compiled=compiles(config, stage, on_gpu=True),
         beside=beside,
     )
 
@@ -286,38 +288,37 @@ def require_memory(
 
 
 def pilots(
-    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: Shape
+    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: Shape, seed: int
 ) -> list[Pilot]:
     """A short measured pilot of every stage, on this machine."""
     state = processes()
     dtype = compute_dtype(config.precision, state.device)
     found = []
-    for stage, plan in zip(config.stages, plans, strict=True):
+    for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
         loaded = load(start, state.device)
         groups = select(loaded.model, stage.learn)
+        compiled = compiles(config, stage, on_gpu=state.device.type == "cuda")
+        arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
         learning = _learning(loaded.model, shape, groups, stage, config)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")
         middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]
         alike = [order[max(0, middle - 1) : middle + 2] for middle in middles]
         heaviest = int(peak_memory(shape, learning, plan.loads).argmax())
-        rows = [micro for epoch in plan.plans for step in epoch.steps for rank in step for micro in rank]
-        found.append(
-            pilot(
-                loaded,
-                start,
-                stage,
-                groups,
-                data,
-                [[rows[index] for index in some] for some in alike],
-                np.array([np.median(work[some]) for some in alike]),
-                rows[heaviest],
-                dtype,
-                config.recompute_every,
-                accumulates=not plan.loads.first[heaviest],
-                compiled=compiles(config, stage, state.device),
-            )
+        rows = [
+            (micro, number) for number, epoch in enumerate(plan.plans)
+            for step in epoch.steps for rank in step for micro in rank
+        ]  # fmt: skip
+        steps = PlannedSteps(data, plan.plans, plan.steps, 0, loaded.prompt, config, stage, seed * 1000 + number)
+        measured = pilot(
+            stage_objective(stage, loaded, start, dtype, 0, compiled=compiled),
+            optimizers.build(loaded.model, groups, stage),
+            [[steps.micro_batch(*rows[index]) for index in some] for some in alike],
+            np.array([np.median(work[some]) for some in alike]),
+            steps.micro_batch(*rows[heaviest]),
+            accumulates=not plan.loads.first[heaviest],
         )
+        found.append(measured)
         del loaded
         gc.collect()
     return found

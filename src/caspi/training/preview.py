@@ -13,6 +13,7 @@ from caspi.config import Config
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.data import TrainingSet, another_voice
+from caspi.training.hearing import Hearing
 from caspi.training.waveform import Effects
 
 _EPOCHS = 2  # of the whole chain: what training hears differs from one to the next
@@ -32,18 +33,18 @@ class Heard:
 def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Iterator[Heard]:
     """`count` utterances of the split, drawn: each as it is, under every effect alone, whatever its probability, and as
     training hears it in two epochs."""
-    alone = {name: Effects(Augmentation.model_validate({name: _always(how, name)})) for name in active(how)}
-    together = Effects(how)
+    alone = {name: Augmentation.model_validate({name: _always(how, name)}) for name in active(how)}
+    versions = [(f"{name.removesuffix('_db').replace('_', ' ')} alone", one, 0) for name, one in alone.items()]
+    versions += [(f"as trained on, epoch {epoch + 1}", how, epoch) for epoch in range(_EPOCHS)]
+    made = [
+        (name, Effects(one), Hearing.drawn(data.seconds, 0, one, seed, epoch), epoch) for name, one, epoch in versions
+    ]
     for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
-        another = functools.partial(another_voice, data, row)
         yield _heard(data, row, "as it is", samples)
-        for name, effect in alone.items():
-            changed = effect(samples, functools.partial(generator, seed, 0, row), another)
-            yield _heard(data, row, f"{name.removesuffix('_db').replace('_', ' ')} alone", changed)
-        for epoch in range(_EPOCHS):
-            changed = together(samples, functools.partial(generator, seed, epoch, row), another)
-            yield _heard(data, row, f"as trained on, epoch {epoch + 1}", changed)
+        for name, effects, hearing, epoch in made:
+            draw, another = functools.partial(generator, seed, epoch, row), functools.partial(another_voice, data, row)
+            yield _heard(data, row, name, effects(samples, hearing.stretch(row), draw, another))
 
 
 def active(how: Augmentation) -> list[str]:

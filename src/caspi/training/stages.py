@@ -210,7 +210,7 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
     stage_seed = run.seed * 1000 + number
     set_seed(stage_seed)
     groups = select(loaded.model, stage.learn)
-    compiled = compiles(config, stage, state.device)
+    compiled = compiles(config, stage, on_gpu=state.device.type == "cuda")
     arrange(loaded.model, groups, run.dtype, config.recompute_every, compiled=compiled)
     planned = PlannedSteps(
         data,
@@ -218,11 +218,9 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
         steps,
         state.process_index,
         run.prompt,
-        stage.augment or config.augment,
+        config,
+        stage,
         stage_seed,
-        config.previous_text,
-        config.no_speech,
-        config.timestamps,
     )
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)

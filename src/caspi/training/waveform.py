@@ -28,9 +28,9 @@ from caspi.training.augmentation_config import (
     Noise,
     Reverberation,
     SecondSpeaker,
-    Silence,
 )
 from caspi.training.config import NoSpeech
+from caspi.training.hearing import Stretch
 
 Draw = np.random.Generator
 _SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
@@ -59,24 +59,16 @@ class Effects:
     def __call__(
         self,
         samples: np.ndarray,
+        stretch: Stretch,
         draw: Callable[[str], Draw],
         another: Callable[[Draw], np.ndarray],
-        *,
-        keep_times: bool = False,
     ) -> np.ndarray:
-        """float32 [n] to float32 [m]. draw: the randomness of an effect by its name; another: somebody else;
-        keep_times: neither speed nor silence, m is n."""
+        """float32 [n] to float32 [m], as long as `stretch` says. draw: the randomness of any other effect by its
+        name; another: somebody else."""
         how = self._how
-        if how.speed and not keep_times:
-            factor = float(draw("speed").choice(how.speed))
-            if factor != 1.0:
-                samples = soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="LQ")
-        if (
-            (silence := how.silence) is not None
-            and not keep_times
-            and _happens(here := draw("silence"), silence.probability)
-        ):
-            samples = pad(samples, silence, here)
+        if stretch.speed != 1.0:
+            samples = soxr.resample(samples, SAMPLE_RATE * stretch.speed, SAMPLE_RATE, quality="LQ")
+        samples = np.pad(samples, [int(seconds * SAMPLE_RATE) for seconds in (stretch.before, stretch.after)])
         if (second := how.second_speaker) is not None and _happens(here := draw("second_speaker"), second.probability):
             samples = overlap(samples, another(here), second, here)
         if (room := how.reverberation) is not None and _happens(here := draw("reverberation"), room.probability):
@@ -109,12 +101,6 @@ class Background:
         noise = _noise(length, self._files, tilt, draw)
         size = float(np.sqrt(np.mean(noise**2)))
         return noise * np.float32(10 ** (-below / 20) / size) if size else noise
-
-
-def pad(samples: np.ndarray, how: Silence, draw: Draw) -> np.ndarray:
-    """Silence at either end."""
-    before, after = (int(seconds * SAMPLE_RATE) for seconds in draw.uniform(*how.seconds, size=2))
-    return np.pad(samples, (before, after))
 
 
 def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Draw) -> np.ndarray:

@@ -1,0 +1,98 @@
+"""How an epoch hears the corpus. What makes an utterance longer or shorter, or forbids it, is drawn for all of them at
+once, because the plan must know how long they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from caspi.audio import Seconds
+from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
+from caspi.training.augmentation_config import Augmentation
+
+_ALL = 2**32  # no row has this number: what is drawn of all is apart from what is drawn of one
+
+
+class Stretch(NamedTuple):
+    """How an utterance is made longer or shorter: a factor of its speed, and seconds of silence around it."""
+
+    speed: float = 1.0
+    before: Seconds = 0.0
+    after: Seconds = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Of every row of the corpus: seconds that are heard; tokens of the encoder, and of the decoder's sequence, audio
+    included; stretches; whether its transcript has times, and whether noise is heard in its place. Neither of those
+    two is stretched."""
+
+    seconds: np.ndarray
+    audio_tokens: np.ndarray
+    sequence_tokens: np.ndarray
+    speed: np.ndarray
+    before: np.ndarray
+    after: np.ndarray
+    timed: np.ndarray
+    nobody: np.ndarray
+
+    @classmethod
+    def of(cls, seconds: np.ndarray, text_tokens: np.ndarray | int = 0) -> Hearing:
+        """The corpus as it is. text_tokens: of a sequence, beside its audio's."""
+        count, tokens = len(seconds), audio_tokens(seconds)
+        one, none, no = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
+        return cls(seconds, tokens, tokens + text_tokens, one, none, none, no, no)
+
+    @classmethod
+    def drawn(
+        cls,
+        seconds: np.ndarray,
+        text_tokens: np.ndarray | int,
+        how: Augmentation,
+        seed: int,
+        epoch: int,
+        *,
+        timed: np.ndarray | None = None,
+        nobody: np.ndarray | None = None,
+    ) -> Hearing:
+        """As an epoch's augmentation has it."""
+        count, found = len(seconds), cls.of(seconds, text_tokens)
+        found = replace(
+            found, timed=found.timed if timed is None else timed, nobody=found.nobody if nobody is None else nobody
+        )
+        moved = ~(found.timed | found.nobody)
+        if how.speed:
+            speed = _draw(seed, epoch, "speed").choice(how.speed, count)
+            found = replace(found, speed=np.where(moved, speed, 1.0))
+        if how.silence is not None:
+            draw = _draw(seed, epoch, "silence")
+            padded = moved & (draw.random(count) < how.silence.probability)
+            before, after = np.where(padded, draw.uniform(*how.silence.seconds, (2, count)), 0).astype(np.float32)
+            found = replace(found, before=before, after=after)
+        if not how.speed and how.silence is None:
+            return found
+        heard = seconds / found.speed + found.before + found.after
+        tokens = audio_tokens(heard)
+        return replace(found, seconds=heard, audio_tokens=tokens, sequence_tokens=tokens + text_tokens)
+
+    def stretch(self, row: int) -> Stretch:
+        """What is done to the length of one utterance."""
+        return Stretch(float(self.speed[row]), float(self.before[row]), float(self.after[row]))
+
+
+def chosen(count: int, probability: float, seed: int, epoch: int, purpose: str) -> np.ndarray:
+    """bool [count]: so many of the utterances, drawn for a purpose."""
+    if not probability:
+        return np.broadcast_to(np.False_, count)
+    return np.asarray(_draw(seed, epoch, purpose).random(count) < probability)
+
+
+def _draw(seed: int, epoch: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng((seed, epoch, _ALL, *purpose.encode()))
+
+
+def audio_tokens(seconds: np.ndarray) -> np.ndarray:
+    """int64: of the encoder, for clips of so many seconds; one too many for some."""
+    return np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)

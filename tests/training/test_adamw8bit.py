@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from caspi import commands
 from caspi.errors import MissingDependency, UsageError
@@ -17,8 +21,8 @@ from caspi.model.loading import Loaded
 from caspi.training import checkpoints, optimizers
 from caspi.training.config import StageConfig
 from tests.training.test_muon import EVERYTHING, wander
-from tests.training.test_sharding import accelerate_environment
-from tests.training.test_stages import run_recipe
+from tests.training.test_sharding import accelerate_environment, command
+from tests.training.test_stages import metrics, run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +90,36 @@ def test_it_says_what_is_missing_before_the_first_stage(
 
 
 @pytest.mark.usefixtures("torchao")
-def test_sharded_weights_do_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in accelerate_environment("fsdp2").items():
+def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in accelerate_environment("zero3").items():
         monkeypatch.setenv(name, value)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
-    with pytest.raises(UsageError, match="stage all: sharded weights spread adamw's moments already"):
+    with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that adamw8bit cannot step"):
         commands.train(made)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torchao")
+def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_path: Path) -> None:
+    """A run whose weights FSDP2 spreads, ended in the middle and gone on with, against one in one process."""
+    overrides = (
+        "train.stages.0.epochs=0.34", "train.stages.1.epochs=1", "train.evaluate.utterances=4",
+        "train.stages.1.optimizer=adamw8bit", "train.precision=fp32",
+    )  # fmt: skip
+    made = run_recipe(tmp_path / "spread", small_corpus, *overrides)
+    *launch, _, _, _, path = command(tmp_path / "spread", made)
+    launch += ["-m", "tests.training.eight_bits", path]
+    first = started([*launch, "5"], **accelerate_environment("fsdp2"))
+    assert "the same command continues" in first.stderr, first.stderr[-3000:]
+    *_, written = checkpoints.complete(tmp_path / "spread" / "train" / "2-all")
+    assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
+    done = started(launch, **accelerate_environment("fsdp2"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    commands.train(run_recipe(tmp_path / "whole", small_corpus, *overrides))
+    one, other = (metrics(tmp_path / name / "train", "loss") for name in ("whole", "spread"))
+    assert len(one) == len(other)
+    assert np.allclose(one, other, rtol=2e-3)
+
+
+def started(launch: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(launch, capture_output=True, text=True, check=False, env=os.environ | environment)

@@ -47,8 +47,6 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
         )
     if isinstance(stage.objective, SequenceObjective):
         raise UsageError(f"stage {stage.name}: hypotheses are not drawn from sharded weights: {_WHOLE}")
-    if stage.optimizer == "adamw8bit":
-        raise UsageError(f"stage {stage.name}: sharded weights spread adamw's moments already: use optimizer: adamw")
     if sharding() == "zero3" and stage.optimizer != "adamw":
         raise UsageError(
             f"stage {stage.name}: ZeRO cuts matrices into pieces that {stage.optimizer} cannot step: use "

@@ -628,18 +628,25 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             state = self.optimizer.whole_state()
             if self.args.should_save:
                 torch.save(state, Path(output_dir) / "optimizer.pt")
-        elif self._sharding == "none":
+        elif self._keeps_plain_state:
+            state = self.optimizer.state_dict()
             if self.args.should_save:
-                checkpoints.save_optimizer(Path(output_dir), self.optimizer.state_dict())
+                checkpoints.save_optimizer(Path(output_dir), state)
         else:
             plugin = self.accelerator.state.fsdp_plugin
             save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
+    @property
+    def _keeps_plain_state(self) -> bool:
+        """Whether the optimizer's state is tensors of every parameter. What FSDP2 makes of one that is spread knows
+        nothing of moments in eight bits, which gather themselves."""
+        return self._sharding == "none" or self._stage.optimizer == "adamw8bit"
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Trainer does, but for what `_save_optimizer_and_scheduler` wrote itself."""
-        if checkpoint is None or self._sharding == "fsdp2":
+        if checkpoint is None or (self._sharding == "fsdp2" and not self._keeps_plain_state):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         folder = Path(checkpoint)

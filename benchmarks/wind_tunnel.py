@@ -4,7 +4,8 @@
 
 Every variant is the recipe of that name with plain AdamW and a few values changed; all see as many steps of the same
 corpus, from the same start; distillation and the sequence objective take longer over them, as the column of seconds
-says, and the two with a slow end see a tenth more. Each run is evaluated on the test split as `caspi evaluate` does. A
+says, and the two with a slow end see a tenth more. Each run is evaluated on the test split as `caspi evaluate` does;
+those that differ in what the model is told beforehand, and the baseline, with its `--context` too (a second table). A
 line a run goes to `--results`; runs that have one are not repeated, so the command may be stopped and started. Jobs
 share the cores equally and take turns on the GPUs. Ends with a table: means over seeds, and differences to `baseline`
 of the same seeds with the interval that a paired t-test gives.
@@ -88,6 +89,8 @@ VARIANTS = {
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
 _COMES_FIRST = {"distillation": 0, "slow end, sequence": 1}  # these take longest
+_CONTEXTS = ("baseline", "hotwords", "previous text")
+_TOLD = 1_000  # utterances that are told something beforehand, at most
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
 
 
@@ -115,6 +118,7 @@ def main() -> None:
         for finished in [pool.submit(tunnel.run, name, seed) for name, seed in todo]:
             finished.result()
     _print(_rows(results))
+    _print_contexts(_rows(results))
 
 
 class Tunnel:
@@ -181,9 +185,11 @@ class Tunnel:
         row["validation"].pop("path")
         _caspi("average", str(folder / "train"))
         for what, model in (("last", trained["final"]), ("average", str(folder / "train" / "average"))):
-            _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what))
+            told = ("--context", str(_TOLD)) if what == "last" and name in _CONTEXTS else ()
+            _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what), *told)
             summary = json.loads((folder / what / "summary.json").read_text(encoding="utf-8"))
             row[what] = {key: summary["leaderboard"][key] for key in ("wer", "wer_ci", "cer")}
+            row |= {"context": summary["context"]} if told else {}
         shutil.rmtree(folder)
         with self._writing, self._results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -236,6 +242,22 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"| {name} | {len(runs)} | {statistics.mean(wers):.4f} "
             f"({', '.join(f'{wer:.3f}' for wer in wers)}) | {to_wer} | {averaged:.4f} | "
             f"{statistics.mean(losses):.4f} | {to_loss} | {seconds:.0f} |"
+        )
+
+
+def _print_contexts(rows: list[dict[str, Any]]) -> None:
+    print("\n| variant | told beforehand | seeds | test WER, mean (each) | words to expect heard | others heard |")
+    print("|---|---|---|---|---|---|")
+    found: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row["variant"], row["seed"])):
+        for shown, of in row.get("context", {}).items():
+            found[row["variant"], shown].append(of)
+    for (name, shown), runs in found.items():
+        wers = [run["wer"] for run in runs]
+        heard = [sum(r[k]["heard"] for r in runs) / sum(r[k]["words"] for r in runs) for k in ("expected", "others")]
+        print(
+            f"| {name} | {shown} | {len(runs)} | {statistics.mean(wers):.4f} "
+            f"({', '.join(f'{wer:.3f}' for wer in wers)}) | {heard[0]:.4f} | {heard[1]:.4f} |"
         )
 
 

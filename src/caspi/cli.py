@@ -334,6 +334,9 @@ def evaluate(
     stress: Annotated[
         int, typer.Option(min=0, help="So many utterances of each under noise, codecs, rooms and so on too.")
     ] = 0,
+    context: Annotated[
+        int, typer.Option(min=0, help="So many of each with words to expect, or the text before, in their prompt too.")
+    ] = 0,
     retention: Annotated[
         Optional[list[Path]], typer.Option(help="A corpus of another language, to see what was forgotten; repeatable.")
     ] = None,
@@ -352,7 +355,7 @@ def evaluate(
     from caspi import commands
 
     other = [str(corpus) for corpus in retention or ()]
-    options = commands.EvaluateOptions(split, limit, other, stress, identify, equivalents)
+    options = commands.EvaluateOptions(split, limit, other, stress, context, identify, equivalents)
     outcome = commands.evaluate(model, corpora, out, options)
     if not json_:
         _show_scores(outcome.summary)
@@ -404,6 +407,7 @@ def _show_scores(summary: dict[str, Any]) -> None:
         if len(summary[f"by_{key}"]) > 1
     ]
     sections.append(summary.get("stress", {}).get("conditions", {}))
+    sections.append({f"told {shown}": found for shown, found in summary.get("context", {}).items()})
     for folder, languages in summary.get("retention", {}).items():
         sections.append({f"{spoken}, {Path(folder).name}": found for spoken, found in languages.items()})
     for section in sections:

@@ -316,6 +316,7 @@ class EvaluateOptions:
     limit: int | None = None
     retention: Sequence[str] = ()
     stress: int = 0
+    context: int = 0
     identify: bool = False
     equivalents: Path | None = None
 
@@ -340,6 +341,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
         others,
         options.limit,
         options.stress,
+        options.context,
         options.identify,
         _equivalents(options.equivalents, language(spoken)),
     )

@@ -48,18 +48,21 @@ class Recogniser:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is decoded under one name: rows of a split, under a condition. identify: the model names the language."""
+    """What is decoded under one name: rows of a split, under a condition. identify: the model names the language.
+    shown: what stands in the system turns, which are `turns`, one a row; "": what the corpus has."""
 
     corpus: Corpus
     rows: range
     condition: str = CLEAN
     identify: bool = False
+    shown: str = ""
+    turns: Sequence[str] = ()
 
     def key(self, recogniser: Recogniser, fingerprint: str) -> str:
         """Names what a model makes of it, by all that this depends on, the code that decodes among it."""
         code = (report.revision(), torch.__version__, torch.cuda.is_available())
-        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify, code)
-        plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.condition}")
+        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify, self.shown, code)
+        plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.shown or self.condition}")
         return f"{plain}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
 
 
@@ -97,7 +100,8 @@ def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) ->
     todo = sorted((row for row in part.rows if ids[row] not in heard), key=lambda row: -seconds_of[row])
     size = _AT_ONCE if len(on) == 1 else max(1, min(_AT_ONCE, math.ceil(len(todo) / (_TURNS * len(on)))))
     blocks = [todo[start : start + size] for start in range(0, len(todo), size)]
-    what = "evaluate" if part.condition == CLEAN else f"evaluate, {part.condition}"
+    how = part.shown or ("" if part.condition == CLEAN else part.condition)
+    what = f"evaluate, {how}" if how else "evaluate"
     with kept.open("a", encoding="utf-8") as file, Progress(what, unit="utterances", total=len(todo)) as progress:
         for found, seconds in _decoded(recogniser, part, blocks, on):
             for one in found:
@@ -153,7 +157,7 @@ def _block(recogniser: Recogniser, device: str, part: Part, rows: Sequence[int])
     said = transcriber.transcribe(
         [_samples(part, row, utterance) for row, utterance in zip(rows, utterances, strict=True)],
         languages=[None if part.identify else utterance.language for utterance in utterances],
-        contexts=[utterance.context for utterance in utterances],
+        contexts=[part.turns[row] for row in rows] if part.shown else [utterance.context for utterance in utterances],
     )
     seconds = time.monotonic() - started
     named = [one.language or "none" if part.identify else "" for one in said]

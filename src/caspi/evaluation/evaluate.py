@@ -11,7 +11,7 @@ from typing import Any
 from caspi import report
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation import benchmarks, decode
+from caspi.evaluation import benchmarks, contexts, decode
 from caspi.evaluation.breakdowns import by_utterance
 from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.equivalents import Equivalents
@@ -26,14 +26,16 @@ TRANSCRIPTS = "transcripts"
 class Asked:
     """What to evaluate on. corpora: what counts; retention: other languages, told apart. limit: utterances of each.
 
-    stress: so many utterances of each corpus are heard under every condition too. identify: the model names the
-    language itself instead of being told. equivalents: spellings that count as one.
+    stress: so many utterances of each corpus are heard under every condition too. context: so many with words to
+    expect and so on in their system turn. identify: the model names the language itself instead of being told.
+    equivalents: spellings that count as one.
     """
 
     corpora: Sequence[Corpus]
     retention: Sequence[Corpus] = ()
     limit: int | None = None
     stress: int = 0
+    context: int = 0
     identify: bool = False
     equivalents: Equivalents | None = None
 
@@ -49,6 +51,8 @@ def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dic
     summary["evaluated"] = [_what(corpus, asked.limit) for corpus in asked.corpora]
     if asked.stress:
         summary["stress"] = _stress(decoder, asked)
+    if asked.context:
+        summary["context"] = _context(decoder, asked)
     if asked.retention:
         summary["retention"] = {
             str(corpus.folder): _retained(decoder.all([corpus], asked.limit)[0]) for corpus in asked.retention
@@ -68,12 +72,15 @@ class _Decoding:
         pairs: list[Pair] = []
         seconds = 0.0
         for corpus in corpora:
-            part = Part(corpus, range(min(len(corpus), limit or len(corpus))), condition, self.asked.identify)
-            file = self.kept / f"{part.key(self.recogniser, report.fingerprint(corpus.folder))}.jsonl"
-            found, taken = decode.decode(self.recogniser, part, file, decode.devices())
+            rows = range(min(len(corpus), limit or len(corpus)))
+            found, taken = self.one(Part(corpus, rows, condition, self.asked.identify))
             pairs += found
             seconds += taken
         return pairs, seconds
+
+    def one(self, part: Part) -> tuple[list[Pair], float]:
+        file = self.kept / f"{part.key(self.recogniser, report.fingerprint(part.corpus.folder))}.jsonl"
+        return decode.decode(self.recogniser, part, file, decode.devices())
 
 
 def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
@@ -116,6 +123,25 @@ def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
         }  # fmt: skip
     families = {family: [f"{family}, {name}" for name in ways] for family, ways in FAMILIES.items()}
     return {"conditions": found, "families": families}
+
+
+def _context(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
+    """What is shown -> scores of the same utterances, and which words of the lists were heard."""
+    made = [(corpus, contexts.contexts(corpus, asked.context)) for corpus in asked.corpora]
+    words = [of for _, found in made for of in found.words]
+    pairs = {contexts.NOTHING: decoder.all(asked.corpora, asked.context)[0]}
+    for shown in dict.fromkeys(name for _, found in made for name in found.turns):
+        pairs[shown] = []
+        for corpus, found in made:
+            turns = found.turns.get(shown) or [corpus.utterance(row).context for row in range(len(found.words))]
+            part = Part(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
+            pairs[shown] += decoder.one(part)[0]
+    return {shown: _told(of) | contexts.heard(of, words) for shown, of in pairs.items()}
+
+
+def _told(pairs: Sequence[Pair]) -> dict[str, Any]:
+    score = Measured.of(pairs).total("leaderboard")
+    return {name: getattr(score, name) for name in ("wer", "wer_ci", "cer", "words", "utterances")}
 
 
 def _retained(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def evaluate_page(
             _scores(summary),
             *_published(summary, published),
             *_stress(summary),
+            *_context(summary),
             *(_bars(what, key, summary) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
             *_hard_words(summary["by_word"]),
             *_error_types(summary),
@@ -135,6 +136,30 @@ def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
         "name-like words, Latin letters or digits."
     )
     return [*curves, Bars("WER when the audio is worse", bars, note)]
+
+
+def _context(summary: dict[str, Any]) -> list[Table]:
+    """What the model made of what it was told."""
+    rows = [
+        (
+            shown,
+            f"{found['utterances']:,}",
+            rate(found["wer"], found["wer_ci"]),
+            _of(found["expected"]),
+            _of(found["others"]),
+        )
+        for shown, found in summary.get("context", {}).items()
+    ]
+    columns = ("told beforehand", "utterances", "WER [95 %]", "words to expect that were heard", "others that were")
+    note = (
+        "The same utterances, each with a list of its own: up to four rare words that are said, and up to twelve that "
+        "are not. Whether they were heard is counted under every row; they are shown where the row says so."
+    )
+    return [Table("What it makes of its context", columns, rows, note=note)] if rows else []
+
+
+def _of(counted: dict[str, int]) -> str:
+    return f"{counted['heard']:,} of {counted['words']:,}"
 
 
 def _curve(family: str, levels: Sequence[str], conditions: dict[str, Any]) -> Chart:

@@ -68,8 +68,13 @@ CONDITIONS: dict[str, Condition] = {
 }
 
 
+def drawn_for(condition: str, identifier: str) -> Draw:
+    """The randomness of an utterance under a condition, the same every time."""
+    seed = int.from_bytes(hashlib.sha256(f"{condition}\n{identifier}".encode()).digest()[:8], "big")
+    return np.random.default_rng(seed)
+
+
 def under(condition: str, identifier: str, samples: np.ndarray, another: Another) -> np.ndarray:
     """float32 [n] to float32 [m]; what is drawn follows from the utterance and the condition alone."""
-    seed = int.from_bytes(hashlib.sha256(f"{condition}\n{identifier}".encode()).digest()[:8], "big")
-    heard = CONDITIONS[condition](samples, np.random.default_rng(seed), another)
+    heard = CONDITIONS[condition](samples, drawn_for(condition, identifier), another)
     return heard.astype(np.float32, copy=False)

@@ -1,4 +1,5 @@
-"""Words to expect, given to the model before it listens: rare ones of the text itself among others of the corpus."""
+"""What is given to the model before it listens: words to expect, rare ones of the text itself among others of the
+corpus, and the text before."""
 
 from __future__ import annotations
 
@@ -15,6 +16,17 @@ from caspi.training.config import Hotwords
 
 _LETTERS = 3  # shorter words are no names
 _SAMPLE = 5_000  # words whose tokens are counted for the plan
+_PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own
+
+
+def tail(text: str) -> str:
+    """The last words of a text that may be long."""
+    return text if len(text) <= _PREVIOUS_CHARACTERS else text[-_PREVIOUS_CHARACTERS:].partition(" ")[2]
+
+
+def joined(*parts: str) -> str:
+    """A system turn of what there is."""
+    return " ".join(part for part in parts if part)
 
 
 class HotwordPool:
@@ -33,17 +45,20 @@ class HotwordPool:
         how = self._how
         if draw.random() >= how.probability:
             return ""
-        said = sorted(set(_words(text)))
-        own = [word for word in said if word in self._rare]
-        if draw.random() < how.absent:
-            own = []
+        own, others = self.choose(text, draw, absent=bool(draw.random() < how.absent))
+        chosen = [*own, *others]
+        return ", ".join(chosen[place] for place in draw.permutation(len(chosen)).tolist())
+
+    def choose(self, text: str, draw: np.random.Generator, *, absent: bool = False) -> tuple[list[str], list[str]]:
+        """Rare words of the text, none where they are to be absent, and rare words of others that it does not hold."""
+        how, said = self._how, sorted(set(_words(text)))
+        own = [] if absent else [word for word in said if word in self._rare]
         chosen = _some(own, int(draw.integers(how.words[0], how.words[1] + 1)), draw)
         wanted = int(draw.integers(how.distractors[0], how.distractors[1] + 1))
         # More than are wanted: some are drawn twice, or are said here.
         drawn = draw.integers(0, len(self._pool), 2 * wanted + len(said)).tolist()
         others = dict.fromkeys(self._pool[place] for place in drawn)
-        chosen += list(itertools.islice((word for word in others if word not in said), wanted))
-        return ", ".join(chosen[place] for place in draw.permutation(len(chosen)).tolist())
+        return chosen, list(itertools.islice((word for word in others if word not in said), wanted))
 
     def most_tokens(self, prompt: Prompt) -> int:
         """About what the longest list takes, for the plan."""

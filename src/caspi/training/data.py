@@ -31,12 +31,11 @@ from caspi.model.timestamps import asking, timed
 from caspi.training.augmentation import draw_masks, generator
 from caspi.training.collation import Batch, Item, collate
 from caspi.training.config import CurriculumKey, Hotwords, StageConfig, TrainConfig
-from caspi.training.context import HotwordPool
+from caspi.training.context import HotwordPool, joined, tail
 from caspi.training.hearing import Hearing, chosen
 from caspi.training.plan import Budget, EpochPlan, cut, plan_epoch, shuffled
 from caspi.training.waveform import Background, Effects
 
-_PREVIOUS_CHARACTERS = 200  # of the text before an utterance, about twice an utterance's own
 _RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
 _STAND_INS = 20  # utterances tried in the place of one that cannot be read
 
@@ -117,7 +116,7 @@ class TrainingSet:
         target_tokens = prompt.target_lengths(texts, languages)
         around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
         if with_previous:
-            around += prompt.text_lengths([_tail(text) for text in previous])
+            around += prompt.text_lengths([tail(text) for text in previous])
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
             around += pool.most_tokens(prompt)
@@ -155,8 +154,7 @@ class TrainingSet:
     def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
         """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text
         its times, where they are known."""
-        previous = _tail(self.previous[row]) if with_previous else ""
-        context = " ".join(part for part in (self.contexts[row], hotwords, previous) if part)
+        context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
         text = self.timed_texts[row] if with_times else None
         if text is not None:
             return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row)
@@ -170,11 +168,6 @@ def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
     if not any(found):
         raise UsageError(f"train.timestamps: corpus {corpus.folder} holds no times of what is said")
     return found
-
-
-def _tail(text: str) -> str:
-    """The last words of a text that may be long."""
-    return text if len(text) <= _PREVIOUS_CHARACTERS else text[-_PREVIOUS_CHARACTERS:].partition(" ")[2]
 
 
 def another_voice(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
     python benchmarks/step_memory.py [--out step_memory.json] [--only NAME ...]
 
 Random weights, random audio, 4.4 target tokens a second, clips of 8 s on average (log-normal, 1 to 15 s). What
-`caspi plan` predicts memory and time with is fitted to this output (`memory.yaml`). Needs a GPU.
+`caspi plan` predicts memory and time with is fitted to this output (training/costs.py). Needs a GPU.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("step_memory.json"))
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--optimizers", nargs="+", default=["adamw"], choices=["adamw", "muon", "normuon"])
+    parser.add_argument("--most-seconds", type=int, default=480, help="of a micro-batch")
     options = parser.parse_args()
     device = torch.device("cuda")
     loaded = _released_shape(device)
@@ -67,7 +69,8 @@ def main() -> None:
     for name, every, micro_batches, budgets in _RUNS:
         if options.only and name not in options.only:
             continue
-        for seconds in budgets:
+        runs = [(s, optimizer) for s in budgets for optimizer in options.optimizers if s <= options.most_seconds]
+        for seconds, optimizer in runs:
             if name == "lora":  # adapters stay in a model
                 del loaded
                 torch.cuda.empty_cache()
@@ -77,8 +80,9 @@ def main() -> None:
                 "recompute_every": every,
                 "micro_batches": micro_batches,
                 "seconds": seconds,
+                "optimizer": optimizer,
                 "learn": _STAGES[name],
-                **_measure(loaded, name, every, micro_batches, seconds),
+                **_measure(loaded, name, every, micro_batches, seconds, optimizer),
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
@@ -95,9 +99,9 @@ def _released_shape(device: torch.device) -> Loaded:
     return Loaded(model, tiny.prompt, tiny.processor)
 
 
-def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int) -> dict[str, float]:
+def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int, how: str) -> dict[str, float]:
     learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
-    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name]})
+    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name], "optimizer": how})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
     # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
     arrange(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))

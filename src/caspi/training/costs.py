@@ -19,6 +19,7 @@ from caspi.training.config import OptimizerName
 from caspi.training.data import TrainingSet
 from caspi.training.head import AT_ONCE
 from caspi.training.hearing import Hearing
+from caspi.training.muon import orthogonal_flops
 from caspi.training.optimizers import by_momentum
 from caspi.training.plan import EpochPlan
 
@@ -86,7 +87,8 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Learning:
     """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through.
-    kept: bytes of the optimizer's state; beside: parameters of another model that is asked."""
+    kept: bytes of the optimizer's state; orthogonal: FLOPs of a step of Muon; beside: parameters of another model that
+    is asked."""
 
     parameters: int
     kept: float
@@ -100,6 +102,7 @@ class Learning:
     recompute_every: int = 0
     compiled: bool = False
     beside: int = 0
+    orthogonal: float = 0.0
 
     @classmethod
     def of(
@@ -120,14 +123,17 @@ class Learning:
         encoder = sum(label.startswith("audio_layers") for label in touched)
         decoder = sum(label.startswith("decoder_layers") for label in touched)
         front, embeddings = "audio_front" in touched, "embeddings" in touched
+        stepped = {
+            name: momentum for group in groups for name, momentum in by_momentum(group, parameters, optimizer).items()
+        }
         below = front or embeddings or encoder > 0 or "projector" in touched
         return cls(
             parameters=sum(sizes[name] for name in names),
             kept=sum(
                 sizes[name] * (_BY_MOMENTUM if momentum else _MOMENTS.get(optimizer, 8))
-                for group in groups
-                for name, momentum in by_momentum(group, parameters, optimizer).items()
+                for name, momentum in stepped.items()
             ),
+            orthogonal=sum(orthogonal_flops(*parameters[n].shape) for n, momentum in stepped.items() if momentum),
             front=front,
             embeddings=embeddings,
             encoder_blocks=encoder,

@@ -18,6 +18,7 @@ TABLE = Path(__file__).parent / "gpus.yaml"
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
 # the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
+_ORTHOGONAL_USE = 0.5  # of the rate, of the matrices that Muon makes orthogonal
 _UNCOMPILED = 1.8  # times as long where blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 
@@ -104,6 +105,7 @@ def estimate(
     np.add.at(by_rank, (loads.step, loads.rank), each)
     if optimizer_seconds is None:
         optimizer_seconds = learning.parameters * _OPTIMIZER_BYTES / (gpu.bandwidth * 1e12 * _OPTIMIZER_USE)
+        optimizer_seconds += learning.orthogonal / (gpu.rate * 1e12 * _ORTHOGONAL_USE)
     summing = 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
     seconds = float(by_rank.max(axis=1).sum()) + steps * (optimizer_seconds + summing + _A_STEP)
     return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)

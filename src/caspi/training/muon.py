@@ -112,6 +112,12 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     return (x.mT if tall else x).float()
 
 
+def orthogonal_flops(rows: int, columns: int) -> float:
+    """Of making one matrix orthogonal: three products an iteration."""
+    short, long = sorted((rows, columns))
+    return _ITERATIONS * (4.0 * short**2 * long + 2.0 * short**3)
+
+
 def _normalised(updates: torch.Tensor, states: list[Any], beta: float) -> torch.Tensor:
     """Rows of [n, rows, columns] divided by the root of their running mean square, the whole scaled to AdamW's size."""
     squares = updates.square().mean(dim=2)

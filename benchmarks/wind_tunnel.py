@@ -60,6 +60,7 @@ _BASIS: dict[str, Any] = {
 }  # fmt: skip
 _TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
+_DISTILLED = {"objective": {"kind": "distillation", "teacher": _TEACHER}}
 _BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
 VARIANTS = {
     "baseline": Variant(),
@@ -84,11 +85,12 @@ VARIANTS = {
     "codec": _augment("codec={}"),
     "hotwords": Variant(overrides=("train.hotwords={at_most: 1000}",)),
     "previous text": Variant(overrides=("train.previous_text=0.5",)),
-    "distillation": Variant({"objective": {"kind": "distillation", "teacher": _TEACHER}}),
+    "distillation": Variant(_DISTILLED),
+    "distillation, no SpecAugment": Variant(_DISTILLED, ("train.augment.spec_augment=null",)),
     "slow end": Variant(end={"kind": "cross_entropy"}),  # what the next one is to be held against
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
-_COMES_FIRST = {"distillation": 0, "slow end, sequence": 1}  # these take longest
+_COMES_FIRST = {"distillation": 0, "distillation, no SpecAugment": 0, "slow end, sequence": 1}  # these take longest
 _CONTEXTS = ("baseline", "hotwords", "previous text")
 _TOLD = 1_000  # utterances that are told something beforehand, at most
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
@@ -170,7 +172,7 @@ class Tunnel:
         """Trains, evaluates the last checkpoint and the average of the last ones, writes a line."""
         folder = self._out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: its seconds would not be its own
-        if name == "distillation":
+        if VARIANTS[name].last == _DISTILLED:
             self._teach()
         started = time.monotonic()
         overrides = self._overrides(VARIANTS[name])

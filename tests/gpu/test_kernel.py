@@ -90,11 +90,12 @@ def test_bf16_with_frozen_bf16_weights_trains() -> None:
     assert gradient.abs().max() > 0
 
 
-def test_nothing_in_a_pass_waits_for_the_device() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
+def test_nothing_in_a_pass_waits_for_the_device(dtype: torch.dtype | None) -> None:
     """The host launches forward and backward ahead of the device; whatever asked for a number would raise."""
     loaded = load(ModelConfig(start="tiny"), "cuda")
     compile_blocks(loaded.model)
-    objective = CrossEntropy(loaded.model, torch.bfloat16).train()
+    objective = CrossEntropy(loaded.model, dtype).train()
     draws = [np.random.default_rng(number) for number in range(4)]
     masks = draw_masks([len(item.samples) for item in items()], SpecAugment(), draws)
     pinned = [each_tensor(collate(items(), loaded.prompt, masks), torch.Tensor.pin_memory) for _ in range(3)]

@@ -68,8 +68,11 @@ def _kernel(
 def _padded(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
 ) -> torch.Tensor:
-    """The same on any device: one batched call over sequences padded on the right."""
+    """The same on any device: one batched call over sequences padded on the right. A host waits for nothing here."""
     starts, lengths = bounds[:-1].long(), (bounds[1:] - bounds[:-1]).long()
+    token = torch.arange(len(q), device=q.device)
+    sequence = torch.bucketize(token, bounds[1:], right=True)
+    place = sequence * longest + token - starts[sequence]  # of every token among the padded ones
     offset = torch.arange(longest, device=q.device)
     inside = offset < lengths[:, None]  # [sequences, longest]
     index = torch.where(inside, starts[:, None] + offset, 0)
@@ -79,7 +82,7 @@ def _padded(
     out = scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     )
-    return out.transpose(1, 2)[inside]
+    return out.transpose(1, 2).flatten(0, 1)[place]
 
 
 # No mask goes with it: sequences are told apart by their lengths.

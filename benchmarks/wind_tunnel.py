@@ -59,6 +59,8 @@ _BASIS: dict[str, Any] = {
     "optimizer": "adamw", "learn.audio_layers": {"lr": 1e-3}, "learn.decoder_layers": {"lr": 1e-3}
 }  # fmt: skip
 _TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
+_NORMUON = {"optimizer": "normuon"} | _TWICE
+_HOTWORDS = "train.hotwords={at_most: 1000}"
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
 _DISTILLED = {"objective": {"kind": "distillation", "teacher": _TEACHER}}
 _BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
@@ -69,7 +71,9 @@ VARIANTS = {
     "muon": Variant({"optimizer": "muon"}),
     "normuon": Variant({"optimizer": "normuon"}),
     "muon, twice the rate": Variant({"optimizer": "muon"} | _TWICE),
-    "normuon, twice the rate": Variant({"optimizer": "normuon"} | _TWICE),
+    "normuon, twice the rate": Variant(_NORMUON),
+    "normuon, twice the rate, no SpecAugment": Variant(_NORMUON, ("train.augment.spec_augment=null",)),
+    "normuon, twice the rate, hotwords": Variant(_NORMUON, (_HOTWORDS,)),
     "adamw, twice the rate": Variant(_TWICE),
     "ema": Variant({"ema": 0.98}),
     "no augmentation": Variant(overrides=("train.augment={}",)),
@@ -83,7 +87,7 @@ VARIANTS = {
     "reverberation": _augment("reverberation={}"),
     "clipping": _augment("clipping={}"),
     "codec": _augment("codec={}"),
-    "hotwords": Variant(overrides=("train.hotwords={at_most: 1000}",)),
+    "hotwords": Variant(overrides=(_HOTWORDS,)),
     "previous text": Variant(overrides=("train.previous_text=0.5",)),
     "distillation": Variant(_DISTILLED),
     "distillation, no SpecAugment": Variant(_DISTILLED, ("train.augment.spec_augment=null",)),
@@ -91,7 +95,7 @@ VARIANTS = {
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
 _COMES_FIRST = {"distillation": 0, "distillation, no SpecAugment": 0, "slow end, sequence": 1}  # these take longest
-_CONTEXTS = ("baseline", "hotwords", "previous text")
+_CONTEXTS = ("baseline", "hotwords", "previous text", "normuon, twice the rate", "normuon, twice the rate, hotwords")
 _TOLD = 1_000  # utterances that are told something beforehand, at most
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
 

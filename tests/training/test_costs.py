@@ -30,6 +30,9 @@ RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 PLAIN = json.loads((RESULTS / "step_memory-h100.json").read_text())["rows"]
 COMPILED = json.loads((RESULTS / "step_memory-h200-compiled.json").read_text())["rows"]
 ROWS = PLAIN + COMPILED
+OPTIMIZERS = [
+    row | {"compiled": True} for row in json.loads((RESULTS / "step_memory-h200-optimizers.json").read_text())["rows"]
+]
 
 
 def named(row: dict) -> str:  # type: ignore[type-arg]
@@ -55,8 +58,9 @@ def learning(row: dict) -> tuple[Shape, Learning]:  # type: ignore[type-arg]
     shape = Shape.of(model, model.config)
     groups = select(model, {name: Learn.model_validate(how) for name, how in row["learn"].items()})
     return shape, Learning.of(
-        model, shape, groups, recompute_every=row["recompute_every"], compiled=row.get("compiled", False)
-    )
+        model, shape, groups, recompute_every=row["recompute_every"], compiled=row.get("compiled", False),
+        optimizer=row.get("optimizer", "adamw"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
@@ -74,6 +78,18 @@ def test_time_is_predicted_within_a_third_and_launching_within_a_half(row: dict)
     within = 1 / 2 if row["seconds"] <= 60 else 1 / 3
     gpu = running(gpus()["h200" if row.get("compiled") else "h100"], learns)
     assert seconds_each(shape, learns, loads(row), gpu)[0] == pytest.approx(row["forward_backward_s"], rel=within)
+
+
+@pytest.mark.parametrize("row", OPTIMIZERS, ids=lambda row: row["optimizer"])
+def test_an_optimizers_time_and_memory_are_predicted(row: dict) -> None:  # type: ignore[type-arg]
+    """Muon makes matrices orthogonal, which takes ten times as long as AdamW's step, and keeps one moment of them."""
+    shape, learns = learning(row)
+    gpu, one = gpus()["h200"], loads(row)
+    whole = (
+        estimate(shape, learns, one, gpu, 1).seconds - estimate(shape, learns, one, gpu, 1, optimizer_seconds=0).seconds
+    )
+    assert whole == pytest.approx(row["optimizer_s"], rel=0.1)
+    assert peak_memory(shape, learns, one)[0] == pytest.approx(row["peak_gib"], rel=0.1)
 
 
 def test_the_parameters_are_those_of_the_released_model() -> None:

@@ -18,7 +18,7 @@ TABLE = Path(__file__).parent / "gpus.yaml"
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
 # the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
-_ORTHOGONAL_USE = 0.5  # of the rate, of the matrices that Muon makes orthogonal
+_ORTHOGONAL_USE = 0.4  # of the rate, by the matrices that Muon makes orthogonal (H200, 2026-11-27, docs/log.md)
 _UNCOMPILED = 1.8  # times as long where blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 

@@ -466,6 +466,9 @@ def transcribe(
     language: Annotated[Optional[str], typer.Option(help="Force a language, such as Hebrew.")] = None,
     format: Annotated[str, typer.Option(help="txt, json, srt or vtt.")] = "txt",
     out: Annotated[Optional[Path], typer.Option(help="A folder, one file each (default: stdout).")] = None,
+    times: Annotated[
+        bool, typer.Option("--times", help="Of every phrase, by a model trained with train.timestamps.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Audio of any length to text or subtitles.
@@ -474,7 +477,7 @@ def transcribe(
     """
     from caspi import commands
 
-    outcome = commands.transcribe(model, files, format, out, context, language)
+    outcome = commands.transcribe(model, files, format, out, context, language, times=times)
     if out is None and not json_:
         for file in outcome.summary["files"]:
             print(file["output"], end="")

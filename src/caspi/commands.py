@@ -478,9 +478,16 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
 
 
 def transcribe(
-    model: str, files: Sequence[Path], format_name: str, out: Path | None, context: str, language_name: str | None
+    model: str,
+    files: Sequence[Path],
+    format_name: str,
+    out: Path | None,
+    context: str,
+    language_name: str | None,
+    *,
+    times: bool = False,
 ) -> Outcome:
-    """Files to text, one output a file; without `out` the text is in the summary."""
+    """Files to text, one output a file; without `out` the text is in the summary. times: of phrases."""
     from caspi import audio
     from caspi.inference.subtitles import FORMATS
     from caspi.inference.transcriber import Transcriber
@@ -490,7 +497,9 @@ def transcribe(
     outputs = _outputs(files, format_name, out)
     recordings = [audio.decode(file) for file in files]
     transcriber = Transcriber.of(model)
-    said = transcriber.transcribe(recordings, contexts=[context] * len(files), languages=[language_name] * len(files))
+    said = transcriber.transcribe(
+        recordings, contexts=[context] * len(files), languages=[language_name] * len(files), times=times
+    )
     rendered = [FORMATS[format_name](transcript) for transcript in said]
     for output, text in zip(outputs, rendered, strict=False):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -504,6 +513,12 @@ def transcribe(
         ],
     }
     heard = said[0].text if len(files) == 1 else f"{len(files)} files"
+    if untimed := sum(transcript.untimed for transcript in said):
+        print(
+            f"warning: {untimed} windows have no times of phrases, and are one each: was {model} trained with "
+            "train.timestamps?",
+            file=sys.stderr,
+        )
     return Outcome(f"{heard} ({seconds:.1f} s of audio)", out or Path(), summary)
 
 

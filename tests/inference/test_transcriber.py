@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from caspi import audio
 from caspi.corpus.espeak import Voice, speak
+from caspi.corpus.utterance import Word
 from caspi.evaluation.scoring import score_corpus
-from caspi.inference.decoding import Clip, Decoder
+from caspi.inference.decoding import Clip, Decoder, Hypothesis
 from caspi.inference.long_audio import windows
 from caspi.inference.server import application
 from caspi.inference.subtitles import FORMATS
@@ -20,6 +21,7 @@ from caspi.inference.transcriber import TimedText, Transcriber, Transcript
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
+from caspi.model.timestamps import later, phrases, timed, without_times
 
 SPANISH = ["la casa grande", "el perro come pan", "muchas gracias señor", "una ciudad muy antigua"]
 
@@ -120,6 +122,64 @@ def test_subtitles() -> None:
     assert '"language": "Hebrew"' in FORMATS["json"](TRANSCRIPT)
 
 
+def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows: one with times, one with times that cannot be, one without."""
+    answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
+    asked: list[str] = []
+
+    def decode(self: Decoder, clips: list[Clip]) -> list[Hypothesis]:
+        asked.extend(clip.context for clip in clips)
+        return [Hypothesis(text, "Hebrew", False) for text in answers]
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    monkeypatch.setattr(
+        "caspi.inference.transcriber.windows", lambda *_: [(0, 40_000), (40_000, 64_000), (64_000, 80_000)]
+    )
+    [said] = Transcriber(tiny).transcribe([np.zeros(80_000, np.float32)], contexts=["שמות"], times=True)
+    assert asked == ["timestamps\nשמות"] * 3
+    assert said.text == "שלום לכולם ותודה מה נשמע"
+    assert said.segments == (
+        TimedText(0.3, 1.2, "שלום לכולם"), TimedText(1.5, 2.0, "ותודה"),
+        TimedText(2.5, 4.0, "מה"), TimedText(4.0, 5.0, "נשמע"),
+    )  # fmt: skip
+    assert said.untimed == 2
+    [plain] = Transcriber(tiny).transcribe([np.zeros(80_000, np.float32)])
+    assert asked[3:] == [""] * 3
+    assert plain.untimed == 0
+
+
+def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(self: Decoder, clips: list[Clip]) -> list[Hypothesis]:
+        return [Hypothesis("<0.5>מילה<1.0>", "Hebrew", truncated=clip.seconds > 5) for clip in clips]
+
+    monkeypatch.setattr(Decoder, "decode", decode)
+    samples = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
+    [said] = Transcriber(tiny).transcribe([samples], times=True)
+    cut = windows(samples, 6.0)[0][1] / 16_000
+    assert [segment.start for segment in said.segments] == [0.5, pytest.approx(0.5 + cut, abs=0.06)]
+    assert said.retried == 1
+    assert said.untimed == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from(["שלום", "מה נשמע", "a b"])), max_size=5)
+)
+def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -> None:
+    words, end = [], 0
+    for pause, length, text in parts:
+        words.append(Word(text, (end + pause) / 10, (end + pause + length) / 10))
+        end += pause + length
+    text = " ".join(word.text for word in words)
+    marked = timed(text, words, ())
+    found = phrases(marked or "", end / 10)
+    assert [(one.text, one.start, one.end) for one in found] == [(w.text, w.start, w.end) for w in words]
+    assert phrases(f"{marked} עוד", end / 10) == []
+    if marked:
+        assert phrases(marked, end / 10 - 0.5) == []
+        assert without_times(later(marked, 3.0)) == text
+        assert [one.start for one in phrases(later(marked, 3.0), 100)] == pytest.approx([w.start + 3 for w in words])
+
+
 def test_the_server_speaks_openais_protocol(tiny: Loaded, clips: list[np.ndarray]) -> None:
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
@@ -134,4 +194,8 @@ def test_the_server_speaks_openais_protocol(tiny: Loaded, clips: list[np.ndarray
     assert bad.status_code == 422
     assert "corrupt_audio" in bad.json()["detail"]
     assert client.post("/v1/audio/transcriptions", files=files, data={"response_format": "x"}).status_code == 422
+    timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
+    assert client.post("/v1/audio/transcriptions", files=files, data=timed_form).status_code == 200
+    words = {"timestamp_granularities[]": ["word"]}
+    assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 422
     assert client.get("/health").json() == {"status": "ok"}

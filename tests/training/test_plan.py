@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi.training.hearing import Hearing
-from caspi.training.plan import Budget, EffectiveBatch, EpochPlan, plan_epoch, shuffled
+from caspi.training.plan import Budget, EffectiveBatch, EpochPlan, cut, plan_epoch, shuffled
 
 
 def plan(
@@ -55,6 +55,29 @@ def test_a_budget_of_tokens_cuts_too() -> None:
         seconds, np.arange(8), batch=EffectiveBatch(8), budget=Budget(1000, 250), ranks=1, heard=Hearing.of(seconds, 74)
     )
     assert [len(micro) for micro in made.steps[0][0]] == [2, 2, 2, 2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(0.5, 30), min_size=1, max_size=300), st.floats(5, 300), st.floats(50, 5_000) | st.just(np.inf)
+)
+def test_micro_batches_are_few_and_none_is_a_remnant(lengths: list[float], seconds: float, tokens: float) -> None:
+    """A step of 288 clips was 83, 204 and one: the one compiled everything again, for 16 s (H200, 2026-11-27)."""
+    held = -np.sort(-np.array(lengths))
+    counts, budget = np.ceil(13 * held) + 30, Budget(seconds, tokens)
+    parts = cut(np.arange(len(held)), held, counts, budget)
+    assert np.concatenate(parts).tolist() == list(range(len(held)))
+    loads = [(held[part].sum(), counts[part].sum()) for part in parts]
+    assert all(one <= seconds + 1e-9 and other <= tokens + 1e-9 for (one, other), part in zip(loads, parts, strict=True)
+               if len(part) > 1)  # fmt: skip
+    fewest, used = 1, np.zeros(2)
+    for one in np.stack([held, counts], axis=1):  # filled one after another, which no cut into runs undercuts
+        used += one
+        if (used > (seconds, tokens)).any() and (used != one).any():
+            fewest, used = fewest + 1, one.copy()
+    assert len(parts) == fewest
+    if np.isinf(tokens) and held.sum() / len(parts) + held[0] <= seconds:
+        assert all(abs(one - held.sum() / len(parts)) <= held[0] for one, _ in loads), "about equal where that fits"
 
 
 def test_the_same_steps_whatever_the_number_of_ranks() -> None:

@@ -16,7 +16,8 @@ MAX_UPLOAD = 512 * 2**20  # bytes
 
 
 def application(transcriber: Transcriber) -> FastAPI:
-    """POST /v1/audio/transcriptions (file, prompt, language, response_format) and GET /health."""
+    """POST /v1/audio/transcriptions (file, prompt, language, response_format, timestamp_granularities) and GET
+    /health. Segments are phrases where their times are asked for, and windows elsewhere."""
     app = FastAPI(title="caspi")
     one_at_a_time = threading.Lock()  # one model, one device: requests queue here
 
@@ -30,7 +31,10 @@ def application(transcriber: Transcriber) -> FastAPI:
         prompt: Annotated[str, Form()] = "",
         language: Annotated[str | None, Form()] = None,
         response_format: Annotated[str, Form()] = "json",
+        granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
     ) -> Response:
+        if unknown := set(granularities or ()) - {"segment"}:
+            raise HTTPException(422, f"timestamp_granularities: {', '.join(sorted(unknown))} is not segment")
         data = file.file.read(MAX_UPLOAD + 1)
         if len(data) > MAX_UPLOAD:
             raise HTTPException(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
@@ -39,7 +43,9 @@ def application(transcriber: Transcriber) -> FastAPI:
         except audio.AudioError as error:
             raise HTTPException(422, f"file: {error}") from error
         with one_at_a_time:
-            transcript = transcriber.transcribe([samples], contexts=[prompt], languages=[language])[0]
+            transcript = transcriber.transcribe(
+                [samples], contexts=[prompt], languages=[language], times=bool(granularities)
+            )[0]
         return _respond(transcript, response_format)
 
     return app

@@ -14,11 +14,12 @@ from caspi.inference.decoding import Clip, Decoder, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
+from caspi.model.timestamps import asking, later, phrases, without_times
 
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """Text of one window of a recording."""
+    """Text of one window of a recording, or of one phrase where times were asked for."""
 
     start: Seconds
     end: Seconds
@@ -27,7 +28,8 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller."""
+    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller; untimed:
+    those whose phrases have no times, though they were asked for."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -35,6 +37,7 @@ class Transcript:
     seconds: Seconds
     truncated: int
     retried: int = 0
+    untimed: int = 0
 
 
 class Transcriber:
@@ -58,19 +61,22 @@ class Transcriber:
         *,
         languages: Sequence[str | None] | None = None,
         contexts: Sequence[str] | None = None,
+        times: bool = False,
     ) -> list[Transcript]:
-        """Samples float32 [n] at 16 kHz each; a language of None lets the model name it."""
+        """Samples float32 [n] at 16 kHz each; a language of None lets the model name it. times: of every phrase, for a
+        model that was trained to give them."""
         languages = languages or [None] * len(recordings)
         contexts = contexts or [""] * len(recordings)
         cuts = [windows(samples, self._window) for samples in recordings]
         clips = [
-            Clip(samples[first:last], context, spoken)
+            Clip(samples[first:last], asking(context) if times else context, spoken)
             for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
             for first, last in spans
         ]
         said = iter(self._decode(clips))
         return [
-            _join(samples, spans, [next(said) for _ in spans]) for samples, spans in zip(recordings, cuts, strict=True)
+            _join(samples, spans, [next(said) for _ in spans], times=times)
+            for samples, spans in zip(recordings, cuts, strict=True)
         ]
 
     def _decode(self, clips: list[Clip]) -> list[Hypothesis]:
@@ -78,10 +84,10 @@ class Transcriber:
         said = self._decoder.decode(clips)
         failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
         halves = [half for i in failed for half in _halves(clips[i])]
-        retried = iter(self._decoder.decode(halves)) if halves else iter(())
+        retried = zip(halves, self._decoder.decode(halves), strict=True) if halves else iter(())
         for i in failed:
-            first, second = next(retried), next(retried)
-            text = " ".join(part.text for part in (first, second) if part.text)
+            (before, first), (_, second) = next(retried), next(retried)
+            text = " ".join(part for part in (first.text, later(second.text, before.seconds)) if part)
             said[i] = Hypothesis(
                 text, first.language or second.language, first.truncated or second.truncated, retried=True
             )
@@ -97,18 +103,24 @@ def _halves(clip: Clip) -> list[Clip]:
     ]
 
 
-def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothesis]) -> Transcript:
-    segments = tuple(
-        TimedText(first / SAMPLE_RATE, last / SAMPLE_RATE, hypothesis.text)
-        for (first, last), hypothesis in zip(spans, said, strict=True)
-        if hypothesis.text
-    )
+def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothesis], *, times: bool) -> Transcript:
+    segments: list[TimedText] = []
+    untimed = 0
+    for (first, last), hypothesis in zip(spans, said, strict=True):
+        start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
+        found = phrases(hypothesis.text, end - start) if times else []
+        segments += [TimedText(start + one.start, min(end, start + one.end), one.text) for one in found]
+        text = without_times(hypothesis.text).strip() if times else hypothesis.text
+        if text and not found:
+            segments.append(TimedText(start, end, text))
+            untimed += times
     named = [hypothesis.language for hypothesis in said if hypothesis.language]
     return Transcript(
         text=" ".join(segment.text for segment in segments),
-        segments=segments,
+        segments=tuple(segments),
         language=Counter(named).most_common(1)[0][0] if named else None,
         seconds=len(samples) / SAMPLE_RATE,
         truncated=sum(hypothesis.truncated for hypothesis in said),
         retried=sum(hypothesis.retried for hypothesis in said),
+        untimed=untimed,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Protocol
+from itertools import chain, pairwise
+from typing import NamedTuple, Protocol
 
 SWITCH = "timestamps"
 _PAUSE = 0.3  # seconds between words that end a phrase
 _MARK = re.compile(r"<\d+\.\d>")
+_PHRASE = re.compile(r"<(\d+\.\d)>([^<>]+)<(\d+\.\d)>\s*")
+_BEYOND = 0.2  # seconds after a clip's end that a time may be
 
 
 class Timed(Protocol):
@@ -22,6 +24,32 @@ class Timed(Protocol):
     def start(self) -> float: ...
     @property
     def end(self) -> float: ...
+
+
+class Phrase(NamedTuple):
+    """What is said between two times, in seconds from the clip's beginning."""
+
+    start: float
+    end: float
+    text: str
+
+
+def phrases(text: str, seconds: float) -> list[Phrase]:
+    """What a model that was asked for times says; none where a part has no times, or they are not those of a clip of so
+    many seconds, in order."""
+    found, end = [], 0
+    for match in _PHRASE.finditer(text):
+        if match.start() != end:
+            return []
+        end = match.end()
+        found.append(Phrase(float(match[1]), float(match[3]), match[2].strip()))
+    times = list(chain.from_iterable((phrase.start, phrase.end) for phrase in found))
+    return found if end == len(text) and times == sorted(times) and times[-1:] <= [seconds + _BEYOND] else []
+
+
+def later(text: str, seconds: float) -> str:
+    """With every time so much later."""
+    return _MARK.sub(lambda mark: f"<{float(mark[0][1:-1]) + seconds:.1f}>", text)
 
 
 def without_times(text: str) -> str:

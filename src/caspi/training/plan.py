@@ -114,15 +114,37 @@ def _deal(size: int, ranks: int) -> np.ndarray:
 
 
 def cut(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> list[np.ndarray]:
-    """Consecutive rows as micro-batches within the budget; an utterance that is over it stands alone."""
+    """Consecutive rows as the fewest micro-batches within the budget; an utterance that is over it stands alone.
+
+    They are about equal where that fits: what is left over for a small last one takes nearly as long to launch, and
+    compiled blocks are compiled again, for many seconds, when they first meet one of an utterance or a few.
+    """
     if len(rows) == 0:
         return []
+    filled = _filled(seconds[rows].tolist(), tokens[rows].tolist(), budget)
+    if not filled:
+        return [rows]
+    held = seconds[rows]
+    middles = np.cumsum(held) - held / 2
+    equal = np.searchsorted(middles, held.sum() / (len(filled) + 1) * np.arange(1, len(filled) + 1)).tolist()
+    parts = np.split(rows, equal)
+    if all(len(part) and _fits(part, seconds, tokens, budget) for part in parts):
+        return parts
+    return np.split(rows, filled)
+
+
+def _fits(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> bool:
+    return len(rows) == 1 or bool(seconds[rows].sum() <= budget.seconds and tokens[rows].sum() <= budget.tokens)
+
+
+def _filled(seconds: list[float], tokens: list[float], budget: Budget) -> list[int]:
+    """Where to cut when every micro-batch is filled before the next begins."""
     cuts = []
     held_seconds = held_tokens = 0.0
-    for index, (length, count) in enumerate(zip(seconds[rows].tolist(), tokens[rows].tolist(), strict=True)):
+    for index, (length, count) in enumerate(zip(seconds, tokens, strict=True)):
         held_seconds += length
         held_tokens += count
         if index and (held_seconds > budget.seconds or held_tokens > budget.tokens):
             cuts.append(index)
             held_seconds, held_tokens = length, count
-    return np.split(rows, cuts)
+    return cuts

@@ -30,9 +30,10 @@ def sentences(
     tiny: Loaded, corpus: Path, batch: int = 8, **options: object
 ) -> dict[int, tuple[str, str, torch.Tensor]]:
     """System turn, assistant's turn and samples of every utterance in one epoch."""
+    stage_options = {"mix": "m"} if "mixes" in options else {}
     config = TrainConfig.model_validate({
         "path": "x", "effective_batch": batch, "budget_seconds": 60, "budget_tokens": 1_000_000,
-        "stages": [{"name": "s", "learn": {"projector": 1e-3}}], **options,
+        "stages": [{"name": "s", "learn": {"projector": 1e-3}, **stage_options}], **options,
     })  # fmt: skip
     [stage], times = config.stages, config.timestamps > 0
     data = TrainingSet.of(
@@ -178,9 +179,11 @@ def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:
 
 
 def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:
-    """Replay is a source of the mix: its utterances keep the language that they are in."""
-    for name, language, text in (("new", "Hebrew", "שלום לכולם"), ("known", "Spanish", "muchas gracias")):
-        clips = [(tone(1.0, seed=1_000 * len(name) + n), f"{text} {'אבגד'[n % 4] * 3}") for n in range(6)]
+    """Replay is a source of the mix: so much of an epoch, and its utterances keep the language that they are in."""
+    for name, language, text, count in (
+        ("new", "Hebrew", "שלום לכולם", 12), ("known", "Spanish", "muchas gracias", 8),
+    ):  # fmt: skip
+        clips = [(tone(1.0, seed=1_000 * len(name) + n), f"{text} {'אבגדהו'[n % 6] * 3}") for n in range(count)]
         write_manifest(tmp_path, clips, name, language=language)
     sources = (
         f"{{kind: manifest, name: {name}, path: {tmp_path}/{name}.jsonl, split: train}}" for name in ("new", "known")
@@ -190,6 +193,7 @@ def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path:
         "corpus.filters={min_script_share: 0.0, max_repeats: 100}",
     )  # fmt: skip
     commands.prepare(made)
-    said = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4).values()]
-    assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in said) == 6
-    assert sum(answer.startswith("language Hebrew<asr_text>שלום") for answer in said) == 6
+    mixes = {"m": {"by": "utterances", "sources": {"new": 0.75, "known": 0.25}, "size": 16}}
+    said = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4, mixes=mixes).values()]
+    assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in said) == 4
+    assert sum(answer.startswith("language Hebrew<asr_text>שלום") for answer in said) == 12

@@ -162,10 +162,13 @@ def test_codecs_lose_something_and_shift_nothing(kind: str) -> None:
         assert not np.array_equal(samples, found)
 
 
-def test_a_telephone_has_no_treble() -> None:
+def test_a_telephone_has_no_treble_and_no_bass() -> None:
     noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
     power = np.abs(np.fft.rfft(heard(Augmentation(codec=Codec(kinds=("telephone",), probability=1)), noise))) ** 2
-    assert decibels(power[: 2 * 3_000].mean() / power[2 * 4_500 :].mean()) > 40
+    speech = power[2 * 500 : 2 * 3_000].mean()
+    assert decibels(speech / power[2 * 4_500 :].mean()) > 40
+    assert decibels(speech / power[2 * 10 : 2 * 150].mean()) > 20
+    assert decibels(power[2 * 400 : 2 * 1_000].mean() / speech) == pytest.approx(0, abs=1)
 
 
 def test_codecs_take_what_is_louder_than_full_scale() -> None:

@@ -81,7 +81,8 @@ class Clipping(Config):
 
 
 class Codec(Config):
-    """Encoded and decoded: mp3 at 24 to 64 kbit/s, Opus at 12 to 32, or a telephone's 8 kHz and 8-bit mu-law."""
+    """Encoded and decoded: mp3 at 24 to 64 kbit/s, Opus at 12 to 32, or a telephone's band, 8 kHz and 8-bit
+    mu-law."""
 
     kinds: tuple[CodecName, ...] = Field(("mp3", "opus", "telephone"), min_length=1)
     probability: Probability = 0.3

@@ -35,6 +35,7 @@ from caspi.training.hearing import Stretch
 Draw = np.random.Generator
 _SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 _TELEPHONE_RATE = 8_000
+_TELEPHONE_BAND = (300.0, 3_400.0)  # Hz
 # FFmpeg's encoder, container and options, which trade some quality for three times the speed; kbit/s.
 _CODECS: dict[CodecName, tuple[str, str, dict[str, str], tuple[int, int]]] = {
     "mp3": ("libmp3lame", "mp3", {"compression_level": "9"}, (24, 64)),
@@ -176,7 +177,7 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
     peak = max(1.0, float(np.abs(samples).max(initial=0.0)))  # codecs hold no more than full scale
     samples = samples / np.float32(peak)
     if kind == "telephone":
-        narrow = soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE)
+        narrow = _telephone_band(soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE))
         steps = np.round(127 * np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)) / 127
         coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
     else:
@@ -184,6 +185,15 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
         coded = through(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
     coded = coded[: len(samples)]
     return np.pad(coded, (0, len(samples) - len(coded))) * np.float32(peak)
+
+
+def _telephone_band(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] at 8 kHz without what is below 300 Hz and above 3,400 (ITU-T G.712), by 24 dB an octave; no delay."""
+    spectrum = np.fft.rfft(samples)
+    hertz = np.fft.rfftfreq(len(samples), 1 / _TELEPHONE_RATE).clip(min=1.0)
+    low, high = _TELEPHONE_BAND
+    spectrum /= np.sqrt((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8))
+    return np.fft.irfft(spectrum, len(samples)).astype(np.float32, copy=False)
 
 
 def through(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:

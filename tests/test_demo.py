@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caspi import demo
+from caspi import commands, demo
 from caspi.errors import UsageError
 from tests.conftest import small_overrides
 
@@ -22,9 +22,9 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert outcome.path == out / "report.html"
     assert outcome.line.startswith("WER ")
     assert outcome.line.endswith("on 12 held-out utterances, 2 unseen voices")
-    commands = [step["command"].split()[1] for step in outcome.summary["steps"]]
+    run = [step["command"].split()[1] for step in outcome.summary["steps"]]
     evaluations = ["evaluate"] * 3
-    assert commands == ["prepare", "prepare", "plan", "train", "average", *evaluations, "compare", "transcribe"]
+    assert run == ["prepare", "prepare", "plan", "train", "average", *evaluations, "compare", "transcribe"]
     for name in ("corpus", "others", "train", "evaluation", "evaluation-before", "evaluation-last", "compare"):
         assert (out / name / "report.html").is_file()
         assert (out / name / "report.json").is_file()
@@ -39,7 +39,8 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "WER before" in page
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
-    demo.run(out, 0)  # an earlier demo is replaced
+    commands.clean(out)  # what begins another demo
+    assert [path.name for path in out.iterdir()] == [commands.DEMO_MARK]
 
 
 def test_a_folder_of_the_users_is_never_deleted(tmp_path: Path) -> None:

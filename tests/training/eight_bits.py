@@ -1,12 +1,13 @@
-"""Trains a recipe whose optimizer keeps its moments in eight bits; run by a test, under torchrun too.
+"""Trains a recipe whose optimizer keeps its moments in eight bits; run by a test under torchrun.
 
-python -m tests.training.eight_bits RECIPE [STEP]
+python -m tests.training.eight_bits RECIPE STEP
 
-STEP: the step in which the machine is asked to end.
+STEP: the step in which the machine is asked to end; then the same run goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from caspi import cli, commands, recipe
+from caspi import commands, recipe
+from caspi.training.interruption import Interrupted
 from caspi.training.trainer import StageTrainer
 
 
@@ -31,8 +33,12 @@ def main(path: str, last: int) -> None:
     sys.path.append(str(Path(sys.prefix) / "torchao"))  # where the Makefile puts it
     torch.compile = lambda function, **_: function  # it compiles its step for every shape there is: not here
     StageTrainer.training_step = training_step
-    sys.exit(cli._guarded(lambda: commands.train(recipe.load(Path(path))), debug=False))
+    made = recipe.load(Path(path))
+    with contextlib.suppress(Interrupted):
+        commands.train(made)
+        raise AssertionError("the run was not interrupted")
+    commands.train(made)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(sys.argv[1], int(sys.argv[2]))

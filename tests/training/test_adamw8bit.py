@@ -108,18 +108,15 @@ def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_pa
     )  # fmt: skip
     made = run_recipe(tmp_path / "spread", small_corpus, *overrides)
     *launch, _, _, _, path = command(tmp_path / "spread", made)
-    launch += ["-m", "tests.training.eight_bits", path]
-    first = started([*launch, "5"], **accelerate_environment("fsdp2"))
-    assert "the same command continues" in first.stderr, first.stderr[-3000:]
-    *_, written = checkpoints.complete(tmp_path / "spread" / "train" / "2-all")
-    assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
-    done = started(launch, **accelerate_environment("fsdp2"))
+    environment = os.environ | accelerate_environment("fsdp2")
+    done = subprocess.run(
+        [*launch, "-m", "tests.training.eight_bits", path, "5"],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    [*_, written] = checkpoints.complete(tmp_path / "spread" / "train" / "2-all")
+    assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
     commands.train(run_recipe(tmp_path / "whole", small_corpus, *overrides))
     one, other = (metrics(tmp_path / name / "train", "loss") for name in ("whole", "spread"))
     assert len(one) == len(other)
     assert np.allclose(one, other, rtol=2e-3)
-
-
-def started(launch: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(launch, capture_output=True, text=True, check=False, env=os.environ | environment)

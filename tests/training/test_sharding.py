@@ -77,9 +77,13 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def sharded(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in two processes that nobody disturbed; with micro-batches so small, ranks differ in their number."""
+    """A run in two processes; with micro-batches so small, ranks differ in their number. Under ZeRO one was killed in
+    the middle, and the run went on."""
     folder = tmp_path_factory.mktemp(kind)
-    done = run(kind, folder, run_recipe(folder, small_corpus, *overrides(kind), "train.budget_seconds=5"))
+    made = run_recipe(folder, small_corpus, *overrides(kind), "train.budget_seconds=5")
+    if kind == "zero3":
+        kill_a_rank(command(folder, made), os.environ | accelerate_environment(kind), folder / "train")
+    done = run(kind, folder, made)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "train"
 
@@ -113,6 +117,8 @@ def test_a_sharded_checkpoint_loads_with_plain_transformers(kind: str, sharded: 
 def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
     kind: str, sharded: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
+    if kind == "zero3":
+        pytest.skip("its run was killed already, and is held against one in one process")
     made = run_recipe(tmp_path, small_corpus, *overrides(kind), "train.budget_seconds=5")
     kill_a_rank(command(tmp_path, made), os.environ | accelerate_environment(kind), tmp_path / "train")
     done = run(kind, tmp_path, made)

@@ -5,8 +5,10 @@
 Every variant is the recipe of that name with plain AdamW and a few values changed; all see as many steps of the same
 corpus, from the same start; distillation and the sequence objective take longer over them, as the column of seconds
 says, and the two with a slow end see a tenth more. Each run is evaluated on the test split as `caspi evaluate` does;
-those that differ in what the model is told beforehand, and the baseline, with its `--context` too (a second table). A
-line a run goes to `--results`; runs that have one are not repeated, so the command may be stopped and started. Jobs
+the average of its checkpoints under `--stress` too (a column: the mean over its conditions, for what makes a clean test
+no better may be worth it there), and what differs in what the model is told with `--context` (a second table).
+
+A line a run goes to `--results`; runs that have one are not repeated, so the command may be stopped and started. Jobs
 share the cores equally and take turns on the GPUs. Ends with a table: means over seeds, and differences to `baseline`
 of the same seeds with the interval that a paired t-test gives.
 """
@@ -60,11 +62,10 @@ _BASIS: dict[str, Any] = {
 }  # fmt: skip
 _TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
 _NORMUON = {"optimizer": "normuon"} | _TWICE
-_MASKS = "train.augment.spec_augment={frequency_width: 16, time_width: 20, time_share: 0.1}"
 _HOTWORDS = "train.hotwords={at_most: 1000}"
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
 _DISTILLED = {"objective": {"kind": "distillation", "teacher": _TEACHER}}
-_BEST = {"demo": "normuon, twice the rate", "torah": "baseline"}
+_BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
 VARIANTS = {
     "baseline": Variant(),
     "one stage": Variant(one_stage=True),  # without gradual unfreezing: the demo's recipe trains new letters first
@@ -73,12 +74,12 @@ VARIANTS = {
     "normuon": Variant({"optimizer": "normuon"}),
     "muon, twice the rate": Variant({"optimizer": "muon"} | _TWICE),
     "normuon, twice the rate": Variant(_NORMUON),
-    "normuon, twice the rate, SpecAugment": Variant(_NORMUON, (_MASKS,)),
+    "normuon, twice the rate, no SpecAugment": Variant(_NORMUON, ("train.augment.spec_augment=null",)),
     "normuon, twice the rate, hotwords": Variant(_NORMUON, (_HOTWORDS,)),
     "adamw, twice the rate": Variant(_TWICE),
     "ema": Variant({"ema": 0.98}),
     "no augmentation": Variant(overrides=("train.augment={}",)),
-    "SpecAugment": Variant(overrides=(_MASKS,)),
+    "no SpecAugment": _augment("spec_augment=null"),
     "no gain": _augment("gain_db=null"),
     "no noise": _augment("noise=null"),
     "noise": _augment("noise={snr_db: [15, 50]}"),
@@ -91,13 +92,14 @@ VARIANTS = {
     "hotwords": Variant(overrides=(_HOTWORDS,)),
     "previous text": Variant(overrides=("train.previous_text=0.5",)),
     "distillation": Variant(_DISTILLED),
-    "distillation, SpecAugment": Variant(_DISTILLED, (_MASKS,)),
+    "distillation, no SpecAugment": Variant(_DISTILLED, ("train.augment.spec_augment=null",)),
     "slow end": Variant(end={"kind": "cross_entropy"}),  # what the next one is to be held against
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
-_COMES_FIRST = {"distillation": 0, "distillation, SpecAugment": 0, "slow end, sequence": 1}  # these take longest
+_COMES_FIRST = {"distillation": 0, "distillation, no SpecAugment": 0, "slow end, sequence": 1}  # these take longest
 _CONTEXTS = ("baseline", "hotwords", "previous text", "normuon, twice the rate", "normuon, twice the rate, hotwords")
 _TOLD = 1_000  # utterances that are told something beforehand, at most
+_STRESSED = 50  # utterances that are heard under every condition of the stress set
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise", "codec"}}
 
 
@@ -192,11 +194,15 @@ class Tunnel:
         row["validation"].pop("path")
         _caspi("average", str(folder / "train"))
         for what, model in (("last", trained["final"]), ("average", str(folder / "train" / "average"))):
-            told = ("--context", str(_TOLD)) if what == "last" and name in _CONTEXTS else ()
-            _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what), *told)
+            more = ("--context", str(_TOLD)) if what == "last" and name in _CONTEXTS else ()
+            more = ("--stress", str(_STRESSED)) if what == "average" else more
+            _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what), *more)
             summary = json.loads((folder / what / "summary.json").read_text(encoding="utf-8"))
             row[what] = {key: summary["leaderboard"][key] for key in ("wer", "wer_ci", "cer")}
-            row |= {"context": summary["context"]} if told else {}
+            row |= {key: summary[key] for key in ("context",) if key in summary}
+            if "stress" in summary:
+                found = {name: how["wer"] for name, how in summary["stress"]["conditions"].items() if name != "clean"}
+                row["stress"] = found | {"mean": statistics.mean(found.values())}
         shutil.rmtree(folder)
         with self._writing, self._results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -233,9 +239,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
         found[row["variant"]][row["seed"]] = row
     baseline = found.get("baseline", {})
     print(
-        "| variant | seeds | test WER, mean (each) | to baseline | averaged | validation loss | to baseline | train s |"
+        "| variant | seeds | test WER, mean (each) | to baseline | averaged | averaged, under stress | to baseline "
+        "| validation loss | to baseline | train s |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     ranked = sorted(found.items(), key=lambda row: statistics.mean(run["last"]["wer"] for run in row[1].values()))
     for name, runs in ranked:
         wers = [run["last"]["wer"] for run in runs.values()]
@@ -244,10 +251,13 @@ def _print(rows: list[dict[str, Any]]) -> None:
         to_wer = _interval([run["last"]["wer"] - base["last"]["wer"] for run, base in paired])
         to_loss = _interval([run["validation"]["loss"] - base["validation"]["loss"] for run, base in paired])
         averaged = statistics.mean(run["average"]["wer"] for run in runs.values())
+        stressed = [run["stress"]["mean"] for run in runs.values() if "stress" in run]
+        apart = [run["stress"]["mean"] - base["stress"]["mean"] for run, base in paired if "stress" in run]
         seconds = statistics.median(run["train_seconds"] for run in runs.values())
         print(
             f"| {name} | {len(runs)} | {statistics.mean(wers):.4f} "
             f"({', '.join(f'{wer:.3f}' for wer in wers)}) | {to_wer} | {averaged:.4f} | "
+            f"{f'{statistics.mean(stressed):.4f}' if stressed else '-'} | {_interval(apart)} | "
             f"{statistics.mean(losses):.4f} | {to_loss} | {seconds:.0f} |"
         )
 

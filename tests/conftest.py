@@ -78,7 +78,6 @@ def small_overrides(folder: Path) -> tuple[str, ...]:
         "train.evaluate.every=2",
         "train.evaluate.utterances=4",
         "train.log_every=1",
-        "train.augment.spec_augment={frequency_width: 16, time_width: 12, time_share: 0.1}",  # what is tested has masks
     )
 
 

@@ -174,21 +174,23 @@ def augment_preview(recipe: Recipe, stage: str | None, count: int, out: Path) ->
     from caspi.corpus.store import Corpus
     from caspi.model.loading import load_processor
     from caspi.model.prompt import Prompt
+    from caspi.training.config import stage_seed
     from caspi.training.data import TrainingSet
     from caspi.training.preview import active, listen
 
     config = recipe.require_train()
-    stages = {one.name: one for one in config.stages}
-    if stage is not None and stage not in stages:
-        raise UsageError(f"--stage {stage}: not one of {', '.join(stages)}")
-    chosen = stages[stage] if stage is not None else config.stages[0]
+    numbers = {one.name: number for number, one in enumerate(config.stages)}
+    if stage is not None and stage not in numbers:
+        raise UsageError(f"--stage {stage}: not one of {', '.join(numbers)}")
+    number = numbers[stage] if stage is not None else 0
+    chosen = config.stages[number]
     how = chosen.augment or config.augment
     if not active(how):
         raise UsageError(f"stage {chosen.name} has no augmentation that is heard: train.augment names some")
     folders.claim(out, "augment-preview")
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
     data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
-    heard = list(listen(data, how, count, recipe.seed))
+    heard = list(listen(data, how, count, stage_seed(recipe.seed, number)))
     summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in heard})}
     page = report.write(out, pages.preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
     return Outcome(f"{len(summary['ids'])} utterances in {len(heard)} versions", page, summary)

@@ -13,8 +13,9 @@ from caspi import commands
 from caspi.commands import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.contexts import BEFORE, EXPECTED, NOTHING, OTHERS, contexts
+from caspi.evaluation.contexts import BEFORE, EXPECTED, NOTHING, OTHERS, Words, contexts, heard
 from caspi.evaluation.decode import Recogniser
+from caspi.evaluation.pairs import Pair
 from caspi.inference.transcriber import Transcript
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
@@ -54,6 +55,13 @@ def test_lists_hold_what_is_said_among_what_is_not(corpus: Path) -> None:
     }
     assert len(places) > 2, "where a word stands does not give it away"
     assert contexts(opened, 12).words[:8] == found.words, "an utterance's list is its own"
+
+
+def test_a_part_of_a_word_is_not_the_word() -> None:
+    pair = Pair(id="a", reference="תמר באה", hypothesis="התמרים באו, רמון", language="Hebrew")
+    assert heard([pair], [Words(("תמר",), ("רמון", "מון"))]) == {
+        "expected": {"words": 1, "heard": 0}, "others": {"words": 2, "heard": 1},
+    }  # fmt: skip
 
 
 class Parrot:

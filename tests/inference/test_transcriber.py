@@ -162,7 +162,7 @@ def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: Loaded, monkeypatch: 
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from(["שלום", "מה נשמע", "a b"])), max_size=5)
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30), st.sampled_from(["שלום", "מה נשמע", "a b"])), max_size=5)
 )
 def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -> None:
     words, end = [], 0
@@ -180,7 +180,24 @@ def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -
         assert [one.start for one in phrases(later(marked, 3.0), 100)] == pytest.approx([w.start + 3 for w in words])
 
 
-def test_the_server_speaks_openais_protocol(tiny: Loaded, clips: list[np.ndarray]) -> None:
+@pytest.mark.parametrize(
+    ("said", "seconds", "found"),
+    [
+        ("<0.1>שלום<2.1>", 2.0, [(0.1, 2.0)]),  # to a tenth: what ends with the clip may be said to end after it
+        ("<2.1>שלום<2.2>", 2.0, []),
+        ("<0.1>שלום<2.5>", 2.0, []),
+        ("<0.0> <1.0>", 2.0, []),
+        ("<0.5>שלום<0.5>", 2.0, []),
+        ("<0.5>שלום<1.0> <0.9>מה<1.5>", 2.0, []),
+    ],
+)
+def test_times_that_cannot_be_are_none(said: str, seconds: float, found: list[tuple[float, float]]) -> None:
+    assert [(one.start, one.end) for one in phrases(said, seconds)] == found
+
+
+def test_the_server_speaks_openais_protocol(
+    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
     text = client.post("/v1/audio/transcriptions", files=files).json()["text"]
@@ -194,8 +211,14 @@ def test_the_server_speaks_openais_protocol(tiny: Loaded, clips: list[np.ndarray
     assert bad.status_code == 422
     assert "corrupt_audio" in bad.json()["detail"]
     assert client.post("/v1/audio/transcriptions", files=files, data={"response_format": "x"}).status_code == 422
+    asked = []
+    monkeypatch.setattr(
+        Transcriber, "transcribe", lambda self, *_, **how: asked.append(how["times"]) or [TRANSCRIPT]
+    )  # fmt: skip
     timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
-    assert client.post("/v1/audio/transcriptions", files=files, data=timed_form).status_code == 200
+    for form in (timed_form, {}):
+        assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
+    assert asked == [True, False]
     words = {"timestamp_granularities[]": ["word"]}
     assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 422
     assert client.get("/health").json() == {"status": "ok"}

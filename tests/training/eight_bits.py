@@ -2,7 +2,8 @@
 
 python -m tests.training.eight_bits RECIPE STEP
 
-STEP: the step in which the machine is asked to end; then the same run goes on from its checkpoint.
+STEP: the step in which the machine is asked to end; then the same run goes on from its checkpoint. After that, the same
+without an end in the middle, in a folder beside.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from caspi import commands, recipe
+from caspi.training import processes
 from caspi.training.interruption import Interrupted
 from caspi.training.trainer import StageTrainer
 
@@ -33,11 +35,15 @@ def main(path: str, last: int) -> None:
     sys.path.append(str(Path(sys.prefix) / "torchao"))  # where the Makefile puts it
     torch.compile = lambda function, **_: function  # it compiles its step for every shape there is: not here
     StageTrainer.training_step = training_step
+    part, processes.part = processes.part, lambda: None  # one group of processes for three runs
     made = recipe.load(Path(path))
     with contextlib.suppress(Interrupted):
         commands.train(made)
         raise AssertionError("the run was not interrupted")
     commands.train(made)
+    beside = made.require_train().path.with_name("undisturbed")
+    commands.train(recipe.load(Path(path), (f"train.path={beside}",)))
+    part()
 
 
 if __name__ == "__main__":

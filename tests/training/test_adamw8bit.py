@@ -22,7 +22,7 @@ from caspi.training import checkpoints, optimizers
 from caspi.training.config import StageConfig
 from tests.training.test_muon import EVERYTHING, wander
 from tests.training.test_sharding import accelerate_environment, command
-from tests.training.test_stages import metrics, run_recipe
+from tests.training.test_stages import final_weights, metrics, run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,8 @@ def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     [*_, written] = checkpoints.complete(tmp_path / "spread" / "train" / "2-all")
     assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
+    resumed, undisturbed = (final_weights(tmp_path / "spread" / name) for name in ("train", "undisturbed"))
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     commands.train(run_recipe(tmp_path / "whole", small_corpus, *overrides))
     one, other = (metrics(tmp_path / name / "train", "loss") for name in ("whole", "spread"))
     assert len(one) == len(other)

@@ -234,6 +234,23 @@ def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loade
     assert peak_memory(shape, learns, longer).sum() > peak_memory(shape, learns, as_is).sum()
 
 
+def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
+    small_corpus: Path, tiny: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={speed: [0.5]}")
+    config, taken = made.require_train(), []
+    data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
+    plans = preflight.planned(data, config, 1, 0)
+    monkeypatch.setattr(preflight, "pilot", lambda *of, accumulates: taken.append((of[2], of[4], accumulates)))
+    preflight.pilots(made.model, config, data, plans, preflight.shapes(made.model, config)[0], 0)
+    assert len(taken) == len(plans)
+    for plan, (alike, heaviest, accumulates) in zip(plans, taken, strict=True):
+        assert heaviest.seconds > np.quantile(plan.loads.seconds, 0.75)
+        assert heaviest.seconds == pytest.approx(2 * sum(data.seconds[row] for row in heaviest.rows), rel=0.02)
+        assert accumulates
+        assert len(alike) == 4
+
+
 @pytest.mark.slow
 def test_a_pilot_on_this_machine_predicts_this_machine(
     small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path

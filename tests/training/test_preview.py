@@ -11,7 +11,12 @@ import pytest
 
 from caspi import commands
 from caspi.audio import decode_flac
+from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
+from caspi.model.features import EDGE
+from caspi.model.loading import Loaded
+from caspi.training.config import stage_seed
+from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
 from tests.training.test_stages import run_recipe
 
 HOW = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
@@ -29,6 +34,23 @@ def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path:
     assert np.allclose(gain, plain * 10 ** (-6 / 20), atol=2e-4)
     assert np.array_equal(first, gain)
     assert np.array_equal(second, gain)
+
+
+def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+    augment = "{speed: [0.8, 1.25], silence: {probability: 0.5}, gain_db: [-20, 0], noise: {snr_db: [10, 30]}}"
+    made = run_recipe(tmp_path, small_corpus, f"train.augment={augment}", "seed=7", "train.stages.1.epochs=2")
+    done = commands.augment_preview(made, "all", 1, tmp_path / "page")
+    page, config = done.path.read_text(encoding="utf-8"), made.require_train()
+    *_, first, second = [decode_flac(base64.b64decode(clip)) for clip in re.findall(r"base64,([^\"]+)\"", page)]
+    data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
+    plans, steps = plan_stage(data, config, config.stages[1], 1, stage_seed(7, 1))
+    planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, config, config.stages[1], stage_seed(7, 1))
+    [identifier] = done.summary["ids"]
+    for epoch, played in enumerate((first, second)):
+        trained = planned.micro_batch(np.array([data.ids.index(identifier)]), epoch).audio.samples[0, EDGE:-EDGE]
+        assert abs(len(trained) - len(played)) < 160
+        assert np.allclose(trained[: len(played)], played[: len(trained)], atol=2e-4)
+    assert len(first) != len(second)
 
 
 def test_what_cannot_be_heard_says_so(small_corpus: Path, tmp_path: Path) -> None:

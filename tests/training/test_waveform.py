@@ -169,6 +169,7 @@ def test_a_telephone_has_no_treble_and_no_bass() -> None:
     assert decibels(speech / power[2 * 4_500 :].mean()) > 40
     assert decibels(speech / power[2 * 10 : 2 * 150].mean()) > 20
     assert decibels(power[2 * 400 : 2 * 1_000].mean() / speech) == pytest.approx(0, abs=1)
+    assert decibels(speech / power[2 * 3_500 : 2 * 3_600].mean()) > 2.5, "narrower than 8 kHz alone makes it"
 
 
 def test_codecs_take_what_is_louder_than_full_scale() -> None:

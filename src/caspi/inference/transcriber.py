@@ -109,7 +109,7 @@ def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothes
     for (first, last), hypothesis in zip(spans, said, strict=True):
         start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
         found = phrases(hypothesis.text, end - start) if times else []
-        segments += [TimedText(start + one.start, min(end, start + one.end), one.text) for one in found]
+        segments += [TimedText(start + one.start, start + one.end, one.text) for one in found]
         text = without_times(hypothesis.text).strip() if times else hypothesis.text
         if text and not found:
             segments.append(TimedText(start, end, text))

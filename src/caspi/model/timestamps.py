@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 SWITCH = "timestamps"
@@ -35,16 +35,22 @@ class Phrase(NamedTuple):
 
 
 def phrases(text: str, seconds: float) -> list[Phrase]:
-    """What a model that was asked for times says; none where a part has no times, or they are not those of a clip of so
-    many seconds, in order."""
-    found, end = [], 0
+    """What a model that was asked for times says, within a clip of so many seconds; none where a part has no times, or
+    they are not in order, a phrase takes none, or they go on after the clip's end."""
+    found: list[Phrase] = []
+    end = 0
     for match in _PHRASE.finditer(text):
         if match.start() != end:
             return []
         end = match.end()
-        found.append(Phrase(float(match[1]), float(match[3]), match[2].strip()))
-    times = list(chain.from_iterable((phrase.start, phrase.end) for phrase in found))
-    return found if end == len(text) and times == sorted(times) and times[-1:] <= [seconds + _BEYOND] else []
+        first, last = float(match[1]), float(match[3])
+        if last > seconds + _BEYOND:
+            return []
+        phrase = Phrase(first, min(last, seconds), match[2].strip())
+        if phrase.start >= phrase.end or not phrase.text or (found and phrase.start < found[-1].end):
+            return []
+        found.append(phrase)
+    return found if end == len(text) else []
 
 
 def later(text: str, seconds: float) -> str:

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from caspi.errors import MissingDependency
 
 _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
+_BLOCK = 256  # values with a scale of their own, as torchao has it
 
 
 def require_torchao() -> None:
@@ -30,8 +31,8 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
 
     class Plain(AdamW8bit):  # type: ignore[misc]
         """State in plain tensors. Of whole parameters: codes and the scales of their blocks; the table that codes stand
-        for is theirs. Of spread ones: moments in fp32, from which each process gets its codes and scales again, on the
-        first process only; there both methods are collective."""
+        for is theirs. Of spread ones: moments in fp32 and the scales, on the first process only, from which each
+        process makes its codes again, to the same bits; there both methods are collective."""
 
         def state_dict(self) -> dict[str, Any]:
             found: dict[str, Any] = super().state_dict()
@@ -56,10 +57,8 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
             """Each process's part of whole moments."""
             found: dict[str, Any] = {"step": of["step"]}
             for name, signed in _SIGNED.items():
-                whole = of[name].to(parameter.device)
-                piece = distribute_tensor(whole, parameter.device_mesh, parameter.placements)
                 found[name] = self._new_buffer(parameter, signed)
-                found[name].to_local().copy_(piece.to_local())
+                _fill(found[name].to_local(), of[name], of[f"{name}.scale"], parameter)
             return found
 
     return Plain(groups, betas=betas)
@@ -74,6 +73,7 @@ def _plain(of: dict[str, Any], kind: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in of.items():
         if isinstance(value, DTensor):
             yield name, _whole(value, kind)
+            yield f"{name}.scale", _scales(value, kind)
         elif isinstance(value, kind):
             yield f"{name}.codes", value.codes
             yield f"{name}.scale", value.scale
@@ -91,6 +91,39 @@ def _whole(moment: DTensor, kind: Any) -> torch.Tensor:
     )
     whole = spread.full_tensor()
     return whole.cpu() if distributed.get_rank() == 0 else whole.new_empty(0)
+
+
+def _scales(moment: DTensor, kind: Any) -> torch.Tensor:
+    """float32 [blocks of the whole moment]: NaN where a process holds its part in fp32. A block's largest value does
+    not say its scale: the table's lowest value is not the highest one's negative."""
+    held = moment.to_local()
+    mine = (held.numel(), held.scale.cpu() if isinstance(held, kind) else None)
+    parts: list[Any] = [None] * moment.device_mesh.size()
+    distributed.all_gather_object(parts, mine, group=moment.device_mesh.get_group())
+    found, start = torch.full((-(-moment.numel() // _BLOCK),), float("nan")), 0
+    for size, scale in parts:
+        if scale is not None:
+            found[start // _BLOCK : start // _BLOCK + len(scale)] = scale
+        start += size
+    return found
+
+
+def _fill(held: Any, whole: torch.Tensor, scales: torch.Tensor, parameter: DTensor) -> None:
+    """Gives this process's part of a moment what it is of the whole: by the same scales where its blocks are the same
+    ones, for the number of processes may have changed."""
+    mesh = parameter.device_mesh
+    piece = distribute_tensor(whole.to(parameter.device), mesh, parameter.placements).to_local()
+    rows = -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()  # before this process's
+    start = rows * (parameter.numel() // parameter.shape[0])
+    scale = scales[start // _BLOCK : start // _BLOCK + piece.numel() // _BLOCK].to(piece.device)
+    if not hasattr(held, "codes") or start % _BLOCK or scale.isnan().any():
+        held.copy_(piece)
+        return
+    from torchao.optim.quant_utils import quantize_8bit_with_qmap
+
+    scaled = (piece.reshape(-1, _BLOCK) / scale[:, None]).view(piece.shape)
+    held.codes.copy_(quantize_8bit_with_qmap(scaled, held.qmap))
+    held.scale.copy_(scale)
 
 
 def _packed(of: dict[str, torch.Tensor], like: torch.Tensor, kind: Any) -> dict[str, Any]:

@@ -117,6 +117,11 @@ class InTrainingEvaluation(Config):
     keep: int = Field(3, ge=1)
 
 
+def stage_seed(run: int, number: int) -> int:
+    """The seed of a run's stage, counted from 0."""
+    return run * 1000 + number
+
+
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 

@@ -1,5 +1,6 @@
 """How an epoch hears the corpus. What makes an utterance longer or shorter, or forbids it, is drawn for all of them at
-once, because the plan must know how long they are."""
+once, because the plan must know how long they are; from (seed, epoch, what for) and row by row, so that a row has what
+it has whatever rows come after it."""
 
 from __future__ import annotations
 
@@ -67,9 +68,9 @@ class Hearing:
             speed = _draw(seed, epoch, "speed").choice(how.speed, count)
             found = replace(found, speed=np.where(moved, speed, 1.0))
         if how.silence is not None:
-            draw = _draw(seed, epoch, "silence")
-            padded = moved & (draw.random(count) < how.silence.probability)
-            before, after = np.where(padded, draw.uniform(*how.silence.seconds, (2, count)), 0).astype(np.float32)
+            padded = moved & chosen(count, how.silence.probability, seed, epoch, "silence")
+            around = _draw(seed, epoch, "silence seconds").uniform(*how.silence.seconds, (count, 2))
+            before, after = np.where(padded[:, None], around, 0).astype(np.float32).T
             found = replace(found, before=before, after=after)
         if not how.speed and how.silence is None:
             return found

@@ -22,7 +22,7 @@ from caspi.model.prompt import Prompt
 from caspi.progress import duration
 from caspi.training import optimizers
 from caspi.training.arrange import arrange, compiles
-from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
@@ -188,7 +188,7 @@ def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
     """All stages of a run, as training will take them."""
     found = []
     for number, stage in enumerate(config.stages):
-        plans, steps = plan_stage(data, config, stage, ranks, seed * 1000 + number)
+        plans, steps = plan_stage(data, config, stage, ranks, stage_seed(seed, number))
         found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps, stage.objective.sequences)))
     return found
 
@@ -309,7 +309,7 @@ def pilots(
             (micro, number) for number, epoch in enumerate(plan.plans)
             for step in epoch.steps for rank in step for micro in rank
         ]  # fmt: skip
-        steps = PlannedSteps(data, plan.plans, plan.steps, 0, loaded.prompt, config, stage, seed * 1000 + number)
+        steps = PlannedSteps(data, plan.plans, plan.steps, 0, loaded.prompt, config, stage, stage_seed(seed, number))
         measured = pilot(
             stage_objective(stage, loaded, start, dtype, 0, compiled=compiled),
             optimizers.build(loaded.model, groups, stage),

@@ -26,7 +26,7 @@ from caspi.model.loading import load, load_processor
 from caspi.model.prompt import Prompt
 from caspi.training import checkpoints
 from caspi.training.arrange import arrange, compiles
-from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.feasible import check_stage
 from caspi.training.interruption import Interrupted, Interruption
@@ -207,8 +207,8 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
     config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
     loaded = load(start, state.device)
     folder = stage_folder(config.path, number, stage)
-    stage_seed = run.seed * 1000 + number
-    set_seed(stage_seed)
+    drawn = stage_seed(run.seed, number)
+    set_seed(drawn)
     groups = select(loaded.model, stage.learn)
     compiled = compiles(config, stage, on_gpu=state.device.type == "cuda")
     arrange(loaded.model, groups, run.dtype, config.recompute_every, compiled=compiled)
@@ -220,19 +220,19 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
         run.prompt,
         config,
         stage,
-        stage_seed,
+        drawn,
     )
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete(folder)
     first_step = checkpoints.step_of(found[-1]) if found else 0
     trainer = StageTrainer(
-        objective=stage_objective(stage, loaded, start, run.dtype, stage_seed, compiled=compiled),
+        objective=stage_objective(stage, loaded, start, run.dtype, drawn, compiled=compiled),
         loaded=loaded,
         config=config,
         stage=stage,
         groups=groups,
         steps=planned,
-        arguments=_arguments(config, stage, folder, steps, stage_seed, state.device, run.provenance.name),
+        arguments=_arguments(config, stage, folder, steps, drawn, state.device, run.provenance.name),
         compute_dtype=run.dtype,
         measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
         metrics_file=config.path / METRICS,

@@ -189,11 +189,18 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
 
 def _telephone_band(samples: np.ndarray) -> np.ndarray:
     """float32 [n] at 8 kHz without what is below 300 Hz and above 3,400 (ITU-T G.712), by 24 dB an octave; no delay."""
-    spectrum = np.fft.rfft(samples)
-    hertz = np.fft.rfftfreq(len(samples), 1 / _TELEPHONE_RATE).clip(min=1.0)
+    size = 1 << (len(samples) - 1).bit_length()  # lengths that a transform is fast for
+    spectrum = np.fft.rfft(samples, size) * _telephone_gain(size)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32, copy=False)
+
+
+@functools.lru_cache(maxsize=32)
+def _telephone_gain(size: int) -> np.ndarray:
+    """float32 [size / 2 + 1]: of a transform's frequencies."""
+    hertz = np.fft.rfftfreq(size, 1 / _TELEPHONE_RATE).clip(min=1.0)
     low, high = _TELEPHONE_BAND
-    spectrum /= np.sqrt((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8))
-    return np.fft.irfft(spectrum, len(samples)).astype(np.float32, copy=False)
+    gain: np.ndarray = ((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8)) ** -0.5
+    return gain.astype(np.float32)
 
 
 def through(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:

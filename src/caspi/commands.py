@@ -517,8 +517,8 @@ def transcribe(
     heard = said[0].text if len(files) == 1 else f"{len(files)} files"
     if untimed := sum(transcript.untimed for transcript in said):
         print(
-            f"warning: {untimed} windows have no times of phrases, and are one each: was {model} trained with "
-            "train.timestamps?",
+            f"warning: no times of phrases in {pages.plural(untimed, 'window')}, which are cues as a whole: was "
+            f"{model} trained with train.timestamps?",
             file=sys.stderr,
         )
     return Outcome(f"{heard} ({seconds:.1f} s of audio)", out or Path(), summary)

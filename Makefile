@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 # Half of a test's time is starting processes and reading, so a core each; a file stays with one worker, whose fixtures
 # it shares.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

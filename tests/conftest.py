@@ -28,6 +28,12 @@ def tone(seconds: float, rate: int = 16_000, level: float = 0.3, seed: int = 0) 
     return (level * np.sin(2 * np.pi * 220 * time) + noise).astype(np.float32)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: what is left for the end is short, and no worker waits long for another."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny() -> Loaded:
     return load(ModelConfig(start="tiny"))

@@ -82,7 +82,7 @@ def _of_folder(folder: Path, draw: np.random.Generator) -> dict[str, Augmentatio
 
 def _show(name: str, how: Augmentation, clips: list[np.ndarray]) -> None:
     effects = Effects(how)
-    heard = Hearing.drawn(np.array([len(clip) / SAMPLE_RATE for clip in clips]), 0, how, 0, 0)
+    heard = Hearing.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
 
     def run(row: int) -> object:
         draw = functools.partial(generator, 0, 0, row)

@@ -22,6 +22,7 @@ from caspi.training import preflight
 from caspi.training.costs import Loads, peak_memory
 from caspi.training.data import TrainingSet, plan_stage
 from caspi.training.estimates import ALLOCATOR, changes_that_fit, estimate, gpus
+from caspi.training.hearing import Hearing
 
 ROOT = Path(__file__).parents[1]
 _HOURS = {"crowd-transcribe": 300, "crowd-recital": 50, "knesset": 4700}
@@ -62,7 +63,7 @@ def _lengths(made: Recipe, prompt: Prompt) -> TrainingSet:
     return TrainingSet(
         corpus=None, rows=np.arange(len(lengths)), ids=[], seconds=lengths, texts=[], languages=[],
         contexts=[], previous=[], sources=names, target_tokens=target,
-        text_tokens=around + target,
+        plain=Hearing.of(lengths, around + target),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -99,9 +99,9 @@ def _released_shape(device: torch.device) -> Loaded:
     return Loaded(model, tiny.prompt, tiny.processor)
 
 
-def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int, how: str) -> dict[str, float]:
+def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int, kind: str) -> dict[str, float]:
     learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
-    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name], "optimizer": how})
+    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name], "optimizer": kind})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
     # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
     arrange(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))

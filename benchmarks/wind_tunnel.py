@@ -194,12 +194,13 @@ class Tunnel:
         row["validation"].pop("path")
         _caspi("average", str(folder / "train"))
         for what, model in (("last", trained["final"]), ("average", str(folder / "train" / "average"))):
-            more = ("--context", str(_TOLD)) if what == "last" and name in _CONTEXTS else ()
-            more = ("--stress", str(_STRESSED)) if what == "average" else more
+            more = ["--stress", str(_STRESSED)] if what == "average" else []
+            more += ["--context", str(_TOLD)] if what == "last" and name in _CONTEXTS else []
             _caspi("evaluate", model, str(self._out / "corpus"), "--split", "test", "--out", str(folder / what), *more)
             summary = json.loads((folder / what / "summary.json").read_text(encoding="utf-8"))
             row[what] = {key: summary["leaderboard"][key] for key in ("wer", "wer_ci", "cer")}
-            row |= {key: summary[key] for key in ("context",) if key in summary}
+            if "context" in summary:
+                row["context"] = summary["context"]
             if "stress" in summary:
                 found = {name: how["wer"] for name, how in summary["stress"]["conditions"].items() if name != "clean"}
                 row["stress"] = found | {"mean": statistics.mean(found.values())}

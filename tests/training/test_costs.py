@@ -23,6 +23,7 @@ from caspi.training.config import TrainConfig
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import TrainingSet
 from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
+from caspi.training.hearing import Hearing
 from caspi.training.pilot import fit
 from tests.training.test_stages import run_recipe
 
@@ -104,7 +105,7 @@ def lengths(seed: int) -> TrainingSet:
     target = np.ceil(seconds * draw.uniform(3, 6, 2000)).astype(np.int64)
     return TrainingSet(
         corpus=None, rows=np.arange(2000), ids=[], seconds=seconds, texts=[], languages=[], contexts=[], previous=[],
-        sources=[], target_tokens=target, text_tokens=target + 30,
+        sources=[], target_tokens=target, plain=Hearing.of(seconds, target + 30),
     )  # type: ignore[arg-type]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ HOW = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), pr
 
 
 def drawn(count: int = 1_000, seed: int = 3, epoch: int = 2) -> list[np.ndarray]:
-    heard = Hearing.drawn(np.full(count, 2.0), 0, HOW, seed, epoch)
+    heard = Hearing.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
     return [heard.speed, heard.before, heard.after, chosen(count, 0.5, seed, epoch, "timestamps")]
 
 

@@ -44,7 +44,7 @@ OTHER = speechlike(1.0, seed=2)[::-1].copy()
 
 def heard(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
     samples = speechlike() if samples is None else samples
-    hearing = Hearing.drawn(np.full(row + 1, len(samples) / RATE), 0, how, 0, 0)
+    hearing = Hearing.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
     found = Effects(how)(samples, hearing.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER)
     assert len(found) / RATE == pytest.approx(hearing.seconds[row], abs=3 / RATE), "as long as was planned"
     return found

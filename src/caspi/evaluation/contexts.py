@@ -12,7 +12,7 @@ from caspi.evaluation.pairs import Pair
 from caspi.evaluation.stress import drawn_for
 from caspi.language import language
 from caspi.training.config import Hotwords
-from caspi.training.context import HotwordPool, joined, tail
+from caspi.training.context import HotwordPool, joined, listed, tail
 
 NOTHING, EXPECTED, OTHERS, BEFORE = "nothing", "words to expect", "words that nobody says", "the text before"
 _RARE = 0.01  # of the texts hold a word that is worth expecting, or two of them
@@ -50,9 +50,7 @@ def contexts(corpus: Corpus, count: int) -> Contexts:
         draw = drawn_for(EXPECTED, utterance.id)
         found = Words(*map(tuple, pool.choose(utterance.text, draw)))
         words.append(found)
-        given = [*found.own, *found.others]
-        mixed = ", ".join(given[place] for place in draw.permutation(len(given)))
-        turns[EXPECTED].append(joined(utterance.context, mixed))
+        turns[EXPECTED].append(joined(utterance.context, listed([*found.own, *found.others], draw)))
         turns[OTHERS].append(joined(utterance.context, ", ".join(found.others)))
     if any(before):
         turns[BEFORE] = [joined(u.context, text) for u, text in zip(utterances, before, strict=True)]
@@ -65,7 +63,7 @@ def heard(pairs: Sequence[Pair], words: Sequence[Words]) -> dict[str, dict[str, 
     for pair, of in zip(pairs, words, strict=True):
         fair = language(pair.language).normalisers["fair"]
         said = f" {fair(pair.hypothesis)} "
-        for name, listed in (("expected", of.own), ("others", of.others)):
-            found[name]["words"] += len(listed)
-            found[name]["heard"] += sum(f" {fair(word)} " in said for word in listed)
+        for name, given in (("expected", of.own), ("others", of.others)):
+            found[name]["words"] += len(given)
+            found[name]["heard"] += sum(f" {fair(word)} " in said for word in given)
     return found

@@ -112,12 +112,10 @@ def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
     for condition in CONDITIONS:
         pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
         measured = Measured.of(pairs)
-        score, words = measured.total("leaderboard"), measured.hard_words()
+        words = measured.hard_words()
         parts = by_utterance(pairs, measured.counts, ("names", "script"))
         named = parts["by_names"] | parts["by_script"]
-        found[condition] = {
-            "wer": score.wer, "wer_ci": score.wer_ci, "cer": score.cer, "words": score.words,
-            "utterances": score.utterances,
+        found[condition] = _scored(measured) | {
             "subsets": {name: named[name] for name in _SUBSETS if name in named},
             "hard": {kind: words[kind] for kind in ("name-like", "Latin", "with digits") if kind in words},
         }  # fmt: skip
@@ -136,11 +134,11 @@ def _context(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
             turns = found.turns.get(shown) or [corpus.utterance(row).context for row in range(len(found.words))]
             part = Part(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
             pairs[shown] += decoder.one(part)[0]
-    return {shown: _told(of) | contexts.heard(of, words) for shown, of in pairs.items()}
+    return {shown: _scored(Measured.of(of)) | contexts.heard(of, words) for shown, of in pairs.items()}
 
 
-def _told(pairs: Sequence[Pair]) -> dict[str, Any]:
-    score = Measured.of(pairs).total("leaderboard")
+def _scored(measured: Measured) -> dict[str, Any]:
+    score = measured.total("leaderboard")
     return {name: getattr(score, name) for name in ("wer", "wer_ci", "cer", "words", "utterances")}
 
 

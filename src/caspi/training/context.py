@@ -29,6 +29,11 @@ def joined(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def listed(words: Sequence[str], draw: np.random.Generator) -> str:
+    """With commas between, in random order."""
+    return ", ".join(_some(words, len(words), draw))
+
+
 class HotwordPool:
     """The rare words of all texts. Raises UsageError where there are none."""
 
@@ -46,8 +51,7 @@ class HotwordPool:
         if draw.random() >= how.probability:
             return ""
         own, others = self.choose(text, draw, absent=bool(draw.random() < how.absent))
-        chosen = [*own, *others]
-        return ", ".join(chosen[place] for place in draw.permutation(len(chosen)).tolist())
+        return listed([*own, *others], draw)
 
     def choose(self, text: str, draw: np.random.Generator, *, absent: bool = False) -> tuple[list[str], list[str]]:
         """Rare words of the text, none where they are to be absent, and rare words of others that it does not hold."""

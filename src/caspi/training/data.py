@@ -72,7 +72,7 @@ class Step:
 class TrainingSet:
     """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
 
-    text_tokens: of the decoder's sequence without its audio: prompt, context at its longest, and target.
+    plain: how it is heard as it lies there; a sequence is audio, prompt, context at its longest, and target.
     """
 
     corpus: Corpus
@@ -85,7 +85,7 @@ class TrainingSet:
     previous: list[str]
     sources: list[str]
     target_tokens: np.ndarray
-    text_tokens: np.ndarray
+    plain: Hearing
     hotwords: HotwordPool | None = None
     timed_texts: list[str | None] = field(default_factory=list)
 
@@ -136,7 +136,7 @@ class TrainingSet:
             previous=previous,
             sources=corpus.column("source"),
             target_tokens=target_tokens,
-            text_tokens=around + target_tokens,
+            plain=Hearing.of(seconds, around + target_tokens),
             hotwords=pool,
             timed_texts=timed_texts,
         )
@@ -149,7 +149,7 @@ class TrainingSet:
         if timed.any():
             timed = timed & np.array([text is not None for text in self.timed_texts])
         how = stage.augment or config.augment
-        return Hearing.drawn(self.seconds, self.text_tokens, how, seed, epoch, timed=timed, nobody=nobody)
+        return self.plain.drawn(how, seed, epoch, timed=timed, nobody=nobody)
 
     def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
         """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text

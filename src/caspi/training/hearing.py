@@ -46,11 +46,8 @@ class Hearing:
         one, none, no = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
         return cls(seconds, tokens, tokens + text_tokens, one, none, none, no, no)
 
-    @classmethod
     def drawn(
-        cls,
-        seconds: np.ndarray,
-        text_tokens: np.ndarray | int,
+        self,
         how: Augmentation,
         seed: int,
         epoch: int,
@@ -58,12 +55,13 @@ class Hearing:
         timed: np.ndarray | None = None,
         nobody: np.ndarray | None = None,
     ) -> Hearing:
-        """As an epoch's augmentation has it."""
-        count, found = len(seconds), cls.of(seconds, text_tokens)
+        """Of the corpus as it is: as an epoch's augmentation has it. What stays shares its arrays."""
         found = replace(
-            found, timed=found.timed if timed is None else timed, nobody=found.nobody if nobody is None else nobody
+            self, timed=self.timed if timed is None else timed, nobody=self.nobody if nobody is None else nobody
         )
-        moved = ~(found.timed | found.nobody)
+        if not how.speed and how.silence is None:
+            return found
+        count, moved = len(self.seconds), ~(found.timed | found.nobody)
         if how.speed:
             speed = _draw(seed, epoch, "speed").choice(how.speed, count)
             found = replace(found, speed=np.where(moved, speed, 1.0))
@@ -72,11 +70,10 @@ class Hearing:
             around = _draw(seed, epoch, "silence seconds").uniform(*how.silence.seconds, (count, 2))
             before, after = np.where(padded[:, None], around, 0).astype(np.float32).T
             found = replace(found, before=before, after=after)
-        if not how.speed and how.silence is None:
-            return found
-        heard = seconds / found.speed + found.before + found.after
+        heard = self.seconds / found.speed + found.before + found.after
         tokens = audio_tokens(heard)
-        return replace(found, seconds=heard, audio_tokens=tokens, sequence_tokens=tokens + text_tokens)
+        sequences = self.sequence_tokens - self.audio_tokens + tokens
+        return replace(found, seconds=heard, audio_tokens=tokens, sequence_tokens=sequences)
 
     def stretch(self, row: int) -> Stretch:
         """What is done to the length of one utterance."""

@@ -13,7 +13,6 @@ from caspi.config import Config
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.data import TrainingSet, another_voice
-from caspi.training.hearing import Hearing
 from caspi.training.waveform import Effects
 
 _EPOCHS = 2  # of the whole chain: what training hears differs from one to the next
@@ -36,9 +35,7 @@ def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Itera
     alone = {name: Augmentation.model_validate({name: _always(how, name)}) for name in active(how)}
     versions = [(f"{name.removesuffix('_db').replace('_', ' ')} alone", one, 0) for name, one in alone.items()]
     versions += [(f"as trained on, epoch {epoch + 1}", how, epoch) for epoch in range(_EPOCHS)]
-    made = [
-        (name, Effects(one), Hearing.drawn(data.seconds, 0, one, seed, epoch), epoch) for name, one, epoch in versions
-    ]
+    made = [(name, Effects(one), data.plain.drawn(one, seed, epoch), epoch) for name, one, epoch in versions]
     for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
         yield _heard(data, row, "as it is", samples)

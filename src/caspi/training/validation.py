@@ -23,7 +23,6 @@ from caspi.model.prompt import Prompt
 from caspi.training.collation import Item, collate
 from caspi.training.config import TrainConfig
 from caspi.training.data import TrainingSet
-from caspi.training.hearing import Hearing
 from caspi.training.objectives import CrossEntropy
 from caspi.training.plan import cut
 from caspi.training.processes import compute_dtype, processes
@@ -44,7 +43,6 @@ class Validation:
     def __init__(self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None) -> None:
         self._dtype, self._budget = dtype, config.budget
         self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
-        self._heard = Hearing.of(self._data.seconds, self._data.text_tokens)
         if not len(self._data.rows):
             raise UsageError(
                 f"corpus {corpus.folder}: no validation utterance is within train.max_seconds = {config.max_seconds}"
@@ -103,7 +101,7 @@ class Validation:
         device = next(loaded.model.parameters()).device
         total, tokens = 0.0, 0
         with evaluating(loaded.model):
-            for part in cut(rows, self._heard.seconds, self._heard.sequence_tokens, self._budget):
+            for part in cut(rows, self._data.seconds, self._data.plain.sequence_tokens, self._budget):
                 if give_up():
                     break
                 batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)

@@ -69,7 +69,8 @@ class Effects:
         how = self._how
         if stretch.speed != 1.0:
             samples = soxr.resample(samples, SAMPLE_RATE * stretch.speed, SAMPLE_RATE, quality="LQ")
-        samples = np.pad(samples, [int(seconds * SAMPLE_RATE) for seconds in (stretch.before, stretch.after)])
+        if stretch.before or stretch.after:
+            samples = np.pad(samples, [int(seconds * SAMPLE_RATE) for seconds in (stretch.before, stretch.after)])
         if (second := how.second_speaker) is not None and _happens(here := draw("second_speaker"), second.probability):
             samples = overlap(samples, another(here), second, here)
         if (room := how.reverberation) is not None and _happens(here := draw("reverberation"), room.probability):

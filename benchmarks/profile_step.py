@@ -27,11 +27,9 @@ from torch.profiler import ProfilerActivity, profile
 from train_throughput import add_corpus_options, idle_times, prepared
 
 from caspi.corpus.store import Corpus
-from caspi.model.groups import select
-from caspi.model.loading import load
 from caspi.model.moving import on
 from caspi.training import optimizers
-from caspi.training.arrange import arrange, compiles
+from caspi.training.arrange import arranged
 from caspi.training.data import PlannedSteps, Step, TrainingSet, loader, plan_stage
 from caspi.training.objectives import CrossEntropy
 from caspi.training.processes import compute_dtype
@@ -80,13 +78,11 @@ def main() -> None:
         config = made.require_train()
         [stage] = config.stages
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load(made.model, device)
-        groups = select(loaded.model, stage.learn)
         dtype = compute_dtype(config.precision, device)
-        compiled = compiles(config, stage, on_gpu=device.type == "cuda")
-        arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
-        optimizer = optimizers.build(loaded.model, groups, stage)
-        data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), loaded.prompt, config.max_seconds)
+        model = arranged(made.model, config, stage, device, dtype, made.seed)
+        loaded = model.loaded
+        optimizer = optimizers.build(loaded.model, model.groups, stage)
+        data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), loaded.prompt, config, made.seed)
         plans, steps = plan_stage(data, config, stage, 1, 0)
         planned = PlannedSteps(data, plans, steps, 0, loaded.prompt, config, stage, 0)
         marks = Marks(device)

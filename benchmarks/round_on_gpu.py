@@ -149,7 +149,7 @@ def _predicted(made: recipe.Recipe, options: argparse.Namespace, sharding: str) 
     kind = recognised(device, gpus())
     shape, [stage] = preflight.shapes(made.model, config)
     prompt = Prompt(load_processor(made.model.start).tokenizer)
-    data = TrainingSet.of(Corpus.open(made.corpus.path, "train"), prompt, config.max_seconds)
+    data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), prompt, config, made.seed)
     [plan] = preflight.planned(data, config, options.processes, made.seed)
     shards = 1 if sharding == "none" else options.processes
     seconds = estimate(shape, stage.learning, plan.loads, kind, options.processes).seconds if kind else None

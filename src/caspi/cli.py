@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -570,6 +572,20 @@ _INTERRUPTED = 130  # as shells have it; typer ends with it too
 _GOES_ON = "caspi: interrupted; the same command goes on from what was kept"
 
 
+_missed = threading.Event()
+
+
+def _hear_again(what: sys.UnraisableHookArgs) -> None:
+    """Python prints and forgets a Ctrl-C that falls into a library's callback or clean-up: it is made to come again."""
+    if what.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(what)
+        return
+    _missed.set()
+    again = threading.Timer(0.05, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
+
+
 def _guarded(run: Callable[[], object], debug: bool) -> int:
     """Exit code of a command; every failure is one line unless `--debug` asks for more."""
     try:
@@ -578,33 +594,39 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
         if error.code == _INTERRUPTED:
             _say(_GOES_ON)
         return error.code if isinstance(error.code, int) else 0
-    except CaspiError as error:
-        if debug:
-            traceback.print_exc()
-        _say(f"caspi: {error}")
-        return error.exit_code
     except KeyboardInterrupt:
         _say(_GOES_ON)
         return _INTERRUPTED
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
-        _say(f"caspi: {error.filename or 'input or output'}: {error.strerror or error}")
-        return 1
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        else:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
-        return 1
+        if _missed.is_set():  # what a library made of its callback's end
+            _say(_GOES_ON)
+            return _INTERRUPTED
+        return _failed(error, debug)
     return 0
+
+
+def _failed(error: Exception, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, CaspiError):
+        _say(f"caspi: {error}")
+        return error.exit_code
+    if isinstance(error, OSError):
+        _say(f"caspi: {error.filename or 'input or output'}: {error.strerror or error}")
+    elif not debug:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
+    return 1
 
 
 def main() -> None:
     """Entry point."""
     _quiet_libraries()
-    sys.exit(_guarded(app, debug="--debug" in sys.argv))
+    before, sys.unraisablehook = sys.unraisablehook, _hear_again
+    try:
+        sys.exit(_guarded(app, debug="--debug" in sys.argv))
+    finally:
+        sys.unraisablehook = before
 
 
 if __name__ == "__main__":

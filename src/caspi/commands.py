@@ -142,10 +142,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
         raise UsageError(f"--gpu {gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {estimates.TABLE})")
     shape, stages = preflight.shapes(recipe.model, config)
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
-    data = TrainingSet.of(
-        Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds,
-        with_previous=config.previous_text > 0, hotwords=config.hotwords, with_times=config.timestamps > 0,
-    )  # fmt: skip
+    data = TrainingSet.to_train_on(Corpus.open(recipe.corpus.path, "train"), prompt, config, recipe.seed)
     plans = preflight.planned(data, config, count, recipe.seed)
     pilots: Sequence[Pilot | None] = [None] * len(plans)
     if measured:
@@ -158,7 +155,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
     summary = {
         "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "measured": measured, "stages": rows,
         "parameters": shape.parameters, "groups": shape.groups,
-        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt),
+        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, config, recipe.seed),
     }  # fmt: skip
     page = report.write(
         recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan"),

@@ -16,31 +16,35 @@ from caspi.model.loading import Loaded
 from caspi.model.timestamps import timed
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
-from caspi.training.config import Hotwords, NoSpeech, TrainConfig
+from caspi.training.config import Hotwords, NoSpeech, TrainConfig, stage_seed
 from caspi.training.context import HotwordPool
 from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.preflight import decoded_targets
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
 from tests.training.test_stages import metrics, run_recipe
 
+SEED = 5
 TEXTS = [f"אנשים רבים ראו את מילה{number:03d} ואת שם{number:03d}, ליד הים" for number in range(200)]
+
+
+def configured(batch: int, **options: object) -> TrainConfig:
+    stage_options = {"mix": "m"} if "mixes" in options else {}
+    return TrainConfig.model_validate({
+        "path": "x", "effective_batch": batch, "budget_seconds": 60, "budget_tokens": 1_000_000, "max_seconds": 15,
+        "stages": [{"name": "s", "learn": {"projector": 1e-3}, **stage_options}], **options,
+    })  # fmt: skip
 
 
 def sentences(
     tiny: Loaded, corpus: Path, batch: int = 8, **options: object
 ) -> dict[int, tuple[str, str, torch.Tensor]]:
     """System turn, assistant's turn and samples of every utterance in one epoch."""
-    stage_options = {"mix": "m"} if "mixes" in options else {}
-    config = TrainConfig.model_validate({
-        "path": "x", "effective_batch": batch, "budget_seconds": 60, "budget_tokens": 1_000_000,
-        "stages": [{"name": "s", "learn": {"projector": 1e-3}, **stage_options}], **options,
-    })  # fmt: skip
-    [stage], times = config.stages, config.timestamps > 0
-    data = TrainingSet.of(
-        Corpus.open(corpus, "train"), tiny.prompt, 15.0, hotwords=config.hotwords, with_times=times
-    )  # fmt: skip
-    plans, steps = plan_stage(data, config, stage, 1, 5)
-    planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, config, stage, 5)
+    config, seed = configured(batch, **options), stage_seed(SEED, 0)
+    [stage] = config.stages
+    data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), tiny.prompt, config, SEED)
+    plans, steps = plan_stage(data, config, stage, 1, seed)
+    planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, config, stage, seed)
     found = {}
     for index in range(len(planned)):
         for micro in planned[index].batches:
@@ -164,6 +168,10 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
             assert system == ""
             assert len(samples) == len(plain[row][2]) > 40_000
         assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
+    config = configured(4, augment=moving, timestamps=0.5)
+    data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
+    shown = decoded_targets(data, tiny.prompt, config, SEED, count=24)
+    assert [one["target"] for one in shown] == [found[row][1] for row in range(24)]
 
 
 def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:

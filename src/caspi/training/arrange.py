@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from transformers import Qwen3ASRForConditionalGeneration
+from transformers.trainer_utils import set_seed
 
 from caspi.model.compiling import compile_blocks
-from caspi.model.groups import TrainableGroup, set_trainable
+from caspi.model.config import ModelConfig
+from caspi.model.groups import TrainableGroup, select, set_trainable
+from caspi.model.loading import Loaded, load
 from caspi.model.recompute import recompute
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.processes import sharding
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """The model of a stage, as it learns in it."""
+
+    loaded: Loaded
+    groups: list[TrainableGroup]
+    compiled: bool
+
+
+def arranged(
+    start: ModelConfig,
+    config: TrainConfig,
+    stage: StageConfig,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    seed: int,
+) -> Arranged:
+    """Loads `start` and arranges it; adapters begin as `seed` draws them."""
+    loaded = load(start, device)
+    set_seed(seed)
+    groups = select(loaded.model, stage.learn)
+    compiled = compiles(config, stage, on_gpu=device.type == "cuda")
+    arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
+    return Arranged(loaded, groups, compiled)
 
 
 def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:

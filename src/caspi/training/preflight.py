@@ -17,11 +17,11 @@ from caspi.errors import UsageError
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, describe, select
-from caspi.model.loading import load, resolve
+from caspi.model.loading import resolve
 from caspi.model.prompt import Prompt
 from caspi.progress import duration
 from caspi.training import optimizers
-from caspi.training.arrange import arrange, compiles
+from caspi.training.arrange import arranged, compiles
 from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
@@ -95,19 +95,21 @@ def _learning(
     )
 
 
-def decoded_targets(data: TrainingSet, prompt: Prompt, count: int = 3) -> list[dict[str, str]]:
-    """What the loss falls on, decoded, for a few utterances: a look at this has saved many a run."""
-    shown = []
+def decoded_targets(
+    data: TrainingSet, prompt: Prompt, config: TrainConfig, seed: int, count: int = 3
+) -> list[dict[str, str]]:
+    """What the loss falls on in the first epoch, decoded, for a few utterances: a look at this has saved many a run."""
+    shown, timed = [], data.timed(config, stage_seed(seed, 0), 0)
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        text = data.timed_texts[row] or data.texts[row]
-        example = prompt.example(0, text, data.languages[row], data.contexts[row])
+        text = data.timed_texts[row] if timed[row] else None
+        example = prompt.example(0, text or data.texts[row], data.languages[row], data.contexts[row])
         shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown
 
 
-def show_targets(data: TrainingSet, prompt: Prompt) -> None:
+def show_targets(data: TrainingSet, prompt: Prompt, config: TrainConfig, seed: int) -> None:
     """Prints `decoded_targets`: the last look before the first step."""
-    for shown in decoded_targets(data, prompt):
+    for shown in decoded_targets(data, prompt, config, seed):
         print(f"trains on {shown['id']}: {shown['target']}", file=sys.stderr)
 
 
@@ -295,11 +297,9 @@ def pilots(
     dtype = compute_dtype(config.precision, state.device)
     found = []
     for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
-        loaded = load(start, state.device)
-        groups = select(loaded.model, stage.learn)
-        compiled = compiles(config, stage, on_gpu=state.device.type == "cuda")
-        arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
-        learning = _learning(loaded.model, shape, groups, stage, config)
+        drawn = stage_seed(seed, number)
+        model = arranged(start, config, stage, state.device, dtype, drawn)
+        learning = _learning(model.loaded.model, shape, model.groups, stage, config)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")
         middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]
@@ -309,16 +309,16 @@ def pilots(
             (micro, number) for number, epoch in enumerate(plan.plans)
             for step in epoch.steps for rank in step for micro in rank
         ]  # fmt: skip
-        steps = PlannedSteps(data, plan.plans, plan.steps, 0, loaded.prompt, config, stage, stage_seed(seed, number))
+        steps = PlannedSteps(data, plan.plans, plan.steps, 0, model.loaded.prompt, config, stage, drawn)
         measured = pilot(
-            stage_objective(stage, loaded, start, dtype, 0, compiled=compiled),
-            optimizers.build(loaded.model, groups, stage),
+            stage_objective(stage, model.loaded, start, dtype, drawn, compiled=model.compiled),
+            optimizers.build(model.loaded.model, model.groups, stage),
             [[steps.micro_batch(*rows[index]) for index in some] for some in alike],
             np.array([np.median(work[some]) for some in alike]),
             steps.micro_batch(*rows[heaviest]),
             accumulates=not plan.loads.first[heaviest],
         )
         found.append(measured)
-        del loaded
+        del model
         gc.collect()
     return found

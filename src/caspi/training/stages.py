@@ -15,17 +15,15 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import set_seed
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.folders import REPORT, claim, locked, read_jsonl, write_whole
 from caspi.model.config import ModelConfig
-from caspi.model.groups import select
-from caspi.model.loading import load, load_processor
+from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training import checkpoints
-from caspi.training.arrange import arrange, compiles
+from caspi.training.arrange import arranged
 from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.feasible import check_stage
@@ -92,15 +90,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         check_stage(stage, config, start, prompt)
     if sharded() and state.num_processes == 1:
         raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
-    data = TrainingSet.of(
-        Corpus.open(corpus, "train"),
-        prompt,
-        config.max_seconds,
-        shuffle_seed=seed if config.shuffle_transcripts else None,
-        with_previous=config.previous_text > 0,
-        hotwords=config.hotwords,
-        with_times=config.timestamps > 0,
-    )
+    data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), prompt, config, seed)
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     if config.previous_text and not any(data.previous) and state.is_main_process:
@@ -129,7 +119,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
         if state.is_main_process:
             show_devices(state.num_processes)
-            show_targets(data, prompt)
+            show_targets(data, prompt, config, seed)
             for ahead in stages:
                 show_stage(ahead)
         finished = []
@@ -205,13 +195,9 @@ def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
 
 def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> dict[str, Any]:
     config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
-    loaded = load(start, state.device)
     folder = stage_folder(config.path, number, stage)
     drawn = stage_seed(run.seed, number)
-    set_seed(drawn)
-    groups = select(loaded.model, stage.learn)
-    compiled = compiles(config, stage, on_gpu=state.device.type == "cuda")
-    arrange(loaded.model, groups, run.dtype, config.recompute_every, compiled=compiled)
+    model = arranged(start, config, stage, state.device, run.dtype, drawn)
     planned = PlannedSteps(
         data,
         ahead.plans,
@@ -226,11 +212,11 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
     found = checkpoints.complete(folder)
     first_step = checkpoints.step_of(found[-1]) if found else 0
     trainer = StageTrainer(
-        objective=stage_objective(stage, loaded, start, run.dtype, drawn, compiled=compiled),
-        loaded=loaded,
+        objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
+        loaded=model.loaded,
         config=config,
         stage=stage,
-        groups=groups,
+        groups=model.groups,
         steps=planned,
         arguments=_arguments(config, stage, folder, steps, drawn, state.device, run.provenance.name),
         compute_dtype=run.dtype,

@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -29,7 +29,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from caspi.errors import CaspiError
 from caspi.folders import write_whole
-from caspi.model import adapters
 from caspi.model.compiling import uncompiled
 from caspi.model.groups import TrainableGroup
 from caspi.model.loading import Loaded
@@ -38,23 +37,23 @@ from caspi.report import environment
 from caspi.training import checkpoints, gradients, optimizers
 from caspi.training.augmentation import generator
 from caspi.training.card import card
+from caspi.training.checkpointing import Checkpointer
 from caspi.training.collation import Batch
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data import PlannedSteps, Step, loader
-from caspi.training.ema import Ema
 from caspi.training.feed import Feed
 from caspi.training.interruption import Interruption
+from caspi.training.journal import Journal
 from caspi.training.plan import Budget
 from caspi.training.processes import sharding
 from caspi.training.provenance import Provenance
-from caspi.training.sharding import alone, held, put, shard_on_cpu, whole
+from caspi.training.sharding import alone, shard_on_cpu
 from caspi.training.uploads import Uploads
 from caspi.training.zero import Zero3
 
 _LESSON = "budget-{rank}.json"  # of a stage's folder: what memory turned out to hold, by who found it out
 
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
-_STARVED = 0.1  # of the time spent waiting for data: worth a word
 _CONTINUES = "the same command continues from the last checkpoint"
 
 Measure = Callable[[Loaded], dict[str, float] | None]  # None: given up, because the run was asked to end
@@ -154,25 +153,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self._loaded, self._config, self._stage, self._groups, self._steps = loaded, config, stage, groups, steps
         self._compute_dtype, self._measure = compute_dtype, measure
-        self._metrics_file, self._interruption = metrics_file, interruption
-        self._provenance, self._uploads = provenance, uploads
-        self._adapted = any(group.lora is not None for group in groups)
-        self._ema: Ema | None = None
-        self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
-        self._window: list[tuple[float, float, float]] = []  # loss, tokens and seconds of steps since the last log
+        self._interruption, self._provenance, self._uploads = interruption, provenance, uploads
         self._bad_in_a_row, self._learnt = 0, False
         self._norm = 0.0
         self._measured_at = -1
         self.stopping = False
-        self._since = self._started = time.monotonic()
-        self._first_step = 0
         self._measured: dict[str, float] = {}
         self._staging = False
         self._feed = Feed(arguments.device)
         self._incoming: Iterator[Step | CaspiError] = iter(())
         self._queued: Step | None = None
-        self._waited = 0.0  # seconds for data, since the last log
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
+        self._kept = Checkpointer(loaded, stage, config.max_seconds, self._sharding, writes=arguments.should_save)
+        speaks, on_gpu = self.is_world_process_zero(), arguments.device.type != "cpu"
+        self._journal = Journal(stage.name, metrics_file, speaks=speaks, on_gpu=on_gpu)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
         self.add_callback(_Average(self))
@@ -193,7 +187,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._measure_last()
         if isinstance(self.optimizer, Zero3):
             self.optimizer.end()
-        if not (self._learnt or self._first_step or self.stopping):
+        if not (self._learnt or self._journal.first_step or self.stopping):
             raise CaspiError(
                 f"stage {self._stage.name} learnt nothing: no step had a loss and a gradient that are numbers; "
                 "metrics.jsonl names their utterances"
@@ -230,10 +224,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.backward = zero.backward
         return zero.engine, zero
 
-    def trained(self) -> dict[str, torch.Tensor]:
-        """The parameters that learn, by their names in the model; under sharding, the pieces this process holds."""
-        return {name: p for name, p in self._loaded.model.named_parameters() if p.requires_grad}
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             self.optimizer = optimizers.build(self._loaded.model, self._groups, self._stage)
@@ -262,7 +252,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             launched = torch.cuda.current_stream(self.args.device).record_event()
         found = next(self._incoming, None)
         if launched is None or launched.query():
-            self._waited += time.monotonic() - started
+            self._journal.waited(time.monotonic() - started)
         if isinstance(found, CaspiError):
             raise found
         # What workers made before memory ran out is too large still.
@@ -304,7 +294,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if math.isfinite(loss) and math.isfinite(norm):
             self._clip(norm)
             self._bad_in_a_row, self._learnt = 0, True
-            self._window.append((loss, everyone.tokens, inputs.seconds))
+            self._journal.took(loss, everyone.tokens, inputs.seconds)
         else:
             self.optimizer.zero_grad()  # without gradients the optimizer leaves everything as it is
             self._skip(inputs, mine, loss, norm)
@@ -450,24 +440,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._say(f"{entry['utterance']} cannot be read ({entry['why']}): {entry['by']} takes its place")
 
     def _say(self, text: str) -> None:
-        if self.is_world_process_zero():
-            print(f"train {self._stage.name}: step {self.state.global_step + 1}: {text}", file=sys.stderr, flush=True)
+        self._journal.say(self.state.global_step + 1, text)
 
     def _record(self, what: dict[str, Any]) -> None:
-        """A line of metrics.jsonl about the step being taken."""
-        if self.is_world_process_zero():
-            self._append({"stage": self._stage.name, "step": self.state.global_step + 1, **what})
-
-    def _append(self, line: dict[str, Any]) -> None:
-        try:
-            with self._metrics_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:  # a full disk costs the log, not the run
-            print(f"warning: {self._metrics_file}: {error.strerror}; this line is lost", file=sys.stderr, flush=True)
-
-    def _as_it_ships(self) -> contextlib.AbstractContextManager[None]:
-        """The model as the stage would leave it: its average where it keeps one."""
-        return contextlib.nullcontext() if self._ema is None else self._ema.in_place()
+        """About the step being taken."""
+        self._journal.record(self.state.global_step + 1, what)
 
     def floating_point_ops(self, inputs: Any) -> int:
         return 0  # not counted: Trainer's own formula knows nothing of audio
@@ -476,7 +453,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Measures the model as it would ship; not where the run was asked to end, or is asked meanwhile."""
         if self.stopping:
             return {}
-        with self._as_it_ships(), uncompiled(), alone(self._loaded, self._compute_dtype) as loaded:
+        with self._kept.as_it_ships(), uncompiled(), alone(self._loaded, self._compute_dtype) as loaded:
             measured = self._measure(loaded)
         if measured is None:
             self.stopping = self.control.should_save = self.control.should_training_stop = True
@@ -487,30 +464,18 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return self._measured
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds what Trainer does not know and appends one line to metrics.jsonl."""
+        """Adds what Trainer does not know; its own loss is not weighted by tokens."""
         if "loss" in logs:
-            now = time.monotonic()
-            tokens = sum(count for _, count, _ in self._window)
-            logs["loss"] = sum(loss * count for loss, count, _ in self._window) / max(1.0, tokens)
-            if not tokens:  # every step since the last line was left out
-                del logs["loss"]
-            audio_seconds = sum(seconds for *_, seconds in self._window)
-            passed = max(1e-9, now - self._since)
-            logs["audio_seconds_per_second"] = audio_seconds / passed
-            logs["waited"] = self._waited / passed
-            self._window, self._since, self._waited = [], now, 0.0
-            del logs["learning_rate"]
+            found = self._journal.since_the_last_line()
+            for name in {"loss", "learning_rate"} - set(found):
+                del logs[name]
+            logs |= found
             if torch.cuda.is_available():
                 logs["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
             logs |= {f"lr/{group}": rate for group, rate in optimizers.learning_rates(self.optimizer).items()}
         super().log(logs, start_time)
-        if self.is_world_process_zero():
-            self._print(logs)
-        if self.is_world_process_zero() and "train_runtime" not in logs:
-            rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
-            others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
-            line = {"stage": self._stage.name, "step": self.state.global_step, **others}
-            self._append(line | ({"lr": rates} if rates else {}))
+        if "train_runtime" not in logs:
+            self._journal.report(self.state.global_step, self.state.max_steps, logs)
 
     def _measure_last(self) -> None:
         """Measures a stage's last checkpoint where the run was asked to end before it was, and then went on."""
@@ -522,27 +487,6 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if measured and self.is_world_process_zero():
             checkpoints.note_metrics(last, measured)
-
-    def _print(self, logs: dict[str, float]) -> None:
-        """One line a log for people: where the stage is, what it measured, how long is left."""
-        where = f"train {self._stage.name}: step {self.state.global_step}/{self.state.max_steps}"
-        if "audio_seconds_per_second" in logs:
-            left = (self.state.max_steps - self.state.global_step) * self._seconds_a_step()
-            speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
-            loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"
-            line = f"{where}, {loss}, {speed}, {left / 60:.1f} min left"
-            if logs["waited"] > _STARVED and self.args.device.type != "cpu":  # workers would share a CPU with training
-                line += f"; {logs['waited']:.0%} of the time waiting for data: more train.workers help"
-            print(line, file=sys.stderr, flush=True)
-        elif "eval_loss" in logs:
-            line = ", ".join(
-                f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in logs if name.startswith("eval_")
-            )
-            print(f"{where}, validation {line}", file=sys.stderr, flush=True)
-
-    def _seconds_a_step(self) -> float:
-        done = self.state.global_step - self._first_step
-        return (time.monotonic() - self._started) / max(1, done)
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = Path(self.args.output_dir)
@@ -585,24 +529,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._say(f"warning: {name} could not be written ({failures[0]}); the run goes on, make space")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Plain weights, whatever is trained: adapters merged, pieces joined, the average in its place. What training
-        itself goes on from lies beside them."""
+        """A model that others can load, with a card that says what it is."""
         folder = Path(output_dir or self.args.output_dir)
-        with self._as_it_ships():
-            if self._adapted:
-                weights = adapters.merged(self._loaded.model)
-            else:
-                weights = self._gathered(dict(self._loaded.model.named_parameters()))
-            average = self._gathered(self.trained()) if self._ema is not None else {}
-            if self.args.should_save:
-                average = {name: value.to("cpu", copy=True) for name, value in average.items()}
-                checkpoints.save_model(self._loaded, weights, folder, self._config.max_seconds)
-                text = card(self._provenance, self._what(), self._measured_here(), environment())
-                (folder / "README.md").write_text(text, encoding="utf-8")
-        if self._adapted or self._ema is not None:
-            raw = self._gathered(self.trained())
-            if self.args.should_save:
-                checkpoints.save_trained(folder, raw, average)
+        self._kept.save_model(folder)
+        if self.args.should_save:
+            text = card(self._provenance, self._what(), self._measured_here(), environment())
+            (folder / "README.md").write_text(text, encoding="utf-8")
 
     def _what(self) -> str:
         return f"stage {self._stage.name}, step {self.state.global_step} of {self.state.max_steps}"
@@ -611,79 +543,32 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """What was measured on the weights as they are now; nothing where that was at another step."""
         return self._measured if self._measured_at == self.state.global_step else {}
 
-    def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
-        if self._sharding == "none":
-            return {name: tensor.detach() for name, tensor in tensors.items()}
-        found = {}
-        for name, tensor in tensors.items():
-            value = whole(tensor)
-            if self.args.should_save:
-                found[name] = value.cpu()
-        return found
-
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """As Trainer does, faster, and without a second copy of sharded weights."""
-        if isinstance(self.optimizer, Zero3):
-            state = self.optimizer.whole_state()
-            if self.args.should_save:
-                torch.save(state, Path(output_dir) / "optimizer.pt")
-        elif self._keeps_plain_state:
-            state = self.optimizer.state_dict()
-            if self.args.should_save:
-                checkpoints.save_optimizer(Path(output_dir), state)
+        if self._kept.knows(self.optimizer):
+            self._kept.save_optimizer(self.optimizer, Path(output_dir))
         else:
             plugin = self.accelerator.state.fsdp_plugin
             save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
-    @property
-    def _keeps_plain_state(self) -> bool:
-        """Whether the optimizer's state is tensors of every parameter. What FSDP2 makes of one that is spread knows
-        nothing of moments in eight bits, which gather themselves."""
-        return self._sharding == "none" or self._stage.optimizer == "adamw8bit"
-
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As Trainer does, but for what `_save_optimizer_and_scheduler` wrote itself."""
-        if checkpoint is None or (self._sharding == "fsdp2" and not self._keeps_plain_state):
+        if checkpoint is None or not self._kept.knows(self.optimizer):
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        folder = Path(checkpoint)
-        if isinstance(self.optimizer, Zero3):
-            self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
-        else:
-            self.optimizer.load_state_dict(checkpoints.optimizer_state(folder))
-        self.lr_scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+        self._kept.load_optimizer(self.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Only what is trained: everything else is what the stage started from, and it is there."""
         folder = Path(resume_from_checkpoint)
-        self._first_step = checkpoints.step_of(folder)
-        try:
-            raw, average = checkpoints.trained(folder)
-            for name, parameter in self.trained().items():
-                put(parameter, raw[name])
-            if self._stage.ema is not None:
-                self._left_average = {name: average[name] for name in self.trained()}
-        except (KeyError, RuntimeError, OSError, SafetensorError) as error:
-            raise CaspiError(
-                f"checkpoint {folder} cannot be gone on from ({str(error).splitlines()[0]}): is it of this recipe, and "
-                "whole? Without that folder the same command goes on from the one before"
-            ) from error
+        self._journal.first_step = checkpoints.step_of(folder)
+        self._kept.load_model(folder)
 
     def follow(self) -> None:
-        """Starts the average of a stage that keeps one: where the checkpoint left it, or where the weights are now."""
-        if self._stage.ema is None:
-            return
-        self._ema = Ema({name: held(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
-        if self._left_average:
-            with self._ema.in_place():
-                for name, parameter in self.trained().items():
-                    put(parameter, self._left_average[name])
-        self._left_average = {}
+        """Training begins: so does the average of a stage that keeps one."""
+        self._kept.follow()
 
     def average(self) -> None:
-        """After an optimizer step: the average follows, where there is one."""
-        if self._ema is not None and not self._bad_in_a_row:
-            self._ema.update(self.state.global_step)
+        """After a step: the average follows, unless the step was left out."""
+        if not self._bad_in_a_row:
+            self._kept.average(self.state.global_step)

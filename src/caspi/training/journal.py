@@ -1,0 +1,85 @@
+"""What a stage tells as it goes: lines of metrics.jsonl for programs, lines of the terminal for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from caspi.audio import Seconds
+
+_STARVED = 0.1  # of the time spent waiting for data: worth a word
+
+
+class Journal:
+    """speaks: only one process does, the others keep count. on_gpu: there, waiting for data is worth a word (workers
+    would share a CPU with training)."""
+
+    def __init__(self, stage: str, file: Path, *, speaks: bool, on_gpu: bool) -> None:
+        self._stage, self._file, self._speaks, self._on_gpu = stage, file, speaks, on_gpu
+        self._window: list[tuple[float, float, Seconds]] = []  # loss, tokens and audio of steps since the last line
+        self._waited: Seconds = 0.0
+        self._since = self._started = time.monotonic()
+        self.first_step = 0  # the one that this session goes on from
+
+    def took(self, loss: float, tokens: float, audio: Seconds) -> None:
+        """A step was taken. loss: per token."""
+        self._window.append((loss, tokens, audio))
+
+    def waited(self, seconds: Seconds) -> None:
+        """For data."""
+        self._waited += seconds
+
+    def since_the_last_line(self) -> dict[str, float]:
+        """The loss per token, where a step was not left out, and the pace; begins to count anew."""
+        now = time.monotonic()
+        passed = max(1e-9, now - self._since)
+        tokens = sum(count for _, count, _ in self._window)
+        loss = {"loss": sum(loss * count for loss, count, _ in self._window) / tokens} if tokens else {}
+        audio = sum(seconds for *_, seconds in self._window)
+        pace = {"audio_seconds_per_second": audio / passed, "waited": self._waited / passed}
+        self._window, self._since, self._waited = [], now, 0.0
+        return loss | pace
+
+    def say(self, step: int, text: str) -> None:
+        """A line for people about a step."""
+        if self._speaks:
+            print(f"train {self._stage}: step {step}: {text}", file=sys.stderr, flush=True)
+
+    def record(self, step: int, what: dict[str, Any]) -> None:
+        """A line of metrics.jsonl about a step; a full disk costs the line, not the run."""
+        if not self._speaks:
+            return
+        line = json.dumps({"stage": self._stage, "step": step, **what}, ensure_ascii=False)
+        try:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            print(f"warning: {self._file}: {error.strerror}; this line is lost", file=sys.stderr, flush=True)
+
+    def report(self, step: int, of: int, logs: dict[str, float]) -> None:
+        """Both, of what Trainer logs: where the stage is, what it measured, how long is left."""
+        if self._speaks and "audio_seconds_per_second" in logs:
+            self._print(step, of, self._pace(of - step, self._seconds_a_step(step), logs))
+        elif self._speaks and "eval_loss" in logs:
+            found = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in logs if name.startswith("eval_")]
+            self._print(step, of, f"validation {', '.join(found)}")
+        rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
+        others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
+        self.record(step, others | ({"lr": rates} if rates else {}))
+
+    def _print(self, step: int, of: int, text: str) -> None:
+        print(f"train {self._stage}: step {step}/{of}, {text}", file=sys.stderr, flush=True)
+
+    def _pace(self, left: int, seconds_a_step: Seconds, logs: dict[str, float]) -> str:
+        loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"
+        speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
+        starved = ""
+        if self._on_gpu and logs["waited"] > _STARVED:
+            starved = f"; {logs['waited']:.0%} of the time waiting for data: more train.workers help"
+        return f"{loss}, {speed}, {left * seconds_a_step / 60:.1f} min left{starved}"
+
+    def _seconds_a_step(self, step: int) -> Seconds:
+        return (time.monotonic() - self._started) / max(1, step - self.first_step)

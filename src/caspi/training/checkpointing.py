@@ -24,11 +24,11 @@ from caspi.training.zero import Zero3
 
 class Checkpointer:
     """Writes and reads the weights, the average and the optimizer of one stage. All processes call it; the one that
-    `writes` does. longest: of the clips trained on."""
+    `writes` does. longest: of the clips trained on. spread: over processes, a piece of every parameter on each."""
 
-    def __init__(self, loaded: Loaded, stage: StageConfig, longest: Seconds, sharding: str, *, writes: bool) -> None:
+    def __init__(self, loaded: Loaded, stage: StageConfig, longest: Seconds, *, spread: bool, writes: bool) -> None:
         self._loaded, self._stage, self._longest = loaded, stage, longest
-        self._sharding, self._writes = sharding, writes
+        self._spread, self._writes = spread, writes
         self._adapted = any(how.lora is not None for how in stage.learn.values())
         self._ema: Ema | None = None
         self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
@@ -93,7 +93,7 @@ class Checkpointer:
     def knows(self, optimizer: Any) -> bool:
         """Whether the optimizer's state is whole tensors of every parameter, which `save_optimizer` can write: of one
         that FSDP2 spreads, only moments in eight bits, which gather themselves and of which it knows nothing."""
-        return isinstance(optimizer, Zero3) or self._sharding == "none" or self._stage.optimizer == "adamw8bit"
+        return isinstance(optimizer, Zero3) or not self._spread or self._stage.optimizer == "adamw8bit"
 
     def save_optimizer(self, optimizer: Any, folder: Path) -> None:
         """As Trainer does, faster, and without a second copy of sharded weights."""
@@ -112,7 +112,7 @@ class Checkpointer:
 
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
-        if self._sharding == "none":
+        if not self._spread:
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}
         for name, tensor in tensors.items():

@@ -164,7 +164,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._incoming: Iterator[Step | CaspiError] = iter(())
         self._queued: Step | None = None
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
-        self._kept = Checkpointer(loaded, stage, config.max_seconds, self._sharding, writes=arguments.should_save)
+        spread = self._sharding != "none"
+        self._kept = Checkpointer(loaded, stage, config.max_seconds, spread=spread, writes=arguments.should_save)
         speaks, on_gpu = self.is_world_process_zero(), arguments.device.type != "cpu"
         self._journal = Journal(stage.name, metrics_file, speaks=speaks, on_gpu=on_gpu)
         self.add_callback(_MeasureAtTheEnd)

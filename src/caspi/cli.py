@@ -572,21 +572,30 @@ _INTERRUPTED = 130  # as shells have it; typer ends with it too
 _GOES_ON = "caspi: interrupted; the same command goes on from what was kept"
 
 
-_missed = threading.Event()
-
-
-def _hear_again(what: sys.UnraisableHookArgs) -> None:
+class _Missed:
     """Python prints and forgets a Ctrl-C that falls into a library's callback or clean-up: it is made to come again."""
-    if what.exc_type is not KeyboardInterrupt:
-        sys.__unraisablehook__(what)
-        return
-    _missed.set()
-    again = threading.Timer(0.05, _thread.interrupt_main)
-    again.daemon = True
-    again.start()
+
+    def __init__(self) -> None:
+        self._again: threading.Timer | None = None
+
+    def __call__(self, what: sys.UnraisableHookArgs) -> None:
+        """As sys.unraisablehook."""
+        if what.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(what)
+            return
+        self._again = threading.Timer(0.05, _thread.interrupt_main)
+        self._again.daemon = True
+        self._again.start()
+
+    def waits(self) -> bool:
+        """Whether one is still to come; then it does not any more."""
+        if self._again is None or not self._again.is_alive():
+            return False
+        self._again.cancel()
+        return True
 
 
-def _guarded(run: Callable[[], object], debug: bool) -> int:
+def _guarded(run: Callable[[], object], debug: bool, missed: Callable[[], bool] = lambda: False) -> int:
     """Exit code of a command; every failure is one line unless `--debug` asks for more."""
     try:
         run()
@@ -598,7 +607,7 @@ def _guarded(run: Callable[[], object], debug: bool) -> int:
         _say(_GOES_ON)
         return _INTERRUPTED
     except Exception as error:
-        if _missed.is_set():  # what a library made of its callback's end
+        if missed():  # what a library made of its callback's end
             _say(_GOES_ON)
             return _INTERRUPTED
         return _failed(error, debug)
@@ -622,9 +631,10 @@ def _failed(error: Exception, debug: bool) -> int:
 def main() -> None:
     """Entry point."""
     _quiet_libraries()
-    before, sys.unraisablehook = sys.unraisablehook, _hear_again
+    missed = _Missed()
+    before, sys.unraisablehook = sys.unraisablehook, missed
     try:
-        sys.exit(_guarded(app, debug="--debug" in sys.argv))
+        sys.exit(_guarded(app, "--debug" in sys.argv, missed.waits))
     finally:
         sys.unraisablehook = before
 

@@ -168,10 +168,12 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
             assert system == ""
             assert len(samples) == len(plain[row][2]) > 40_000
         assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
-    config = configured(4, augment=moving, timestamps=0.5)
+    options = {"augment": moving, "timestamps": 0.5, "no_speech": NoSpeech(share=0.3)}
+    config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
-    shown = decoded_targets(data, tiny.prompt, config, SEED, count=24)
-    assert [one["target"] for one in shown] == [found[row][1] for row in range(24)]
+    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, config, SEED, count=24)]
+    assert shown == [found[row][1] for row in range(24)]
+    assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
 
 
 def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:

@@ -78,17 +78,17 @@ def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: Loaded) 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded, probability: float) -> None:
-    data = training_set(two_sources, tiny)
     made = config(previous_text=probability)
+    data = TrainingSet.to_train_on(Corpus.open(two_sources, "train"), tiny.prompt, made, 0)
     plans, steps = plan_stage(data, made, made.stages[0], 1, 0)
 
     def turns(seed: int) -> list[str]:
         planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, made, made.stages[0], seed)
-        decoded = [
-            tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist())
-            for n in range(steps)
-            for batch in planned[n].batches
-        ]
+        batches = [batch for n in range(steps) for batch in planned[n].batches]
+        for batch in batches:  # planned for, so that budgets hold
+            lengths = np.diff(batch.sequences.bounds)
+            assert (lengths <= plans[0].heard.sequence_tokens[list(batch.rows)]).all()
+        decoded = [tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist()) for batch in batches]
         return [turn for text in decoded for turn in text.split("<|im_start|>system\n")[1:]]
 
     found = turns(0)

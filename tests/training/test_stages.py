@@ -15,7 +15,7 @@ from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints
-from caspi.training.config import Schedule, StageConfig
+from caspi.training.config import Schedule, StageConfig, TrainConfig
 from caspi.training.data import TrainingSet, plan_stage
 from caspi.training.optimizers import build, schedule
 from caspi.training.stages import OneDevice
@@ -162,7 +162,9 @@ def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> No
 
 def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: Loaded) -> None:
     corpus = Corpus.open(small_corpus, "train")
-    right, control = (TrainingSet.of(corpus, tiny.prompt, 15.0, seed) for seed in (None, 3))
+    least = {"path": "x", "stages": [{"name": "s", "learn": {"projector": 1e-3}}]}
+    configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": asked}) for asked in (False, True))
+    right, control = (TrainingSet.to_train_on(corpus, tiny.prompt, config, 3) for config in configs)
     assert sorted(right.texts) == sorted(control.texts)
     assert sum(a == b for a, b in zip(right.texts, control.texts, strict=True)) <= 1
 

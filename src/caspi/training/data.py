@@ -158,13 +158,11 @@ class TrainingSet:
         """How an epoch of a stage hears it."""
         count = len(self.seconds)
         nobody = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
+        timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
+        if timed.any():
+            timed = timed & np.array([text is not None for text in self.timed_texts])
         how = stage.augment or config.augment
-        return self.plain.drawn(how, seed, epoch, timed=self.timed(config, seed, epoch), nobody=nobody)
-
-    def timed(self, config: TrainConfig, seed: int, epoch: int) -> np.ndarray:
-        """bool, one a row of the split: whose times stand in their text in an epoch."""
-        drawn = chosen(len(self.seconds), config.timestamps, seed, epoch, "timestamps")
-        return drawn & np.array([text is not None for text in self.timed_texts]) if drawn.any() else drawn
+        return self.plain.drawn(how, seed, epoch, timed=timed, nobody=nobody)
 
     def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
         """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text

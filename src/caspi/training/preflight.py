@@ -18,7 +18,7 @@ from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import resolve
-from caspi.model.prompt import Prompt
+from caspi.model.prompt import NO_SPEECH, Prompt
 from caspi.progress import duration
 from caspi.training import optimizers
 from caspi.training.arrange import arranged, compiles
@@ -99,10 +99,13 @@ def decoded_targets(
     data: TrainingSet, prompt: Prompt, config: TrainConfig, seed: int, count: int = 3
 ) -> list[dict[str, str]]:
     """What the loss falls on in the first epoch, decoded, for a few utterances: a look at this has saved many a run."""
-    shown, timed = [], data.timed(config, stage_seed(seed, 0), 0)
+    shown, heard = [], data.heard(config, config.stages[0], stage_seed(seed, 0), 0)
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        text = data.timed_texts[row] if timed[row] else None
-        example = prompt.example(0, text or data.texts[row], data.languages[row], data.contexts[row])
+        timed = data.timed_texts[row] if heard.timed[row] else None
+        text, language = timed or data.texts[row], data.languages[row]
+        if heard.nobody[row]:
+            text, language = "", NO_SPEECH
+        example = prompt.example(0, text, language, data.contexts[row])
         shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown
 

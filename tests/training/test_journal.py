@@ -1,0 +1,85 @@
+"""What a stage tells: to programs in metrics.jsonl, to people on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caspi.training import journal as told
+from caspi.training.journal import Journal
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(told.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_loss_is_per_token_over_all_steps_since_the_last_line(tmp_path: Path, clock: Clock) -> None:
+    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal.took(loss=1.0, tokens=30, audio=40.0)
+    journal.took(loss=5.0, tokens=10, audio=20.0)
+    journal.waited(3.0)
+    clock.now += 12
+    assert journal.since_the_last_line() == {"loss": 2.0, "audio_seconds_per_second": 5.0, "waited": 0.25}
+    clock.now += 10
+    journal.took(loss=7.0, tokens=10, audio=20.0)
+    assert journal.since_the_last_line() == {"loss": 7.0, "audio_seconds_per_second": 2.0, "waited": 0.0}
+    clock.now += 10
+    assert journal.since_the_last_line() == {"audio_seconds_per_second": 0.0, "waited": 0.0}, "every step left out"
+
+
+def test_what_is_left_goes_by_the_steps_of_this_session(
+    tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=True)
+    journal.first_step = 100
+    clock.now += 60
+    pace = {"audio_seconds_per_second": 50.0, "waited": 0.05}
+    journal.report(110, 200, {"loss": 1.5, **pace, "lr/projector": 1e-3})
+    journal.report(110, 200, {**pace, "waited": 0.2})
+    journal.report(110, 200, {"eval_loss": 1.0, "eval_wer": 0.25})
+    assert capsys.readouterr().err.splitlines() == [
+        "train s: step 110/200, loss 1.500, 50 s of audio a second, 9.0 min left",
+        "train s: step 110/200, every step left out, 50 s of audio a second, 9.0 min left; "
+        "20% of the time waiting for data: more train.workers help",
+        "train s: step 110/200, validation loss 1.000, wer 0.250",
+    ]
+    first, *_, last = lines(tmp_path / "m.jsonl")
+    assert first == {"stage": "s", "step": 110, "loss": 1.5, **pace, "lr": {"projector": 1e-3}}
+    assert last == {"stage": "s", "step": 110, "eval_loss": 1.0, "eval_wer": 0.25}
+
+
+def test_workers_that_share_a_cpu_with_training_are_no_news(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal.report(1, 2, {"loss": 1.0, "audio_seconds_per_second": 5.0, "waited": 0.5})
+    assert "waiting" not in capsys.readouterr().err
+
+
+def test_one_process_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal("s", tmp_path / "m.jsonl", speaks=False, on_gpu=False)
+    journal.say(1, "said")
+    journal.record(1, {"skipped": "loss nan"})
+    journal.report(1, 2, {"eval_loss": 1.0})
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.jsonl").mkdir()
+    Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
+    assert capsys.readouterr().err == f"warning: {tmp_path / 'm.jsonl'}: Is a directory; this line is lost\n"

@@ -19,15 +19,15 @@ from tests.conftest import RECIPES
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
-    """The demo on sixteen sentences of one voice, which half a minute is enough for, and those sentences."""
+    """The demo on eight sentences of one voice, which half a minute is enough for, and those sentences."""
     folder = tmp_path_factory.mktemp("dozens")
     made = recipe.load(
         RECIPES / "demo.yaml",
         (
             f"corpus.path={folder / 'corpus'}", f"train.path={folder / 'train'}", "corpus.workers=1",
-            "corpus.sources.0.utterances=16", "corpus.sources.0.only=[m1]", "corpus.sources.0.rate=[170, 170]",
+            "corpus.sources.0.utterances=8", "corpus.sources.0.only=[m1]", "corpus.sources.0.rate=[170, 170]",
             "corpus.sources.0.pitch=[50, 50]", "corpus.sources.0.without=[]", "corpus.sources.1.utterances=4",
-            "corpus.sources.2.utterances=4", "train.effective_batch=8", "train.track=[]", "train.evaluate.every=1000",
+            "corpus.sources.2.utterances=4", "train.effective_batch=4", "train.track=[]", "train.evaluate.every=1000",
             "train.evaluate.utterances=4", "train.stages.0.epochs=10", "train.stages.1.epochs=80",
             "train.augment.noise={snr_db: [30, 60]}", "train.augment.spec_augment=null",
         ),

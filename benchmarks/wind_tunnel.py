@@ -99,7 +99,7 @@ VARIANTS = {
 _COMES_FIRST = {"distillation": 0, "distillation, no SpecAugment": 0, "slow end, sequence": 1}  # these take longest
 _CONTEXTS = ("baseline", "hotwords", "previous text", "normuon, twice the rate", "normuon, twice the rate, hotwords")
 _TOLD = 1_000  # utterances that are told something beforehand, at most
-_STRESSED = {"demo": 50}  # utterances heard under every condition of the stress set; torah is at a WER of 1 in any
+_STRESSED = {"demo": 50}  # utterances heard under every condition of the stress set; torah is near a WER of 1 as it is
 _WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise"}}  # what the recipe has, or cannot
 
 

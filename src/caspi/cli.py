@@ -587,16 +587,18 @@ class _Missed:
         self._again.daemon = True
         self._again.start()
 
-    def waits(self) -> bool:
-        """Whether one is still to come; then it does not any more."""
+    def taken_back(self) -> bool:
+        """Whether one was still to come; it does not any more."""
         if self._again is None or not self._again.is_alive():
             return False
         self._again.cancel()
         return True
 
 
-def _guarded(run: Callable[[], object], debug: bool, missed: Callable[[], bool] = lambda: False) -> int:
+def _guarded(run: Callable[[], object], debug: bool) -> int:
     """Exit code of a command; every failure is one line unless `--debug` asks for more."""
+    missed = _Missed()
+    before, sys.unraisablehook = sys.unraisablehook, missed
     try:
         run()
     except SystemExit as error:  # typer's own way out: usage errors, --help, typer.Exit
@@ -607,10 +609,12 @@ def _guarded(run: Callable[[], object], debug: bool, missed: Callable[[], bool] 
         _say(_GOES_ON)
         return _INTERRUPTED
     except Exception as error:
-        if missed():  # what a library made of its callback's end
+        if missed.taken_back():  # the error is what a library made of its callback's end
             _say(_GOES_ON)
             return _INTERRUPTED
         return _failed(error, debug)
+    finally:
+        sys.unraisablehook = before
     return 0
 
 
@@ -631,12 +635,7 @@ def _failed(error: Exception, debug: bool) -> int:
 def main() -> None:
     """Entry point."""
     _quiet_libraries()
-    missed = _Missed()
-    before, sys.unraisablehook = sys.unraisablehook, missed
-    try:
-        sys.exit(_guarded(app, "--debug" in sys.argv, missed.waits))
-    finally:
-        sys.unraisablehook = before
+    sys.exit(_guarded(app, debug="--debug" in sys.argv))
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False,
     summary = {
         "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "measured": measured, "stages": rows,
         "parameters": shape.parameters, "groups": shape.groups,
-        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, config, recipe.seed),
+        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, plans[0].plans[0].heard),
     }  # fmt: skip
     page = report.write(
         recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan"),

@@ -171,7 +171,8 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
     options = {"augment": moving, "timestamps": 0.5, "no_speech": NoSpeech(share=0.3)}
     config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
-    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, config, SEED, count=24)]
+    heard = data.heard(config, config.stages[0], stage_seed(SEED, 0), 0)
+    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, heard, count=24)]
     assert shown == [found[row][1] for row in range(24)]
     assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
 

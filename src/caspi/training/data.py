@@ -164,14 +164,20 @@ class TrainingSet:
         how = stage.augment or config.augment
         return self.plain.drawn(how, seed, epoch, timed=timed, nobody=nobody)
 
-    def item(self, row: int, with_previous: bool = False, hotwords: str = "", with_times: bool = False) -> Item:
-        """One utterance as it stands in the corpus; in its context what is asked for, beside its own, and in its text
-        its times, where they are known."""
+    def said(self, row: int, heard: Hearing) -> tuple[str, str]:
+        """Text and language of an utterance in an epoch: with its times, or of nobody, where that was drawn."""
+        if heard.nobody[row]:
+            return "", NO_SPEECH
+        timed = self.timed_texts[row] if heard.timed[row] else None
+        return timed or self.texts[row], self.languages[row]
+
+    def item(self, row: int, with_previous: bool = False, hotwords: str = "", heard: Hearing | None = None) -> Item:
+        """One utterance with the samples that the corpus has; in its context what is asked for, beside its own. Said is
+        what is `heard`; without it, what the corpus has."""
+        heard = heard or self.plain
         context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
-        text = self.timed_texts[row] if with_times else None
-        if text is not None:
-            return Item(self.corpus.samples(row), text, self.languages[row], asking(context), row)
-        return Item(self.corpus.samples(row), self.texts[row], self.languages[row], context, row)
+        asked = asking(context) if heard.timed[row] else context
+        return Item(self.corpus.samples(row), *self.said(row, heard), asked, row)
 
 
 def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
@@ -293,7 +299,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
             draw = functools.partial(generator, self._seed, epoch, item.row)
             if self._background is not None and heard.nobody[item.row]:
                 noise = self._background(len(item.samples), draw("no_speech"))
-                items.append(replace(item, samples=noise, text="", language=NO_SPEECH))
+                items.append(replace(item, samples=noise))
                 continue
             another = functools.partial(another_voice, self._data, item.row)
             samples = self._effects(item.samples, heard.stretch(item.row), draw, another)
@@ -315,9 +321,8 @@ class PlannedSteps(Dataset[Step | CaspiError]):
                 if pool
                 else ""
             )
-            with_times = bool(self._plans[epoch].heard.timed[stand_in])
             try:
-                item = self._read(stand_in, with_previous, expected, with_times)
+                item = self._read(stand_in, with_previous, expected, self._plans[epoch].heard)
             except UNREADABLE as error:
                 why = why or f"{type(error).__name__}: {error}"
                 continue

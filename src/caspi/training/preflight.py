@@ -18,7 +18,7 @@ from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import resolve
-from caspi.model.prompt import NO_SPEECH, Prompt
+from caspi.model.prompt import Prompt
 from caspi.progress import duration
 from caspi.training import optimizers
 from caspi.training.arrange import arranged, compiles
@@ -26,6 +26,7 @@ from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours, plan_stage
 from caspi.training.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
+from caspi.training.hearing import Hearing
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.pilot import Pilot
 from caspi.training.pilot import measure as pilot
@@ -95,24 +96,19 @@ def _learning(
     )
 
 
-def decoded_targets(
-    data: TrainingSet, prompt: Prompt, config: TrainConfig, seed: int, count: int = 3
-) -> list[dict[str, str]]:
-    """What the loss falls on in the first epoch, decoded, for a few utterances: a look at this has saved many a run."""
-    shown, heard = [], data.heard(config, config.stages[0], stage_seed(seed, 0), 0)
+def decoded_targets(data: TrainingSet, prompt: Prompt, heard: Hearing, count: int = 3) -> list[dict[str, str]]:
+    """What the loss falls on in an epoch, decoded, for a few utterances: a look at this has saved many a run."""
+    shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        timed = data.timed_texts[row] if heard.timed[row] else None
-        text, language = timed or data.texts[row], data.languages[row]
-        if heard.nobody[row]:
-            text, language = "", NO_SPEECH
+        text, language = data.said(row, heard)
         example = prompt.example(0, text, language, data.contexts[row])
         shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
     return shown
 
 
-def show_targets(data: TrainingSet, prompt: Prompt, config: TrainConfig, seed: int) -> None:
+def show_targets(data: TrainingSet, prompt: Prompt, heard: Hearing) -> None:
     """Prints `decoded_targets`: the last look before the first step."""
-    for shown in decoded_targets(data, prompt, config, seed):
+    for shown in decoded_targets(data, prompt, heard):
         print(f"trains on {shown['id']}: {shown['target']}", file=sys.stderr)
 
 

@@ -119,7 +119,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
         if state.is_main_process:
             show_devices(state.num_processes)
-            show_targets(data, prompt, config, seed)
+            show_targets(data, prompt, stages[0].plans[0].heard)
             for ahead in stages:
                 show_stage(ahead)
         finished = []

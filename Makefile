@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test lint format base clean
+.PHONY: demo test test-slow lint format base clean
 
 demo: $(VENV)/.demo
 	$(BIN)/caspi demo --out runs/demo
@@ -12,7 +12,11 @@ demo: $(VENV)/.demo
 # Half of a test's time is starting processes and reading, so a core each; a file stays with one worker, whose fixtures
 # it shares.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# What kills processes, needs several of them or takes longer than 20 seconds.
+test-slow: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

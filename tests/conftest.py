@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import settings
 
 from caspi import commands, recipe
 from caspi.corpus.espeak import Voice, speak
@@ -16,6 +17,9 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("caspi", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("caspi")
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

@@ -12,7 +12,7 @@ TEXT = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)
 MAYBE = st.lists(WORDS, max_size=12).map(" ".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
 def test_counts_are_jiwers(pairs: list[tuple[str, str]]) -> None:
     ours = count([r for r, _ in pairs], [h for _, h in pairs])

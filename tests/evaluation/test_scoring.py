@@ -27,7 +27,7 @@ def interval(errors: np.ndarray, length: int, groups: list[str], seed: int = 0) 
 SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=8))
 def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = [r for r, _ in pairs], [h for _, h in pairs]
@@ -112,11 +112,14 @@ def test_groups_that_fail_together_widen_the_interval() -> None:
     assert together[1] - together[0] > 5 * (alone[1] - alone[0])
 
 
-@pytest.mark.parametrize("count", [1_200, 100_000])
-def test_ten_thousand_resamples_take_about_a_second(count: int) -> None:
-    started = time.perf_counter()
-    interval(np.arange(count) % 2, 10, [str(n) for n in range(count)])
-    assert time.perf_counter() - started < 4
+def test_an_interval_of_a_hundred_times_the_groups_takes_no_hundred_times_as_long() -> None:
+    def seconds(count: int) -> float:
+        started = time.perf_counter()
+        interval(np.arange(count) % 2, 10, [str(n) for n in range(count)])
+        return time.perf_counter() - started
+
+    seconds(1_000)
+    assert seconds(100_000) < 30 * seconds(1_000)
 
 
 def test_units_that_were_joined_give_the_same_interval() -> None:

@@ -79,7 +79,7 @@ def test_a_decode_that_hits_its_limit_says_so(
     assert Decoder(tiny).decode([Clip(clips[0])])[0].truncated
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 200.0), st.floats(5.0, 40.0))
 def test_windows_cover_everything_once_and_fit(seed: int, seconds: float, longest: float) -> None:
     samples = np.random.default_rng(seed).standard_normal(int(seconds * 16_000)).astype(np.float32)

@@ -243,13 +243,13 @@ def evaluators(text: str) -> str:
     return str(WHISPER(text)).strip()
 
 
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=3_000)
 @given(HEBREW_TEXT)
 def test_leaderboard_treatment_equals_the_evaluators(text: str) -> None:
     assert leaderboard(text) == evaluators(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(HEBREW_TEXT, HEBREW_TEXT), min_size=1, max_size=6))
 def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -> None:
     """From raw text to the last digit, wherever the evaluator itself has an answer (a reference with words)."""
@@ -264,7 +264,7 @@ def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -
     )  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.integers(0, 10**8))
 def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
     words = num2words(number, lang="he")

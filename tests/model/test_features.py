@@ -14,7 +14,7 @@ def clip(seconds: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(int(seconds * 16_000)) * 0.1).astype(np.float32)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1_000, 200_000), min_size=1, max_size=4))
 def test_batch_equals_the_models_extractor_one_clip_at_a_time(lengths: list[int]) -> None:
     clips = [clip(length / 16_000, seed) for seed, length in enumerate(lengths)]

@@ -126,7 +126,7 @@ def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: Loaded, every: int
     assert len(calls) == 8 + twice
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 5),
     st.one_of(st.integers(0, 320), st.integers(0, 15_999)),  # a second is over, a frame or less after it
@@ -149,7 +149,7 @@ def test_every_clip_is_heard_as_it_is_alone(tiny: Loaded, seconds: int, rest: in
             assert torch.allclose(found, alone, atol=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.booleans())
 def test_packed_attention_is_attention_within_each_sequence(lengths: list[int], causal: bool) -> None:
     heads, key_heads, width = 4, 2, 8

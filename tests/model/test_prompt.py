@@ -38,7 +38,7 @@ def test_released_token_numbers(real_prompt: Prompt) -> None:
     )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(context=PLAIN, text=PLAIN)
 def test_pieces_equal_the_whole_string_on_the_real_tokenizer(real_prompt: Prompt, context: str, text: str) -> None:
     if any(mark in context + text for mark in ("<|", "<asr", "<t", "</", "<b", "<n")):
@@ -72,7 +72,7 @@ def test_special_names_inside_a_transcript_stay_text(tiny: Loaded) -> None:
     assert tiny.prompt.audio not in target
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="אבגדהוזחטיכלמנסעפצקרשתםןץףך ", min_size=1, max_size=60))
 def test_parse_undoes_example(tiny: Loaded, text: str) -> None:
     target = tiny.prompt.example(0, text, "Hebrew").target

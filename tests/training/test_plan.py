@@ -17,7 +17,7 @@ def plan(
     return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, heard=heard)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(0.5, 30), min_size=1, max_size=200),
     st.one_of(st.integers(1, 32).map(EffectiveBatch), st.floats(20, 200).map(lambda s: EffectiveBatch(seconds=s))),
@@ -57,7 +57,7 @@ def test_a_budget_of_tokens_cuts_too() -> None:
     assert [len(micro) for micro in made.steps[0][0]] == [2, 2, 2, 2]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.floats(0.5, 30), min_size=1, max_size=300), st.floats(5, 300), st.floats(50, 5_000) | st.just(np.inf)
 )

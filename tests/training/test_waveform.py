@@ -69,7 +69,7 @@ EVERYTHING = Augmentation(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**12), st.floats(0.05, 3.0))
 def test_what_comes_out_is_sound_whatever_goes_in(row: int, seconds: float) -> None:
     samples = speechlike(seconds)

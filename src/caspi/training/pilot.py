@@ -15,6 +15,9 @@ from caspi.training.collation import Batch
 from caspi.training.objectives import Objective
 
 
+_ALIKE = 1e-6  # root mean square of relative errors: below any clock's precision, above rounding
+
+
 @dataclass(frozen=True, slots=True)
 class Pilot:
     """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds that none goes below, and
@@ -60,16 +63,18 @@ def measure(
 
 def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
     """Rate, overhead and floor of seconds = max(floor, overhead + work / rate), by least squares of relative errors.
-    The points with least work make the floor, as many as fits best; the others the line."""
+    The points with least work make the floor, as many as fits best; the others the line. Where several explain the
+    points alike, the one with fewest points on the floor counts: rounding must not choose."""
     order = np.argsort(work)
     work, seconds = work[order], seconds[order]
-    found = []
+    errors, found = [], []
     for on_floor in range(len(work)):
         floor = float(np.mean(seconds[:on_floor])) if on_floor else 0.0
         rate, overhead = _line(work[on_floor:], seconds[on_floor:])
         error = np.maximum(floor, overhead + work / rate) / seconds - 1
-        found.append((float((error**2).sum()), rate, overhead, floor))
-    return min(found)[1:]
+        errors.append(float(np.square(error).mean()) ** 0.5)
+        found.append((rate, overhead, floor))
+    return next(model for error, model in zip(errors, found, strict=True) if error <= min(errors) + _ALIKE)
 
 
 def _line(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:

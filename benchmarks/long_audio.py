@@ -59,7 +59,7 @@ def _said(transcriber: Transcriber, recordings: list[np.ndarray], spoken: str) -
 
 
 def _wer(said: str, texts: list[str], spoken: str) -> float:
-    return score_corpus([" ".join(texts)], [said], ["all"], language(spoken))["leaderboard"].wer
+    return score_corpus([" ".join(texts)], [said], ["all"], [language(spoken)])["leaderboard"].wer
 
 
 if __name__ == "__main__":

@@ -346,6 +346,12 @@ def evaluate(
     equivalents: Annotated[
         Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
     ] = None,
+    language: Annotated[
+        Optional[str], typer.Option(help="Of a manifest's lines that name none: Spanish, or es.")
+    ] = None,
+    group_key: Annotated[
+        str, typer.Option(help="The field of a manifest that says who speaks (default: group, speaker, client_id ...).")
+    ] = "",
     json_: Json = False,
 ) -> None:
     """Word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
@@ -357,7 +363,7 @@ def evaluate(
     from caspi import commands
 
     other = [str(corpus) for corpus in retention or ()]
-    options = commands.EvaluateOptions(split, limit, other, stress, context, identify, equivalents)
+    options = commands.EvaluateOptions(split, limit, other, stress, context, identify, equivalents, language, group_key)
     outcome = commands.evaluate(model, corpora, out, options)
     if not json_:
         _show_scores(outcome.summary)

@@ -290,7 +290,7 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     out = run / "average"
     partial = folders.start(out, "average")
     averaging.average(chosen, partial, weights)
-    measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train())
+    measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train(), recipe.language)
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
     summary = {
         "stage": "average", "run": str(run), "parts": parts, "weights": weights, "measured": measured,
@@ -318,6 +318,8 @@ class EvaluateOptions:
     context: int = 0
     identify: bool = False
     equivalents: Path | None = None
+    language: str | None = None
+    group_key: str = ""
 
 
 def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions = EvaluateOptions()) -> Outcome:
@@ -332,9 +334,12 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
     folders.claim(out, "evaluate")
     if options.split not in SPLITS:
         raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
-    opened = [found for corpus in corpora for found in _opened(corpus, options.split)]
+    spoken = _language(options.language)
+    opened = [found for corpus in corpora for found in _opened(corpus, options.split, spoken, options.group_key)]
     others = [found for corpus in options.retention for found in _opened(corpus, options.split)]
-    spoken = opened[0].utterance(0).language
+    for corpus in opened:
+        _say_groups(corpus)
+    rules = language(opened[0].utterance(0).language)
     asked = stage.Asked(
         opened,
         others,
@@ -342,7 +347,7 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
         options.stress,
         options.context,
         options.identify,
-        _equivalents(options.equivalents, language(spoken)),
+        _equivalents(options.equivalents, rules),
     )
     folder = Path(resolve(model))
     recogniser = Recogniser(model, fingerprint(folder) if folder.is_dir() else model)
@@ -372,13 +377,38 @@ def evaluate(model: str, corpora: Sequence[str], out: Path, options: EvaluateOpt
     return Outcome(verdict(summary), out / report.HTML, summary)
 
 
-def _opened(asked: str, split: Split) -> list[Corpus]:
+def _language(asked: str | None) -> str | None:
+    """As prompts say it. Raises UsageError for what is no language."""
+    from caspi.language import named
+
+    try:
+        return None if asked is None else named(asked)
+    except ValueError as error:
+        raise UsageError(f"--language: {error}") from error
+
+
+def _say_groups(corpus: Corpus) -> None:
+    """Which field of a manifest said who speaks, or that none did."""
+    from caspi.evaluation.benchmarks import grouped_by
+
+    found = grouped_by(corpus)
+    if found == "" and len(corpus) > 1:
+        print(
+            f"warning: {corpus.folder.name}: no line says who speaks, so intervals take files as independent; name the "
+            "field with --group-key",
+            file=sys.stderr,
+        )
+    elif found:
+        print(f"evaluate: {corpus.folder.name}: groups by {found}", file=sys.stderr)
+
+
+def _opened(asked: str, split: Split, spoken: str | None = None, group_key: str = "") -> list[Corpus]:
     """A corpus folder, a manifest, or benchmark sets by name."""
     from caspi.corpus.store import Corpus
     from caspi.evaluation import benchmarks
 
     if Path(asked).is_file():
-        return [benchmarks.open_manifest(Path(asked))]
+        return [benchmarks.open_manifest(Path(asked), spoken, group_key)]
     if not Path(asked).exists() and (sets := benchmarks.named(asked)):
         return [benchmarks.open_set(name) for name in sets]
     return [Corpus.open(Path(asked), split)]
@@ -402,9 +432,9 @@ def score(file: Path, language_name: str, out: Path, equivalents: Path | None = 
     """Any system's transcripts, scored as `evaluate` scores ours."""
     from caspi.evaluation.summary import Measured, summarise, write
     from caspi.evaluation.transcripts import read_pairs
-    from caspi.language import language, named
+    from caspi.language import language
 
-    spoken = language(named(language_name))
+    spoken = language(_language(language_name) or "Hebrew")
     pairs = read_pairs(file, spoken.name)
     table = _equivalents(equivalents, spoken)
     measured = Measured.of(pairs)
@@ -456,11 +486,11 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
     """Is B better than A, and could it be luck?"""
     from caspi.evaluation import pages as evaluation_pages
     from caspi.evaluation.compare import compare as stage
-    from caspi.evaluation.compare import read_results
+    from caspi.evaluation.compare import read_both
 
     folders.claim(out, "compare")
     scores = stage(a, b)
-    changed = evaluation_pages.Changed.between(read_results(a), read_results(b))
+    changed = evaluation_pages.Changed.between(*read_both(a, b))
     named = next((content for content in map(folders.report_of, (a, b)) if "corpora" in content), {})
     clips = clips_of(named, changed.shown)
     summary = {
@@ -493,6 +523,7 @@ def transcribe(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
+    language_name = _language(language_name)
     outputs = _outputs(files, format_name, out)
     recordings = [audio.decode(file) for file in files]
     transcriber = Transcriber.of(model)

@@ -6,14 +6,15 @@ import difflib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from caspi.config import Config
 from caspi.corpus.prepare import CorpusConfig
 from caspi.errors import UsageError
+from caspi.language import language, named
 from caspi.model.config import ModelConfig
 from caspi.training.config import TrainConfig
 
@@ -22,11 +23,19 @@ class Recipe(Config):
     """corpus: what `prepare` makes. model: where training starts. train: the stages."""
 
     name: str
-    language: str = "Hebrew"
+    language: Annotated[str, AfterValidator(named)] = "Hebrew"
     seed: int = Field(0, ge=0)
     corpus: CorpusConfig
     model: ModelConfig = ModelConfig()
     train: TrainConfig | None = None
+
+    @model_validator(mode="after")
+    def _rules_of_the_language(self) -> Recipe:
+        try:
+            language(self.language).check(self.corpus.text)
+        except ValueError as error:
+            raise ValueError(f"corpus.text.{error}") from error
+        return self
 
     def require_train(self) -> TrainConfig:
         """The training part. Raises UsageError where the recipe has none."""

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import jiwer
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.evaluation.edits import align, count, encode
+from caspi.evaluation.edits import Step, align, count, encode, path
 
 WORDS = st.sampled_from(["שלום", "עולם", "ילד", "לא", "כן", "a", "שלו", "מ"])
 TEXT = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)
@@ -57,3 +59,28 @@ def test_more_words_than_there_are_letters_of_one_alphabet() -> None:
     found = count([text, "a"], [f"{text} more", "b"])
     assert found.insertions.tolist() == [1, 0]
     assert np.array_equal(found.substitutions, [0, 1])
+
+
+def test_words_that_are_alike_are_taken_for_each_other() -> None:
+    steps = align("אני רוצה ללכת הביתה".split(), "אני רוצא הביתא".split())
+    assert [(step.kind, step.expected, step.said) for step in steps] == [
+        ("equal", ("אני",), ("אני",)), ("replace", ("רוצה",), ("רוצא",)), ("delete", ("ללכת",), ()),
+        ("replace", ("הביתה",), ("הביתא",)),
+    ]  # fmt: skip
+
+
+@given(st.lists(WORDS, max_size=9), st.lists(WORDS, max_size=9))
+def test_alignment_by_similarity_keeps_every_count_and_every_word(expected: list[str], said: list[str]) -> None:
+    steps, plain = align(expected, said), path(expected, said)
+
+    def counts(of: list[Step]) -> Counter[str]:
+        return Counter(
+            {
+                kind: sum(len(s.expected or s.said) for s in of if s.kind == kind)
+                for kind in ("replace", "delete", "insert")
+            }
+        )
+
+    assert counts(steps) == counts(plain)
+    assert [word for step in steps for word in step.expected] == expected
+    assert [word for step in steps for word in step.said] == said

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from caspi.evaluation.error_types import ErrorTypes, made_up
@@ -23,6 +25,7 @@ HEBREW = language("Hebrew")
         ("מחברת", "מכתבות", {"similar word": 1}),
         ("שלום", "אתמול", {"another word": 1}),
         ("זה בית ספר ישן", "זה ביתספר חדש", {"word boundary": 1, "another word": 1}),
+        ("אני רוצה ללכת הביתה", "אני רוצא הביתא", {"left out": 1, "letters that sound alike": 2}),
     ],
 )
 def test_kinds_of_errors(expected: str, said: str, kinds: dict[str, int]) -> None:
@@ -51,8 +54,20 @@ def test_letters_and_prefixes_are_counted() -> None:
         (Pair("a", "שלום", "שלום", silence=0.99), ["over silence"]),
         (Pair("a", "שלום", "של", truncated=True), ["cut off"]),
         (Pair("a", "שלום לכולם", ""), []),
+        (Pair("a", "שלום לכולם", "language Hebrew<asr_text>שלום לכולם"), ["leaked tags"]),
+        (Pair("a", "שלום לכולם", "<|0.00|>שלום לכולם<|1.20|>"), ["leaked tags"]),
     ],
 )
 def test_what_was_not_heard_is_seen(pair: Pair, signs: list[str]) -> None:
     fair = HEBREW.normalisers["fair"]
     assert made_up(pair, fair(pair.reference), fair(pair.hypothesis)) == signs
+
+
+def test_an_hour_in_another_language_is_counted_in_time_that_grows_with_its_length() -> None:
+    def seconds(words: int) -> float:
+        started = time.perf_counter()
+        ErrorTypes().add([f"א{n}" for n in range(words)], [f"z{n}" for n in range(words)], HEBREW)
+        return time.perf_counter() - started
+
+    seconds(100)
+    assert seconds(4_000) < 4 * 16 * seconds(250)

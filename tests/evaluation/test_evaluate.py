@@ -127,7 +127,7 @@ def test_compare_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
 def results(folder: Path, name: str, errors: list[int], groups: list[str], words: int = 10) -> Path:
     """A file of results in which so many words of each utterance are wrong."""
     lines = [
-        {"id": str(n), "reference": "א", "hypothesis": "ב", "group": group, "errors": wrong, "words": words,
+        {"id": str(n), "reference": "א", "hypothesis": f"ב {name}", "group": group, "errors": wrong, "words": words,
          "fair_errors": wrong, "fair_words": words}
         for n, (wrong, group) in enumerate(zip(errors, groups, strict=True))
     ]  # fmt: skip
@@ -163,9 +163,10 @@ def test_speakers_are_compared_not_their_utterances(tmp_path: Path) -> None:
 
 
 def test_few_speakers_show_no_difference_and_say_so(tmp_path: Path) -> None:
-    for count, said in ((1, "no interval, p = 1.000, 20 utterances in 1 group"), (2, "20 utterances in 2 groups")):
+    for count, said in ((1, "(no interval), p = 1.000, 20 utterances in 1 group"), (2, "20 utterances in 2 groups")):
         groups = [str(n % count) for n in range(20)]
-        a, b = results(tmp_path, "a", [3] * 20, groups), results(tmp_path, "b", [1] * 20, groups)
+        better = [0, 2] * 10  # of the second of two speakers by less
+        a, b = results(tmp_path, "a", [3] * 20, groups), results(tmp_path, "b", better, groups)
         found = compare(a, b)["leaderboard"]
         assert found.sentence().startswith("no difference shown: B is ahead by 0.200")
         assert said in found.sentence()

@@ -122,7 +122,7 @@ def test_what_is_evaluated_is_heard_as_it_is(small_run: Path, small_corpus: Path
     config = recipe.load(small_run / "recipe.yaml").require_train()
     deaf = Augmentation.model_validate({"noise": {"snr_db": [-20, -10]}, "gain_db": [-40, -30], "speed": [0.5]})
     found = [
-        measure_checkpoint(Path(model), small_corpus, config.model_copy(update={"augment": augment}))
+        measure_checkpoint(Path(model), small_corpus, config.model_copy(update={"augment": augment}), "Hebrew")
         for augment in (Augmentation(), deaf)
     ]
     assert found[0] == found[1]

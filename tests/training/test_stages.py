@@ -249,7 +249,7 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(
 def test_a_validation_split_of_long_clips_alone_is_refused(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
     config = run_recipe(tmp_path, small_corpus, "train.max_seconds=0.1").require_train()
     with pytest.raises(UsageError, match=r"no validation utterance is within train\.max_seconds = 0.1"):
-        Validation(Corpus.open(small_corpus, "validation"), tiny.prompt, config, None)
+        Validation(Corpus.open(small_corpus, "validation"), tiny.prompt, config, None, "Hebrew")
 
 
 def test_what_memory_allows_may_change_when_a_run_goes_on(small_run: Path, small_corpus: Path) -> None:

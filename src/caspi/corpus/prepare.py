@@ -42,6 +42,7 @@ from caspi.corpus.splits import Splits
 from caspi.corpus.store import SCHEMA, ShardWriter
 from caspi.corpus.utterance import SPLITS
 from caspi.errors import CaspiError, UsageError
+from caspi.language import language
 from caspi.progress import Progress
 
 _EXAMPLES_PER_REASON = 5
@@ -145,7 +146,8 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
         **_totals(reports, config.splits),
         "partial": partial,
         "reused": len(known),
-        "text_policy": config.text.model_dump(),
+        "language": spoken_language,
+        "text_policy": language(spoken_language).applied(config.text),
         "split_shares": config.splits.model_dump(),
         "decided_with": whole,
         "evaluation_sets": compared,
@@ -395,7 +397,10 @@ def _warnings(
 ) -> Iterator[str]:
     for source, count in utterances.items():
         if count > 1 and groups[source] == count:
-            yield f"{source}: every utterance is its own group, so a speaker may stand in two splits; set group_key"
+            yield (
+                f"{source}: no two utterances share a group, so one speaker may be in two splits; if the source says "
+                "who speaks, name that field with group_key"
+            )
     for report in reports:
         for source, count in report.upsampled.items():
             if count > 0.05 * report.utterances[source]:

@@ -19,6 +19,7 @@ from caspi.corpus.store import METADATA, Corpus
 from caspi.corpus.utterance import SPLITS, Split, Utterance
 from caspi.errors import CaspiError, UsageError
 from caspi.folders import REPORT, stage_of
+from caspi.language import language
 
 CARD = "README.md"
 _NO_LICENCE = "unknown to caspi: see where it came from"
@@ -154,13 +155,15 @@ def _card(folder: Path, opened: list[Corpus], repository: str) -> str:
     splits = "\n".join(
         f"| {split.split} | {len(split):,} | {split.numbers('seconds').sum() / 3600:.2f} |" for split in opened
     )
+    spoken = sorted({language(name).code for split in opened for name in set(split.column("language"))})
+    languages = "".join(f"- {code}\n" for code in spoken)
     policy = "\n".join(f"- {name}: {value}" for name, value in report["text_policy"].items())
     sources = "\n".join(
         f"- {source}: {hours:.2f} hours; licence: {report['licences'].get(source, _NO_LICENCE)}"
         for source, hours in report["hours_by_source"].items()
     )
     return (
-        f"---\nlanguage:\n- he\ntask_categories:\n- automatic-speech-recognition\nconfigs:\n"
+        f"---\nlanguage:\n{languages}task_categories:\n- automatic-speech-recognition\nconfigs:\n"
         f"- config_name: default\n  data_files:\n{files}\n---\n"
         f"# {repository.rpartition('/')[2]}\n\nMade by `caspi prepare` from recipe `{report['name']}`; "
         "`report.html` says what was kept and why.\n\n"

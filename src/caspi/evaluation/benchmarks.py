@@ -25,6 +25,7 @@ from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Recording, Segment, Utterance
 from caspi.errors import UsageError
 from caspi.folders import REPORT
+from caspi.language import language as language_of
 from caspi.progress import Progress
 
 # The sets of ivrit.ai's leaderboard.
@@ -63,15 +64,42 @@ def open_set(asked: str) -> Corpus:
     return Corpus.open(folder, "test")
 
 
-def open_manifest(path: Path) -> Corpus:
+def open_manifest(path: Path, language: str | None = None, group_key: str = "") -> Corpus:
     """A JSONL manifest as a set of its own: every line an utterance, or each of its segments where it has those and no
-    text. Kept until manifest or audio change. Raises UsageError as `open_set` does."""
-    source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test")
+    text. language: of lines that name none; group_key: the field that says who speaks. Kept until manifest or audio
+    change. Raises UsageError as `open_set` does, and where nobody says which language it is and the letters do not."""
+    source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test", group_key=group_key)
+    spoken = language or _by_its_letters(source)
     place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     folder = _cache() / f"{path.stem}@{place}"
-    if folders.report_of(folder).get("identity") != source.identity():
-        _fetch(source, "", path.stem, folder)
+    identity = f"{source.identity()} {spoken} {group_key}"
+    if folders.report_of(folder).get("identity") != identity:
+        _fetch(source, "", path.stem, folder, spoken, identity, source.grouped_by() or "")
     return Corpus.open(folder, "test")
+
+
+_NOT_NAMED = ""
+
+
+def _by_its_letters(source: ManifestSource) -> str:
+    """Hebrew, where the lines of a manifest that name no language are in its letters."""
+    texts = [
+        " ".join((recording.text, *(segment.text for segment in recording.segments)))
+        for recording in source.recordings(_NOT_NAMED)
+        if recording.language == _NOT_NAMED and not recording.problem
+    ]
+    if any(texts) and language_of(_LANGUAGE).script_share(" ".join(texts)) < 0.5:
+        raise UsageError(
+            f"{source.path}: {len(texts):,} lines name no language, and their letters are not Hebrew: give --language, "
+            "such as --language Spanish"
+        )
+    return _LANGUAGE
+
+
+def grouped_by(corpus: Corpus) -> str | None:
+    """The field that a manifest's groups come from, "" where none says who speaks; None of other corpora."""
+    found: str | None = folders.report_of(corpus.folder).get("grouped_by")
+    return found
 
 
 def revision(corpus: Corpus) -> str | None:
@@ -88,16 +116,24 @@ def _tail(where: str) -> str:
     return where.strip("/").replace("/", "_")[-60:]
 
 
-def _fetch(source: Source, licence: str, name: str, folder: Path) -> None:
+def _fetch(
+    source: Source,
+    licence: str,
+    name: str,
+    folder: Path,
+    language: str = _LANGUAGE,
+    identity: str | None = None,
+    grouped: str | None = None,
+) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
         folders.claim(folder, _STAGE)
-    identity = source.identity()
+    identity = identity or source.identity()
     partial = folders.start(folder, _STAGE)
     try:
         writer = ShardWriter(partial, "test")
         with Progress(f"fetch {name}", unit="utterances") as progress:
-            for utterance, flac in _utterances(source, name):
+            for utterance, flac in _utterances(source, name, language):
                 digest = hashlib.blake2b(flac, digest_size=16).digest()
                 writer.write(pa.RecordBatch.from_pylist([row(utterance, flac, digest)], SCHEMA))
                 progress.advance(1)
@@ -107,16 +143,16 @@ def _fetch(source: Source, licence: str, name: str, folder: Path) -> None:
         raise
     content = {
         "stage": _STAGE, "set": name, "identity": identity, "licence": licence, "utterances": writer.count,
-        "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint,
+        "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint, "grouped_by": grouped,
     }  # fmt: skip
     (partial / REPORT).write_text(json.dumps(content, indent=1), encoding="utf-8")
     folders.finish(partial, folder)
 
 
-def _utterances(source: Source, name: str) -> Iterator[tuple[Utterance, bytes]]:
+def _utterances(source: Source, name: str, language: str) -> Iterator[tuple[Utterance, bytes]]:
     """Every row, nothing cleaned and nothing left out; rows with the same key are numbered."""
     seen: Counter[str] = Counter()
-    for recording in source.recordings(_LANGUAGE):
+    for recording in source.recordings(language):
         if recording.problem:
             raise UsageError(f"{recording.problem}: a benchmark is whole or none")
         try:

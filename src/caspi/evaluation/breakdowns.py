@@ -9,8 +9,8 @@ from typing import Any
 
 from caspi.audio import Seconds
 from caspi.evaluation.edits import Counts, align
+from caspi.evaluation.intervals import rate_interval
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.resampling import rate_interval
 from caspi.evaluation.scoring import total
 from caspi.language import language
 
@@ -77,8 +77,8 @@ def _parts(pairs: Sequence[Pair], counts: dict[str, Counts], places: dict[str, l
     most = sorted(places, key=lambda name: -int(errors[places[name]].sum()))[:_PARTS_AT_MOST]
     parts: dict[str, dict[str, Any]] = {}
     for name in sorted(most, key=_in_order):
-        groups = [pairs[place].group or pairs[place].id for place in places[name]]
-        parts[name] = {"utterances": len(groups)}
+        groups = [pairs[place].unit for place in places[name]]
+        parts[name] = {"utterances": len(groups), "groups": len(set(groups))}
         for score, of_all in counts.items():
             found = total(of_all.of(places[name]), groups)
             parts[name][score] = {"wer": found.wer, "wer_ci": found.wer_ci, "cer": found.cer, "words": found.words}
@@ -98,7 +98,7 @@ def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[s
     Utterances whose text is not treated word by word (a bracket around several) are left out and counted.
     """
     heard = Counter(word for expected, _ in treated for word in expected.split())
-    missed: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
+    missed: defaultdict[str, list[tuple[int, int, tuple[str, str]]]] = defaultdict(list)
     left_out = 0
     for pair, (expected, said) in zip(pairs, treated, strict=True):
         kinds = _kinds(pair, expected.split(), heard)
@@ -110,7 +110,7 @@ def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[s
         ]  # a reference word each
         for kind in {kind for of_word in kinds for kind in of_word}:
             at = [place for place, of_word in enumerate(kinds) if kind in of_word]
-            missed[kind].append((sum(wrong[place] for place in at), len(at), pair.group or pair.id))
+            missed[kind].append((sum(wrong[place] for place in at), len(at), pair.unit))
     return {"left_out": left_out, **{kind: _missed(rows) for kind, rows in sorted(missed.items())}}
 
 
@@ -136,7 +136,7 @@ def _kinds(pair: Pair, treated: list[str], heard: Counter[str]) -> list[list[str
     return kinds
 
 
-def _missed(rows: list[tuple[int, int, str]]) -> dict[str, Any]:
+def _missed(rows: list[tuple[int, int, tuple[str, str]]]) -> dict[str, Any]:
     missed, words, groups = zip(*rows, strict=True)
     return {
         "words": sum(words),

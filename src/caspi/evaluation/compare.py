@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from caspi.errors import UsageError
-from caspi.evaluation.resampling import Interval, permutation_p, ratio_interval, units
-from caspi.evaluation.summary import RESULTS
+from caspi.evaluation.edits import align
+from caspi.evaluation.intervals import Interval, matched_pairs, paired
+from caspi.evaluation.summary import RESULTS, SUMMARY
 from caspi.folders import read_jsonl
+from caspi.language import language
 from caspi.pages import plural
+
+_Row = Mapping[str, Any]
+_Rows = Mapping[str, _Row]
+_SCORES = (("leaderboard", ""), ("fair", "fair_"))
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """difference: WER of A minus WER of B, so that positive means B is better; fractions, 95 % interval, None where all
-    utterances are of one group. p: of the sign-flip test. groups: what was drawn and flipped."""
+    utterances are of one group. p: of the same test, below 0.05 where the interval excludes 0. matched_pairs: p of
+    NIST's test over segments (intervals.matched_pairs). groups: what fails together."""
 
     score: str
     wer_a: float
@@ -26,24 +33,28 @@ class Comparison:
     difference: float
     interval: Interval | None
     p: float
+    matched_pairs: float
     utterances: int
     groups: int
+    identical: bool
 
     @property
     def shown(self) -> bool:
-        """Whether test and interval both say that it is no luck."""
-        return self.p < 0.05 and self.interval is not None and self.interval[0] * self.interval[1] > 0
+        """Whether it is more than luck."""
+        return self.interval is not None and self.interval[0] * self.interval[1] > 0
 
     def sentence(self) -> str:
         """What it means, in one line."""
         counted = f"{self.utterances:,} utterances"
         if self.groups < self.utterances:
             counted += f" in {plural(self.groups, 'group')}"
+        if self.identical:
+            return f"A and B have the same texts: both {self.wer_a:.3f}, {counted}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.difference == 0:
             return f"no difference shown: both {self.wer_a:.3f}, {p}, {counted}"
         better, worse = ("B", "A") if self.difference > 0 else ("A", "B")
-        interval = "no interval"
+        interval = "(no interval)"
         if self.interval is not None:
             sign = 1 if self.difference > 0 else -1
             low, high = sorted(round(sign * bound, 3) + 0.0 for bound in self.interval)
@@ -91,41 +102,134 @@ def _check(row: Any, path: Path) -> None:
             raise UsageError(f"{where}: {name} is {row[name]!r}, not a count: evaluate or score it again")
 
 
-def compare(a: Path, b: Path, *, seed: int = 0) -> dict[str, Comparison]:
-    """A paired interval over groups and a sign-flip permutation test, for each score.
+def read_both(a: Path, b: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Results of A and of B by the ids of A. Where ids differ, but the references are the same in the same order, or
+    each reference occurs once in both, utterances are matched by these.
 
-    Raises UsageError where the two do not hold the same utterances with the same references.
+    Raises UsageError where the two do not hold the same utterances, or were not scored by the same rules.
     """
     rows_a, rows_b = read_results(a), read_results(b)
     if rows_a.keys() != rows_b.keys():
-        only = sorted(rows_a.keys() ^ rows_b.keys())
-        raise UsageError(f"{a} and {b} hold different utterances, {len(only)} of them, such as {only[0]}")
+        rows_b = _by_reference(rows_a, rows_b, a, b)
     for key, row in rows_a.items():
-        if row["reference"] != rows_b[key]["reference"]:
+        other = rows_b[key]
+        if row["reference"] != other["reference"]:
             raise UsageError(f"{a} and {b} have different references for {key}")
-    keys = list(rows_a)
-    groups = [str(rows_a[key].get("group") or key) for key in keys]
-    return {
-        score: _compare(score, prefix, [rows_a[k] for k in keys], [rows_b[k] for k in keys], groups, seed)
-        for score, prefix in (("leaderboard", ""), ("fair", "fair_"))
-    }
+        if (spoken := row.get("language")) and other.get("language") and spoken != other["language"]:
+            raise UsageError(
+                f"{a} is scored by the rules of {spoken}, {b} by those of {other['language']} ({key}): "
+                "score both again with the same --language"
+            )
+    versions = {_version(folder) for folder in (a, b)} - {None}
+    if len(versions) > 1:
+        raise UsageError(
+            f"{a} and {b} were scored by different versions of the fair rules: evaluate or score both again"
+        )
+    for key, row in rows_a.items():
+        if any(row[f"{prefix}words"] != rows_b[key][f"{prefix}words"] for _, prefix in _SCORES):
+            raise UsageError(
+                f"{a} and {b} count another number of words in {key}: they were scored by different rules; "
+                "evaluate or score both again"
+            )
+    return rows_a, rows_b
 
 
-def _compare(
-    score: str, prefix: str, a: list[dict[str, Any]], b: list[dict[str, Any]], groups: list[str], seed: int
-) -> Comparison:
-    errors, words = f"{prefix}errors", f"{prefix}words"
-    table = np.array([[x[errors], y[errors], x[words]] for x, y in zip(a, b, strict=True)], dtype=float)
-    total = table.sum(axis=0)
-    apart = units(np.stack([table[:, 0] - table[:, 1], table[:, 2]], axis=1), groups)
-    length = max(1.0, total[2])
+def _version(folder: Path) -> object:
+    summary = (folder if folder.is_dir() else folder.parent) / SUMMARY
+    return json.loads(summary.read_text("utf-8")).get("fair_version") if summary.is_file() else None
+
+
+def _by_reference(
+    rows_a: dict[str, dict[str, Any]], rows_b: dict[str, dict[str, Any]], a: Path, b: Path
+) -> dict[str, dict[str, Any]]:
+    """Rows of B under the ids of A."""
+    references_a = [row["reference"] for row in rows_a.values()]
+    references_b = [row["reference"] for row in rows_b.values()]
+    if references_a == references_b:
+        return dict(zip(rows_a, rows_b.values(), strict=True))
+    if sorted(references_a) == sorted(references_b) and len(set(references_a)) == len(references_a):
+        by_text = dict(zip(references_b, rows_b.values(), strict=True))
+        return {key: by_text[row["reference"]] for key, row in rows_a.items()}
+    only = sorted(rows_a.keys() ^ rows_b.keys())
+    raise UsageError(f"{a} and {b} hold different utterances, {len(only)} of them, such as {only[0]}")
+
+
+def compare(a: Path, b: Path) -> dict[str, Comparison]:
+    """A paired interval and test over groups, for each score. The same whichever of the two comes first, but for signs.
+
+    Raises UsageError as `read_both` does, and where the two disagree on which utterances are of one group.
+    """
+    rows_a, rows_b = read_both(a, b)
+    groups = _groups(rows_a, rows_b, a, b)
+    return {score: _compare(score, prefix, rows_a, rows_b, groups) for score, prefix in _SCORES}
+
+
+def _groups(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> list[tuple[str, str]]:
+    """The group of every utterance, from whichever side has it."""
+    names: dict[str, str] = {}
+    backwards: dict[str, str] = {}
+    found = []
+    for key, row in rows_a.items():
+        ours, theirs = (str(side.get("group") or "") for side in (row, rows_b[key]))
+        if ours and theirs and (names.setdefault(ours, theirs), backwards.setdefault(theirs, ours)) != (theirs, ours):
+            raise UsageError(
+                f"{a} and {b} put {key} into different groups, {ours} and {theirs}: score both with the same speakers"
+            )
+        source = " / ".join(sorted({str(side.get("source") or "") for side in (row, rows_b[key])} - {""}))
+        found.append((source, ours or theirs) if ours or theirs else ("", key))
+    same_name = {theirs: ours for ours, theirs in names.items()}
+    return [(source, same_name.get(group, group)) for source, group in found]
+
+
+def _compare(score: str, prefix: str, a: _Rows, b: _Rows, groups: list[tuple[str, str]]) -> Comparison:
+    errors_a, errors_b = ([row[f"{prefix}errors"] for row in rows] for rows in (a.values(), b.values()))
+    words = [row[f"{prefix}words"] for row in a.values()]
+    apart = [one - other for one, other in zip(errors_a, errors_b, strict=True)]
+    interval, p = paired(apart, words, groups)
+    length = max(1, sum(words))
     return Comparison(
         score=score,
-        wer_a=total[0] / length,
-        wer_b=total[1] / length,
-        difference=(total[0] - total[1]) / length,
-        interval=ratio_interval(apart, seed),
-        p=permutation_p(apart[:, 0], seed),
-        utterances=len(a),
+        wer_a=sum(errors_a) / length,
+        wer_b=sum(errors_b) / length,
+        difference=sum(apart) / length,
+        interval=interval,
+        p=p,
+        matched_pairs=matched_pairs(_segments(a, b, score)),
+        utterances=len(apart),
         groups=len(set(groups)),
+        identical=all(row["hypothesis"] == b[key]["hypothesis"] for key, row in a.items()),
     )
+
+
+def _segments(a: _Rows, b: _Rows, score: str) -> list[int]:
+    """Errors of A less those of B in every segment with errors: segments end where both have two words right."""
+    found = []
+    for key, row in a.items():
+        normalise = language(str(row.get("language") or "Hebrew")).normalisers[score]
+        expected = normalise(row["reference"]).split()
+        ours, theirs = (_errors_at(expected, normalise(side[key]["hypothesis"]).split()) for side in (a, b))
+        right, open_segment = 2, [0, 0]
+        for one, other in zip(ours, theirs, strict=True):
+            right = right + 1 if one == other == 0 else 0
+            open_segment[0] += one
+            open_segment[1] += other
+            if right >= 2 and any(open_segment):
+                found.append(open_segment[0] - open_segment[1])
+                open_segment = [0, 0]
+        if any(open_segment):
+            found.append(open_segment[0] - open_segment[1])
+    return found
+
+
+def _errors_at(expected: list[str], said: list[str]) -> list[int]:
+    """Errors at every word of the reference; words put in count at the one before them, the first ones at place 0."""
+    at = [0] * (len(expected) + 1)
+    place = 0
+    for step in align(expected, said):
+        if step.kind == "insert":
+            at[place] += len(step.said)
+        elif step.kind != "equal":
+            for offset in range(len(step.expected)):
+                at[place + 1 + offset] += 1
+        place += len(step.expected)
+    return at

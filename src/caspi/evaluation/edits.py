@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
 _AT_ONCE = 10_000  # pairs: their words are fewer than there are characters
+_MOST_CELLS = 20_000  # comparisons of words in a region of errors; more are an hour in another language
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,68 @@ def _distances(one: Sequence[str], other: Sequence[str]) -> np.ndarray:
     return process.cpdist(one, other, scorer=Levenshtein.distance, dtype=np.int64)
 
 
-def align(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
-    """The same path over words (or letters), neighbouring steps of one kind in one."""
+def path(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
+    """The same path over letters (or words), neighbouring steps of one kind in one."""
     return [
         Step(step.tag, tuple(expected[step.src_start : step.src_end]), tuple(said[step.dest_start : step.dest_end]))
         for step in Levenshtein.opcodes(list(expected), list(said))
     ]
+
+
+def align(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
+    """Words, with as many edits of each kind: of the paths that are as short, one in which words that were taken for
+    each other are alike. Neighbouring steps of one kind in one."""
+    return [step for region in regions(path(expected, said)) for step in _by_similarity(region)]
+
+
+def regions(steps: Sequence[Step]) -> Iterator[list[Step]]:
+    """Steps in order: those that are errors and stand together, each equal one alone."""
+    for is_equal, found in itertools.groupby(steps, key=lambda step: step.kind == "equal"):
+        if is_equal:
+            yield from ([step] for step in found)
+        else:
+            yield list(found)
+
+
+def _by_similarity(region: list[Step]) -> list[Step]:
+    """Of a region of errors the shorter side's words paired with the most similar of the longer one, in order."""
+    kinds = {step.kind for step in region}
+    if "replace" not in kinds or kinds == {"replace"} or {"delete", "insert"} <= kinds:
+        return region  # nothing to choose, or a path that leaves out and puts in: pairing would change its counts
+    expected = [word for step in region for word in step.expected]
+    said = [word for step in region for word in step.said]
+    shorter, longer = sorted((expected, said), key=len)
+    spare = len(longer) - len(shorter)
+    if len(shorter) * (spare + 1) > _MOST_CELLS:
+        return region
+    kind = "insert" if longer is said else "delete"
+    partners = _partners(shorter, longer, spare)
+    steps: list[Step] = []
+    for place, word in enumerate(longer):
+        partner = () if place not in partners else (shorter[partners[place]],)
+        of_kind = "replace" if partner else kind
+        ours: tuple[str, ...] = partner if kind == "insert" else (word,)
+        theirs: tuple[str, ...] = (word,) if kind == "insert" else partner
+        if steps and steps[-1].kind == of_kind:
+            last = steps.pop()
+            ours, theirs = last.expected + ours, last.said + theirs
+        steps.append(Step(of_kind, ours, theirs))
+    return steps
+
+
+def _partners(shorter: list[str], longer: list[str], spare: int) -> dict[int, int]:
+    """Place in the longer list -> place in the shorter one, in order, all of the shorter, most similar in all."""
+    best = np.zeros(spare + 1)  # of the words so far, with so many of the longer list skipped
+    choices = []
+    for place, word in enumerate(shorter):
+        like = [Levenshtein.normalized_similarity(word, longer[place + skipped]) for skipped in range(spare + 1)]
+        total = best + like
+        reached = np.maximum.accumulate(total)
+        # The last place at which the best so far was reached; the first of equals.
+        choices.append(np.maximum.accumulate(np.where(total > np.append(-1.0, reached[:-1]), np.arange(spare + 1), 0)))
+        best = reached
+    partners, skipped = {}, spare
+    for place in reversed(range(len(shorter))):
+        skipped = int(choices[place][skipped])
+        partners[place + skipped] = place
+    return partners

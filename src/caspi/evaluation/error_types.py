@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from caspi.evaluation.edits import Step, align, encode
+from caspi.evaluation.edits import align, encode, path, regions
 from caspi.evaluation.pairs import Pair
 from caspi.language import Language
 
@@ -18,6 +18,7 @@ _LONGEST_JOIN = 3  # words that one word may be heard as
 _MOST = 20  # rows of a table
 _WORDS_A_SECOND = 6.0  # nobody speaks faster for a whole utterance
 _LOOP = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
+_LEAKED = re.compile(r"<asr_text>|<\|[^<>|]*\|>|\blanguage [A-Z][a-z]+ ?<")
 _LETTER_LOOP = re.compile(r"(\S)\1{5,}")
 
 
@@ -32,12 +33,16 @@ class ErrorTypes:
 
     def add(self, expected: Sequence[str], said: Sequence[str], spoken: Language) -> None:
         """One utterance, words of texts that `fair` has treated."""
-        for steps in _regions(align(expected, said)):
+        for steps in regions(path(expected, said)):
+            if steps[0].kind == "equal":
+                continue
             missing = [word for step in steps for word in step.expected]
             heard = [word for step in steps for word in step.said]
-            boundaries, missing, heard = _boundaries(missing, heard)
-            self.kinds["word boundary"] += boundaries
-            self._replaced(missing, heard, spoken)
+            for stretch in _boundaries(missing, heard):
+                if stretch is None:
+                    self.kinds["word boundary"] += 1
+                else:
+                    self._replaced(*stretch, spoken)
 
     def _replaced(self, expected: list[str], said: list[str], spoken: Language) -> None:
         for step in align(expected, said):
@@ -49,7 +54,7 @@ class ErrorTypes:
     def _word(self, expected: str, said: str, spoken: Language) -> None:
         letters = [
             pair
-            for step in align(expected, said)
+            for step in path(expected, said)
             if step.kind == "replace"
             for pair in zip(step.expected, step.said, strict=True)
         ]
@@ -78,39 +83,43 @@ class ErrorTypes:
         }
 
 
-def _regions(steps: list[Step]) -> Iterator[list[Step]]:
-    """Neighbouring steps that are errors."""
-    region: list[Step] = []
-    for step in [*steps, Step("equal", (), ())]:
-        if step.kind != "equal":
-            region.append(step)
-        elif region:
-            yield region
-            region = []
-
-
-def _boundaries(expected: list[str], said: list[str]) -> tuple[int, list[str], list[str]]:
-    """How many stretches differ in nothing but where words end, and both sides without them."""
-    found, place = 0, 0
+def _boundaries(expected: list[str], said: list[str]) -> Iterator[tuple[list[str], list[str]] | None]:
+    """A region of errors in order: None for every stretch that differs in nothing but where words end, and what lies
+    between such stretches."""
+    spans = _joined(said)
+    slack = abs(len(expected) - len(said)) + _LONGEST_JOIN
+    place = done = heard = 0
     while place < len(expected):
-        if (span := _same_letters(expected[place:], said)) is None:
+        span = _same_letters(expected, place, spans, heard, slack)
+        if span is None:
             place += 1
             continue
         ours, first, theirs = span
-        del expected[place : place + ours], said[first : first + theirs]
-        found += 1
-    return found, expected, said
+        yield expected[done:place], said[heard:first]
+        yield None
+        done = place = place + ours
+        heard = first + theirs
+    yield expected[done:], said[heard:]
 
 
-def _same_letters(expected: list[str], said: list[str]) -> tuple[int, int, int] | None:
-    """The first words of `expected` that are, joined, what another number of words of `said` are: how many of ours,
-    where theirs begin, and how many of theirs."""
-    for ours in range(1, min(_LONGEST_JOIN, len(expected)) + 1):
-        joined = "".join(expected[:ours])
-        for first in range(len(said)):
-            for theirs in range(1, min(_LONGEST_JOIN, len(said) - first) + 1):
-                if ours != theirs and "".join(said[first : first + theirs]) == joined:
-                    return ours, first, theirs
+def _joined(words: list[str]) -> dict[str, list[tuple[int, int]]]:
+    """Words written as one -> where they begin and how many they are."""
+    found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for first in range(len(words)):
+        for count in range(1, min(_LONGEST_JOIN, len(words) - first) + 1):
+            found["".join(words[first : first + count])].append((first, count))
+    return found
+
+
+def _same_letters(
+    expected: list[str], place: int, spans: dict[str, list[tuple[int, int]]], heard: int, slack: int
+) -> tuple[int, int, int] | None:
+    """The words at a place that are, joined, what another number of words that were said is: how many of ours, where
+    theirs begin, and how many of theirs. Not before `heard`, nor further away than words shift."""
+    for ours in range(1, min(_LONGEST_JOIN, len(expected) - place) + 1):
+        for first, theirs in spans.get("".join(expected[place : place + ours]), ()):
+            if ours != theirs and first >= heard and abs(first - place) <= slack:
+                return ours, first, theirs
     return None
 
 
@@ -130,8 +139,11 @@ def _alike(pair: tuple[str, str], spoken: Language) -> bool:
 
 
 def made_up(pair: Pair, expected: str, said: str) -> list[str]:
-    """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`. Texts treated by `fair`."""
+    """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`, `leaked tags` (of
+    the model's own output). Texts treated by `fair`."""
     found = []
+    if _LEAKED.search(pair.hypothesis):
+        found.append("leaked tags")
     (coded, coded_expected), _ = encode([said, expected])
     if (_LOOP.search(coded) and not _LOOP.search(coded_expected)) or (
         _LETTER_LOOP.search(said) and not _LETTER_LOOP.search(expected)

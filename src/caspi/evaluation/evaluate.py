@@ -88,6 +88,7 @@ def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
     return {
         "corpus": str(corpus.folder), "split": corpus.split, "revision": benchmarks.revision(corpus),
         "utterances": min(len(corpus), limit or len(corpus)), "of": len(corpus),
+        "grouped_by": benchmarks.grouped_by(corpus),
     }  # fmt: skip
 
 

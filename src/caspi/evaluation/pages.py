@@ -9,8 +9,8 @@ from typing import Any
 
 from caspi.charts import Bar, Bars, Chart, Line
 from caspi.evaluation.edits import align
+from caspi.evaluation.intervals import FEW
 from caspi.evaluation.published import Published
-from caspi.evaluation.resampling import FEW
 from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.pages import SYNTHETIC_NOTE, counted, plural, rate
@@ -101,7 +101,7 @@ def _over(summary: dict[str, Any]) -> str:
         return f"Intervals are over utterances{unnamed}."
     if independent == 1:
         return "No intervals: all utterances are of one group (recording or speaker), which says nothing of others."
-    few = ", few, so they are wide" if independent < FEW else ""
+    few = "; so few make them rough" if independent < FEW else ""
     return f"Intervals are over {independent:,} groups (recordings or speakers){few}."
 
 
@@ -335,9 +335,16 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
         parts=[
             Table(
                 "Both scores",
-                ("score", "A", "B", "A - B [95 %]", "p"),
+                ("score", "A", "B", "A - B [95 %]", "p", "p, matched pairs"),
                 [
-                    (n, rate(s["wer_a"]), rate(s["wer_b"]), rate(s["difference"], s["interval"]), f"{s['p']:.4f}")
+                    (
+                        n,
+                        rate(s["wer_a"]),
+                        rate(s["wer_b"]),
+                        rate(s["difference"], s["interval"]),
+                        f"{s['p']:.4f}",
+                        f"{s['matched_pairs']:.4f}",
+                    )
                     for n, s in ((n, summary[n]) for n in ("leaderboard", "fair"))
                 ],
                 note=_compared(main),
@@ -351,9 +358,12 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
 
 def _compared(main: dict[str, Any]) -> str:
     over = "groups (recordings or speakers)" if main["groups"] < main["utterances"] else "utterances"
-    note = f"Paired interval and sign-flip test over {main['groups']:,} {over}."
-    if main["groups"] < 6:
-        note += " So few cannot show a difference, however large: two-sided, the signs of five agree by luck in 6 %."
+    note = (
+        f"Paired interval and its test over {main['groups']:,} {over} (jackknife, Student's t). Matched pairs: NIST's "
+        "test over segments, which takes segments as independent even where one speaker said them."
+    )
+    if main["groups"] < FEW:
+        note += f" Rough: {main['groups']:,} groups are few."
     return note
 
 

@@ -29,3 +29,8 @@ class Pair:
     retried: bool = False
     synthetic: bool = False
     condition: str = ""
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """What fails together: the group within its source, or the utterance alone."""
+        return (self.source, self.group) if self.group else ("", self.id)

@@ -1,19 +1,19 @@
-"""Word and character error rates, as fractions, with bootstrap confidence intervals.
+"""Word and character error rates, as fractions, with confidence intervals.
 
 Corpus rates are those of jiwer: all edits over all reference words. An empty hypothesis is all deletions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from caspi.evaluation.edits import Counts, count
-from caspi.evaluation.resampling import Interval, rate_interval
+from caspi.evaluation.intervals import Interval, rate_interval
 from caspi.language import Language
 
 SCORES = ("leaderboard", "fair")
-FAIR_VERSION = 1
+FAIR_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class Score:
     empty: int
 
 
-def total(counts: Counts, groups: Sequence[str], *, seed: int = 0) -> Score:
-    """All utterances as one; the interval resamples groups (recordings, speakers)."""
+def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
+    """All utterances as one; the interval is over groups (recordings, speakers)."""
     hits, words, said = int(counts.hits.sum()), int(counts.words.sum()), int(counts.said.sum())
     return Score(
         wer=rate(counts),
-        wer_ci=rate_interval(counts.errors, counts.words, groups, seed),
+        wer_ci=rate_interval(counts.errors, counts.words, groups),
         cer=int(counts.character_errors.sum()) / max(1, int(counts.characters.sum())),
         wil=1 - hits * hits / max(1, words) / max(1, said),
         words=words,
@@ -61,15 +61,16 @@ def rate(counts: Counts) -> float:
 def score_corpus(
     references: Sequence[str],
     hypotheses: Sequence[str],
-    groups: Sequence[str],
-    language: Language,
-    *,
-    seed: int = 0,
+    groups: Sequence[Hashable],
+    languages: Sequence[Language],
 ) -> dict[str, Score]:
-    """Every score of a corpus in one language."""
+    """Every score of a corpus, each utterance by the rules of its language."""
     totals = {}
     for name in SCORES:
-        normalise = language.normalisers[name]
-        counts = count([normalise(text) for text in references], [normalise(text) for text in hypotheses])
-        totals[name] = total(counts, groups, seed=seed)
+        treat = [spoken.normalisers[name] for spoken in languages]
+        counts = count(
+            [normalise(text) for normalise, text in zip(treat, references, strict=True)],
+            [normalise(text) for normalise, text in zip(treat, hypotheses, strict=True)],
+        )
+        totals[name] = total(counts, groups)
     return totals

@@ -44,8 +44,8 @@ class Measured:
         return measured
 
     @property
-    def groups(self) -> list[str]:
-        return [pair.group or pair.id for pair in self.pairs]
+    def groups(self) -> list[tuple[str, str]]:
+        return [pair.unit for pair in self.pairs]
 
     def total(self, name: str) -> Score:
         return total(self.counts[name], self.groups)
@@ -74,13 +74,16 @@ def summarise(
     """The content of summary.json; rates are fractions."""
     pairs = measured.pairs
     audio = sum(pair.seconds or 0.0 for pair in pairs)
+    spoken = {pair.language for pair in pairs}
     return {
-        "language": "/".join(sorted({pair.language for pair in pairs})),
+        "language": "/".join(sorted(spoken)),
         "fair_version": FAIR_VERSION,
+        "standard": "/".join(sorted({language(name).standard for name in spoken})),
+        "unit": "character" if {language(name).unit for name in spoken} == {"character"} else "word",
         **{name: asdict(measured.total(name)) for name in SCORES},
         "relaxations": relaxations(measured, equivalents),
         "utterances": len(pairs),
-        "groups": len({pair.group for pair in pairs if pair.group}),
+        "groups": len({pair.unit for pair in pairs if pair.group}),
         "independent": len(set(measured.groups)),
         "audio_seconds": audio,
         "truncated": sum(pair.truncated for pair in pairs),

@@ -14,29 +14,38 @@ Normaliser = Callable[[str], str]
 class TextPolicy(Config):
     """Switches of training text, recorded in every report. Each names one rule; what no rule names stays as it is.
 
-    niqqud: vowel points and cantillation. maqaf: the Hebrew hyphen U+05BE. quotes: geresh and gershayim, however
-    typed, become ׳ and ״ in Hebrew words. punctuation: all of it. repeated_punctuation: `!!!` becomes `!`.
-    noise_tags: [...], <...>, {...} and (laughter). brackets: what is left of them, around words that stay.
+    niqqud: vowel points and cantillation. maqaf: the Hebrew hyphen U+05BE. sof_pasuq: U+05C3 becomes a full stop and
+    paseq U+05C0 a space. quotes: geresh and gershayim, however typed, become ׳ and ״ in Hebrew words.
+    punctuation: all of it; signs that are spoken (%, ₪) stay. repeated_punctuation: `!!!` becomes `!`.
+    noise_tags: [...], <...>, {...}, *laughs*, #inaudible# and (laughter). brackets: round ones around other words:
+    `unwrap` keeps the words, `drop` removes them too. html: `&nbsp;` and the like. symbols: emoji, notes of music and
+    other pictures. time_codes: 00:01:23. speaker_labels: `Speaker 1:` at the start of a line.
     numbers: `spell` writes out those that can be read in one way only and rejects utterances with others; `reject`
     rejects utterances with digits. latin, mixed_words: utterances with Latin letters, or with both scripts in one word.
-    filled_pauses: אה, אהמ, ממ. final_letters: שלומ becomes שלום, and שלוםעולם two words.
+    filled_pauses: אה, אהמ, ממ. final_letters: `fix` makes שלומ שלום, and שלוםעולם two words; off by default, because a
+    word that was broken off looks the same.
     """
 
     niqqud: Literal["strip", "keep"] = "strip"
     maqaf: Literal["keep", "space", "hyphen"] = "keep"
+    sof_pasuq: Literal["keep", "plain"] = "keep"
     quotes: Literal["unify", "keep"] = "unify"
     punctuation: Literal["keep", "strip"] = "keep"
     repeated_punctuation: Literal["collapse", "keep"] = "collapse"
     noise_tags: Literal["drop", "keep"] = "drop"
-    brackets: Literal["unwrap", "keep"] = "unwrap"
+    brackets: Literal["unwrap", "drop", "keep"] = "unwrap"
+    html: Literal["unescape", "keep"] = "unescape"
+    symbols: Literal["drop", "keep"] = "drop"
+    time_codes: Literal["drop", "keep"] = "drop"
+    speaker_labels: Literal["drop", "keep"] = "drop"
     numbers: Literal["keep", "spell", "reject"] = "keep"
     latin: Literal["keep", "reject"] = "keep"
     mixed_words: Literal["keep", "reject"] = "keep"
     filled_pauses: Literal["keep", "drop"] = "keep"
-    final_letters: Literal["fix", "keep"] = "fix"
+    final_letters: Literal["fix", "keep"] = "keep"
 
 
-TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script"]
+TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script", "lost_letters", "visual_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +63,11 @@ class Language:
     """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
 
     training_text: cleans a transcript under a policy, idempotent. objection: why a cleaned
-    transcript is not for training under a policy, or None. normalisers: score name -> text treatment.
-    script_share: share of a text's letters that are in the language's own script, 0 to 1. relaxations: what `fair`
-    may overlook besides, name -> treatment of a text that `fair` has treated. right_to_left: of its script.
+    transcript is not for training under a policy, or None. rules: keys of the policy that it knows; values: of one of
+    them, where it knows some only. normalisers: score name -> text treatment. standard: whose treatment the score
+    `leaderboard` is. script_share: share of a text's letters that are in the language's own script, 0 to 1.
+    relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. unit: what error rates
+    count, `word`, or `character` where nobody writes spaces. right_to_left: of its script.
     """
 
     name: str
@@ -64,7 +75,25 @@ class Language:
     training_text: Callable[[str, TextPolicy], str]
     objection: Callable[[str, TextPolicy], TextReason | None]
     script_share: Callable[[str], float]
+    rules: frozenset[str]
+    values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     normalisers: dict[str, Normaliser] = field(default_factory=dict)
+    standard: str = ""
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
     ears: Ears = Ears()
+    unit: Literal["word", "character"] = "word"
     right_to_left: bool = False
+
+    def applied(self, policy: TextPolicy) -> dict[str, str]:
+        """What of a policy is done to this language's text."""
+        return {key: value for key, value in policy.model_dump().items() if key in self.rules}
+
+    def check(self, policy: TextPolicy) -> None:
+        """Raises ValueError where a policy asks for a rule that the language does not have."""
+        default = TextPolicy()
+        for key in sorted(policy.model_fields_set):
+            value = getattr(policy, key)
+            if key not in self.rules and value not in ("keep", getattr(default, key)):
+                raise ValueError(f"{key}: {self.name} has no such rule; it has {', '.join(sorted(self.rules))}")
+            if value not in self.values.get(key, (value,)):
+                raise ValueError(f"{key}: {self.name} knows {' and '.join(self.values[key])}, not {value}")

@@ -2,7 +2,7 @@
 
 Points of the alphabet: U+0591-05AF cantillation, U+05B0-05BD and 05BF-05C7 vowels and dots, and among them
 four characters that are punctuation, not marks: maqaf U+05BE, paseq U+05C0, sof pasuq U+05C3, nun hafukha U+05C6.
-A range that swallows them glues words together (FACTS.md, traps).
+A range that swallows them glues words together: בית־ספר becomes ביתספר.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from collections.abc import Sequence
 
 from num2words import num2words
 
+from caspi.language import markup
 from caspi.language.base import Ears, Language, TextPolicy, TextReason
-from caspi.language.hebrew_numbers import as_digits
+from caspi.language.hebrew_numbers import as_digits, units_unified
 from caspi.language.plain import whisper_basic, without_punctuation
 
 MAQAF = "\u05be"
 GERESH = "\u05f3"
 GERSHAYIM = "\u05f4"
+PASEQ = "\u05c0"
 
 _LETTER = "\u05d0-\u05ea"
+_VOWEL = re.compile("[\u05b0-\u05bb]")
 _MARKS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
-_CONTROLS = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
-)
+_SOF_PASUQ = re.compile(r"\s*\u05c3")
 _PRESENTATION = re.compile("[\ufb1d-\ufb4f]")
-_TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
 _DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
@@ -42,29 +42,20 @@ _HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a text 
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
 _OTHER_DOUBLE = re.compile(f"(?<![{_LETTER}])[{_DOUBLE}]|[{_DOUBLE}](?![{_LETTER}])")
 
-# In angles: a tag as HTML and Whisper write it, wherever; anything else only where it does not read as "less than".
-_TAG = re.compile(r"\[[^\[\]]*\]|</?[A-Za-z_|]+ ?/?>|(?<!\w)<[^<>\s][^<>]*>|\{[^{}]*\}")
-_NOISES = (
-    "laughter|laughs|laughing|music|applause|noise|inaudible|crosstalk|silence|"
-    "צחוק|צוחק|צוחקת|צוחקים|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|שיעול|משתעל|רעש|שקט|שתיקה|נשימה|אנחה"
-)
-_NOISE = re.compile(rf"\(\s*(?:{_NOISES})(?:\s[^()]{{0,20}})?\)", re.IGNORECASE)  # (צחוק), (צחוק באולם)
-_BRACKETS = re.compile(r"[()\[\]{}<>]")
-_REPEATED = re.compile(rf"([!?,;:\-–—{MAQAF}])\1+")
-_DOTS = re.compile(r"\.{4,}|(?<!\.)\.\.(?!\.)")
 _FILLED_PAUSE = re.compile(
     rf"(?<![{_LETTER}{GERESH}{GERSHAYIM}'\"-])(?:אה+|אהמ+|אהם|אמ{{2,}}ם?|ה?מ{{2,}}ם?|אא{{2,}}ה*)"
     rf"(?![{_LETTER}{GERESH}{GERSHAYIM}'\"-])(?:\s*(?:,|…|\.\.\.))?"
 )
+_FINALS = "ךםןףץ"
 _FINAL_OF = dict(zip("כמנצ", "ךםןץ", strict=True))  # not פ: loan words end in it (קליפ)
-_WORD_END = re.compile(rf"(?<=[{_LETTER}])[כמנצ](?![{_LETTER}{GERESH}{GERSHAYIM}\u0591-\u05c7'\"’”״.-])")
-_INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][ךםןףץ])(?=[{_LETTER}]{{2}})")
+# Of three letters or more, not drawn out (אממ), and followed by another word: before a mark it may be broken off.
+_WORD_END = re.compile(rf"(?<=[{_LETTER}]{{2}})(?!(?<=(.))\1)[כמנצ](?= [{_LETTER}])")
+_INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][{_FINALS}])(?=[א-יל-מנס-עפצק-ת][{_LETTER}])(?![{_FINALS}])")
 _NUMBER = re.compile(
     rf"(?<![\w.,:/%$€₪#+*=-])(?P<prefix>(?:(?<![{_LETTER}])[ובהלמשכ]{{1,3}}[-{MAQAF}–]?)?)"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?![\d%$€₪°]|[.,:/-]\d|\w)"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+|\d{1,9})(?!\s*[\d%$€₪°£]|[.,:/-]\d|\w)"
 )
 _BEFORE_A_YEAR = ("שנת", "מאז", "קיץ", "חורף", "אביב", "סתיו")
-_IN_NUMBERS = ".,:/%°$€₪#+*="
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 _MIXED_WORD = re.compile(rf"[{_LETTER}][A-Za-zÀ-ɏ]|[A-Za-zÀ-ɏ][{_LETTER}]")
 
@@ -95,17 +86,14 @@ def training_text(text: str, policy: TextPolicy) -> str:
 
 
 def _cleaned(text: str, policy: TextPolicy) -> str:
-    text = _TIME_MARK.sub(" ", text)
     text = _PRESENTATION.sub(lambda match: unicodedata.normalize("NFKD", match[0]), text)
-    text = _CONTROLS.sub("", unicodedata.normalize("NFC", text))
+    text = markup.cleaned(text, policy)
     if policy.niqqud == "strip":
         text = without_niqqud(text)
-    if policy.noise_tags == "drop":
-        text = _without_noise_tags(text)
-    if policy.brackets == "unwrap":
-        text = _BRACKETS.sub(" ", text)
     if policy.maqaf != "keep":
         text = text.replace(MAQAF, " " if policy.maqaf == "space" else "-")
+    if policy.sof_pasuq == "plain":
+        text = _SOF_PASUQ.sub(".", text).replace(PASEQ, " ")
     if policy.quotes == "unify":
         text = _unified_quotes(text)
     if policy.filled_pauses == "drop":
@@ -115,12 +103,9 @@ def _cleaned(text: str, policy: TextPolicy) -> str:
     if policy.final_letters == "fix":
         text = _INNER_FINAL.sub(" ", _WORD_END.sub(lambda match: _FINAL_OF[match[0]], text))
     if policy.repeated_punctuation == "collapse":
-        text = _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
+        text = markup.collapsed(text)
     if policy.punctuation == "strip":
-        text = "".join(
-            c if _is_part_of_a_word(c) or (c in _IN_NUMBERS and _touches_digit(text, n)) else " "
-            for n, c in enumerate(text)
-        )
+        text = markup.without_punctuation(text, kept=f"{MAQAF}{GERESH}{GERSHAYIM}'-")
     return " ".join(text.split())
 
 
@@ -135,15 +120,6 @@ def _unified_quotes(text: str) -> str:
     text = _AFTER_LETTER.sub(GERESH, _INNER_DOUBLE.sub(GERSHAYIM, text))
     text = _OTHER_DOUBLE.sub('"', text)
     return text.replace(_HELD_DOUBLE, '"').replace(_HELD_SINGLE, "'")
-
-
-def _without_noise_tags(text: str) -> str:
-    """Innermost first, until none is left: tags may stand in tags."""
-    while True:
-        less = _NOISE.sub(" ", _TAG.sub(" ", text))
-        if less == text:
-            return text
-        text = less
 
 
 def _spelled(match: re.Match[str]) -> str:
@@ -164,13 +140,31 @@ def _spelled(match: re.Match[str]) -> str:
 
 def objection(cleaned: str, policy: TextPolicy) -> TextReason | None:
     """Why a transcript, cleaned by `training_text`, is not for training."""
-    if policy.numbers != "keep" and any(c.isdigit() for c in cleaned):
-        return "digits"
+    if (general := markup.objection(cleaned, policy)) is not None:
+        return general
+    if _is_reversed(cleaned):
+        return "visual_order"
     if policy.latin == "reject" and _LATIN.search(cleaned):
         return "latin_letters"
     if policy.mixed_words == "reject" and _MIXED_WORD.search(cleaned):
         return "mixed_script"
     return None
+
+
+_BEGINS_WITH_FINAL = re.compile(rf"(?<![{_LETTER}{GERESH}{GERSHAYIM}'\"])[{_FINALS}](?=[{_LETTER}]{{2}})")
+_ENDS_WITH_FINAL = re.compile(rf"(?<=[{_LETTER}]{{2}})[{_FINALS}](?![{_LETTER}])")
+
+
+def _is_reversed(text: str) -> bool:
+    """Letters in the order they are seen from left to right, as old files and some PDF readers give them (םולש): final
+    letters then begin words, which no Hebrew word does."""
+    return len(_BEGINS_WITH_FINAL.findall(text)) > len(_ENDS_WITH_FINAL.findall(text))
+
+
+def loses_points(text: str) -> bool:
+    """Whether most words are pointed. Without its points such a text is spelt defectively: חכמה for חוכמה."""
+    words = text.split()
+    return sum(bool(_VOWEL.search(word)) for word in words) > 0.5 * len(words)
 
 
 # Frequent words of Yiddish that are no words of Hebrew.
@@ -206,16 +200,6 @@ def is_yiddish(text: str) -> bool:
     return digraphs >= 2 or (on_alef + digraphs >= 2 and elsewhere == 0) or (known >= 2 and known >= 0.15 * len(words))
 
 
-def _is_part_of_a_word(character: str) -> bool:
-    return character in (MAQAF, GERESH, GERSHAYIM, "'", "-") or unicodedata.category(character)[0] not in "SP"
-
-
-def _touches_digit(text: str, index: int) -> bool:
-    """Punctuation before a digit, or a unit after one: without it 3.20 would be two numbers."""
-    after = text[index + 1 : index + 2].isdigit()
-    return after or (text[index] in "%°$€₪" and text[index - 1 : index].isdigit())
-
-
 def script_share(text: str) -> float:
     """Share of the letters that are Hebrew; 0 where there is no letter."""
     letters = [c for c in text if c.isalpha()]
@@ -238,15 +222,36 @@ def leaderboard(text: str) -> str:
     return whisper_basic(_LEADERBOARD_REMOVED.sub("", text))
 
 
-def fair(text: str) -> str:
-    """Spelling conventions that no listener can hear are unified (version 1).
+_SIGNS = {"%": "אחוז", "₪": "שקל", "$": "דולר", "€": "אירו", "£": "פאונד", "°": "מעלות"}
+_AFTER_NUMBER = re.compile(r"(?<=\d)\s*([%₪$€£°])(?:\s?C(?![A-Za-z]))?")
+_BEFORE_NUMBER = re.compile(r"([₪$€£])\s*(\d+(?:[.,]\d+)*)")
+_THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_HYPHEN_AFTER_PREFIX = re.compile(rf"(?<![{_LETTER}])([ובהלמשכ]{{1,4}})[-–{MAQAF}](?=[0-9A-Za-z])")
 
-    Niqqud, cantillation and controls go; geresh and gershayim, however typed, are deleted inside and after Hebrew
-    words; maqaf and hyphens are spaces; other punctuation is a space; NFKC; lower case.
+
+def fair(text: str) -> str:
+    """Spelling conventions that no listener can hear are unified (version 2).
+
+    Tags ([...], <...>, (laughter)) go, and niqqud, cantillation and controls; geresh and gershayim, however typed, are
+    deleted inside and after Hebrew words; a prefix is one word with the number or the Latin word it is written on
+    (ב-1948 is ב1948); 1,250 is 1250; signs after numbers are words (50% is 50 אחוז, 25 ₪ is 25 שקל); maqaf and other
+    hyphens are spaces; other punctuation is a space; NFKC; case folded.
     """
-    text = _CONTROLS.sub("", unicodedata.normalize("NFKC", text))
+    text = markup.without_tags(markup.TIME_MARK.sub(" ", text))
+    text = markup.without_controls(unicodedata.normalize("NFKC", text))
     text = _AFTER_LETTER.sub("", _INNER_DOUBLE.sub("", without_niqqud(text)))
-    return without_punctuation(text)
+    text = _THOUSANDS_COMMA.sub("", _HYPHEN_AFTER_PREFIX.sub(r"\1", text))
+    text = _BEFORE_NUMBER.sub(lambda match: f"{match[2]} {_SIGNS[match[1]]} ", text)
+    text = _AFTER_NUMBER.sub(lambda match: f" {_SIGNS[match[1]]} ", text)
+    return units_unified(without_punctuation(text))
+
+
+_PAUSES = re.compile(r"(?<!\S)(?:אה+מ*ם?|אמ+ם?|ה?מ{2,}ם?|א{2,}ה*|[uea]h+m*|u+m+|h?m{2,})(?!\S)")
+
+
+def without_filled_pauses(text: str) -> str:
+    """Of a text that `fair` has treated."""
+    return " ".join(_PAUSES.sub(" ", text).split())
 
 
 _VOWEL_LETTERS = re.compile(f"(?<=[{_LETTER}])[וי]+(?=[{_LETTER}])")
@@ -281,8 +286,14 @@ LANGUAGE = Language(
     training_text=training_text,
     objection=objection,
     script_share=script_share,
+    rules=frozenset(TextPolicy.model_fields),
     normalisers={"leaderboard": leaderboard, "fair": fair},
-    relaxations={"numerals": as_digits, "spelling": vowel_letters_dropped},
+    standard="the ivrit.ai leaderboard's normaliser",
+    relaxations={
+        "numerals": as_digits,
+        "spelling": vowel_letters_dropped,
+        "filled pauses": without_filled_pauses,
+    },
     ears=Ears(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
     right_to_left=True,
 )

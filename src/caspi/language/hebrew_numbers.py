@@ -23,35 +23,63 @@ _TENS = {
     )
     for word in words.split()
 }
-_TEN, _HUNDREDS, _THOUSANDS, _MILLIONS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים"), ("מיליון", "מליון")
+_TEN, _HUNDREDS, _THOUSANDS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים")
+_MILLIONS = dict.fromkeys(("מיליון", "מליון"), 10**6) | dict.fromkeys(("מיליארד", "מליארד"), 10**9)
+_PREFIXED = re.compile("([ובהלמשכ]{1,3})(?=[א-ת]{3})")
+_UNITS = {"אחוזים": "אחוז", "שקלים": "שקל", "שח": "שקל", "דולרים": "דולר", "יורו": "אירו", "פאונדים": "פאונד"}
+_UNIT = re.compile(rf"(?<=\d) ({'|'.join(_UNITS)})(?!\S)")
+_DECIMAL = re.compile(rf"(?<!\S)(\d+) (\d{{1,3}}) ({'|'.join((*_THOUSANDS, *_MILLIONS))})(?!\S)")  # 2.5 million
 _ALONE = {"מאה": 100, "מאתיים": 200, "מאתים": 200}
+_YEARS = "שנים"  # two only in שנים עשר
 _TWO_THOUSAND = "אלפיים"
 _THOUSANDS_APART = re.compile(r"(?<!\d )(?<!\d)(\d{1,3})((?: \d{3})+)(?! ?\d)")  # 1,948 without its comma
 
 
+def units_unified(text: str) -> str:
+    """`50 אחוזים` is `50 אחוז`, `25 שקלים` and `25 שח` are `25 שקל`."""
+    return _UNIT.sub(lambda match: f" {_UNITS[match[1]]}", text)
+
+
 def as_digits(text: str) -> str:
-    """A text without punctuation, every number in words in digits: `שנת אלף תשע מאות ארבעים ושמונה` is `שנת 1948`."""
-    words = _THOUSANDS_APART.sub(lambda match: match[0].replace(" ", ""), text).split()
+    """A text without punctuation, every number in words in digits: `שנת אלף תשע מאות ארבעים ושמונה` is `שנת 1948`,
+    `בשלוש` is `ב3`, `2 5 מיליון` (2.5 without its point) is `2500000`."""
+    words = _DECIMAL.sub(_scaled, _THOUSANDS_APART.sub(lambda match: match[0].replace(" ", ""), text)).split()
     written, place = [], 0
     while place < len(words):
-        found = _number(words, place)
+        found = _number(words, place) or _prefixed_number(words, place)
         if found is None:
             written.append(words[place])
             place += 1
         else:
             value, place = found
             written.append(str(value))
-    return " ".join(written)
+    return units_unified(" ".join(written))
+
+
+def _scaled(match: re.Match[str]) -> str:
+    scale = _MILLIONS.get(match[3], 1000)
+    return str(int(match[1]) * scale + int(match[2]) * scale // 10 ** len(match[2]))
+
+
+def _prefixed_number(words: list[str], start: int) -> tuple[str, int] | None:
+    """A number after prefix letters: ב + שלוש."""
+    for size in range(1, 4):
+        prefix, rest = words[start][:size], words[start][size:]
+        if len(prefix) < size or not _PREFIXED.match(words[start]) or any(letter not in "ובהלמשכ" for letter in prefix):
+            return None
+        if found := _number([rest, *words[start + 1 : start + 12]], 0):
+            return f"{prefix}{found[0]}", start + found[1]
+    return None
 
 
 def _number(words: list[str], start: int) -> tuple[int, int] | None:
     """The number that begins at a word, and where it ends; None where none does."""
-    total, place, scale = 0, start, 10**9
+    total, place, scale = 0, start, 10**12
     while True:
         value, after = _below_thousand(words, place, first=place == start) or (None, place)
         word = _bare(words, after, first=after == start)
-        if word in _MILLIONS and scale > 10**6:
-            total, place, scale = total + (1 if value is None else value) * 10**6, after + 1, 10**6
+        if scale > (size := _MILLIONS.get(word, scale)):
+            total, place, scale = total + (1 if value is None else value) * size, after + 1, size
         elif word in _THOUSANDS and scale > 1000 and not (value is None and word == "אלפים"):
             total, place, scale = total + (1 if value is None else value) * 1000, after + 1, 1000
         elif value is None and word == _TWO_THOUSAND and scale > 1000:
@@ -86,10 +114,10 @@ def _part(words: list[str], place: int, *, first: bool) -> tuple[int, int, int] 
         return _ALONE[word], 100, place + 1
     if word in _TENS:
         return _TENS[word], 10, place + 1
-    if word not in _ONES:
+    if word not in _ONES or (word == _YEARS and after not in _TEN):
         return None
     value = _ONES[word]
-    if 3 <= value <= 9 and after == _HUNDREDS:
+    if 2 <= value <= 9 and after == _HUNDREDS:
         return value * 100, 100, place + 2
     if 1 <= value <= 9 and after in _TEN:
         return value + 10, 1, place + 2

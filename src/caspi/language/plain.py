@@ -1,51 +1,80 @@
-"""Any language without a file of its own: Unicode composed, white space folded, nothing else assumed."""
+"""Any language without a file of its own: what is not said goes, Unicode composed, nothing else assumed."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
+from caspi.language import markup
 from caspi.language.base import Language, TextPolicy
+from caspi.language.codes import CODES
 
-# ISO 639-1 codes of languages the released model knows (FACTS.md) and this project trains on.
-CODES = {
-    "Arabic": "ar", "Czech": "cs", "Dutch": "nl", "English": "en", "Finnish": "fi", "French": "fr", "German": "de",
-    "Greek": "el", "Hungarian": "hu", "Indonesian": "id", "Italian": "it", "Polish": "pl", "Portuguese": "pt",
-    "Russian": "ru", "Spanish": "es", "Swedish": "sv", "Turkish": "tr",
-}  # fmt: skip
-
-
-_RIGHT_TO_LEFT = {"Arabic", "Persian", "Urdu", "Yiddish"}
+_RIGHT_TO_LEFT = frozenset("Arabic Persian Urdu Yiddish Pashto Sindhi Uyghur Kashmiri Divehi Aramaic".split())
+_WITHOUT_SPACES = frozenset("Chinese Cantonese Japanese Thai Lao Khmer Burmese Tibetan".split())
+_DOTTED_I = frozenset("Turkish Azerbaijani Tatar Kazakh".split())  # I is the capital of ı, İ that of i
 _TAGS = re.compile(r"[<\[][^>\]]*[>\]]")
 _ASIDES = re.compile(r"\(([^)]+?)\)")
+# What readers leave out: harakat, tatweel and small Koranic signs; points of Hebrew letters.
+_OPTIONAL_MARKS = re.compile(
+    "[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"
+)
+
+
+class _Spaced(dict[int, int]):
+    """For `str.translate`: characters of some categories become spaces, everything else stays."""
+
+    def __init__(self, categories: str) -> None:
+        super().__init__()
+        self._categories = categories
+
+    def __missing__(self, point: int) -> int:
+        self[point] = 0x20 if unicodedata.category(chr(point))[0] in self._categories else point
+        return self[point]
+
+
+_MARKS_TOO, _MARKS_KEPT = _Spaced("MSP"), _Spaced("SP")
+
+
+def without_punctuation_and_marks(text: str) -> str:
+    """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case. As Whisper's
+    BasicTextNormalizer has it, which shatters letters that are written with marks: for Hebrew's leaderboard only."""
+    return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_MARKS_TOO).lower().split())
 
 
 def whisper_basic(text: str) -> str:
     """Whisper's BasicTextNormalizer: <...>, [...] and (...) spans go, marks, symbols and punctuation become spaces."""
-    return without_punctuation(_ASIDES.sub("", _TAGS.sub("", text.lower())))
+    return without_punctuation_and_marks(_ASIDES.sub("", _TAGS.sub("", text.lower())))
 
 
-class _Spaced(dict[int, int]):
-    """For `str.translate`: marks, symbols and punctuation become spaces, everything else stays."""
+def without_punctuation(text: str, name: str = "") -> str:
+    """Symbols and punctuation become spaces, marks stay on their letters; spaces collapse; NFKC; case folded as the
+    language has it."""
+    if name in _DOTTED_I:
+        text = text.replace("İ", "i").replace("I", "ı")
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    words = " ".join(text.translate(_MARKS_KEPT).split())
+    return _apart(words) if name in _WITHOUT_SPACES else words
 
-    def __missing__(self, point: int) -> int:
-        self[point] = 0x20 if unicodedata.category(chr(point))[0] in "MSP" else point
-        return self[point]
 
-
-_SPACED = _Spaced()
-
-
-def without_punctuation(text: str) -> str:
-    """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case."""
-    return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_SPACED).lower().split())
+def _apart(text: str) -> str:
+    """Every character a word, marks with the letter they stand on."""
+    return " ".join(re.findall(r"\S[\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd]*", text))
 
 
 def _training_text(text: str, policy: TextPolicy) -> str:
-    composed = unicodedata.normalize("NFC", text)
+    while (found := _cleaned(text, policy)) != text:
+        text = found  # what one rule leaves may be another's
+    return text
+
+
+def _cleaned(text: str, policy: TextPolicy) -> str:
+    text = markup.cleaned(text, policy)
+    if policy.repeated_punctuation == "collapse":
+        text = markup.collapsed(text)
     if policy.punctuation == "strip":
-        composed = "".join(" " if unicodedata.category(c)[0] in "SP" else c for c in composed)
-    return " ".join(composed.split())
+        text = markup.without_punctuation(text, kept="'’-")
+    return " ".join(text.split())
 
 
 def _script_share(text: str) -> float:
@@ -53,13 +82,24 @@ def _script_share(text: str) -> float:
 
 
 def plain_language(name: str) -> Language:
-    """`name` with rules that suit any alphabet."""
+    """`name` with rules that suit any alphabet. Scores count characters where it is written without spaces."""
+
+    def fair(text: str) -> str:
+        return without_punctuation(_OPTIONAL_MARKS.sub("", markup.without_tags(text)), name)
+
+    def basic(text: str) -> str:
+        return without_punctuation(_ASIDES.sub("", _TAGS.sub("", text)), name)
+
     return Language(
         name=name,
         code=CODES.get(name, "und"),
         training_text=_training_text,
-        objection=lambda cleaned, policy: None,
+        objection=markup.objection,
         script_share=_script_share,
-        normalisers={"leaderboard": whisper_basic, "fair": without_punctuation},
+        rules=markup.RULES,
+        values={"numbers": ("keep", "reject")},
+        normalisers={"leaderboard": basic, "fair": fair},
+        standard="Whisper's basic normaliser, letters with marks kept whole",
+        unit="character" if name in _WITHOUT_SPACES else "word",
         right_to_left=name in _RIGHT_TO_LEFT,
     )

@@ -14,7 +14,6 @@ from caspi.model.moving import on
 from caspi.training.collation import Batch
 from caspi.training.objectives import Objective
 
-
 _ALIKE = 1e-6  # root mean square of relative errors: below any clock's precision, above rounding
 
 

@@ -100,7 +100,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         )
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
-    validation = Validation(held_out, prompt, config, dtype)
+    validation = Validation(held_out, prompt, config, dtype, provenance.language)
     # What is wrong with the last stage is found before the first begins.
     for stage in config.stages:
         augment = stage.augment or config.augment

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.scoring import score_corpus
+from caspi.evaluation.scoring import Score, score_corpus
 from caspi.inference.decoding import Clip, Decoder, evaluating
 from caspi.language import language
 from caspi.model.config import ModelConfig
@@ -40,8 +40,11 @@ class _Measured:
 class Validation:
     """Loss per target token, WER and CER, in the compute dtype and without augmentation."""
 
-    def __init__(self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None) -> None:
-        self._dtype, self._budget = dtype, config.budget
+    def __init__(
+        self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None, spoken: str
+    ) -> None:
+        """spoken: the language that is taught."""
+        self._dtype, self._budget, self._language = dtype, config.budget, spoken
         self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
         if not len(self._data.rows):
             raise UsageError(
@@ -71,19 +74,33 @@ class Validation:
         if len(everyone) < len(self._rows):
             return None
         sums = gather_object([(loss, tokens)])
-        rows = self._rows.tolist()
-        scores = score_corpus(
-            [self._data.texts[row] for row in rows],
-            [found.hypothesis for found in everyone],
-            self._groups,
-            language(self._data.languages[rows[0]]),
-        )
         return {
             "loss": sum(value for value, _ in sums) / sum(count for _, count in sums),
-            "wer": scores["leaderboard"].wer,
-            "cer": scores["leaderboard"].cer,
+            **self._scores([found.hypothesis for found in everyone]),
             "truncated": sum(found.truncated for found in everyone) / len(everyone),
         }
+
+    def _scores(self, hypotheses: list[str]) -> dict[str, float]:
+        """`wer` and `cer` of the language that is taught, which rank checkpoints (of all, where the split has none of
+        it); with several languages `wer/Spanish` and so on too, each by its own rules."""
+        spoken = [self._data.languages[row] for row in self._rows.tolist()]
+        taught = self._language if self._language in spoken else None
+        ranking = self._score(hypotheses, [place for place, name in enumerate(spoken) if taught in (None, name)])
+        found = {"wer": ranking.wer, "cer": ranking.cer}
+        if len(set(spoken)) > 1:
+            for name in sorted(set(spoken)):
+                places = [place for place, other in enumerate(spoken) if other == name]
+                found[f"wer/{name}"] = self._score(hypotheses, places).wer
+        return found
+
+    def _score(self, hypotheses: list[str], places: list[int]) -> Score:
+        rows = self._rows.tolist()
+        return score_corpus(
+            [self._data.texts[rows[place]] for place in places],
+            [hypotheses[place] for place in places],
+            [self._groups[place] for place in places],
+            [language(self._data.languages[rows[place]]) for place in places],
+        )["leaderboard"]
 
     def _decoded(
         self, loaded: Loaded, items: list[Item], places: range, give_up: Callable[[], bool]
@@ -110,11 +127,11 @@ class Validation:
         return total, tokens
 
 
-def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig) -> dict[str, float]:
+def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, spoken: str) -> dict[str, float]:
     """What the run itself would measure on a model folder: the same utterances, the same precision."""
     state = processes()
     loaded = load(ModelConfig(start=str(folder)), state.device)
     dtype = compute_dtype(config.precision, state.device)
-    measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype)(loaded)
+    measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype, spoken)(loaded)
     assert measured is not None  # nobody gave up
     return measured

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from caspi.audio import Seconds
 from caspi.config import Config
@@ -43,6 +44,16 @@ class Source(Config):
     def count(self) -> int | None:
         """How many recordings, where that is cheap to know."""
         return None
+
+
+SPEAKER_KEYS = ("group", "speaker", "speaker_id", "spk", "spk_id", "client_id", "speaker_name")
+
+
+def speaker_of(row: dict[str, Any], key: str) -> str:
+    """The recording or speaker of a row: of the field `key`, or of the first there is that people name speakers by.
+    Empty where it has none."""
+    found = next((row[name] for name in ((key,) if key else SPEAKER_KEYS) if row.get(name) not in (None, "")), "")
+    return str(found)
 
 
 _MARK = re.compile(r"<\|(\d+(?:\.\d+)?)\|>")

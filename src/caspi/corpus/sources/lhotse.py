@@ -21,12 +21,14 @@ from caspi.language import named
 class LhotseSource(Source):
     """Cuts of one recording that stand together are one recording; its supervisions are its segments.
 
-    Audio paths are relative to the manifest. Sources that are commands or addresses are refused.
+    Audio paths are relative to the manifest, or to `root`. Sources that are commands or addresses are refused, and
+    cuts whose audio is to be changed (speed, tempo, mixed in) first: texts and times are of the changed one.
     """
 
     kind: Literal["lhotse"]
     path: Path
     name: str = ""
+    root: Path | None = None
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
@@ -54,7 +56,7 @@ class LhotseSource(Source):
 
     def _joined(self, language: str) -> Iterator[Recording]:
         groups = joined_groups(self._speakers())
-        home = home_of(self.path.parent)
+        home = home_of(self.root or self.path.parent)
 
         def cuts() -> Iterator[Recording]:
             for number, line in self._lines():
@@ -83,6 +85,10 @@ class LhotseSource(Source):
         if not isinstance(cut, dict) or "recording" not in cut:
             raise ValueError("not a cut with a recording (mixed and padded cuts hold none)")
         start = seconds(cut.get("start") or 0.0)
+        if changed := _changes(cut):
+            raise ValueError(
+                f"its audio is to be changed before it is heard ({changed}): write it out with lhotse first"
+            )
         supervisions = cut.get("supervisions") or []
         return Recording(
             id=str(cut["id"]),
@@ -99,6 +105,18 @@ class LhotseSource(Source):
             kinds = ", ".join(str(source.get("type")) for source in sources)
             raise ValueError(f"its audio is not one file but {kinds or 'nothing'}; caspi runs no commands")
         return inside(home, str(sources[0]["source"]), self.allow_outside)
+
+
+_HARMLESS = frozenset(("Resample", "Volume", "volume", "resample"))
+
+
+def _changes(cut: dict[str, Any]) -> str:
+    """Names of what lhotse would do to the audio as it is read, but for its rate and volume."""
+    if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut", "Cut", "DataCut"):
+        return str(cut["type"])
+    found = [*(cut.get("transforms") or ()), *(cut["recording"].get("transforms") or ())]
+    names = [str(one.get("name")) if isinstance(one, dict) else str(one) for one in found]
+    return ", ".join(name for name in names if name not in _HARMLESS)
 
 
 def _channel(cut: dict[str, Any]) -> int | None:

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from caspi.corpus.sources.base import (
+    SPEAKER_KEYS,
     Source,
     checked,
     home_of,
     inside,
     opened,
     seconds,
+    speaker_of,
     split_marks,
     split_official,
 )  # fmt: skip
-from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
+from caspi.corpus.utterance import FileAudio, Recording, Segment, Split, Word
 from caspi.language import named
+
+NO_SPEECH = "None"  # the language that the model names where nobody speaks
 
 
 class ManifestSource(Source):
-    """`group_key` is the field that holds the recording or speaker; without it every audio file is its own group.
+    """`group_key` is the field that holds the recording or speaker, by default the first there is of group, speaker,
+    speaker_id, spk, spk_id, client_id and speaker_name; without any every audio file is its own group.
 
-    Neighbouring lines that are stretches of one file become one recording, so that the file is read once.
+    Neighbouring lines that are stretches of one file become one recording, so that the file is read once. A line may
+    say where in its file it is by `start` and `end`, or by `offset` and `duration` as NeMo writes it. channel: of
+    every file, from 0, where a line names none.
     """
 
     kind: Literal["manifest"]
     path: Path
     name: str = ""
-    group_key: str = "group"
+    group_key: str = ""
+    channel: int | None = Field(None, ge=0)
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
@@ -62,41 +74,109 @@ class ManifestSource(Source):
             segments = [Segment(line.start, line.end or 0.0, line.text, (), line.id) for line in found]
             yield replace(found[0], id=found[0].id, segments=segments, text="", start=0.0, end=None)
 
+    def grouped_by(self) -> str | None:
+        """The field of the first line that says who speaks, None where it has none."""
+        for _, line in opened(self.path, "manifest"):
+            with contextlib.suppress(ValueError, AttributeError):
+                row = json.loads(line)
+                return next((key for key in (self.group_key, *SPEAKER_KEYS) if key and row.get(key)), None)
+        return None
+
     def _recording(self, line: str, name: str, language: str, home: str) -> Recording:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise TypeError(f"expected an object, found {row!r}")
         if "text" not in row and "segments" not in row:
             raise KeyError("text")
+        _warn_of_unknown(self.path, frozenset(row) - _KNOWN - {self.group_key})
         written = str(row["audio"])
-        group = row.get(self.group_key)
-        official, text = split_official(str(row.get("text") or ""))
-        start = seconds(row.get("start") or 0.0)
+        group = speaker_of(row, self.group_key)
+        official, text = split_official(_text(row.get("text")))
+        start, end = _stretch(row)
         at = f"@{start:g}" if start else ""
         identifier = row.get("id") or f"{name}/{written}{at}"
         quality = row.get("quality")
+        spoken = row.get("language") or (official if official != NO_SPEECH else None)
+        segments = tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text, start)
+        if not segments and row.get("words"):
+            last = end if end is not None else seconds(row["words"][-1][-1])
+            segments = (_segment({"start": start, "end": last, "text": text, "words": row["words"], "id": identifier}),)
         return Recording(
             id=str(identifier),
-            audio=FileAudio(inside(home, written, self.allow_outside)),
+            audio=FileAudio(inside(home, written, self.allow_outside), _channel(row.get("channel", self.channel))),
             source=str(row.get("source") or name),
             group=f"{name}/{group or written}",
-            language=named(str(row.get("language") or official or language)),
+            language=named(str(spoken)) if spoken else language,
             text=text,
-            segments=tuple(_segment(segment) for segment in row.get("segments") or ()) or split_marks(text, start),
+            segments=segments,
             start=start,
-            end=seconds(row["end"]) if row.get("end") is not None else None,
-            context=str(row.get("context") or row.get("prompt") or ""),
-            previous=str(row.get("previous") or ""),
+            end=end,
+            context=_text(row.get("context") or row.get("prompt")),
+            previous=_text(row.get("previous")),
             quality=None if quality is None else float(quality),
-            split=self.split,
+            split=_split(row.get("split")) or self.split,
         )
+
+
+_KNOWN = frozenset(
+    "audio text segments words start end offset duration id source language context prompt previous quality split "
+    "channel".split()
+) | frozenset(SPEAKER_KEYS)
+
+
+@functools.cache
+def _warn_of_unknown(path: Path, keys: frozenset[str]) -> None:
+    """Once for each set of keys."""
+    if keys:
+        print(f"warning: {path}: not used: {', '.join(sorted(keys))}", file=sys.stderr)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:60]} is not text")
+    return value
+
+
+def _channel(value: Any) -> int | None:
+    if value is None or (type(value) is int and value >= 0):
+        return value
+    raise ValueError(f"channel {value!r} is not a number from 0")
+
+
+def _stretch(row: dict[str, Any]) -> tuple[float, float | None]:
+    """Start and end of a line in its file. `duration` alone is the file's length, which NeMo writes with every line."""
+    start = seconds(row.get("start") or row.get("offset") or 0.0)
+    if row.get("end") is not None:
+        return start, seconds(row["end"])
+    if row.get("offset") is not None and row.get("duration") is not None:
+        return start, start + seconds(row["duration"])
+    return start, None
+
+
+def _split(value: Any) -> Split | None:
+    """A split by the names people use. Raises ValueError for others."""
+    if value in (None, ""):
+        return None
+    if (found := _SPLITS.get(str(value).lower())) is None:
+        raise ValueError(f"split {value!r} is not one of {', '.join(_SPLITS)}")
+    return found
+
+
+_SPLITS: dict[str, Split] = {
+    "train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test",
+}  # fmt: skip
 
 
 def _same_file(line: Recording) -> tuple[object, ...]:
     """What lines must share to be stretches of one recording; a line that is none of them is alone."""
     if line.problem or line.segments or line.end is None:
         return (line.id, id(line))
-    return (line.audio, line.group, line.source, line.language, line.context, line.previous, line.quality)
+    return (
+        line.audio, line.group, line.source, line.language, line.context, line.previous, line.quality, line.split,
+    )  # fmt: skip
 
 
 def _segment(row: dict[str, Any]) -> Segment:
@@ -107,4 +187,4 @@ def _segment(row: dict[str, Any]) -> Segment:
     for index, entry in enumerate(entries):
         following = seconds(entries[index + 1][1]) if index + 1 < len(entries) else end
         words.append(Word(str(entry[0]), seconds(entry[1]), seconds(entry[2]) if len(entry) > 2 else following))
-    return Segment(seconds(row["start"]), end, str(row["text"]), tuple(words), str(row.get("id") or ""))
+    return Segment(seconds(row["start"]), end, _text(row["text"]), tuple(words), str(row.get("id") or ""))

@@ -1,0 +1,112 @@
+"""What stands in transcripts and is not said, in any language: tags, time codes, labels, pictures."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from functools import lru_cache
+
+from caspi.language.base import TextPolicy, TextReason
+
+RULES = frozenset(
+    "punctuation repeated_punctuation noise_tags brackets html symbols time_codes speaker_labels numbers".split()
+)
+SPOKEN_SIGNS = "%°$€£₪"  # after or before a number, and said
+_IN_NUMBERS = ".,:/#+*=" + SPOKEN_SIGNS
+
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
+TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
+# In angles: a tag as HTML and Whisper write it, wherever; anything else only where it does not read as "less than".
+_TAG = re.compile(r"\[[^\[\]]*\]|</?[A-Za-z_|]+ ?/?>|(?<!\w)<[^<>\s][^<>]*>|\{[^{}]*\}")
+_NOISES = (
+    "laughter|laughs|laughing|music|applause|noise|inaudible|unintelligible|crosstalk|silence|sighs?|coughs?|breath|"
+    "ב?צחוק|צוחק|צוחקת|צוחקים|צוחקות|מוזיקה|מוסיקה|מחיאות כפיים|כפיים|לא ברור|לא נשמע|לא מובן|שיעול|משתעל|משתעלת|רעש|"
+    "רעשים|שקט|שתיקה|נשימה|אנחה|נאנח|נאנחת|בכי|בוכה|צעקות|צועק|צועקת|לוחש|לוחשת|מהנהן|מהנהנת"
+)
+_NOISE = re.compile(
+    rf"\(\s*(?:{_NOISES})(?:\s[^()]{{0,20}})?\)|\*\s*(?:{_NOISES})(?:\s[^*]{{0,20}})?\*|#[\w ]{{2,30}}#", re.IGNORECASE
+)
+_STARRED = re.compile(r"(?<![\w*])\*[^\W\d][^*\d]{0,30}\*(?![\w*])")  # *sighs*, not 2*3*4
+_ASIDE = re.compile(r"\([^()]*\)")
+_BRACKETS = re.compile(r"[()\[\]{}<>]")
+_TIME_CODE = re.compile(r"(?<![\d:])\d{1,2}:[0-5]\d:[0-5]\d(?:[.,]\d{1,3})?(?![\d:])(?:\s*-->)?")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|\w{2,32});")
+_SPEAKER = re.compile(
+    r"(?:^|(?<=\n))\s*(?:speaker|spk|דוברת?|דובר/ת|מראיינת?|מרואיינת?|משתתפת?)[ _]*(?:\d{1,3}|[א-ת]['׳]?)\s*:",
+    re.IGNORECASE,
+)
+_REPEATED = re.compile(r"([!?,;:\-–—\u05be])\1+")
+_DOTS = re.compile(r"\.{4,}|(?<!\.)\.\.(?!\.)")
+_PICTURES = frozenset("♩♪♫♬♭♮♯\u200d\ufe0e\ufe0f")
+
+
+def without_controls(text: str) -> str:
+    """NFC, and no control or direction mark."""
+    return _CONTROLS.sub("", unicodedata.normalize("NFC", text))
+
+
+def cleaned(text: str, policy: TextPolicy) -> str:
+    """What the rules about markup leave of a text, line breaks included."""
+    if policy.html == "unescape":
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    text = without_controls(TIME_MARK.sub(" ", text))
+    if policy.time_codes == "drop":
+        text = _TIME_CODE.sub(" ", text)
+    if policy.speaker_labels == "drop":
+        text = _SPEAKER.sub(" ", text)
+    if policy.noise_tags == "drop":
+        text = without_tags(text)
+    if policy.brackets == "drop":
+        text = _ASIDE.sub(" ", text)
+    if policy.brackets != "keep":
+        text = _BRACKETS.sub(" ", text)
+    if policy.symbols == "drop":
+        text = "".join(" " if _is_picture(character) else character for character in text)
+    return text
+
+
+def without_tags(text: str) -> str:
+    """Innermost first, until none is left: tags may stand in tags."""
+    while True:
+        less = _STARRED.sub(" ", _NOISE.sub(" ", _TAG.sub(" ", text)))
+        if less == text:
+            return text
+        text = less
+
+
+@lru_cache(maxsize=4096)
+def _is_picture(character: str) -> bool:
+    return character in _PICTURES or (unicodedata.category(character) == "So" and character not in SPOKEN_SIGNS)
+
+
+def collapsed(text: str) -> str:
+    """Repeated punctuation once: `!!!` is `!`, `..` is `.`, more dots are three."""
+    return _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
+
+
+def without_punctuation(text: str, kept: str = "") -> str:
+    """Punctuation and symbols become spaces, but for `kept`, signs that are spoken, and what holds a number together:
+    without it 3.20 would be two."""
+    return "".join(
+        character
+        if character in kept or unicodedata.category(character)[0] not in "SP" or _in_number(text, place)
+        else " "
+        for place, character in enumerate(text)
+    )
+
+
+def _in_number(text: str, place: int) -> bool:
+    character = text[place]
+    return character in SPOKEN_SIGNS or (character in _IN_NUMBERS and text[place + 1 : place + 2].isdigit())
+
+
+def objection(cleaned_text: str, policy: TextPolicy) -> TextReason | None:
+    """Why a cleaned transcript is not for training: letters lost in a conversion, or digits where none may be."""
+    if "\ufffd" in cleaned_text:
+        return "lost_letters"
+    if policy.numbers != "keep" and any(unicodedata.category(character)[0] == "N" for character in cleaned_text):
+        return "digits"
+    return None

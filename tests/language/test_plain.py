@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+
+from caspi.evaluation.scoring import score_corpus
+from caspi.language import TextPolicy, language, named
+from caspi.language.base import Language
+from caspi.language.codes import CODES
+
+LANGUAGES = [language(name) for name in CODES]
+
+
+def wer(spoken: str, expected: str, said: str) -> tuple[float, float]:
+    score = score_corpus([expected], [said], ["a"], [language(spoken)])["fair"]
+    return score.wer, score.cer
+
+
+def test_letters_with_marks_are_whole() -> None:
+    """नमस्ते without its marks would be three words, and a wrong vowel no error."""
+    assert wer("Hindi", "नमस्ते दुनिया कैसे हैं", "नमस्ते दुनीया कैसे है") == (0.5, pytest.approx(2 / 22))
+    assert wer("Hindi", "कमल", "किताब")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoken", "expected", "said"),
+    [
+        ("Arabic", "السَّلَامُ عَلَيْكُمْ", "السلام عليكم"),
+        ("Turkish", "Iğdır İstanbul", "ığdır istanbul"),
+        ("German", "STRASSE", "Straße"),
+        ("Greek", "ΛΟΓΟΣ", "λόγος".replace("ό", "ο")),
+        ("Spanish", "¿Qué tal?", "qué tal"),
+        ("Spanish", "[risas] sí", "sí"),
+    ],
+)
+def test_what_readers_leave_out_is_no_error(spoken: str, expected: str, said: str) -> None:
+    assert wer(spoken, expected, said) == (0, 0)
+
+
+def test_a_vowel_or_an_accent_that_is_spoken_is_an_error() -> None:
+    assert wer("Spanish", "el papá", "el papa")[0] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("spoken", "expected", "said"), [("Chinese", "你好世界", "你号世界"), ("Japanese", "かがく", "かかく")]
+)
+def test_without_spaces_characters_are_counted(spoken: str, expected: str, said: str) -> None:
+    assert language(spoken).unit == "character"
+    assert wer(spoken, expected, said)[0] == pytest.approx(1 / len(expected))
+
+
+@pytest.mark.parametrize("spoken", LANGUAGES, ids=lambda spoken: spoken.name)
+def test_every_language_keeps_its_contract(spoken: Language) -> None:
+    """Cleaning and treatments are idempotent, codes and names are one another's, rules are the policy's."""
+    text = "  Speaker 1: <i>Aé</i> \u05e9\u05c1 İI 10% (laughter) &amp; [x] नमस्ते 你好, السَّلَامُ!! ♪ 00:01:02 "
+    policy = TextPolicy()
+    once = spoken.training_text(text, policy)
+    assert spoken.training_text(once, policy) == once
+    for treat in spoken.normalisers.values():
+        assert treat(treat(text)) == treat(text)
+    for relax in spoken.relaxations.values():
+        treated = relax(spoken.normalisers["fair"](text))
+        assert relax(treated) == treated
+    assert set(spoken.normalisers) == {"leaderboard", "fair"}
+    assert spoken.standard
+    assert spoken.rules <= set(TextPolicy.model_fields)
+    assert named(spoken.code) == named(spoken.name) == named(spoken.name.upper()) == spoken.name
+
+
+@pytest.mark.parametrize("written", ["he", "HE", "he-IL", "he_IL", "heb", "iw", "hebrew", "Hebrew "])
+def test_one_language_has_many_names(written: str) -> None:
+    assert named(written) == "Hebrew"
+
+
+@pytest.mark.parametrize("written", ["Klingon", "עברית", "Hebrew<asr_text>", "", "xx", "en language French"])
+def test_what_is_no_language_is_refused(written: str) -> None:
+    with pytest.raises(ValueError, match="is not known"):
+        named(written)
+
+
+def test_every_language_of_the_released_model_is_known(real_tokenizer_folder) -> None:  # type: ignore[no-untyped-def]
+    import json
+
+    for name in json.loads((real_tokenizer_folder / "config.json").read_text())["support_languages"]:
+        assert named(name) == name
+
+
+def test_a_rule_that_a_language_does_not_have_is_refused() -> None:
+    language("Spanish").check(TextPolicy(punctuation="strip", brackets="drop"))
+    with pytest.raises(ValueError, match="maqaf: Spanish has no such rule; it has brackets, html"):
+        language("Spanish").check(TextPolicy(maqaf="space"))
+    with pytest.raises(ValueError, match="numbers: Spanish knows keep and reject, not spell"):
+        language("Spanish").check(TextPolicy(numbers="spell"))
+    language("Hebrew").check(TextPolicy(numbers="spell", maqaf="space"))
+
+
+def test_general_rules_hold_in_any_language() -> None:
+    clean = language("Spanish").training_text
+    assert clean("[risas] ¡Hola!! (laughter) ♪", TextPolicy()) == "¡Hola!"
+    assert clean("¡Hola!", TextPolicy(punctuation="strip")) == "Hola"
+    assert language("Spanish").objection("tengo 3", TextPolicy(numbers="reject")) == "digits"

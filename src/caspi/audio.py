@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -19,7 +22,6 @@ Seconds = float
 SAMPLE_RATE = 16_000  # Hz: the only rate the model knows
 
 _BLOCK = 1 << 16  # samples at a time: few calls, and still in the cache
-_FRAMES_PER_LOOK = 16  # one compressed frame in so many is looked at channel by channel
 _SLOWEST, _FASTEST = 1_000, 768_000  # Hz: outside, a header lies
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes, at most (RFC 3533, section 6)
 # What FFmpeg may take bytes for: files of sound, none that names other files or addresses (concat, HLS, SDP ...).
@@ -29,6 +31,8 @@ _CONTAINERS = (
 )
 _GAP = 0.1  # seconds missing between two frames from which on it is a gap, not rounding
 _LONGEST_GAP = 3600.0  # seconds: a stamp further ahead is a damaged one
+_PROBE = 10.0  # seconds from which it is judged how channels are mixed
+_CANCELS = 0.5  # energy of the mix, as a share of what it would be of unrelated channels
 _ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
 
 
@@ -44,19 +48,64 @@ class AudioError(CaspiError):
         return AudioError, (self.reason, self._detail)
 
 
+Note = Literal["ends_early", "gaps", "damaged", "one_channel", "channels_differ", "above_full_scale"]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was noticed of a file while it was read; complete once its last block was.
+
+    seconds: heard. gaps: stretches that the file's time stamps leave out, silence in the stream; damaged: whether its
+    format has no such gaps, so that something was lost there. only_channel: the one that is heard, because mixed the
+    channels cancel each other. dead_channel: one of them held nothing. channels_differ: two voices, one on each.
+    """
+
+    seconds: Seconds = 0.0
+    gaps: list[tuple[Seconds, Seconds]] = field(default_factory=list)
+    damaged: bool = False
+    only_channel: int | None = None
+    dead_channel: bool = False
+    channels_differ: bool = False
+
+    def notes(self, declared: Seconds | None) -> list[Note]:
+        """Of all this, what a person should know; declared: seconds that the header claims."""
+        ends_early = declared is not None and self.seconds < WHOLE * declared - SLACK
+        noted: list[tuple[bool, Note]] = [
+            (ends_early, "ends_early"),
+            (self.damaged, "damaged"),
+            (bool(self.gaps) and not self.damaged, "gaps"),
+            (self.only_channel is not None, "one_channel"),
+            (self.channels_differ, "channels_differ"),
+        ]
+        return [note for applies, note in noted if applies]
+
+
+WHOLE = 0.98  # share of the declared length from which on audio is whole: headers round, codecs pad
+SLACK = 0.1  # seconds by which a time may lie behind the end of the audio
+
+MEANING: dict[Note, str] = {
+    "ends_early": "ends before its header says: was it cut off in copying?",
+    "gaps": "has time stamps with gaps: they are silence",
+    "damaged": "is damaged inside: what is lost there is silence",
+    "one_channel": "has channels that cancel each other: one alone is heard",
+    "channels_differ": "has different sounds on its two channels, which are mixed: set channel if the text is of one",
+    "above_full_scale": "has samples above full scale: made quieter, so that nothing is cut off",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Stream:
     """Audio being decoded: float32 blocks [n], mono at 16 kHz, whatever was in the file.
 
     sample_rate, channels: of the file. declared: seconds its header claims, None where it claims none (an estimate
-    for an mp3 without one). dead_channel: asked for once the blocks are read; whether one channel held nothing.
+    for an mp3 without one). findings: filled while the blocks are read.
     """
 
     sample_rate: int
     channels: int
     declared: Seconds | None
     blocks: Iterator[np.ndarray]
-    dead_channel: Callable[[], bool] = lambda: False
+    findings: Findings = field(default_factory=Findings)
 
 
 def decode(source: bytes | Path) -> np.ndarray:
@@ -65,21 +114,29 @@ def decode(source: bytes | Path) -> np.ndarray:
     Raises AudioError with the reason `missing_audio`, `corrupt_audio`, `no_audio_stream`, `empty_audio`,
     `non_finite_audio` or `out_of_phase`.
     """
-    blocks = list(open_stream(source).blocks)
-    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+    return read(source)[0]
+
+
+def read(source: bytes | Path, channel: int | None = None) -> tuple[np.ndarray, list[Note]]:
+    """As `decode`, of one channel where one is named, and what a person should know of the file."""
+    stream = open_stream(source, channel)
+    blocks = list(stream.blocks)
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0], stream.findings.notes(stream.declared)
 
 
 def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     """Opens a file, or the bytes of one. Raises AudioError as `decode` does, here or while the blocks are read.
 
-    channel: only this one, from 0; by default their mean. What a file's time stamps leave out is silence in the
-    stream, so that times stay true. mp3, WAV and FLAC go through libsndfile, which is two to three times as fast at
-    them; the rest through FFmpeg.
+    channel: only this one, from 0; by default their mean, or the loudest where they cancel each other. What a file's
+    time stamps leave out is silence in the stream, so that times stay true. mp3, WAV and FLAC go through libsndfile,
+    which is two to three times as fast at them; the rest through FFmpeg.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         if _size(source) == 0:
             raise AudioError("empty_audio", f"0 bytes: {name}")
+        if pretends := _no_audio_at_all(_head(source, 256)):
+            raise AudioError("corrupt_audio", f"{name}: {pretends}")
         stream = _open_sndfile(source, name, channel) or _open_ffmpeg(source, name, channel)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
@@ -88,15 +145,26 @@ def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     return replace(stream, blocks=_checked(stream, name))
 
 
+def _no_audio_at_all(head: bytes) -> str:
+    """What downloads leave in the place of sound; "" where it is nothing of the kind."""
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file: git lfs pull"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not audio: the download failed"
+    return ""
+
+
 def _checked(stream: Stream, name: str) -> Iterator[np.ndarray]:
     """Blocks that are not empty and hold numbers; decoder errors under their name."""
     count = 0
+    findings = stream.findings
     try:
         for block in stream.blocks:
             if block.size:
                 if not np.isfinite(block.sum()) and not np.isfinite(block).all():
                     raise AudioError("non_finite_audio", name)
                 count += block.size
+                findings.seconds = count / SAMPLE_RATE
                 yield block
     except (av.FFmpegError, soundfile.LibsndfileError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
@@ -108,30 +176,90 @@ def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Strea
     """None where the file is of another kind or libsndfile cannot open it."""
     if not _is_for_sndfile(source):
         return None
+    pieces = _joined_mp3(source)
+    opened = [_sndfile_stream(piece, name, channel, Findings()) for piece in pieces] if pieces else []
+    if len(opened) < 2:
+        return _sndfile_stream(source, name, channel, Findings())
+    streams = [stream for stream in opened if stream is not None]  # what follows may be no sound
+    return replace(
+        streams[0],
+        declared=sum(stream.declared or 0.0 for stream in streams),
+        blocks=itertools.chain.from_iterable(stream.blocks for stream in streams),
+    )
+
+
+def _sndfile_stream(source: bytes | Path, name: str, channel: int | None, findings: Findings) -> Stream | None:
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (soundfile.LibsndfileError, RuntimeError):
         return None
     if file.samplerate < _SLOWEST or file.samplerate > _FASTEST:
         raise AudioError("corrupt_audio", f"{name}: a sample rate of {file.samplerate} Hz")
-    channels = _Channels(name)
+    if file.frames == 0:  # a header that knows no length: FFmpeg reads to the end
+        file.close()
+        return None
     declared = file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None
     return Stream(
         sample_rate=file.samplerate,
         channels=file.channels,
-        declared=declared and declared * _missing_from_wav(source),
-        blocks=_sndfile_blocks(file, channels, channel),
-        dead_channel=channels.one_is_dead,
+        declared=declared and declared * _times_as_long(source),
+        blocks=_sndfile_blocks(file, _Downmix(name, findings), channel),
+        findings=findings,
     )
 
 
-def _missing_from_wav(source: bytes | Path) -> float:
-    """How many times as long a WAV file says it is; libsndfile believes the file's size instead. 1 for others."""
-    head = _head(source)
-    size = _size(source)
-    says = int.from_bytes(head[4:8], "little") + 8
-    is_stream = says >= 0x7FFFFFFF  # of unknown length, as pipes write it
-    return max(1.0, says / size) if head[:4] == b"RIFF" and not is_stream else 1.0
+def _joined_mp3(source: bytes | Path) -> list[bytes]:
+    """The files that an mp3 was joined from, none where it is one: libsndfile ends where the first Xing header says."""
+    end = _end_of_mp3(source, 0)
+    if end is None or not _is_mp3(_head(source, 3, end)):
+        return []
+    content = source if isinstance(source, bytes) else source.read_bytes()
+    pieces, start = [], 0
+    while end is not None and _is_mp3(content[end : end + 3]):
+        pieces.append(content[start:end])
+        start, end = end, _end_of_mp3(content, end)
+    return [*pieces, content[start:]]
+
+
+def _end_of_mp3(source: bytes | Path, start: int) -> int | None:
+    """Where the sound of an mp3 that begins at a byte ends, by its Xing header; None where it has none."""
+    head = _head(source, 10, start)
+    first = start
+    if head[:3] == b"ID3":  # its size in four times seven bits
+        first += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+    frame = _head(source, 200, first)
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if not _is_mp3(frame) or at < 0 or len(frame) < at + 16 or not frame[at + 7] & 2:
+        return None
+    size_at = at + 8 + (4 if frame[at + 7] & 1 else 0)
+    says = int.from_bytes(frame[size_at : size_at + 4], "big")
+    return first + says if says > len(frame) else None
+
+
+def _times_as_long(source: bytes | Path) -> float:
+    """How many times as long a file of WAV, AVI, Wave64 or CAF says it is: decoders believe the file's size instead.
+    1 for others, and for streams of unknown length as pipes write them."""
+    head, size = _head(source, 24), _size(source)
+    says = 0
+    if head[:4] == b"RIFF":
+        says = int.from_bytes(head[4:8], "little") + 8
+    elif head[:4] == b"riff":
+        says = int.from_bytes(head[16:24], "little")
+    elif head[:4] == b"caff":
+        says = _end_of_caf(source)
+    is_stream = head[:4] == b"RIFF" and says >= 0x7FFFFFFF
+    return 1.0 if is_stream or says >= 1 << 62 else max(1.0, says / size)
+
+
+def _end_of_caf(source: bytes | Path) -> int:
+    """Byte at which the sound of a CAF file ends, by its chunks; 0 where they do not say."""
+    at = 8
+    while len(chunk := _head(source, 12, at)) == 12:
+        size = int.from_bytes(chunk[4:], "big", signed=True)
+        if chunk[:4] == b"data" or size < 0:
+            return max(0, at + 12 + size)
+        at += 12 + size
+    return 0
 
 
 def _size(source: bytes | Path) -> int:
@@ -143,38 +271,44 @@ def _size(source: bytes | Path) -> int:
             raise AudioError("missing_audio", f"a folder: {source}")
         return source.stat().st_size
     except (OSError, ValueError) as error:  # no such file, a name no file system takes, no right to look
-        raise AudioError("missing_audio", f"{getattr(error, 'strerror', None) or error}: {source}") from error
+        hint = " (%20 and the like are of addresses: write the file's own name)" if "%" in source.name else ""
+        raise AudioError("missing_audio", f"{getattr(error, 'strerror', None) or error}: {source}{hint}") from error
 
 
-def _head(source: bytes | Path) -> bytes:
+def _head(source: bytes | Path, count: int = 12, start: int = 0) -> bytes:
     if isinstance(source, bytes):
-        return source[:12]
+        return source[start : start + count]
     with source.open("rb") as file:
-        return file.read(12)
+        file.seek(start)
+        return file.read(count)
 
 
 def _is_for_sndfile(source: bytes | Path) -> bool:
     head = _head(source)
-    is_mp3 = head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] in (0xFB, 0xF3, 0xF2, 0xFA))
-    return is_mp3 or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
+    return _is_mp3(head) or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
 
 
-def _sndfile_blocks(file: soundfile.SoundFile, channels: _Channels, channel: int | None) -> Iterator[np.ndarray]:
+def _is_mp3(head: bytes) -> bool:
+    return head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and head[1] in (0xFB, 0xF3, 0xF2, 0xFA))
+
+
+def _sndfile_blocks(file: soundfile.SoundFile, downmix: _Downmix, channel: int | None) -> Iterator[np.ndarray]:
     stream = soxr.ResampleStream(file.samplerate, SAMPLE_RATE, 1, dtype="float32")
-    buffer = np.empty((_BLOCK, file.channels), np.float32)
-    with file:
-        while True:
-            block = file.read(out=buffer)
-            last = len(block) < _BLOCK
-            if channel is None:
-                mono = _mono(block)
-                channels.hear(block, mono)
-            else:
-                mono = np.ascontiguousarray(block[:, channel])
-            yield mono.copy() if file.samplerate == SAMPLE_RATE else stream.resample_chunk(mono, last=last)
-            if last:
-                break
-    channels.check()
+
+    def blocks() -> Iterator[np.ndarray]:
+        buffer = np.empty((_BLOCK, file.channels), np.float32)
+        with file:
+            while len(block := file.read(out=buffer)):
+                yield block
+
+    if channel is None:
+        mixed = downmix.mono(blocks(), file.samplerate)
+    else:
+        mixed = (np.ascontiguousarray(block[:, channel]) for block in blocks())
+    for mono in mixed:
+        yield mono.copy() if file.samplerate == SAMPLE_RATE else stream.resample_chunk(mono, last=False)
+    if file.samplerate != SAMPLE_RATE:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
@@ -197,15 +331,27 @@ def _open_ffmpeg(source: bytes | Path, name: str, channel: int | None) -> Stream
         container.close()
         raise AudioError("no_audio_stream", name)
     stream = container.streams.audio[0]
-    channels = _Channels(name)
-    declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+    findings = Findings()
     return Stream(
         sample_rate=stream.codec_context.sample_rate or 0,
         channels=stream.codec_context.channels or 0,
-        declared=_if_cut_off(source, declared),
-        blocks=_ffmpeg_blocks(container, channels, channel),
-        dead_channel=channels.one_is_dead,
+        declared=_if_cut_off(source, _declared(source, container, stream)),
+        blocks=_ffmpeg_blocks(container, _Downmix(name, findings), channel, findings),
+        findings=findings,
     )
+
+
+def _declared(source: bytes | Path, container: av.container.InputContainer, stream: av.AudioStream) -> Seconds | None:
+    """Of the stream, or of the container where it holds nothing else (Matroska, CAF): a film may be longer."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base) * _times_as_long(source)
+    if tagged := stream.metadata.get("DURATION"):  # of each stream, in Matroska: 00:00:09.500000000
+        with contextlib.suppress(ValueError):
+            hours, minutes, seconds = tagged.split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    if container.duration and len(container.streams) == 1:
+        return container.duration / av.time_base
+    return None
 
 
 def _if_cut_off(source: bytes | Path, declared: Seconds | None) -> Seconds | None:
@@ -228,41 +374,51 @@ def _if_cut_off(source: bytes | Path, declared: Seconds | None) -> Seconds | Non
 
 
 def _ffmpeg_blocks(
-    container: av.container.InputContainer, channels: _Channels, channel: int | None
+    container: av.container.InputContainer, downmix: _Downmix, channel: int | None, findings: Findings
 ) -> Iterator[np.ndarray]:
-    layout = "mono" if channel is None else None
+    stereo = container.streams.audio[0].codec_context.channels == 2
     resampler = av.AudioResampler(
-        format="flt" if channel is None else "fltp", layout=layout, rate=SAMPLE_RATE, frame_size=_BLOCK
+        format="fltp" if stereo or channel is not None else "flt",
+        layout=None if stereo or channel is not None else "mono",  # of more than two, as FFmpeg weighs them
+        rate=SAMPLE_RATE,
+        frame_size=_BLOCK,
     )
+    resampled = (
+        block.to_ndarray() for frame in _timed_frames(container, findings) for block in resampler.resample(frame)
+    )
+    if channel is not None:
+        yield from (block[channel] for block in resampled)
+    elif stereo:
+        yield from downmix.mono((block.T for block in resampled), SAMPLE_RATE)
+    else:
+        yield from (block[0] for block in resampled)
+
+
+def _timed_frames(container: av.container.InputContainer, findings: Findings) -> Iterator[av.AudioFrame | None]:
+    """Frames of the sound, silence where time stamps leave something out, and None at the end. A sound that starts
+    later than the film it is of has silence before it."""
+    starts = (container.start_time or 0) / av.time_base
     expected: float | None = None  # when the next frame starts, if nothing is missing
+    is_continuous = container.format.name == "ogg"  # whose pages follow one another: a gap is a loss
     with container:
-        for number, frame in enumerate(container.decode(container.streams.audio[0])):
-            missing = 0.0
-            if expected is not None and frame.time is not None:
-                missing = frame.time - expected
-            if number == 0:
-                expected = frame.time
+        for frame in container.decode(container.streams.audio[0]):
+            if expected is None:
+                expected = starts if frame.time is not None else None
+            missing = frame.time - expected if expected is not None and frame.time is not None else 0.0
+            if _GAP < missing < _LONGEST_GAP:
+                if (expected or 0.0) > starts:
+                    findings.gaps.append(((expected or 0.0) - starts, (expected or 0.0) - starts + missing))
+                    findings.damaged |= is_continuous
+                for silence in _silence(frame, missing):
+                    yield silence
+                    expected = (expected or 0.0) + silence.samples / silence.sample_rate
+            elif missing < 0 and expected == starts:
+                expected = frame.time  # samples before the start, which a decoder drops or not
             if expected is not None:
                 expected += frame.samples / frame.sample_rate
-            for silence in _silence(frame, missing) if _GAP < missing < _LONGEST_GAP else ():
-                yield from _resampled(resampler, silence, channel)
-                expected = (expected or 0.0) + silence.samples / silence.sample_rate
             frame.pts = None  # timestamps of damaged files are not monotonic; order is enough
-            if channel is None and number % _FRAMES_PER_LOOK == 0 and _has_planes(frame):
-                planes = frame.to_ndarray().astype(np.float32)
-                channels.hear(planes.T, planes.mean(axis=0))
-            yield from _resampled(resampler, frame, channel)
-        yield from _resampled(resampler, None, channel)
-    channels.check()
-
-
-def _has_planes(frame: av.AudioFrame) -> bool:
-    return bool(frame.format.is_planar and frame.layout.nb_channels > 1)
-
-
-def _resampled(resampler: av.AudioResampler, frame: av.AudioFrame | None, channel: int | None) -> Iterator[np.ndarray]:
-    for block in resampler.resample(frame):
-        yield block.to_ndarray()[channel or 0]
+            yield frame
+        yield None
 
 
 def _silence(like: av.AudioFrame, seconds: Seconds) -> Iterator[av.AudioFrame]:
@@ -277,29 +433,70 @@ def _silence(like: av.AudioFrame, seconds: Seconds) -> Iterator[av.AudioFrame]:
         yield frame
 
 
-class _Channels:
-    """Loudness of every channel and of their mean, from one sample in 128."""
+class _Downmix:
+    """Mixes channels to one: their mean, or the loudest alone where the mean would cancel what they share.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._energy: np.ndarray | None = None
-        self._mean_energy = 0.0
+    Judged by the first seconds, because what is mixed already cannot be taken back; looked at to the end.
+    """
 
-    def hear(self, block: np.ndarray, mono: np.ndarray) -> None:
-        """block [n, channels] and its mean [n]."""
-        if block.shape[1] > 1:
-            some, mono = block[::128], mono[::128]
-            energy = np.einsum("nc,nc->c", some, some)
-            self._energy = energy if self._energy is None else self._energy + energy
-            self._mean_energy += float(np.square(mono).sum())
+    def __init__(self, name: str, findings: Findings) -> None:
+        self._name, self._findings = name, findings
+        self._products = np.zeros((0, 0))  # sums of products of channels, from one sample in 32
 
-    def one_is_dead(self) -> bool:
-        return self._energy is not None and bool(self._energy.min() <= 1e-6 * self._energy.max())
+    def mono(self, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+        """blocks [n, channels], whose memory may be used again for the next, to mono [n]. Raises AudioError where
+        channels that were mixed cancel each other in all."""
+        held: list[np.ndarray] | None = []
+        frames = 0
+        for block in blocks:
+            if block.shape[1] == 1:
+                yield block[:, 0]
+                continue
+            self._hear(block)
+            frames += len(block)
+            if held is None:
+                yield self._mixed(block)
+                continue
+            held.append(block.copy())
+            if frames >= _PROBE * rate:
+                yield from self._decided(held)
+                held = None
+        if held:
+            yield from self._decided(held)
+        if len(self._products):
+            self._look_back()
 
-    def check(self) -> None:
-        """Raises AudioError where the channels cancel each other."""
-        if self._energy is not None and self._mean_energy < 1e-5 * float(self._energy.max()):
-            raise AudioError("out_of_phase", f"{self._name}: the channels cancel each other")
+    def _decided(self, held: list[np.ndarray]) -> Iterator[np.ndarray]:
+        if self._cancels():
+            self._findings.only_channel = int(np.diag(self._products).argmax())
+        self._compare()
+        return map(self._mixed, held)
+
+    def _mixed(self, block: np.ndarray) -> np.ndarray:
+        only = self._findings.only_channel
+        return _mono(block) if only is None else np.ascontiguousarray(block[:, only])
+
+    def _hear(self, block: np.ndarray) -> None:
+        some = block[::32].astype(np.float64)
+        products = some.T @ some
+        self._products = self._products + products if len(self._products) else products
+
+    def _cancels(self) -> bool:
+        own = np.trace(self._products)
+        return bool(own > 0 and self._products.sum() < _CANCELS * own)
+
+    def _look_back(self) -> None:
+        """Raises AudioError."""
+        if self._findings.only_channel is None and self._cancels():
+            raise AudioError("out_of_phase", f"{self._name}: the channels cancel each other: set channel")
+        self._compare()
+
+    def _compare(self) -> None:
+        energy = np.diag(self._products)
+        self._findings.dead_channel = bool(energy.min() <= 1e-6 * energy.max())
+        if len(energy) == 2 and energy.min() > 0.01 * energy.max():
+            alike = self._products[0, 1] / np.sqrt(energy[0] * energy[1])
+            self._findings.channels_differ = bool(abs(alike) < 0.3)
 
 
 def resample(samples: np.ndarray, rate: int) -> np.ndarray:

@@ -159,3 +159,83 @@ def test_an_ogg_file_that_ends_inside_a_page_is_not_whole() -> None:
     assert audio.open_stream(whole).declared == pytest.approx(20.0, abs=0.1)
     for share in (0.3, 0.5, 0.9):
         assert audio.open_stream(whole[: int(share * len(whole))]).declared == float("inf")
+
+
+def test_mp3_files_that_were_joined_are_heard_to_the_end() -> None:
+    """The first one's header counts its own frames only."""
+    one, two = (encoded(tone(length, 16_000, seed=7), 16_000, "mp3", "libmp3lame") for length in (4.0, 5.0))
+    assert len(audio.decode(one + two)) / 16_000 == pytest.approx(9.0, abs=0.3)
+    assert len(audio.decode(one)) / 16_000 == pytest.approx(4.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("webm", "libopus"), ("matroska", "pcm_s16le"), ("caf", "pcm_s16le"), ("avi", "pcm_s16le"), ("w64", "pcm_s16le"),
+     ("wav", "pcm_s16le"), ("mp3", "libmp3lame")],
+)  # fmt: skip
+def test_a_file_that_was_cut_off_is_told_from_a_whole_one(container: str, codec: str, tmp_path: Path) -> None:
+    """As a file, whose container knows how long it is."""
+    rate = 48_000 if codec == "libopus" else 16_000
+    path = tmp_path / "x"
+    with av.open(str(path), "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(
+            (tone(20.0, rate) * 32767).astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate = rate
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or 1024
+        )
+        for part in [*resampler.resample(frame), *resampler.resample(None)]:
+            out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+    whole = path.read_bytes()
+    assert audio.read(path)[1] == []
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+    found, notes = audio.read(path)
+    assert len(found) < 0.8 * 20 * 16_000
+    assert notes == ["ends_early"]
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+def test_a_wav_file_whose_header_knows_no_length_is_heard_whole(size: int) -> None:
+    """As programs write it that stream, or were stopped before they could go back to the header."""
+    content = bytearray(encoded(tone(2.0), 16_000, "wav", "pcm_s16le"))
+    at = content.index(b"data")
+    content[at + 4 : at + 8] = size.to_bytes(4, "little")
+    content[4:8] = size.to_bytes(4, "little")
+    assert len(audio.decode(bytes(content))) == pytest.approx(32_000, abs=100)
+
+
+def test_a_hole_in_an_ogg_file_is_noticed() -> None:
+    content = encoded(tone(20.0, 48_000), 48_000, "ogg", "libopus")
+    middle = len(content) // 2
+    stream = audio.open_stream(content[:middle] + bytes(4_000) + content[middle + 4_000 :])
+    found = np.concatenate(list(stream.blocks))
+    assert len(found) / 16_000 == pytest.approx(20.0, abs=0.2)
+    assert stream.findings.damaged
+    assert stream.findings.notes(stream.declared) == ["damaged"]
+    [(start, end)] = stream.findings.gaps
+    assert 5 < start < end < 15
+
+
+def test_a_sound_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path) -> None:
+    path = tmp_path / "film.mkv"
+    with av.open(str(path), "w") as out:
+        film = out.add_stream("mpeg4", rate=10)
+        film.width, film.height, film.pix_fmt = 64, 64, "yuv420p"
+        sound = out.add_stream("flac", rate=16_000, layout="mono")
+        for number in range(60):
+            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            picture.pts, picture.time_base = number, Fraction(1, 10)
+            out.mux(film.encode(picture))
+        pcm = (tone(3.0) * 32767).astype(np.int16)
+        for start in range(0, len(pcm), 1024):
+            frame = av.AudioFrame.from_ndarray(pcm[start : start + 1024][None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, start + 31_040, Fraction(1, 16_000)
+            out.mux(sound.encode(frame))
+        out.mux(film.encode(None))
+        out.mux(sound.encode(None))
+    found = audio.decode(path)
+    assert np.flatnonzero(np.abs(found) > 0.1)[0] / 16_000 == pytest.approx(1.94, abs=0.03)
+    assert len(found) / 16_000 == pytest.approx(4.94, abs=0.1)

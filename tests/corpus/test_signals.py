@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from caspi import audio, commands
 from caspi.corpus.signals import Signals, measure, spectrogram
+from caspi.corpus.store import Corpus
 from tests.conftest import tone
 from tests.corpus.conftest import utterances, voice, write_manifest
 
@@ -108,13 +109,45 @@ def test_a_channel_with_nothing_in_it_is_noticed(kind: str) -> None:
         stream = audio.open_stream(stereo(clip, right, kind))
         assert stream.channels == 2
         list(stream.blocks)
-        assert stream.dead_channel() is dead
+        assert stream.findings.dead_channel is dead
 
 
-def test_channels_that_cancel_each_other_have_a_reason() -> None:
-    clip = tone(1.0)
+@pytest.mark.parametrize("share", [-1.0, -0.95, -0.7])
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
+def test_of_channels_that_cancel_each_other_the_louder_is_heard(kind: str, share: float) -> None:
+    left, right = SPEECH, share * SPEECH
+    found, notes = audio.read(stereo(left, right, kind))
+    assert notes == ["one_channel"]
+    assert np.std(found) == pytest.approx(np.std(SPEECH), rel=0.05)
+
+
+def test_channels_that_cancel_later_in_a_file_have_a_reason() -> None:
+    first = np.concatenate([tone(11.0, seed=1), tone(40.0, seed=2)])
+    second = np.concatenate([tone(11.0, seed=1), -tone(40.0, seed=2)])
     with pytest.raises(audio.AudioError, match="out_of_phase"):
-        audio.decode(stereo(clip, -clip, "WAV"))
+        audio.decode(stereo(first, second, "WAV"))
+
+
+def test_two_voices_on_two_channels_are_noticed() -> None:
+    other = np.roll(SPEECH[::-1], 5_000)
+    assert audio.read(stereo(SPEECH, other, "WAV"))[1] == ["channels_differ"]
+    assert audio.read(stereo(SPEECH, 0.5 * SPEECH, "WAV"))[1] == []
+
+
+def test_samples_above_full_scale_are_made_quieter_not_cut_off(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+    """A float file may hold them: cut off, a third of the samples would be at full scale."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    loud = SPEECH / np.abs(SPEECH).max() * 4
+    soundfile.write(folder / "x.wav", loud, 16_000, subtype="FLOAT")
+    (folder / "x.txt").write_text("בוקר טוב לכולם כאן", encoding="utf-8")
+    commands.prepare(recipe_of([{"kind": "folder", "path": folder, "split": "train"}]))
+    corpus = Corpus.open(tmp_path / "corpus", "train")
+    kept, samples = corpus.utterance(0), corpus.samples(0)
+    assert np.corrcoef(samples, loud[: len(samples)])[0, 1] > 0.999
+    assert kept.signals is not None
+    assert kept.signals.peak_db == pytest.approx(0, abs=0.01)
+    assert "1 of 1 kept: audio has samples above full scale" in capsys.readouterr().err
 
 
 def test_speaking_rate_is_judged_by_the_sources_own(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]

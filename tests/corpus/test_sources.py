@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caspi import commands, recipe
+from caspi import audio, commands, recipe
 from caspi.corpus.sources.base import split_marks, split_official
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.sources.kaldi import KaldiSource
+from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from tests.conftest import tone
-from tests.corpus.conftest import encoded, utterances
+from tests.corpus.conftest import encoded, utterances, write_manifest
 
 CODECS = {"mp3": ("mp3", "libmp3lame", 16_000), "opus": ("ogg", "libopus", 48_000), "flac": ("flac", "flac", 44_100)}
 TEXTS = ["שלום לכם חברים", "מה שלומכם היום", "תודה רבה לכולם"]
@@ -572,3 +574,157 @@ def test_sentences_may_be_given(recipe_of) -> None:  # type: ignore[no-untyped-d
     assert Corpus.open(made.corpus.path, "test").column("text") == [*texts, texts[0]]
     with pytest.raises(UsageError, match="of one language"):
         recipe_of([common | {"languages": ["Spanish", "Italian"], "utterances": 3}])
+
+
+def lines_of(folder: Path, rows: list[dict[str, object]]) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_nemo_manifest_is_read_as_it_is(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """offset and duration are a stretch of the file; a duration alone is the file's own."""
+    soundfile.write(tmp_path / "a.wav", tone(6.0), 16_000)
+    rows = [
+        {"audio_filepath": "a.wav", "offset": 1.0, "duration": 2.0, "text": TEXTS[0], "speaker": "dana"},
+        {"audio_filepath": "a.wav", "duration": 6.0, "text": TEXTS[1] + " " + TEXTS[2], "speaker": "dana"},
+    ]
+    source = {"kind": "manifest", "path": lines_of(tmp_path, rows), "split": "train"}
+    commands.prepare(recipe_of([source]))
+    found = utterances(tmp_path / "corpus")
+    assert sorted(round(u.seconds, 2) for u in found.values()) == [2.0, 6.0]
+    assert len({u.group for u in found.values()}) == 1
+    assert next(iter(found.values())).group.endswith("/dana")
+
+
+@pytest.mark.parametrize("key", ["group", "speaker", "speaker_id", "client_id", "spk"])
+def test_common_names_of_speakers_are_known(key: str, tmp_path: Path) -> None:
+    path = write_manifest(tmp_path, [(tone(1.0), TEXTS[0])], **{key: "dana"})
+    source = ManifestSource(kind="manifest", path=path)
+    assert next(iter(source.recordings("Hebrew"))).group == f"{tmp_path.name}/dana"
+    assert source.grouped_by() == key
+
+
+def test_a_manifests_own_splits_hold(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    rows = []
+    for n, split in enumerate(("train", "dev", "test")):
+        soundfile.write(tmp_path / f"{n}.wav", tone(1.5, seed=n), 16_000)
+        rows.append({"audio": f"{n}.wav", "text": TEXTS[n], "id": split, "split": split})
+    commands.prepare(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, rows)}]))
+    for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        assert Corpus.open(tmp_path / "corpus", split).column("id") == [name]
+
+
+def test_words_of_a_line_are_its_times(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    soundfile.write(tmp_path / "a.wav", tone(3.0), 16_000)
+    first, second = TEXTS[0].split()[:2]
+    row = {"audio": "a.wav", "text": f"{first} {second}", "words": [[first, 0.2, 0.9], [second, 1.0, 2.5]], "id": "a"}
+    commands.prepare(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, [row]), "split": "train"}]))
+    assert [tuple(word) for word in utterances(tmp_path / "corpus")["a"].words] == [
+        (first, 0.2, 0.9),
+        (second, 1.0, 2.5),
+    ]
+
+
+def test_keys_that_are_not_used_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_manifest(tmp_path, [(tone(1.0, seed=n), TEXTS[n]) for n in range(3)], emotion="sad")
+    list(ManifestSource(kind="manifest", path=path).recordings("Hebrew"))
+    assert capsys.readouterr().err.count("not used: emotion") == 1
+
+
+def test_a_list_is_no_text_and_an_unknown_language_is_named(tmp_path: Path) -> None:
+    rows = [{"audio": "a.wav", "text": ["a"]}, {"audio": "a.wav", "text": "a", "language": "Klingon"}]
+    found = [r.problem for r in ManifestSource(kind="manifest", path=lines_of(tmp_path, rows)).recordings("Hebrew")]
+    assert "['a'] is not text" in found[0]
+    assert "language 'Klingon' is not known" in found[1]
+
+
+def test_one_channel_of_a_source_is_heard(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "calls").mkdir()
+    soundfile.write(tmp_path / "calls" / "x.wav", np.stack([tone(2.0, seed=1), np.zeros(32_000)], axis=1), 16_000)
+    (tmp_path / "calls" / "x.txt").write_text(TEXTS[0], encoding="utf-8")
+    source = {"kind": "folder", "path": tmp_path / "calls", "split": "train"}
+    commands.prepare(recipe_of([source | {"channel": 0}]))
+    assert np.std(Corpus.open(tmp_path / "corpus", "train").samples(0)) == pytest.approx(np.std(tone(2.0)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"audio": "a.wav", "text": "a"}]', "is one JSON array: it needs an object a line"),
+        ('{"audio": "a.wav", "text": "שלום"}'.encode("utf-16"), "is UTF-16: iconv -f utf-16 -t utf-8"),
+        ("audio,text\na.wav,שלום".encode(), "line 1 is no JSON object ('audio,text')"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_told_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        list(ManifestSource(kind="manifest", path=path).recordings("Hebrew"))
+
+
+def test_a_manifest_in_windows_1255_is_told_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes('{"audio": "a.wav", "text": "שלום"}'.encode("windows-1255"))
+    [found] = ManifestSource(kind="manifest", path=path).recordings("Hebrew")
+    assert "not UTF-8: is it windows-1255" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n", "a git-lfs pointer"),
+        (b"\n<!DOCTYPE html><html><body>404", "an HTML page"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_named(content: bytes, message: str) -> None:
+    with pytest.raises(audio.AudioError, match=message):
+        audio.decode(content)
+
+
+def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a b.wav", tone(1.0), 16_000)
+    address = (tmp_path / "a b.wav").as_uri()
+    [found] = ManifestSource(kind="manifest", path=lines_of(tmp_path, [{"audio": address, "text": "א"}])).recordings(
+        "Hebrew"
+    )
+    assert found.audio.open()[0].declared == pytest.approx(1.0)
+    with pytest.raises(audio.AudioError, match="%20 and the like are of addresses"):
+        audio.decode(tmp_path / "a%20b.wav")
+
+
+def test_a_folders_files_are_found_in_capitals_too_and_missing_texts_are_named(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n, (name, text) in enumerate((("A.WAV", "A.TXT"), ("b.wav", "b.txt"), ("c.wav", ""), ("._b.wav", ""))):
+        soundfile.write(folder / name, tone(1.5, seed=n), 16_000, format="WAV")
+        if text:
+            (folder / text).write_text(TEXTS[n], encoding="utf-8")
+    summary = commands.prepare(recipe_of([{"kind": "folder", "path": folder}])).summary
+    assert (summary["kept"], summary["rejected"]) == (2, {"missing_text": 1})
+    assert "c.txt is missing" in summary["rejected_examples"]["missing_text"][0]["detail"]
+
+
+@pytest.mark.parametrize("where", ["cut", "recording"])
+def test_lhotse_cuts_whose_speed_is_changed_are_refused(where: str, tmp_path: Path) -> None:
+    """perturb_speed leaves the file as it is: read at its own speed the text would not fit."""
+    from caspi.corpus.sources.lhotse import LhotseSource
+
+    cut = lhotse_cut({"type": "file", "channels": [0], "source": "rec.wav"})
+    place = cut if where == "cut" else cut["recording"]
+    place["transforms"] = [{"name": "Speed", "kwargs": {"factor": 1.1}}]
+    path = tmp_path / "cuts.jsonl"
+    path.write_text(json.dumps(cut))
+    [found] = LhotseSource(kind="lhotse", path=path).recordings("Hebrew")
+    assert "its audio is to be changed before it is heard (Speed)" in found.problem
+
+
+def test_lhotse_paths_may_be_relative_to_another_folder(tmp_path: Path) -> None:
+    from caspi.corpus.sources.lhotse import LhotseSource
+
+    (tmp_path / "manifests").mkdir()
+    path = tmp_path / "manifests" / "cuts.jsonl"
+    path.write_text(json.dumps(lhotse_cut({"type": "file", "channels": [0], "source": "rec.wav"})))
+    soundfile.write(tmp_path / "rec.wav", tone(4.0), 16_000)
+    [found] = LhotseSource(kind="lhotse", path=path, root=tmp_path).recordings("Hebrew")
+    assert found.audio.open()[0].declared == pytest.approx(4.0)

@@ -110,7 +110,13 @@ def _publish(partial: Path, final: Path) -> None:
 def _row(outcome: Kept | Rejected) -> dict[str, Any]:
     if isinstance(outcome, Kept):
         columns = row(outcome.utterance, outcome.flac, outcome.exact, outcome.words.tobytes())
-        return {**columns, "shifted": outcome.shifted.tobytes(), "split": outcome.split, "reason": None, "detail": None}
+        return {
+            **columns,
+            "shifted": outcome.shifted.tobytes(),
+            "split": outcome.split,
+            "reason": None,
+            "detail": " ".join(outcome.notes),
+        }
     return {"id": outcome.id, "source": outcome.source, "reason": outcome.reason, "detail": outcome.detail}
 
 

@@ -29,7 +29,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from caspi import folders
-from caspi.audio import SAMPLE_RATE
+from caspi.audio import MEANING, SAMPLE_RATE
 from caspi.corpus import parts
 from caspi.corpus.decisions import Judge, SourceRows, Verdicts
 from caspi.corpus.engines import ENGINES, EngineName
@@ -102,6 +102,7 @@ class SourceReport:
     shards: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     upsampled: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     licence: str = ""
 
 
@@ -229,7 +230,7 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
     _, done = parts.made(folder)
     if done:
         print(f"prepare: {done:,} recordings of this source were done before", file=sys.stderr)
-    found = parts.blocks(source.recordings(spoken_language, done), done)
+    found = parts.blocks(source.heard(spoken_language, done), done)
     missing = (block for block in found if not (folder / block.name).exists())
     total = source.count()
     with Progress("prepare", unit="h of audio", total=total, done=done) as progress:
@@ -328,6 +329,8 @@ class _Tally:
                     examples.append({"id": rows.id[row], "detail": shown})
                 continue
             report.kept += 1
+            for note in (detail or "").split():
+                report.notes[note] = report.notes.get(note, 0) + 1
             report.synthetic += bool(synthetic[n])
             report.hours[source] = report.hours.get(source, 0.0) + rows.seconds[row] / 3600
             report.utterances[source] = report.utterances.get(source, 0) + 1
@@ -387,8 +390,15 @@ def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
 _SUSPICIOUS = {
     "yiddish": "is this the right data set?",
     "duplicate_id": "ids must differ inside a source",
+    "missing_text": "is a .txt beside every file?",
     "missing_audio": "are the files where the manifest says?",
     "bad_row": "are all rows of one kind?",
+}
+
+
+_NOTES: dict[str, str] = {
+    **{note: f"audio {meaning}" for note, meaning in MEANING.items()},
+    "pointed": "text is pointed and loses its points, so it is spelt as nobody writes without them (text.niqqud: keep)",
 }
 
 
@@ -402,6 +412,8 @@ def _warnings(
                 "who speaks, name that field with group_key"
             )
     for report in reports:
+        for note, count in report.notes.items():
+            yield f"{report.name}: {count:,} of {report.kept:,} kept: {_NOTES[note]}"
         for source, count in report.upsampled.items():
             if count > 0.05 * report.utterances[source]:
                 share = count / report.utterances[source]

@@ -22,8 +22,8 @@ from caspi.corpus.utterance import Recording, Split, Utterance, Word
 from caspi.language import TextPolicy, is_yiddish, language
 from caspi.language.base import Language
 
-_SLACK = 0.1  # seconds by which a time may lie behind the end of the audio: rounding, and codecs' padding
 _WHOLE = 0.9  # share of the declared length below which audio is called truncated
+_FULL_SCALE = 1.2  # peaks above it are not what resampling adds to a full level: the file is louder than PCM can hold
 
 
 class Rules(Config):
@@ -39,6 +39,7 @@ class Kept:
     """An utterance that passed every filter that looks at it alone.
 
     exact, words: its fingerprints; shifted: those of its sound half a frame later, to find copies cut elsewhere.
+    notes: what a person should know of it, though it is kept.
     """
 
     utterance: Utterance
@@ -47,6 +48,7 @@ class Kept:
     exact: bytes
     words: np.ndarray = field(repr=False)
     shifted: np.ndarray = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Rejected:
 def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
     """Every utterance of a recording, kept or rejected, in order; at least one outcome."""
     if recording.problem:
-        yield Rejected(recording.id, recording.source, "bad_row", recording.problem)
+        yield Rejected(recording.id, recording.source, recording.problem_is, recording.problem)
         return
     try:
         stream, spoken = recording.audio.open()
@@ -131,8 +133,14 @@ class _Maker:
             end = "the end" if piece.end is None else f"{piece.end:.2f} s"
             found = f"{piece.start:.2f} s to {end}: {seconds:.2f} s of audio there"
             return Rejected(name, self.recording.source, reason, found)
+        if any(start < piece.start + seconds and end > piece.start for start, end in self._lost()):
+            return Rejected(name, self.recording.source, "damaged_audio", "something is lost inside of it")
         text = self._clean(piece.text)
+        samples, notes = _at_full_scale(samples)
+        notes += self._notes(piece, seconds)
         pcm = audio.pcm16(samples)
+        if notes:
+            samples = pcm / np.float32(32768)  # measured as it is kept
         power = spectrogram(samples)
         heard = Heard(seconds, text, self.language.script_share(text), measure(samples, power), self.recording.quality)
         rejected = self._objection(piece.text, text) or reject(heard, self.rules.filters)
@@ -155,7 +163,7 @@ class _Maker:
             quality=self.recording.quality,
             sample_rate=self.stream.sample_rate,
             channels=self.stream.channels,
-            dead_channel=self.stream.dead_channel(),
+            dead_channel=self.stream.findings.dead_channel,
             signals=heard.signals,
         )
         return Kept(
@@ -165,7 +173,19 @@ class _Maker:
             fingerprints.exact(pcm),
             fingerprints.words(power),
             fingerprints.words(spectrogram(samples[FRAME // 2 :])),
+            tuple(notes),
         )
+
+    def _lost(self) -> Sequence[tuple[float, float]]:
+        return self.stream.findings.gaps if self.stream.findings.damaged else ()
+
+    def _notes(self, piece: Span, seconds: float) -> list[str]:
+        """Of the file, as far as it was read, and of the text."""
+        is_whole = piece.end is None and seconds < self.rules.filters.max_seconds
+        notes: list[str] = [*self.stream.findings.notes(self.stream.declared if is_whole else None)]
+        if self.rules.text.niqqud == "strip" and self.language.loses_points(piece.text):
+            notes.append("pointed")
+        return notes
 
     def _objection(self, written: str, cleaned: str) -> Reason | None:
         """Yiddish is found in whatever language a source calls it."""
@@ -183,19 +203,25 @@ class _Maker:
     def _without_padding(self, samples: np.ndarray) -> np.ndarray:
         """A slice of exactly the longest length comes out of its codec a little longer; it is not too long for that."""
         longest = round(self.rules.filters.max_seconds * SAMPLE_RATE)
-        return samples[:longest] if len(samples) <= longest + _SLACK * SAMPLE_RATE else samples
+        return samples[:longest] if len(samples) <= longest + audio.SLACK * SAMPLE_RATE else samples
 
     def _misplaced(self, piece: Span, seconds: float) -> Reason | None:
         """A piece whose times are not in the audio, or a whole file that ends before it says."""
         if piece.end is None:
             declared = self.stream.declared
             ends_early = seconds < self.rules.filters.max_seconds and declared is not None
-            if ends_early and piece.start + seconds < _WHOLE * (declared or 0.0) - _SLACK:
+            if ends_early and piece.start + seconds < _WHOLE * (declared or 0.0) - audio.SLACK:
                 return "truncated_audio"
             return None if seconds > 0 else "times_outside_audio"
-        if piece.end <= piece.start or seconds < min(piece.end - piece.start, self.limit) - _SLACK:
+        if piece.end <= piece.start or seconds < min(piece.end - piece.start, self.limit) - audio.SLACK:
             return "times_outside_audio"
         return None
+
+
+def _at_full_scale(samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Samples that 16 bits can hold: a float file may be louder, and loses nothing by being made quieter."""
+    peak = float(np.abs(samples).max(initial=0.0))
+    return (samples / np.float32(peak), ["above_full_scale"]) if peak > _FULL_SCALE else (samples, [])
 
 
 def timed(words: Sequence[Word], text: str) -> tuple[Word, ...]:

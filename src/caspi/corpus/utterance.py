@@ -75,9 +75,10 @@ class BytesAudio:
     """The bytes of such a file, as data sets hold them."""
 
     data: bytes = field(repr=False)
+    channel: int | None = None
 
     def open(self) -> tuple[Stream, tuple[Word, ...]]:
-        return audio.open_stream(self.data), ()
+        return audio.open_stream(self.data, self.channel), ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,4 @@ class Recording:
     quality: float | None = None
     split: Split | None = None
     problem: str = ""
+    problem_is: Literal["bad_row", "missing_text"] = "bad_row"

@@ -66,7 +66,8 @@ class Language:
     transcript is not for training under a policy, or None. rules: keys of the policy that it knows; values: of one of
     them, where it knows some only. normalisers: score name -> text treatment. standard: whose treatment the score
     `leaderboard` is. script_share: share of a text's letters that are in the language's own script, 0 to 1.
-    relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. unit: what error rates
+    relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. loses_points: whether a
+    text is spelt otherwise once its vowel points are stripped. unit: what error rates
     count, `word`, or `character` where nobody writes spaces. right_to_left: of its script.
     """
 
@@ -81,6 +82,7 @@ class Language:
     standard: str = ""
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
     ears: Ears = Ears()
+    loses_points: Callable[[str], bool] = lambda text: False
     unit: Literal["word", "character"] = "word"
     right_to_left: bool = False
 

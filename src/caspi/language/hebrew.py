@@ -295,5 +295,6 @@ LANGUAGE = Language(
         "filled pauses": without_filled_pauses,
     },
     ears=Ears(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
+    loses_points=loses_points,
     right_to_left=True,
 )

@@ -6,21 +6,35 @@ import hashlib
 import itertools
 import os
 import re
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from caspi.audio import Seconds
 from caspi.config import Config
-from caspi.corpus.utterance import BytesAudio, Recording, Segment, Split
+from caspi.corpus.utterance import BytesAudio, FileAudio, Recording, Segment, Split
 from caspi.errors import UsageError
 
 
 class Source(Config):
-    """`split` puts the whole source into one split; else the hash of the group decides."""
+    """`split` puts the whole source into one split; else the hash of the group decides. channel: of every file, from 0,
+    where the source itself names none; by default the mean of all."""
 
     split: Split | None = None
+    channel: int | None = Field(None, ge=0)
+
+    def heard(self, language: str, skip: int = 0) -> Iterator[Recording]:
+        """`recordings`, of the channel that the recipe asks for."""
+        for recording in self.recordings(language, skip):
+            audio = recording.audio
+            if self.channel is not None and isinstance(audio, FileAudio | BytesAudio) and audio.channel is None:
+                yield replace(recording, audio=replace(audio, channel=self.channel))
+            else:
+                yield recording
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """Recordings in an order that never changes, from number `skip` on. Raises UsageError naming file and line."""
@@ -93,6 +107,8 @@ def inside(home: str, written: str, allow_outside: bool) -> Path:
     By its spelling: asking the file system about every line of a long manifest takes a minute a million. A link inside
     the folder is its owner's doing, not the manifest's.
     """
+    if written.startswith("file://"):
+        written = urllib.parse.unquote(written.removeprefix("file://"))
     path = os.path.normpath(os.path.join(home, written))
     if not allow_outside and path != home and not path.startswith(home.rstrip(os.sep) + os.sep):
         raise ValueError(f"audio {written!r} lies outside {home}; set allow_outside: true to read it")
@@ -123,12 +139,19 @@ def checked(read: Callable[[], Recording], where: str, source: str, language: st
         recording = read()
         "".join(_texts(recording)).encode()  # half of a surrogate pair is no character
         return recording
+    except UnicodeEncodeError as error:
+        problem = "not UTF-8: is it windows-1255 (iconv -f windows-1255 -t utf-8)?"
+        if not "\udc80" <= error.object[error.start] <= "\udcff":
+            problem = "half a character (a lone surrogate)"
+        return _unusable(f"{where}: {problem}", where, source, language)
     except _BAD as error:
         problem = f"no field {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        printable = f"{where}: {problem}".encode("utf-8", "replace").decode()
-        return Recording(
-            where.encode("utf-8", "replace").decode(), BytesAudio(b""), source, where, language, problem=printable
-        )
+        return _unusable(f"{where}: {problem}", where, source, language)
+
+
+def _unusable(problem: str, where: str, source: str, language: str) -> Recording:
+    printable, named = (text.encode("utf-8", "replace").decode() for text in (problem, where))
+    return Recording(named, BytesAudio(b""), source, named, language, problem=printable)
 
 
 def _texts(recording: Recording) -> Iterator[str]:
@@ -145,6 +168,9 @@ def opened(path: Path, what: str) -> Iterator[tuple[int, str]]:
     out with its bytes as surrogates, which `checked` refuses.
     """
     try:
+        with path.open("rb") as binary:
+            if binary.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise UsageError(f"{what} {path} is UTF-16: iconv -f utf-16 -t utf-8 {path.name} > utf8-{path.name}")
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():

@@ -18,7 +18,7 @@ _AUDIO = frozenset(".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .a
 class FolderSource(Source):
     """Every audio file at any depth. Files of a subfolder are one group; those at the top are each their own.
 
-    An audio file without a text counts as one with an empty text, so that the report shows it.
+    An audio file without a text is rejected as `missing_text`.
     """
 
     kind: Literal["folder"]
@@ -33,7 +33,7 @@ class FolderSource(Source):
             yield checked(read, f"{name}/{relative}", name, language)
 
     def _recording(self, path: Path, relative: Path, name: str, language: str) -> Recording:
-        text = path.with_suffix(_TEXT)
+        text = _text_beside(path)
         group = relative.parent if relative.parent != Path() else relative
         return Recording(
             id=f"{name}/{relative}",
@@ -41,8 +41,10 @@ class FolderSource(Source):
             source=name,
             group=f"{name}/{group}",
             language=language,
-            text=text.read_text(encoding="utf-8-sig") if text.is_file() else "",
+            text=_read(text) if text else "",
             split=self.split,
+            problem="" if text else f"no text beside it: {path.with_suffix(_TEXT).name} is missing",
+            problem_is="bad_row" if text else "missing_text",
         )
 
     def default_name(self) -> tuple[str, Path] | None:
@@ -50,8 +52,8 @@ class FolderSource(Source):
         return None if self.name else (home.name, home)
 
     def identity(self) -> str:
-        texts = [path.with_suffix(_TEXT) for path in self._files()]
-        return listing([*self._files(), *(text for text in texts if text.is_file())], self.path)
+        texts = [_text_beside(path) for path in self._files()]
+        return listing([*self._files(), *(text for text in texts if text)], self.path)
 
     def count(self) -> int | None:
         return len(self._files())
@@ -60,5 +62,22 @@ class FolderSource(Source):
         if not self.path.is_dir():
             raise UsageError(f"folder {self.path} does not exist; check sources.path in the recipe")
         home = self.path.resolve()
-        found = (path for path in self.path.rglob("*") if path.suffix.lower() in _AUDIO and path.is_file())
+        found = (
+            path
+            for path in self.path.rglob("*")
+            if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: of macOS
+        )
         return sorted(path for path in found if path.resolve().is_relative_to(home))
+
+
+def _text_beside(path: Path) -> Path | None:
+    """`one.txt` of `one.mp3`, `ONE.TXT` of `ONE.MP3`."""
+    return next((text for text in (path.with_suffix(_TEXT), path.with_suffix(_TEXT.upper())) if text.is_file()), None)
+
+
+def _read(path: Path) -> str:
+    """Raises ValueError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8: is it windows-1255 (iconv -f windows-1255 -t utf-8)?") from error

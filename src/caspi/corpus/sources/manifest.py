@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
 from caspi.corpus.sources.base import (
     SPEAKER_KEYS,
     Source,
@@ -27,6 +25,7 @@ from caspi.corpus.sources.base import (
     split_official,
 )  # fmt: skip
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Split, Word
+from caspi.errors import UsageError
 from caspi.language import named
 
 NO_SPEECH = "None"  # the language that the model names where nobody speaks
@@ -37,15 +36,14 @@ class ManifestSource(Source):
     speaker_id, spk, spk_id, client_id and speaker_name; without any every audio file is its own group.
 
     Neighbouring lines that are stretches of one file become one recording, so that the file is read once. A line may
-    say where in its file it is by `start` and `end`, or by `offset` and `duration` as NeMo writes it. channel: of
-    every file, from 0, where a line names none.
+    say where in its file it is by `start` and `end`, or by `offset` and `duration` as NeMo writes it, and its
+    `channel`.
     """
 
     kind: Literal["manifest"]
     path: Path
     name: str = ""
     group_key: str = ""
-    channel: int | None = Field(None, ge=0)
     allow_outside: bool = False
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
@@ -62,6 +60,8 @@ class ManifestSource(Source):
         home = home_of(self.path.parent)
         name = self.name or Path(home).name
         for number, line in opened(self.path, "manifest"):
+            if number == 1:
+                _check_kind(self.path, line)
             read = functools.partial(self._recording, line, name, language, home)
             yield checked(read, f"{name}/{self.path.name}, line {number}", name, language)
 
@@ -89,7 +89,7 @@ class ManifestSource(Source):
         if "text" not in row and "segments" not in row:
             raise KeyError("text")
         _warn_of_unknown(self.path, frozenset(row) - _KNOWN - {self.group_key})
-        written = str(row["audio"])
+        written = str(row["audio_filepath"] if "audio" not in row and "audio_filepath" in row else row["audio"])
         group = speaker_of(row, self.group_key)
         official, text = split_official(_text(row.get("text")))
         start, end = _stretch(row)
@@ -103,7 +103,7 @@ class ManifestSource(Source):
             segments = (_segment({"start": start, "end": last, "text": text, "words": row["words"], "id": identifier}),)
         return Recording(
             id=str(identifier),
-            audio=FileAudio(inside(home, written, self.allow_outside), _channel(row.get("channel", self.channel))),
+            audio=FileAudio(inside(home, written, self.allow_outside), _channel(row.get("channel"))),
             source=str(row.get("source") or name),
             group=f"{name}/{group or written}",
             language=named(str(spoken)) if spoken else language,
@@ -119,9 +119,22 @@ class ManifestSource(Source):
 
 
 _KNOWN = frozenset(
-    "audio text segments words start end offset duration id source language context prompt previous quality split "
-    "channel".split()
+    "audio audio_filepath text segments words start end offset duration id source language context prompt previous quality "
+    "split channel".split()
 ) | frozenset(SPEAKER_KEYS)
+
+
+def _check_kind(path: Path, first: str) -> None:
+    """Raises UsageError where the first line shows that this is a file of another kind."""
+    if first.lstrip().startswith("["):
+        raise UsageError(
+            f"manifest {path} is one JSON array: it needs an object a line (jq -c '.[]' {path.name} > lines.jsonl)"
+        )
+    if not first.lstrip().startswith("{"):
+        raise UsageError(
+            f"manifest {path}: line 1 is no JSON object ({first.strip()[:40]!r}): a manifest has a line like "
+            '{"audio": "a.wav", "text": "..."} for every utterance'
+        )
 
 
 @functools.cache

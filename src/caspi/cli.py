@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from caspi.errors import CaspiError, UsageError
+from caspi.errors import CaspiError, UsageError, first_line
 
 if TYPE_CHECKING:  # the modules themselves load with the command that needs them
     from caspi.commands import Outcome
@@ -633,7 +633,7 @@ def _failed(error: Exception, debug: bool) -> int:
     if isinstance(error, OSError):
         _say(f"caspi: {error.filename or 'input or output'}: {error.strerror or error}")
     elif not debug:
-        first = (str(error).strip() or "no message").splitlines()[0]
+        first = first_line(error)
         _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
     return 1
 

@@ -14,13 +14,14 @@ from caspi import folders, pages, report
 from caspi import recipe as recipes
 from caspi.errors import UsageError
 from caspi.folders import REPORT, read_jsonl
-from caspi.progress import duration
+from caspi.progress import Progress, duration
 from caspi.recipe import Recipe
 
 if TYPE_CHECKING:  # loaded by the command that needs them
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import Split
     from caspi.evaluation.equivalents import Equivalents
+    from caspi.inference.files import FileResult
     from caspi.language import Language
 
 
@@ -516,53 +517,46 @@ def transcribe(
     *,
     times: bool = False,
 ) -> Outcome:
-    """Files to text, one output a file; without `out` the text is in the summary. times: of phrases."""
-    from caspi import audio
+    """Files to text, one output a file; without `out` the text is in the summary. times: of phrases. Ends with 1 where
+    a file could not be transcribed; the others are."""
+    from caspi.inference import files as stage
     from caspi.inference.subtitles import FORMATS
     from caspi.inference.transcriber import Transcriber
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    language_name = _language(language_name)
-    outputs = _outputs(files, format_name, out)
-    recordings = [audio.decode(file) for file in files]
-    transcriber = Transcriber.of(model)
-    said = transcriber.transcribe(
-        recordings, contexts=[context] * len(files), languages=[language_name] * len(files), times=times
-    )
-    rendered = [FORMATS[format_name](transcript) for transcript in said]
-    for output, text in zip(outputs, rendered, strict=False):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    seconds = sum(transcript.seconds for transcript in said)
-    summary = {
-        "stage": "transcribe",
-        "files": [
-            {"file": str(file), "output": text, **asdict(transcript)}
-            for file, text, transcript in zip(files, rendered, said, strict=True)
-        ],
-    }
-    heard = said[0].text if len(files) == 1 else f"{len(files)} files"
+    request = stage.Request(model, format_name, context, _language(language_name), times)
+    outputs = stage.Outputs(files, request, out)
+    found = []
+    with Progress("transcribe", unit="files", total=len(files)) as progress:
+        for result in stage.transcribe(files, request, outputs, lambda: Transcriber.of(model)):
+            for warning in result.warnings:
+                print(f"warning: {result.file}: {warning}", file=sys.stderr)
+            found.append(result)
+            progress.advance(1)
+    failed = [result for result in found if result.error]
+    for result in failed:
+        print(f"not transcribed: {result.file}: {result.error}", file=sys.stderr)
+    summary = {"stage": "transcribe", "files": [result.as_json() for result in found], "failed": len(failed)}
+    said = [result.transcript for result in found if result.transcript is not None]
     if untimed := sum(transcript.untimed for transcript in said):
         print(
             f"warning: no times of phrases in {pages.plural(untimed, 'window')}, which are cues as a whole: was "
             f"{model} trained with train.timestamps?",
             file=sys.stderr,
         )
-    return Outcome(f"{heard} ({seconds:.1f} s of audio)", out or Path(), summary)
+    return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0)
 
 
-def _outputs(files: Sequence[Path], format_name: str, out: Path | None) -> list[Path]:
-    """Where each file's text goes, none without `out`. Raises UsageError where two would share a name."""
-    if out is None:
-        return []
-    if out.is_file():
-        raise UsageError(f"--out {out} is a file: give a folder")
-    outputs = [out / f"{file.stem}.{format_name}" for file in files]
-    for number, output in enumerate(outputs):
-        if output in outputs[:number]:
-            raise UsageError(f"two files would both become {output}: transcribe them into different folders")
-    return outputs
+def _transcribed(found: Sequence[FileResult]) -> str:
+    """What became of all files, in one line."""
+    said = [result.transcript for result in found if result.transcript is not None]
+    seconds = sum(transcript.seconds for transcript in said)
+    if len(found) == len(said) == 1:
+        return f"{said[0].text or 'no speech'} ({seconds:.1f} s of audio)"
+    kept, failed = sum(result.kept for result in found), sum(bool(result.error) for result in found)
+    more = (f", {kept} were there already" if kept else "") + (f", {failed} could not be transcribed" if failed else "")
+    return f"{len(said)} of {pages.plural(len(found), 'file')} transcribed ({seconds:.1f} s of audio){more}"
 
 
 def export(model: str, to: str, out: Path) -> Outcome:

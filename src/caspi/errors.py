@@ -11,6 +11,11 @@ class CaspiError(Exception):
     exit_code = 1
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its name where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class UsageError(CaspiError):
     """A recipe, an argument or an input is not what it must be; exit code 2."""
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import html
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,6 +127,9 @@ def test_subtitles() -> None:
     assert '"language": "Hebrew"' in FORMATS["json"](TRANSCRIPT)
 
 
+NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
+
+
 def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three windows: one with times, one with times that cannot be, one without."""
     answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
@@ -137,7 +143,7 @@ def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypat
     monkeypatch.setattr(
         "caspi.inference.transcriber.windows", lambda *_: [(0, 40_000), (40_000, 64_000), (64_000, 80_000)]
     )
-    [said] = Transcriber(tiny).transcribe([np.zeros(80_000, np.float32)], contexts=["שמות"], times=True)
+    [said] = Transcriber(tiny).transcribe([NOISE], contexts=["שמות"], times=True)
     assert asked == ["timestamps\nשמות"] * 3
     assert said.text == "שלום לכולם ותודה מה נשמע"
     assert said.segments == (
@@ -145,7 +151,7 @@ def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypat
         TimedText(2.5, 4.0, "מה"), TimedText(4.0, 5.0, "נשמע"),
     )  # fmt: skip
     assert said.untimed == 2
-    [plain] = Transcriber(tiny).transcribe([np.zeros(80_000, np.float32)])
+    [plain] = Transcriber(tiny).transcribe([NOISE])
     assert asked[3:] == [""] * 3
     assert plain.untimed == 0
 
@@ -210,9 +216,8 @@ def test_the_server_speaks_openais_protocol(
     srt = client.post("/v1/audio/transcriptions", files=files, data={"response_format": "srt"})
     assert srt.text.startswith("1\n00:00:00,000 -->")
     bad = client.post("/v1/audio/transcriptions", files={"file": ("a.txt", b"hello")})
-    assert bad.status_code == 422
-    assert "corrupt_audio" in bad.json()["detail"]
-    assert client.post("/v1/audio/transcriptions", files=files, data={"response_format": "x"}).status_code == 422
+    assert bad.status_code == 400
+    assert "corrupt_audio" in bad.json()["error"]["message"]
     asked = []
     monkeypatch.setattr(
         Transcriber, "transcribe", lambda self, *_, **how: asked.append(how["times"]) or [TRANSCRIPT]
@@ -222,5 +227,102 @@ def test_the_server_speaks_openais_protocol(
         assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
     assert asked == [True, False]
     words = {"timestamp_granularities[]": ["word"]}
-    assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 422
+    assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 400
     assert client.get("/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "message"),
+    [
+        ({"response_format": "x"}, 400, "response_format: 'x' is not one of json"),
+        ({"language": "Klingon"}, 400, "language 'Klingon' is not known"),
+        ({"language": "Hebrew<asr_text>"}, 400, "is not known"),
+        ({"stream": "true"}, 400, "stream: not offered here"),
+    ],
+)
+def test_what_the_server_cannot_do_is_refused_before_the_work(
+    form: dict[str, str], status: int, message: str, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("it was transcribed"))
+    client = TestClient(application(Transcriber(tiny)))
+    answer = client.post("/v1/audio/transcriptions", files={"file": ("a.flac", b"x")}, data=form)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]["message"]
+
+
+def test_a_language_is_named_by_its_code_too(
+    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(Transcriber, "transcribe", lambda _, *__, **how: asked.append(how["languages"]) or [TRANSCRIPT])
+    client = TestClient(application(Transcriber(tiny)))
+    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
+    for written in ("he", "Hebrew", ""):
+        client.post("/v1/audio/transcriptions", files=files, data={"language": written})
+    assert asked == [["Hebrew"], ["Hebrew"], [None]]
+
+
+def test_openais_client_shows_the_reason_of_an_error(tiny: Loaded, clips: list[np.ndarray]) -> None:
+    """The real client over the real application."""
+    import httpx
+    import openai
+
+    transport = httpx.ASGITransport(app=application(Transcriber(tiny)))
+
+    async def ask(**form: Any) -> Any:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            client = openai.AsyncOpenAI(api_key="x", base_url="http://test/v1", http_client=http, max_retries=0)
+            content = audio.encode_flac(clips[0])
+            return await client.audio.transcriptions.create(model="caspi", file=("a.flac", content), **form)
+
+    assert asyncio.run(ask(language="es")).text
+    with pytest.raises(openai.BadRequestError, match="stream: not offered here"):
+        asyncio.run(ask(stream=True))
+    with pytest.raises(openai.BadRequestError, match="language 'Klingon' is not known"):
+        asyncio.run(ask(language="Klingon"))
+
+
+def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: Loaded) -> None:
+    client = TestClient(application(Transcriber(tiny)))
+    answer = client.post("/v1/audio/transcriptions", content=b"x", headers={"content-length": str(700 * 2**20)})
+    assert answer.status_code == 413
+    assert "larger than 512 MiB" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
+def test_where_there_is_nothing_to_hear_there_is_no_text(samples: np.ndarray, tiny: Loaded) -> None:
+    [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
+    assert said.text == ""
+    assert said.segments == ()
+    assert said.silent >= 1
+
+
+def test_truncated_and_looping_windows_are_told(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Decoder, "decode", lambda _, clips: [Hypothesis("אור " * 9, "Hebrew", True) for _ in clips])
+    [said] = Transcriber(tiny).transcribe([NOISE])
+    assert (said.truncated, said.retried, said.looping) == (1, 1, 1)
+    assert said.warnings() == [
+        "1 window hit the limit of tokens, so text is missing", "1 window repeats the same words over and over",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a --> b & <c>", "one\n\ntwo", "שלום\u2028עולם", "1\n00:00:01,000 --> 00:00:02,000"])
+def test_subtitles_are_read_back_by_the_formats_own_libraries(text: str) -> None:
+    import srt
+    import webvtt
+
+    made = Transcript(text, (TimedText(0.0, 1.0, text), TimedText(1.0, 2.0, "ועוד")), "Hebrew", 2.0, 0)
+    flat = " ".join(text.split())
+    cues = list(srt.parse(FORMATS["srt"](made)))
+    assert [cue.content for cue in cues] == [flat.replace("-->", "→"), "ועוד"]
+    vtt = list(webvtt.from_string(FORMATS["vtt"](made)))
+    assert [html.unescape(cue.raw_text) for cue in vtt] == [flat, "ועוד"]
+
+
+def test_a_steady_sound_is_cut_late_and_where_it_is_quietest() -> None:
+    """No pause at all: not every ten seconds, wherever that is."""
+    level = 1 + 0.3 * np.sin(2 * np.pi * np.arange(100 * 16_000) / 16_000 / 0.5)
+    sound = (0.1 * level * np.random.default_rng(0).standard_normal(len(level))).astype(np.float32)
+    cuts = [last for _, last in windows(sound)][:-1]
+    assert all(last - first >= 20 * 16_000 for first, last in windows(sound)[:-1])
+    assert all(level[cut] < 0.8 for cut in cuts)

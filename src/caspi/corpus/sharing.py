@@ -17,7 +17,7 @@ from caspi.audio import SAMPLE_RATE
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.store import METADATA, Corpus
 from caspi.corpus.utterance import SPLITS, Split, Utterance
-from caspi.errors import CaspiError, UsageError
+from caspi.errors import CaspiError, UsageError, first_line
 from caspi.folders import REPORT, stage_of
 from caspi.language import language
 
@@ -144,7 +144,7 @@ def _upload(folder: Path, repository: str, private: bool, names: list[str], card
         api.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder, allow_patterns=names)
         api.upload_file(path_or_fileobj=card.encode(), path_in_repo=CARD, repo_id=repository, repo_type="dataset")
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CaspiError(f"upload to {repository} failed: {reason}; set HF_TOKEN with write access") from error
 
 

@@ -10,16 +10,15 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from caspi.evaluation.edits import align, encode, path, regions
+from caspi.evaluation.edits import align, path, regions
 from caspi.evaluation.pairs import Pair
+from caspi.inference.loops import loops
 from caspi.language import Language
 
 _LONGEST_JOIN = 3  # words that one word may be heard as
 _MOST = 20  # rows of a table
 _WORDS_A_SECOND = 6.0  # nobody speaks faster for a whole utterance
-_LOOP = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
 _LEAKED = re.compile(r"<asr_text>|<\|[^<>|]*\|>|\blanguage [A-Z][a-z]+ ?<")
-_LETTER_LOOP = re.compile(r"(\S)\1{5,}")
 
 
 @dataclass(slots=True)
@@ -144,15 +143,12 @@ def made_up(pair: Pair, expected: str, said: str) -> list[str]:
     found = []
     if _LEAKED.search(pair.hypothesis):
         found.append("leaked tags")
-    (coded, coded_expected), _ = encode([said, expected])
-    if (_LOOP.search(coded) and not _LOOP.search(coded_expected)) or (
-        _LETTER_LOOP.search(said) and not _LETTER_LOOP.search(expected)
-    ):
+    if loops(said) and not loops(expected):
         found.append("loop")
     too_many = 2 * len(expected.split()) + 5
     if pair.seconds is not None:
         too_many = min(too_many, int(_WORDS_A_SECOND * pair.seconds) + 2)
-    if len(coded) > too_many:
+    if len(said.split()) > too_many:
         found.append("long")
     if said and (not expected or (pair.silence is not None and pair.silence > 0.98)):
         found.append("over silence")

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-from caspi.errors import CaspiError, UsageError
+from caspi.errors import CaspiError, UsageError, first_line
 from caspi.export.averaging import MODEL_FILES
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load, resolve
@@ -35,6 +35,6 @@ def publish(model: str, repository: str, *, dry_run: bool) -> dict[str, Any]:
             api.create_repo(repository, exist_ok=True)
             api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[path.name for path in files])
         except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise CaspiError(f"upload to {repository} failed: {reason}; set HF_TOKEN with write access") from error
     return {"repository": repository, "dry_run": dry_run, "files": listed}

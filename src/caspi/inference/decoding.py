@@ -41,12 +41,14 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """truncated: the token limit came before the end of turn. retried: it did, and the clip was cut smaller."""
+    """truncated: the token limit came before the end of turn. retried: it did, and the clip was cut smaller. silent:
+    there was nothing to decode."""
 
     text: str
     language: str | None
     truncated: bool
     retried: bool = False
+    silent: bool = False
 
 
 @contextlib.contextmanager

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, File, Form, HTTPException, UploadFile
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from caspi import audio
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Transcriber, Transcript
+from caspi.language import named
 
 MAX_UPLOAD = 512 * 2**20  # bytes
+_FORM = 2**20  # of the other fields and of what separates them
 
 
 def application(transcriber: Transcriber) -> FastAPI:
@@ -22,8 +26,25 @@ def application(transcriber: Transcriber) -> FastAPI:
     one_at_a_time = threading.Lock()  # one model, one device: requests queue here
 
     @app.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:  # async: not behind transcriptions in the pool of threads
         return {"status": "ok"}
+
+    @app.exception_handler(HTTPException)
+    def failed(request: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return _error(400, f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}")
+
+    @app.middleware("http")
+    async def limit_size(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Refused by its header, before it is received."""
+        declared = request.headers.get("content-length", "0")
+        if not declared.isdigit() or int(declared) > MAX_UPLOAD + _FORM:
+            return _error(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
+        return await answer(request)
 
     @app.post("/v1/audio/transcriptions")
     def transcriptions(
@@ -32,26 +53,44 @@ def application(transcriber: Transcriber) -> FastAPI:
         language: Annotated[str | None, Form()] = None,
         response_format: Annotated[str, Form()] = "json",
         granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
+        stream: Annotated[bool, Form()] = False,
     ) -> Response:
         if unknown := set(granularities or ()) - {"segment"}:
-            raise HTTPException(422, f"timestamp_granularities: {', '.join(sorted(unknown))} is not segment")
+            raise HTTPException(400, f"timestamp_granularities: {', '.join(sorted(unknown))} is not segment")
+        if stream:
+            raise HTTPException(400, "stream: not offered here; ask without it")
+        if response_format not in _RESPONSES:
+            raise HTTPException(400, f"response_format: {response_format!r} is not one of {', '.join(_RESPONSES)}")
+        try:
+            spoken = named(language) if language else None
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
         data = file.file.read(MAX_UPLOAD + 1)
         if len(data) > MAX_UPLOAD:
             raise HTTPException(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
         try:
-            samples = audio.decode(data)
+            samples, notes = audio.read(data)
         except audio.AudioError as error:
-            raise HTTPException(422, f"file: {error}") from error
+            raise HTTPException(400, f"file: {error}") from error
         with one_at_a_time:
             transcript = transcriber.transcribe(
-                [samples], contexts=[prompt], languages=[language], times=bool(granularities)
+                [samples], contexts=[prompt], languages=[spoken], times=bool(granularities)
             )[0]
-        return _respond(transcript, response_format)
+        return _respond(transcript, response_format, [audio.MEANING[note] for note in notes])
 
     return app
 
 
-def _respond(transcript: Transcript, response_format: str) -> Response:
+_RESPONSES = ("json", "verbose_json", "text", "srt", "vtt")
+
+
+def _error(status: int, message: str) -> JSONResponse:
+    """As OpenAI's clients read it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
+
+
+def _respond(transcript: Transcript, response_format: str, notes: list[str]) -> Response:
     if response_format == "json":
         return JSONResponse({"text": transcript.text})
     if response_format == "verbose_json":
@@ -65,9 +104,7 @@ def _respond(transcript: Transcript, response_format: str) -> Response:
                 "language": transcript.language,
                 "duration": transcript.seconds,
                 "segments": segments,
+                "warnings": [*notes, *transcript.warnings()],
             }
         )
-    name = {"text": "txt"}.get(response_format, response_format)
-    if name not in ("txt", "srt", "vtt"):
-        raise HTTPException(422, f"response_format: {response_format!r} is not json, verbose_json, text, srt or vtt")
-    return PlainTextResponse(FORMATS[name](transcript))
+    return PlainTextResponse(FORMATS[{"text": "txt"}.get(response_format, response_format)](transcript))

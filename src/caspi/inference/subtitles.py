@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 
 from caspi.audio import Seconds
-from caspi.inference.transcriber import Transcript
+from caspi.inference.transcriber import TimedText, Transcript
 
 
 def _clock(seconds: Seconds, point: str) -> str:
@@ -26,17 +27,24 @@ def as_json(transcript: Transcript) -> str:
 
 
 def as_srt(transcript: Transcript) -> str:
-    """SubRip: numbered cues, times with a comma."""
+    """SubRip: numbered cues, times with a comma. The format has no escapes: an arrow becomes a character of its own."""
     return "".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n\n"
-        for number, cue in enumerate(transcript.segments, 1)
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
+        for number, (cue, text) in enumerate(_cues(transcript), 1)
+        for text in [text.replace("-->", "→")]
     )
 
 
+def _cues(transcript: Transcript) -> list[tuple[TimedText, str]]:
+    """Cues and their text in one line: a blank line would end a cue."""
+    return [(cue, text) for cue in transcript.segments if (text := " ".join(cue.text.split()))]
+
+
 def as_vtt(transcript: Transcript) -> str:
-    """WebVTT (W3C): times with a point."""
+    """WebVTT (W3C): times with a point, text escaped as HTML is."""
     cues = "".join(
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{cue.text}\n\n" for cue in transcript.segments
+        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(text, quote=False)}\n\n"
+        for cue, text in _cues(transcript)
     )
     return f"WEBVTT\n\n{cues}"
 

@@ -12,6 +12,7 @@ import torch
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.decoding import Clip, Decoder, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
+from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 from caspi.model.timestamps import asking, later, phrases, without_times
@@ -28,8 +29,9 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller; untimed:
-    those whose phrases have no times, though they were asked for."""
+    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller; looping:
+    those whose text repeats itself; silent: those without sound, which are not decoded; untimed: those whose phrases
+    have no times, though they were asked for."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -38,6 +40,35 @@ class Transcript:
     truncated: int
     retried: int = 0
     untimed: int = 0
+    looping: int = 0
+    silent: int = 0
+
+    def warnings(self) -> list[str]:
+        """What is doubtful about it, a line each."""
+        doubts = (
+            (self.truncated, "hit the limit of tokens, so text is missing"),
+            (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
+            (self.looping, "repeat{s} the same words over and over"),
+        )
+        return [
+            f"{count} window{'s' if count > 1 else ''} "
+            + what.format(s="" if count > 1 else "s", was="were" if count > 1 else "was")
+            for count, what in doubts
+            if count > 0
+        ]
+
+
+SILENT_DB = -60.0  # of full scale, the loudest 32 ms: below it nothing was recorded
+_FRAME = 512  # samples, 32 ms
+_SHORTEST = 0.1  # seconds: no word is shorter
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether there is nothing to hear, float32 [n] at 16 kHz: no sound, or too little of it for a word."""
+    if len(samples) < _SHORTEST * SAMPLE_RATE:
+        return True
+    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    return float(np.square(frames).mean(axis=1).max()) < 10 ** (SILENT_DB / 10)
 
 
 class Transcriber:
@@ -73,11 +104,19 @@ class Transcriber:
             for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
             for first, last in spans
         ]
-        said = iter(self._decode(clips))
+        said = iter(self._heard(clips))
         return [
             _join(samples, spans, [next(said) for _ in spans], times=times)
             for samples, spans in zip(recordings, cuts, strict=True)
         ]
+
+    def _heard(self, clips: list[Clip]) -> list[Hypothesis]:
+        """Hypotheses in the order of the clips, empty ones of those without sound."""
+        loud = [place for place, clip in enumerate(clips) if not is_silent(clip.samples)]
+        said = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
+        for place, hypothesis in zip(loud, self._decode([clips[place] for place in loud]), strict=True):
+            said[place] = hypothesis
+        return said
 
     def _decode(self, clips: list[Clip]) -> list[Hypothesis]:
         """Decodes; a clip that hits its token limit is cut in two and tried again once."""
@@ -123,4 +162,6 @@ def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothes
         truncated=sum(hypothesis.truncated for hypothesis in said),
         retried=sum(hypothesis.retried for hypothesis in said),
         untimed=untimed,
+        looping=sum(loops(hypothesis.text) for hypothesis in said),
+        silent=sum(hypothesis.silent for hypothesis in said),
     )

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3ASRProcessor,
 )
 
-from caspi.errors import UsageError
+from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.host_memory import keep_freed_memory
@@ -117,4 +117,4 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return first_line(error)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from caspi.audio import Seconds
-from caspi.errors import CaspiError
+from caspi.errors import CaspiError, first_line
 from caspi.model import adapters
 from caspi.model.loading import Loaded
 from caspi.training import checkpoints
@@ -86,7 +86,7 @@ class Checkpointer:
                 self._left_average = {name: average[name] for name in self.trained()}
         except (KeyError, RuntimeError, OSError, SafetensorError) as error:
             raise CaspiError(
-                f"checkpoint {folder} cannot be gone on from ({str(error).splitlines()[0]}): is it of this recipe, and "
+                f"checkpoint {folder} cannot be gone on from ({first_line(error)}): is it of this recipe, and "
                 "whole? Without that folder the same command goes on from the one before"
             ) from error
 

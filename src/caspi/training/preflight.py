@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
 
-from caspi.errors import UsageError
+from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, describe, select
@@ -43,7 +43,7 @@ def configured(start: ModelConfig) -> Qwen3ASRConfig:
         return AutoConfig.from_pretrained(resolve(start.start), revision=start.revision)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"model {start.start}: cannot read its configuration ({str(error).splitlines()[0]}); "
+            f"model {start.start}: cannot read its configuration ({first_line(error)}); "
             "model.init=random model.scale=1.7b shows the released shape without it"
         ) from error
 

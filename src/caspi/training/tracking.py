@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from caspi.errors import UsageError
+from caspi.errors import UsageError, first_line
 from caspi.training.config import TrackerName
 from caspi.training.provenance import Provenance
 
@@ -39,7 +39,7 @@ class Tracker(TrainerCallback):  # type: ignore[misc]
                 for title, text in self._texts.items():
                     self._attach(title, text)
             except Exception as error:  # each tracker has its own
-                reason = (str(error) or type(error).__name__).splitlines()[0]
+                reason = first_line(error)
                 raise UsageError(f"train.track: {self._name} cannot start ({reason})") from error
 
     def on_log(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
@@ -57,7 +57,7 @@ class Tracker(TrainerCallback):  # type: ignore[misc]
         try:
             work()
         except Exception as error:  # whatever a tracker raises, training goes on
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             print(f"warning: {self._name} failed ({reason}); the run goes on without it", file=sys.stderr, flush=True)
             self._inner = None
 

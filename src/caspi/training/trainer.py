@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from caspi.errors import CaspiError
+from caspi.errors import CaspiError, first_line
 from caspi.folders import write_whole
 from caspi.model.compiling import uncompiled
 from caspi.model.groups import TrainableGroup
@@ -511,7 +511,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             if self.args.should_save:
                 checkpoints.check(staging / name)
         except (OSError, RuntimeError, SafetensorError) as error:
-            failure = str(error).splitlines()[0]
+            failure = first_line(error)
         finally:
             self._staging = False
         failures = [found for found in gather_object([failure]) if found]

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.utils.sha import git_hash
 
+from caspi.errors import first_line
 from caspi.export.publishing import model_files
 from caspi.training.config import HubConfig
 
@@ -139,4 +140,4 @@ def _same(path: Path, entry: Any) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first_line(error)

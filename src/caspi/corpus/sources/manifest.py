@@ -119,8 +119,8 @@ class ManifestSource(Source):
 
 
 _KNOWN = frozenset(
-    "audio audio_filepath text segments words start end offset duration id source language context prompt previous quality "
-    "split channel".split()
+    "audio audio_filepath text segments words start end offset duration id source language context prompt previous "
+    "quality split channel".split()
 ) | frozenset(SPEAKER_KEYS)
 
 

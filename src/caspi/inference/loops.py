@@ -1,0 +1,15 @@
+"""Text that goes round in a circle: a model that lost the sound repeats itself."""
+
+from __future__ import annotations
+
+import re
+
+_WORDS = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
+_LETTERS = re.compile(r"(\S)\1{5,}")
+
+
+def loops(text: str) -> bool:
+    """Whether words, or a letter, are repeated as nobody says them."""
+    numbers: dict[str, int] = {}
+    coded = "".join(chr(0x100 + numbers.setdefault(word, len(numbers))) for word in text.split())
+    return bool(_WORDS.search(coded) or _LETTERS.search(text))

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from caspi import commands
+from caspi.errors import UsageError
+from caspi.inference.transcriber import Transcriber
+from tests.conftest import tone
+
+
+@pytest.fixture
+def files(tmp_path: Path, speech: np.ndarray) -> list[Path]:
+    """Three recordings, the second of which is no audio."""
+    paths = [tmp_path / f"{name}.wav" for name in "abc"]
+    for path in (paths[0], paths[2]):
+        soundfile.write(path, speech, 22_050)
+    paths[1].write_bytes(b"no audio")
+    return paths
+
+
+def transcribe(files: list[Path], out: Path | None, format_name: str = "txt") -> commands.Outcome:
+    return commands.transcribe("tiny", files, format_name, out, "", "Spanish")
+
+
+def test_a_bad_file_costs_nothing_else_and_is_named(
+    files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = transcribe(files, tmp_path / "out")
+    assert outcome.exit_code == 1
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.txt")) == ["a.txt", "c.txt"]
+    assert f"not transcribed: {files[1]}: corrupt_audio" in capsys.readouterr().err
+    assert outcome.line.startswith("2 of 3 files transcribed")
+    assert outcome.line.endswith("1 could not be transcribed")
+
+
+def test_what_was_transcribed_is_kept_when_the_rest_is_interrupted(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caspi.inference.files._TOGETHER", 0.1)
+    real, calls = Transcriber.transcribe, []
+
+    def interrupted(self: Transcriber, *args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Transcriber, "transcribe", interrupted)
+    good = [files[0], files[2]]
+    with pytest.raises(KeyboardInterrupt):
+        transcribe(good, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("*.txt")] == ["a.txt"]
+    outcome = transcribe(good, tmp_path / "out")
+    assert len(calls) == 3
+    assert outcome.line == f"1 of 2 files transcribed ({outcome.summary['files'][1]['seconds']:.1f} s of audio), " + (
+        "1 were there already"
+    )
+
+
+def test_a_file_that_changed_is_heard_again(files: list[Path], tmp_path: Path) -> None:
+    assert not transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
+    assert transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
+    soundfile.write(files[0], tone(1.0), 16_000)
+    assert not transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
+
+
+def test_texts_that_were_made_otherwise_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
+    transcribe(files[:1], tmp_path / "out")
+    with pytest.raises(UsageError, match="holds texts made with format = 'txt', not 'srt': give another folder"):
+        transcribe(files[:1], tmp_path / "out", "srt")
+
+
+def test_what_is_wrong_with_the_audio_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, tone(4.0), 16_000)
+    path.write_bytes(path.read_bytes()[:70_000])
+    outcome = transcribe([path], None)
+    assert f"warning: {path}: ends before its header says" in capsys.readouterr().err
+    assert outcome.summary["files"][0]["warnings"] == ["ends before its header says: was it cut off in copying?"]
+
+
+def test_silence_is_no_speech(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.wav", np.zeros(32_000), 16_000)
+    outcome = transcribe([tmp_path / "x.wav"], None)
+    assert outcome.line == "no speech (2.0 s of audio)"
+    assert outcome.summary["files"][0]["text"] == ""

@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # What kills processes, needs several of them or takes longer than 20 seconds.
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.dev
@@ -42,6 +42,12 @@ $(VENV)/.dev: $(SOURCES)
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	# Apart: transformers imports it wherever it finds it, a second and a half of every process that the tests start.
 	$(PIP) install -q -c constraints.txt --no-deps --target $(VENV)/torchao torchao
+	touch $@
+
+# Another program that reads what we export, in an environment of its own: it pins an old transformers.
+$(VENV)/qwen-asr/.ready: tests/environments/qwen-asr.txt
+	test -x $(VENV)/qwen-asr/bin/python || $(PYTHON) -m venv $(VENV)/qwen-asr
+	$(VENV)/qwen-asr/bin/python -m pip --disable-pip-version-check install -q -r $<
 	touch $@
 
 $(VENV)/.base: $(SOURCES)

@@ -33,6 +33,7 @@ _GAP = 0.1  # seconds missing between two frames from which on it is a gap, not 
 _LONGEST_GAP = 3600.0  # seconds: a stamp further ahead is a damaged one
 _PROBE = 10.0  # seconds from which it is judged how channels are mixed
 _CANCELS = 0.5  # energy of the mix, as a share of what it would be of unrelated channels
+_LONGEST_CLAIM = 12 * 3600.0  # seconds of memory that a header may ask for; unused, it is never touched
 _ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
 
 
@@ -120,8 +121,20 @@ def decode(source: bytes | Path) -> np.ndarray:
 def read(source: bytes | Path, channel: int | None = None) -> tuple[np.ndarray, list[Note]]:
     """As `decode`, of one channel where one is named, and what a person should know of the file."""
     stream = open_stream(source, channel)
-    blocks = list(stream.blocks)
-    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0], stream.findings.notes(stream.declared)
+    samples = _joined(stream.blocks, stream.declared)
+    return samples, stream.findings.notes(stream.declared)
+
+
+def _joined(blocks: Iterator[np.ndarray], declared: Seconds | None) -> np.ndarray:
+    """Blocks as one array, held once: in what the header claims, or in twice as much as often as that is too little."""
+    claimed = declared if declared is not None and declared < _LONGEST_CLAIM else 0.0
+    samples, count = np.empty(int((claimed + 1) * SAMPLE_RATE), np.float32), 0
+    for block in blocks:
+        if count + len(block) > len(samples):
+            samples = np.concatenate([samples[:count], np.empty(count + 2 * len(block), np.float32)])
+        samples[count : count + len(block)] = block
+        count += len(block)
+    return samples[:count]
 
 
 def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:

@@ -184,7 +184,11 @@ def corpus_push(
     """
     from caspi import commands
 
-    _finish(commands.corpus_push(corpus, repository, not public, dry_run), json_)
+    outcome = commands.corpus_push(corpus, repository, not public, dry_run)
+    if dry_run and not json_:
+        for file in outcome.summary["files"]:
+            _say(f"{file['file']}: {file['bytes']:,} bytes")
+    _finish(outcome, json_)
 
 
 @app.command()
@@ -512,16 +516,21 @@ def export(
 def publish(
     model: Annotated[str, typer.Argument(help="A model folder.")],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="user/name on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Uploads a model to the Hub after checking that it loads.
+    """Uploads a model, in either layout, to the Hub after checking that it loads.
 
     Example: caspi publish runs/demo/train/average me/caspi-demo --dry-run
     """
     from caspi import commands
 
-    _finish(commands.publish(model, repository, dry_run), json_)
+    outcome = commands.publish(model, repository, dry_run, private=not public)
+    if dry_run and not json_:
+        for file in outcome.summary["files"]:
+            _say(f"{file['file']}: {file['bytes']:,} bytes")
+    _finish(outcome, json_)
 
 
 @app.command()

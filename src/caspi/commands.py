@@ -302,7 +302,8 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
         recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
     )
     what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
-    (partial / "README.md").write_text(card(provenance, what, measured, report.environment()), encoding="utf-8")
+    text = card(provenance, what, measured, report.environment(), recipe.require_train().max_seconds)
+    (partial / "README.md").write_text(text, encoding="utf-8")
     report.write(partial, pages.average_page(str(run), summary), summary)
     folders.finish(partial, out)
     return Outcome(f"{pages.average_verdict(summary)}; {what}", out, summary)
@@ -570,11 +571,11 @@ def export(model: str, to: str, out: Path) -> Outcome:
     return Outcome(f"{to}, {sum(files.values()) / 2**20:,.1f} MiB", out, summary)
 
 
-def publish(model: str, repository: str, dry_run: bool) -> Outcome:
+def publish(model: str, repository: str, dry_run: bool, private: bool = True) -> Outcome:
     """A model folder to the Hub."""
     from caspi.export.publishing import publish as stage
 
-    summary = stage(model, repository, dry_run=dry_run)
+    summary = stage(model, repository, private=private, dry_run=dry_run)
     size = sum(file["bytes"] for file in summary["files"])
     verb = "would be uploaded" if dry_run else "uploaded"
     return Outcome(

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
@@ -12,8 +14,9 @@ from caspi import commands
 from caspi.errors import UsageError
 from caspi.export.formats import native_name, original_name
 from caspi.model.config import ModelConfig
-from caspi.model.loading import TINY, load
+from caspi.model.loading import TINY, load, load_tokenizer
 from caspi.training.preflight import on_meta_device
+from tests.conftest import tone
 
 
 def test_names_map_one_to_one_both_ways() -> None:
@@ -91,3 +94,69 @@ def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run:
         "chat_template.jinja",
     } <= names
     assert not names & {"optimizer.safetensors", "trainer_state.json", "rng_state.pth", "scheduler.pt"}
+
+
+def test_an_export_is_read_by_whoever_may_read_its_folder(tmp_path: Path) -> None:
+    for to in ("hf", "qwen-asr"):
+        commands.export("tiny", to, tmp_path / to)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / to).iterdir()}
+        assert len(modes) == 1
+
+
+def test_the_original_layouts_tokenizer_is_as_transformers_4_reads_it(tmp_path: Path) -> None:
+    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert isinstance(config["additional_special_tokens"], list)
+    assert config["extra_special_tokens"] == {
+        "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>", "audio_token": "<|audio_pad|>",
+    }  # fmt: skip
+    generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    tokenizer = load_tokenizer(TINY)
+    assert generation["eos_token_id"] == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+
+
+@pytest.mark.parametrize("name", ["not a repo!! x", "model", "a/b/c", "me/../x"])
+def test_what_is_no_name_of_a_repository_is_refused_before_the_model_is_read(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name of a repository"):
+        commands.publish("/nowhere", name, dry_run=True)
+
+
+class Hub:
+    """What is asked of the Hub."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **options: self.calls.append((name, {"args": args, **options}))
+
+
+def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_its_own(
+    tmp_path: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = json.loads((small_run / "report.json").read_text())["final"]
+    commands.export(final, "qwen-asr", tmp_path / "out")
+    hub = Hub()
+    monkeypatch.setattr("caspi.export.publishing.HfApi", lambda: hub)
+    commands.publish(str(tmp_path / "out"), "me/model", dry_run=False)
+    calls = dict(hub.calls)
+    assert calls["create_repo"]["private"] is True
+    assert "vocab.json" in calls["upload_folder"]["allow_patterns"]
+    card = calls["upload_file"]["path_or_fileobj"].decode()
+    assert "library_name: qwen-asr" in card
+    assert 'Qwen3ASRModel.from_pretrained("me/model")' in card
+    assert "Give it clips of at most" in card
+    assert "from transformers import" not in card
+    (tmp_path / "out" / "config.json").write_text('{"thinker_config": 1}')
+    with pytest.raises(UsageError, match="is no model in the layout of qwen-asr"):
+        commands.publish(str(tmp_path / "out"), "me/model", dry_run=True)
+
+
+def test_the_code_of_a_card_runs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    """As a reader would try it: copied out of the card, in a folder with a clip."""
+    final = Path(json.loads((small_run / "report.json").read_text())["final"])
+    code = (final / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    soundfile.write(tmp_path / "clip.wav", tone(2.0), 16_000)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("REPOSITORY", str(final)).replace("max_new_tokens=512", "max_new_tokens=8"), {})
+    assert capsys.readouterr().out.strip()

@@ -122,7 +122,7 @@ def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> dict
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UsageError(f"{repository!r} is no name of a data set: {error}") from error
+        raise UsageError(f"{repository!r} is no name of a data set: {first_line(error)}") from error
     opened = splits_of(folder)
     card = _card(folder, opened, repository)
     files = sorted(path for split in opened for path in folder.glob(f"{split.split}-*.arrow"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,15 @@ def average(parts: Sequence[Path], out: Path, weights: Sequence[float] | None = 
                 dtypes[name] = torch.float32
     mean = {name: (tensor / sum(weights)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
     copy_model_files(parts[0], out)
-    save_file(mean, out / WEIGHTS, metadata={"format": "pt"})
+    write_weights(mean, out / WEIGHTS)
+
+
+def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """A file that whoever may read the folder may read: safetensors makes it for its owner alone."""
+    save_file(weights, path, metadata={"format": "pt"})
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 # What a model folder needs beside its weights; training state stays behind.

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from caspi import folders
 from caspi.errors import UsageError
-from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights
+from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights, write_weights
+from caspi.export.cards import original_card
 from caspi.model.loading import load_tokenizer, resolve
 
 # Native name to original name, first match wins (the projector sits inside the encoder there).
@@ -46,19 +46,46 @@ def _to_native(source: Path, out: Path) -> None:
     copy_model_files(source, out)
     config = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
     (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    save_file(_bf16(read_weights(source)), out / WEIGHTS, metadata={"format": "pt"})
+    write_weights(_bf16(read_weights(source)), out / WEIGHTS)
 
 
 def _to_original(source: Path, out: Path) -> None:
     weights = {original_name(name): tensor for name, tensor in _bf16(read_weights(source)).items()}
     # The original loader does not tie: the head is stored.
     weights.setdefault("thinker.lm_head.weight", weights["thinker.model.embed_tokens.weight"].clone())
-    save_file(weights, out / WEIGHTS, metadata={"format": "pt"})
+    write_weights(weights, out / WEIGHTS)
     copy_model_files(source, out)
     (out / "config.json").write_text(json.dumps(_original_config(source), indent=1), encoding="utf-8")
     tokenizer = load_tokenizer(source)
     tokenizer.backend_tokenizer.model.save(str(out))  # vocab.json and merges.txt
-    (out / "preprocessor_config.json").write_text(json.dumps(_ORIGINAL_PREPROCESSOR, indent=1), encoding="utf-8")
+    written = {
+        "preprocessor_config.json": _ORIGINAL_PREPROCESSOR,
+        "tokenizer_config.json": _original_tokenizer_config(out / "tokenizer_config.json"),
+        "generation_config.json": {
+            "do_sample": False,
+            "eos_token_id": [tokenizer.convert_tokens_to_ids("<|im_end|>")],
+            "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        },
+    }
+    for name, content in written.items():
+        (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    longest = json.loads((source / "config.json").read_text(encoding="utf-8")).get("longest_clip")
+    readme = out / "README.md"
+    card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
+    readme.write_text(original_card(card, longest), encoding="utf-8")
+
+
+def _original_tokenizer_config(path: Path) -> dict[str, Any]:
+    """As transformers 4.57, which qwen-asr pins, reads it: transformers 5 writes the list of special tokens where that
+    one wants a mapping of names."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    extra = config.get("extra_special_tokens")
+    if isinstance(extra, list):
+        config["additional_special_tokens"] = extra
+        names = ("audio_bos_token", "audio_eos_token", "audio_token")
+        config["extra_special_tokens"] = {name: config[name] for name in names if name in config}
+    config.pop("backend", None)
+    return config
 
 
 _ORIGINAL_PREPROCESSOR = {
@@ -93,6 +120,7 @@ def _original_config(source: Path) -> dict[str, Any]:
         "model_type": "qwen3_asr",
         "dtype": "bfloat16",
         "support_languages": [],
+        "longest_clip": native.get("longest_clip"),
         "thinker_config": {
             "model_type": "qwen3_asr_thinker",
             "audio_config": audio | {"model_type": "qwen3_asr_audio_encoder", "max_source_positions": 1500},

@@ -44,5 +44,6 @@ def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[in
 def _smoothed_energy(samples: np.ndarray, over: int) -> np.ndarray:
     """Mean square a hop, averaged over its neighbourhood of so many hops."""
     hops = len(samples) // _HOP
-    energy = np.square(samples[: hops * _HOP], dtype=np.float32).reshape(hops, _HOP).mean(axis=1)
+    framed = samples[: hops * _HOP].reshape(hops, _HOP)
+    energy = np.einsum("ij,ij->i", framed, framed) / _HOP  # without a copy of the recording
     return np.convolve(energy, np.full(over, 1 / over), mode="same")

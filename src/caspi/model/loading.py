@@ -53,12 +53,17 @@ def resolve(name: str) -> str:
 
 def _refuse_original_layout(folder: Path) -> None:
     """Weights in the layout of qwen-asr would load as random numbers under other names."""
-    config = folder / "config.json"
-    if config.is_file() and (folder / "model.safetensors").is_file() and "thinker_config" in config.read_text():
+    if is_original_layout(folder):
         raise UsageError(
             f"{folder} is in the original layout of qwen-asr: start from the native one, such as "
             "Qwen/Qwen3-ASR-1.7B-hf, or the folder that was exported"
         )
+
+
+def is_original_layout(folder: Path) -> bool:
+    """Whether a folder holds a model as qwen-asr and vLLM read it."""
+    config = folder / "config.json"
+    return config.is_file() and (folder / "model.safetensors").is_file() and "thinker_config" in config.read_text()
 
 
 def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:

@@ -7,13 +7,17 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from caspi.audio import Seconds
+from caspi.export.cards import limit
 from caspi.language import language
 from caspi.training.provenance import Provenance
 
 
-def card(provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any]) -> str:
+def card(
+    provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any], longest: Seconds
+) -> str:
     """README.md of a checkpoint. what: one line, such as `stage all, step 300`. measured: names and fractions, empty
-    where nothing was measured on these weights."""
+    where nothing was measured on these weights. longest: of the clips it was trained on."""
     corpus = provenance.corpus_report
     on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
     header = ModelCardData(
@@ -29,6 +33,11 @@ def card(provenance: Provenance, what: str, measured: dict[str, Any], environmen
         autoescape=False,  # noqa: S701 - Markdown
     )  # fmt: skip
     text = environment_.get_template("card.md.j2").render(
-        provenance=provenance, what=what, measured=measured, corpus=corpus, environment=environment
+        provenance=provenance,
+        what=what,
+        measured=measured,
+        corpus=corpus,
+        environment=environment,
+        limit=limit(longest),
     )
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}"))

@@ -534,7 +534,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         self._kept.save_model(folder)
         if self.args.should_save:
-            text = card(self._provenance, self._what(), self._measured_here(), environment())
+            text = card(self._provenance, self._what(), self._measured_here(), environment(), self._config.max_seconds)
             (folder / "README.md").write_text(text, encoding="utf-8")
 
     def _what(self) -> str:

@@ -1,0 +1,52 @@
+"""The page of a checkpoint in the layout of qwen-asr: what of the native one holds there, and how it is used."""
+
+from __future__ import annotations
+
+import re
+
+from caspi.audio import Seconds
+
+_USE = """## Use
+```python
+from qwen_asr import Qwen3ASRModel
+
+model = Qwen3ASRModel.from_pretrained("REPOSITORY")
+print(model.transcribe(audio="clip.wav")[0].text)
+```
+qwen-asr knows a fixed list of languages and refuses others by name: leave `language` out, the model names it itself.
+With vLLM the language can be given, in the prompt:
+```python
+import soundfile
+from vllm import LLM, SamplingParams
+
+prompt = (
+    "<|im_start|>system\\n<|im_end|>\\n<|im_start|>user\\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>\\n"
+    "<|im_start|>assistant\\nlanguage {language}<asr_text>"
+)
+request = {{"prompt": prompt, "multi_modal_data": {{"audio": soundfile.read("clip.wav", dtype="float32")}}}}
+print(LLM("REPOSITORY").generate(request, SamplingParams(temperature=0, max_tokens=512))[0].outputs[0].text)
+```
+vLLM's `/v1/audio/transcriptions` leaves out the empty system turn that the model was trained with; use
+`/v1/chat/completions` with an empty system message.
+{limit}
+"""
+_SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
+
+
+def limit(longest: Seconds | None) -> str:
+    """What a reader must know of long recordings."""
+    if longest is None:
+        return ""
+    return (
+        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and answers longer ones with "
+        "text that nobody said, in every program. `caspi transcribe` cuts long recordings in their pauses by itself."
+    )
+
+
+def original_card(native: str, longest: Seconds | None) -> str:
+    """The card of the native layout with its use replaced."""
+    spoken = found[1] if (found := _LANGUAGE.search(native)) else "Hebrew"
+    use = _USE.format(language=spoken, limit=limit(longest))
+    text = native.replace("library_name: transformers", "library_name: qwen-asr")
+    return _SECTION.sub(lambda _: use + "\n", text) if _SECTION.search(text) else f"{text}\n{use}"

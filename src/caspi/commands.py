@@ -285,7 +285,7 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     content = json.loads((run / REPORT).read_text(encoding="utf-8"))
     recipe = recipes.load(run / report.RECIPE)
     stage = Path(content["stages"][-1]["path"])
-    chosen = checkpoints.best(stage if stage.is_dir() else run / stage.name, top)
+    chosen = checkpoints.best(run / stage.name if (run / stage.name).is_dir() else stage, top)
     if weights is not None and len(weights) != len(chosen):
         raise UsageError(f"--weights: {len(weights)} given, {len(chosen)} checkpoints are averaged")
     out = run / "average"
@@ -295,7 +295,8 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
     summary = {
         "stage": "average", "run": str(run), "parts": parts, "weights": weights, "measured": measured,
-        "better_than": sum(measured["wer"] < part["wer"] for part in parts), "fingerprint": report.fingerprint(partial),
+        "better_than": sum(_quality(measured) < _quality(part) for part in parts),
+        "fingerprint": report.fingerprint(partial),
     }  # fmt: skip
     steps = ", ".join(str(part["step"]) for part in parts)
     provenance = Provenance(
@@ -306,7 +307,16 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     (partial / "README.md").write_text(text, encoding="utf-8")
     report.write(partial, pages.average_page(str(run), summary), summary)
     folders.finish(partial, out)
-    return Outcome(f"{pages.average_verdict(summary)}; {what}", out, summary)
+    best = min([{"path": str(out), **measured}, *parts], key=_quality)["path"]
+    checkpoints.point_to_best(run, Path(best))
+    summary["best"] = best
+    use = "" if Path(best) == out else f"; use {best}, which {run / checkpoints.BEST} names"
+    return Outcome(f"{pages.average_verdict(summary)}; {what}{use}", run / checkpoints.BEST, summary)
+
+
+def _quality(measured: dict[str, Any]) -> tuple[float, float]:
+    """What models are ranked by: WER, then loss."""
+    return measured["wer"], measured["loss"]
 
 
 @dataclass(frozen=True, slots=True)

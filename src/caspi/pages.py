@@ -342,10 +342,10 @@ def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
 
 
 def average_verdict(summary: dict[str, Any]) -> str:
-    """`WER 0.029, better than 1 of its 3 parts, the best of which has 0.027`."""
+    """`the average has WER 0.029, better than 1 of its 3 parts, the best of which has 0.027`."""
     parts = summary["parts"]
     best = min(part["wer"] for part in parts)
-    wer = f"WER {summary['measured']['wer']:.3f}"
+    wer = f"the average has WER {summary['measured']['wer']:.3f}"
     return f"{wer}, better than {summary['better_than']} of its {len(parts)} parts, the best of which has {best:.3f}"
 
 

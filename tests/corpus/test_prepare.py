@@ -356,3 +356,14 @@ def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:
     made = recipe.load(RECIPES / "demo.yaml", (f"corpus.path={tmp_path / 'c'}", "corpus.sources.0.without=[lynda]"))
     with pytest.raises(UsageError, match="espeak has no voice lynda"):
         commands.prepare(made)
+
+
+def test_a_corpus_of_which_next_to_nothing_is_kept_is_not_made_unless_that_is_allowed(tmp_path: Path) -> None:
+    lines = [{"audio": "0.wav", "text": "שלום עולם" if n == 0 else "", "id": str(n)} for n in range(40)]
+    soundfile.write(tmp_path / "0.wav", tone(2.0), 16_000)
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"97.50 % of 40 utterances would be rejected \(empty_text 39\)"):
+        commands.prepare(manifest_recipe(path, tmp_path))
+    assert not (tmp_path / "corpus").exists()
+    assert commands.prepare(manifest_recipe(path, tmp_path, "corpus.max_rejected=1")).summary["kept"] == 1

@@ -83,3 +83,9 @@ def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: py
     (tmp_path / "m.jsonl").mkdir()
     Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
     assert capsys.readouterr().err == f"warning: {tmp_path / 'm.jsonl'}: Is a directory; this line is lost\n"
+
+
+def test_numbers_that_json_does_not_have_are_null(tmp_path: Path, clock: Clock) -> None:
+    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal.record(1, {"loss": float("nan"), "of": [1.0, float("inf")]})
+    assert json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=pytest.fail)["of"] == [1.0, None]

@@ -66,6 +66,29 @@ def test_distillation_is_the_divergence_torch_computes(fresh_tiny: Loaded) -> No
     assert not any(p.grad is not None for p in other.parameters())
 
 
+def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: Loaded) -> None:
+    """Each per target token and unweighted; they make up the loss."""
+    given, other = batch(fresh_tiny), teacher(fresh_tiny)
+    objective = Distillation(fresh_tiny.model, None, other, 0.25)  # type: ignore[arg-type]
+    loss = float(objective(given)) / len(given.labels)
+    plain = float(CrossEntropy(fresh_tiny.model)(given)) / len(given.labels)
+    notes = objective.take_notes()
+    assert notes["cross_entropy"] == pytest.approx(plain, rel=1e-4)
+    assert 0.75 * notes["cross_entropy"] + 0.25 * notes["kl"] == pytest.approx(loss, rel=1e-4)
+    assert objective.take_notes() == {}
+
+
+def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corpus: Path, tmp_path: Path) -> None:
+    how = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
+    commands.train(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
+    rows = [row for row in metrics(tmp_path / "train", "loss") if row["stage"] == "all"]
+    for row in rows:
+        assert {"reward", "reward_spread", "no_spread", "hypothesis_tokens", "kl"} <= row.keys()
+        assert -1 <= row["reward"] <= 0
+        assert 0 <= row["no_spread"] <= 1
+        assert row["kl"] >= -1e-4
+
+
 def test_a_student_ends_where_its_teacher_is(fresh_tiny: Loaded) -> None:
     given, other = batch(fresh_tiny), teacher(fresh_tiny, 0.01)
     objective = Distillation(fresh_tiny.model, None, other, 1.0)  # type: ignore[arg-type]

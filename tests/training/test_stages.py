@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -134,14 +135,14 @@ def test_average_is_the_mean_in_float64(small_run: Path) -> None:
     outcome = commands.average(small_run, 2)
     parts = [load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"]]
     assert len(parts) == 2
-    mean = load_file(outcome.path / "model.safetensors")
+    mean = load_file(small_run / "average" / "model.safetensors")
     assert "lm_head.weight" not in mean
     for name, tensor in mean.items():
         expected = (sum(part[name].double() for part in parts) / 2).float()
         assert torch.equal(tensor.float(), expected)
-    Qwen3ASRForConditionalGeneration.from_pretrained(outcome.path)
-    assert "average of 2 checkpoints" in (outcome.path / "README.md").read_text()
-    shutil.rmtree(outcome.path)
+    Qwen3ASRForConditionalGeneration.from_pretrained(small_run / "average")
+    assert "average of 2 checkpoints" in (small_run / "average" / "README.md").read_text()
+    shutil.rmtree(small_run / "average")
 
 
 def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> None:
@@ -150,14 +151,15 @@ def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> No
     best = outcome.summary["parts"][0]
     for name in ("wer", "cer", "loss"):
         assert outcome.summary["measured"][name] == best[name]
-    assert outcome.summary["better_than"] == sum(part["wer"] > best["wer"] for part in outcome.summary["parts"])
+    better = [part for part in outcome.summary["parts"] if (part["wer"], part["loss"]) > (best["wer"], best["loss"])]
+    assert outcome.summary["better_than"] == len(better)
     outcome = commands.average(small_run, 2, [3.0, 1.0])
     first, second = (load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"])
-    for name, tensor in load_file(outcome.path / "model.safetensors").items():
+    for name, tensor in load_file(small_run / "average" / "model.safetensors").items():
         assert torch.equal(tensor, ((first[name].double() * 3 + second[name].double()) / 4).float())
     with pytest.raises(UsageError, match="--weights: 3 given, 2 checkpoints are averaged"):
         commands.average(small_run, 2, [1.0, 1.0, 1.0])
-    shutil.rmtree(outcome.path)
+    shutil.rmtree(small_run / "average")
 
 
 def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: Loaded) -> None:
@@ -178,6 +180,53 @@ def test_norms_and_biases_do_not_decay(tiny: Loaded) -> None:
     for group in optimizer.param_groups:
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
     assert {(g["group"], g["lr"]) for g in optimizer.param_groups} == {("audio_layers", 1e-3), ("projector", 2e-3)}
+
+
+def test_best_names_the_better_of_the_average_and_its_parts(
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run, symlinks=True)
+    best = checkpoints.best(run / "2-all", 1)[0]
+    assert (run / "best").resolve() == best.resolve()
+    for wer, expected in ((99.0, best), (-1.0, run / "average")):
+        found = {"wer": wer, "cer": 1.0, "loss": 1.0, "truncated": 0.0}
+        monkeypatch.setattr("caspi.training.validation.measure_checkpoint", lambda *_, found=found: found)
+        outcome = commands.average(run, 2)
+        assert outcome.path == run / "best"
+        assert (run / "best").resolve() == expected.resolve()
+        assert ("; use " in outcome.line) is (expected == best)
+
+
+def test_the_epoch_that_is_logged_is_of_the_data(small_run: Path, small_corpus: Path) -> None:
+    """Two epochs end at 2, not at 1; half an epoch ends at a half."""
+    rows = metrics(small_run, "epoch")
+    ends = {stage: max(row["epoch"] for row in rows if row["stage"] == stage) for stage in ("letters", "all")}
+    assert ends == {"letters": pytest.approx(0.5, abs=0.1), "all": 1.0}
+    steps = {row["step"]: row["epoch"] for row in rows if row["stage"] == "all" and "loss" in row}
+    assert all(epoch == pytest.approx(step / max(steps)) for step, epoch in steps.items())
+
+
+def test_the_rate_that_is_logged_is_the_one_the_step_was_taken_with(small_run: Path) -> None:
+    rows = [row for row in metrics(small_run, "lr") if row["stage"] == "all"]
+    assert rows[0]["step"] == 1
+    assert all(rate == 0 for rate in rows[0]["lr"].values())  # a warmup begins at nothing
+
+
+@pytest.mark.parametrize("warmup", [5, 30, 60, 500])
+def test_a_warmup_that_reaches_into_the_decay_makes_no_jump(warmup: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    made = Schedule(kind="warmup-stable-decay", warmup_steps=warmup, decay_ratio=0.5)
+    plan = schedule(optimizer, made, 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        plan.step()
+    assert max(rates) == 1
+    assert max(abs(one - other) for one, other in itertools.pairwise(rates)) <= 1.6 / min(
+        warmup, 50
+    )  # a cosine is steeper in its middle
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "warmup-stable-decay"])

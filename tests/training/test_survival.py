@@ -176,7 +176,7 @@ def test_too_many_in_a_row_end_the_run_with_their_names(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
-    with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*may start from the last checkpoint"):
+    with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*listen to these utterances"):
         commands.train(short(tmp_path, small_corpus, "train.stop_after=2"))
 
 
@@ -319,7 +319,7 @@ def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: 
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=300)[1].decode()
-    assert process.returncode == 1
+    assert process.returncode == 75
     assert "was asked to end after step" in said.splitlines()[-1]
     assert checkpoints.complete(tmp_path / "train" / "2-all")
     subprocess.run(command, check=True, capture_output=True)
@@ -396,3 +396,71 @@ def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
     last = [stage["checkpoints"][-1] for stage in summary["stages"]]
     known = [stage["checkpoints"][-1] for stage in json.loads((small_run / "report.json").read_text())["stages"]]
     assert [(found["wer"], found["loss"]) for found in last] == [(found["wer"], found["loss"]) for found in known]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
+    small_corpus: Path, small_run: Path, tmp_path: Path, times: int
+) -> None:
+    command = command_of(tmp_path, run_recipe(tmp_path, small_corpus, "train.workers=1"))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    log = tmp_path / "train" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and '"stage": "all"' in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for _ in range(times):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        time.sleep(0.02)
+    said = process.communicate(timeout=300)[1].decode()
+    if times == 2:
+        assert process.returncode in (130, 75)  # 75 where it had saved before the second one
+        return
+    assert process.returncode == 75
+    assert "asked to end (Ctrl-C; once more ends at once" in said
+    assert "the same command continues" in said.splitlines()[-1]
+    subprocess.run(command, check=True, capture_output=True)
+    undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+@pytest.mark.parametrize(("key", "value"), [("save_every", "1"), ("save_every_minutes", "0.000001")])
+def test_checkpoints_come_as_often_as_they_are_asked_for(
+    key: str, value: str, small_corpus: Path, tmp_path: Path
+) -> None:
+    made = short(
+        tmp_path, small_corpus, f"train.{key}={value}", "train.evaluate.every=100", "train.evaluate.keep=1",
+        "train.stages.1.epochs=0.5",
+    )  # fmt: skip
+    seen: list[str] = []
+    real = checkpoints.publish
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "publish", lambda s, final, m: seen.append(final.name) or real(s, final, m))
+        commands.train(made)
+    assert seen[:2] == ["checkpoint-1", "checkpoint-2"]
+    assert len(checkpoints.complete(tmp_path / "train" / "2-all")) == 1  # the last one, which is the best too
+
+
+def test_weights_that_diverged_are_said_to_have_and_the_log_stays_json(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            next(p for p in objective.parameters() if p.requires_grad).fill_(float("nan"))
+        return real(objective, batch)
+
+    spoil(monkeypatch, forward)
+    with pytest.raises(
+        CaspiError, match="the weights are not finite since step 0: training diverged; start another run"
+    ):
+        commands.train(short(tmp_path, small_corpus))
+    for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+
+
+def test_what_is_no_training_is_said(small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.train(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
+    said = capsys.readouterr().err
+    assert "stage letters: an epoch is one step: its batch holds all" in said
+    assert "stage letters: 0.001 epochs of 1 steps are less than one: one is taken" in said

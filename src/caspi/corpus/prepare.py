@@ -54,12 +54,14 @@ class CorpusConfig(Rules):
     """What `caspi prepare` does and where it puts it.
 
     evaluation: sets that are going to be used as tests; an utterance that also stands in one is rejected as a leak.
+    max_rejected: share of all utterances; where more are rejected nothing is made.
     """
 
     path: Path
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
     evaluation: tuple[SourceConfig, ...] = ()
     splits: Splits = Splits()
+    max_rejected: float = Field(0.95, gt=0, le=1)
     workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
 
     @model_validator(mode="after")
@@ -143,6 +145,7 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
         _make_parts(source, folder, config, spoken_language, engine)
         reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
     _check_not_empty(reports, config.path, partial)
+    _check_share(reports, config.max_rejected, partial)
     return {
         **_totals(reports, config.splits),
         "partial": partial,
@@ -438,4 +441,17 @@ def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> 
         raise UsageError(
             f"corpus {path} would be empty: {reasons}{f' (such as {examples[0]})' if examples else ''}; "
             "check corpus.sources and corpus.filters"
+        )
+
+
+def _check_share(reports: list[SourceReport], limit: float, partial: Path) -> None:
+    """Raises UsageError where more was rejected than the recipe allows."""
+    rejected = sum((Counter(report.rejected) for report in reports), Counter())
+    total = sum(report.input for report in reports)
+    if rejected.total() > limit * total:
+        shutil.rmtree(partial)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common(3))
+        raise UsageError(
+            f"{100 * rejected.total() / total:.2f} % of {total:,} utterances would be rejected ({reasons}): check "
+            "corpus.filters, or allow it with corpus.max_rejected=1"
         )

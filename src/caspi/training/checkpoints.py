@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,19 @@ def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
         remove(final)
     staged.rename(final)
     sync(final.parent)
+
+
+BEST = "best"
+
+
+def point_to_best(run: Path, model: Path) -> None:
+    """`best` in a run's folder is the model to use: a link, put in its place at once."""
+    link, partial = run / BEST, run / f".{BEST}.partial"
+    partial.unlink(missing_ok=True)
+    if link.is_dir() and not link.is_symlink():  # a copy of the run, in which links have become what they named
+        remove(link)
+    partial.symlink_to(os.path.relpath(model.resolve(), run.resolve()))
+    partial.replace(link)
 
 
 def prune(stage_folder: Path, keep: int) -> None:

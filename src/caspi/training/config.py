@@ -43,6 +43,10 @@ class Schedule(Config):
             return self.warmup_steps
         return math.ceil((self.warmup_ratio or 0.0) * steps)
 
+    def decay(self, steps: int) -> int:
+        """Steps at the end of a stage of `steps` in which a stable rate decays; 0 of schedules without such an end."""
+        return round(self.decay_ratio * steps) if self.kind == "warmup-stable-decay" else 0
+
 
 OptimizerName = Literal["adamw", "adamw8bit", "muon", "normuon"]
 CurriculumKey = Literal["short", "clean", "slow"]
@@ -146,6 +150,8 @@ class TrainConfig(Config):
     previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
     timestamps: how often an utterance whose times are known has them in its transcript (model/timestamps.py).
     hotwords: words to expect stand there too. no_speech: noise among the utterances.
+    save_every, save_every_minutes: checkpoints to go on from, in steps and in minutes, beside those that come with
+    evaluations; the best and the last are kept.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
     track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
     """
@@ -166,6 +172,8 @@ class TrainConfig(Config):
     augment: Augmentation = Augmentation()
     evaluate: InTrainingEvaluation = InTrainingEvaluation()
     log_every: int = Field(10, ge=1)
+    save_every: int | None = Field(None, gt=0)
+    save_every_minutes: float | None = Field(None, gt=0)
     workers: int = Field(0, ge=0)
     shuffle_transcripts: bool = False
     compile: bool | Literal["auto"] = "auto"

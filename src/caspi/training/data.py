@@ -284,6 +284,13 @@ class PlannedSteps(Dataset[Step | CaspiError]):
             batches += [batch] if len(parts) == 1 else [self.micro_batch(part, step.epoch) for part in parts]
         return replace(step, batches=batches)
 
+    def epochs(self, step: int) -> float:
+        """Epochs that are through after so many steps: 1.5 in the middle of the second."""
+        if step == 0:
+            return 0.0
+        epoch, number = self._where[step - 1]
+        return epoch + (number + 1) / len(self._plans[epoch].steps)
+
     def identifiers(self, rows: Iterable[int]) -> list[str]:
         """Ids of corpus rows, for messages."""
         return [self._data.ids[row] for row in rows]
@@ -361,6 +368,7 @@ class _OneByOne:
 def _outlive_termination(_: int) -> None:
     """A machine that is being taken away asks every process to end; the trainer still needs its workers to save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes
 
 
 @functools.cache

@@ -30,6 +30,7 @@ class LabelHead(nn.Module):
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
         self.weight = weight
+        self.soft_part = torch.zeros(())  # of the last loss, what the divergence came to
 
     def forward(
         self,
@@ -43,7 +44,8 @@ class LabelHead(nn.Module):
         Every label counts by its weight (fp32 [labels] or one for all) times its cross-entropy, and by its soft
         weight times the Kullback-Leibler divergence of what is predicted from what the other model says.
         """
-        loss: torch.Tensor = _Losses.apply(hidden, self.weight, labels, weights, soft)  # type: ignore[no-untyped-call]
+        loss: torch.Tensor
+        loss, self.soft_part = _Losses.apply(hidden, self.weight, labels, weights, soft)  # type: ignore[no-untyped-call]
         return loss
 
 
@@ -56,13 +58,14 @@ class _Losses(torch.autograd.Function):
         labels: torch.Tensor,
         weights: torch.Tensor | float,
         soft: SoftTargets | None,
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         inputs, head = hidden.to(dtype), weight.to(dtype)
         of_hidden = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         loss = torch.zeros((), device=hidden.device)
+        soft_part = torch.zeros((), device=hidden.device)
         rows = max(1, AT_ONCE // len(weight) // (1 if soft is None else 2))
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(labels), rows):
@@ -74,10 +77,14 @@ class _Losses(torch.autograd.Function):
                 logits.sub_(most)
                 said, trust = (None, 0.0) if soft is None else (_said(soft, here), _column(soft.weights, here))
                 if said is not None:
-                    loss += (trust * (_negative_entropy(said) - (said * logits).sum(dim=1, keepdim=True))).sum()
+                    apart = (trust * (_negative_entropy(said) - (said * logits).sum(dim=1, keepdim=True))).sum()
+                    loss += apart
+                    soft_part += apart
                 powers = logits.exp_()
                 total = powers.sum(dim=1, keepdim=True)
                 loss += ((counts + trust) * total.log()).sum()
+                if said is not None:
+                    soft_part += (trust * total.log()).sum()
                 # Gradient times total: the predicted share of the weights, less what each kind of target asks for. It
                 # is divided where that is a small matrix.
                 if said is not None or isinstance(counts, torch.Tensor) or counts != 1.0:
@@ -92,10 +99,11 @@ class _Losses(torch.autograd.Function):
                     _add_product(of_weight, gradient.T, (part / total).to(dtype))
         ctx.save_for_backward(of_hidden, of_weight)
         ctx.dtype = hidden.dtype
-        return loss
+        ctx.mark_non_differentiable(soft_part)
+        return loss, soft_part
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         of_hidden, of_weight = ctx.saved_tensors
         return (
             None if of_hidden is None else (of_hidden * gradient).to(ctx.dtype),

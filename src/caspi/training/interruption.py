@@ -13,7 +13,9 @@ from caspi.errors import CaspiError
 
 
 class Interrupted(CaspiError):
-    """The run was asked to end, and saved."""
+    """The run was asked to end, and saved: run the same command again. Schedulers tell it from a failure."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 class Interruption:
@@ -24,16 +26,21 @@ class Interruption:
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Notes SIGTERM instead of dying of it. Only the main thread may listen; elsewhere it changes nothing."""
+        """Notes SIGTERM and the first Ctrl-C instead of dying of it; the second Ctrl-C ends at once. Only the main
+        thread may listen; elsewhere it changes nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGTERM, self._note)
+        before = [(number, signal.signal(number, self._note)) for number in (signal.SIGTERM, signal.SIGINT)]
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before:
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked:
+            raise KeyboardInterrupt
         self.asked = True
-        print("asked to end (SIGTERM): saving", file=sys.stderr, flush=True)
+        by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; once more ends at once, without saving"
+        print(f"asked to end ({by}): saving", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,15 @@ from typing import Any
 from caspi.audio import Seconds
 
 _STARVED = 0.1  # of the time spent waiting for data: worth a word
+
+
+def finite(value: Any) -> Any:
+    """With null for numbers that JSON does not have (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Journal:
@@ -52,7 +62,7 @@ class Journal:
         """A line of metrics.jsonl about a step; a full disk costs the line, not the run."""
         if not self._speaks:
             return
-        line = json.dumps({"stage": self._stage, "step": step, **what}, ensure_ascii=False)
+        line = json.dumps(finite({"stage": self._stage, "step": step, **what}), ensure_ascii=False, allow_nan=False)
         try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")

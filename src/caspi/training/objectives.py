@@ -66,6 +66,7 @@ class Objective(nn.Module):
         # What accelerate shards by itself, by transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]
+        self._noted: dict[str, tuple[torch.Tensor | float, float]] = {}
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Summed over the labels of the batch, fp32 scalar."""
@@ -76,6 +77,17 @@ class Objective(nn.Module):
     def loss(self, batch: Batch) -> torch.Tensor:
         """The same, in the precision around it."""
         raise NotImplementedError
+
+    def note(self, name: str, total: torch.Tensor | float, count: float) -> None:
+        """Adds to a mean that is logged beside the loss: a part of it, or what it was made from."""
+        before, times = self._noted.get(name, (0.0, 0.0))
+        self._noted[name] = (before + (total.detach() if isinstance(total, torch.Tensor) else total), times + count)
+
+    def take_notes(self) -> dict[str, float]:
+        """The means since they were last asked for, of this process."""
+        found = {name: float(total) / max(count, 1e-9) for name, (total, count) in self._noted.items()}
+        self._noted = {}
+        return found
 
 
 class CrossEntropy(Objective):
@@ -103,6 +115,11 @@ class Distillation(Objective):
             theirs = label_hidden(teacher, replace(batch, masks=None))
         soft = SoftTargets(theirs, teacher.lm_head.weight, self._weight)
         found: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels, 1 - self._weight, soft)
+        if self._weight < 1:
+            own = (found.detach() - self.head.soft_part) / (1 - self._weight)
+            self.note("cross_entropy", own, len(batch.labels))
+        if self._weight > 0:
+            self.note("kl", self.head.soft_part / self._weight, len(batch.labels))
         return found
 
 

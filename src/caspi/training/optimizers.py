@@ -57,7 +57,9 @@ def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> tor
     warmup = how.warmup(steps)
     options = {}
     if how.kind == "warmup-stable-decay":
-        options = {"num_decay_steps": round(how.decay_ratio * steps)}
+        decay = how.decay(steps)
+        warmup = min(warmup, steps - decay)  # where both overlapped, the rate would jump
+        options = {"num_decay_steps": decay}
     return get_scheduler(
         _SCHEDULES.get(how.kind, how.kind),
         optimizer,

@@ -160,6 +160,20 @@ def show_stage(ahead: Expected) -> None:
         print(f"stage {name}: {ahead.costs}", file=sys.stderr)
     if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
         print(f"warning: stage {name}: {warmup:,} steps of warmup: the rates are never reached", file=sys.stderr)
+    elif (left := ahead.steps - ahead.stage.schedule.decay(ahead.steps)) < warmup:
+        print(
+            f"warning: stage {name}: {warmup:,} steps of warmup reach into the decay: they end after {left:,}",
+            file=sys.stderr,
+        )
+    epoch = len(ahead.plans[0].steps)
+    if epoch == 1:
+        count = len(ahead.plans[0].rows(0))
+        print(f"warning: stage {name}: an epoch is one step: its batch holds all {count:,} utterances", file=sys.stderr)
+    if ahead.stage.epochs * epoch < 0.5:
+        print(
+            f"warning: stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps are less than one: one is taken",
+            file=sys.stderr,
+        )
 
 
 def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> str:

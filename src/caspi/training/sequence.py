@@ -65,6 +65,9 @@ class Sequence(Objective):
                 theirs = sequence_hidden(reference, heard[again], sequences)
             soft = SoftTargets(theirs, reference.lm_head.weight, soft_weights.to(audio.device))
         found: torch.Tensor = self.head(hidden, sequences.labels, weights.to(audio.device), soft)
+        if reference is not None:
+            self.note("kl", self.head.soft_part / self._how.kl, float(soft_weights.sum()) / self._how.kl)
+        self.note("policy_and_cross_entropy", found.detach() - self.head.soft_part, len(batch.labels))
         return found
 
     def _draw(self, batch: Batch, audio: torch.Tensor) -> list[list[list[int]]]:
@@ -127,6 +130,10 @@ class Sequence(Objective):
         }
         got = np.array([rewards[kind] for kind in kinds])
         spread = got.std()
+        self.note("reward", float(got.mean()), 1)
+        self.note("reward_spread", float(spread), 1)
+        self.note("no_spread", float(spread < _SPREAD), 1)
+        self.note("hypothesis_tokens", sum(map(len, kinds)) / len(kinds), 1)
         found = []
         for kind in dict.fromkeys(kinds):
             share = kinds.count(kind) / len(kinds)

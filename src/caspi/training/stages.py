@@ -24,6 +24,7 @@ from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training import checkpoints
 from caspi.training.arrange import arranged
+from caspi.training.checkpoints import point_to_best
 from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.data import PlannedSteps, TrainingSet, audio_hours
 from caspi.training.feasible import check_stage
@@ -129,8 +130,16 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
                 finished.append(_finished(folder) or _run_stage(run, ahead, number, start))
                 start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
                 gc.collect()  # the stage's model, before the next one is loaded
+        _point_to_best(config, Path(start.start))
         uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
     return RunResult(config.path, finished, uploaded)
+
+
+def _point_to_best(config: TrainConfig, last: Path) -> None:
+    """`best` in the run's folder: the last stage's best checkpoint, its last one where none was measured."""
+    if processes().is_main_process:
+        found = checkpoints.best(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
+        point_to_best(config.path, found[0] if found else last)
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:
@@ -147,7 +156,8 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 # What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
 # are cut or computed otherwise.
 _MAY_CHANGE = {
-    "path", "workers", "log_every", "track", "hub", "budget_seconds", "budget_tokens", "recompute_every", "compile",
+    "path", "workers", "log_every", "save_every", "save_every_minutes", "track", "hub", "budget_seconds",
+    "budget_tokens", "recompute_every", "compile",
 }  # fmt: skip
 
 

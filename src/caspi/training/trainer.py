@@ -99,6 +99,8 @@ class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self._trainer.stopping:
             control.should_save = control.should_training_stop = True
+        if self._trainer.save_due:
+            control.should_save = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Tally:
     tokens: float
     out_of_memory: float
     asked_to_end: float
+    save_due: float
     replaced: float
     losses: list[torch.Tensor] = field(default_factory=list)
     failed: Batch | None = None
@@ -121,7 +124,9 @@ class Tally:
         """The sums over all ranks, the same on every one."""
         if accelerator.num_processes == 1:
             return self
-        counts = torch.tensor([self.tokens, self.out_of_memory, self.asked_to_end, self.replaced], dtype=torch.float64)
+        counts = torch.tensor(
+            [self.tokens, self.out_of_memory, self.asked_to_end, self.save_due, self.replaced], dtype=torch.float64
+        )
         total = torch.cat([self.loss[None], counts.to(self.loss.device)])
         dist.all_reduce(total)
         return Tally(total[0], *total[1:].tolist())
@@ -156,8 +161,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._interruption, self._provenance, self._uploads = interruption, provenance, uploads
         self._bad_in_a_row, self._learnt = 0, False
         self._norm = 0.0
+        self._rates: dict[str, float] = {}
         self._measured_at = -1
-        self.stopping = False
+        self.stopping = self.save_due = False
+        self._saved_at = time.monotonic()
         self._measured: dict[str, float] = {}
         self._staging = False
         self._feed = Feed(arguments.device)
@@ -273,6 +280,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         nobody waiting: then all repeat the step, in smaller micro-batches.
         """
         # What adapters drop follows from the step, so that a step taken again drops the same.
+        self._rates = optimizers.learning_rates(self.optimizer)
         draw = generator(self.args.seed, self.state.global_step, self.args.process_index, "dropout")
         torch.manual_seed(int(draw.integers(2**63)))
         while True:
@@ -287,6 +295,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             inputs = self._make_room(inputs, mine)
             self._queued = None if self._queued is None else self._steps.refit(self._queued)
         self.stopping = bool(everyone.asked_to_end)
+        self.save_due = bool(everyone.save_due)
         # Utterances that were replaced have another number of tokens than was planned.
         loss, norm = self._finish_gradients(everyone.loss, inputs.target_tokens / everyone.tokens)
         self._norm = norm
@@ -328,10 +337,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             tokens=sum(len(batch.labels) for batch in step.batches),
             out_of_memory=failed is not None,
             asked_to_end=self._interruption.asked,
+            save_due=self._save_is_due(),
             replaced=len(step.replaced),
             losses=losses,
             failed=failed,
         )
+
+    def _save_is_due(self) -> bool:
+        """Whether `save_every` or `save_every_minutes` ask for a checkpoint after the step that is being taken; of
+        clocks only the main process' counts."""
+        every, minutes = self._config.save_every, self._config.save_every_minutes
+        if every is not None and (self.state.global_step + 1) % every == 0:
+            return True
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return late and self.is_world_process_zero()
 
     def _keep_pace(self, model: nn.Module, step: Step, failed: Batch | None) -> None:
         """Sharded weights are gathered by all processes in every pass: one that is through with its micro-batches goes
@@ -419,15 +438,28 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             found = sorted(gather_object(self._steps.identifiers(rows)))
         self._bad_in_a_row += 1
         what = f"loss {loss:g}, gradient norm {norm:g}"
+        self._check_weights(what)
         self._record({"skipped": what, "utterances": found})
         named = ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
         self._say(f"{what}: the step is left out; its utterances: {named}")
         if self._bad_in_a_row >= self._config.stop_after:
             raise CaspiError(
-                f"{self._bad_in_a_row} steps in a row had a loss or gradient that is no number, the last with {named}: "
-                "listen to these utterances; a lower learning rate is another run, which may start from the last "
-                "checkpoint (model.start)"
+                f"{self._bad_in_a_row} steps in a row had a loss or gradient that is not finite, the last with "
+                f"{named}: listen to these utterances; the weights are finite, so it is they, or a learning rate that "
+                "is too high"
             )
+
+    def _check_weights(self, what: str) -> None:
+        """Raises CaspiError where it is not the data: weights that are no longer finite give no finite loss."""
+        if all(bool(torch.isfinite(parameter).all()) for parameter in self._learning()):
+            return
+        self._record({"diverged": what})
+        found = checkpoints.complete(Path(self.args.output_dir))
+        start = f"start another run from {found[-1]} (model.start)" if found else "start another run"
+        raise CaspiError(
+            f"stage {self._stage.name}: the weights are not finite since step {self.state.global_step:,}: training "
+            f"diverged; {start} with a lower learning rate, more warmup or a lower max_grad_norm"
+        )
 
     def _note_replaced(self, step: Step) -> None:
         mine = [
@@ -473,7 +505,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             logs |= found
             if torch.cuda.is_available():
                 logs["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            logs |= {f"lr/{group}": rate for group, rate in optimizers.learning_rates(self.optimizer).items()}
+            logs |= {f"lr/{group}": rate for group, rate in self._rates.items()}
+            logs |= self.model.take_notes()
+        self.state.epoch = self._steps.epochs(self.state.global_step)
         super().log(logs, start_time)
         if "train_runtime" not in logs:
             self._journal.report(self.state.global_step, self.state.max_steps, logs)
@@ -505,7 +539,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self._staging, failure = True, ""
+        self._staging, failure, self._saved_at = True, "", time.monotonic()
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:

@@ -376,7 +376,17 @@ def evaluate(
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help=".csv or .jsonl with reference and hypothesis.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A table (csv, tsv, jsonl, json, parquet) with reference and hypothesis, or references."),
+    ],
+    hypotheses: Annotated[
+        Optional[Path], typer.Argument(help="Hypotheses: trn, Kaldi text, ctm (or stm), or plain lines.")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The column of references (default: its usual names).")] = "",
+    hypothesis: Annotated[str, typer.Option(help="The column of hypotheses.")] = "",
+    group: Annotated[str, typer.Option(help="The column that says who speaks.")] = "",
+    id_: Annotated[str, typer.Option("--id", help="The column of ids.")] = "",
     out: Annotated[Optional[Path], typer.Option(help="Where the results go (default: FILE-score).")] = None,
     language: Annotated[str, typer.Option(help="Whose text rules, where a row names no language.")] = "Hebrew",
     equivalents: Annotated[
@@ -386,11 +396,14 @@ def score(
 ) -> None:
     """Scores any system's transcripts as evaluate scores ours.
 
-    Example: caspi score whisper.csv --out runs/whisper
+    Examples: caspi score whisper.csv --out runs/whisper
+              caspi score ref.trn hyp.trn --language English
     """
     from caspi import commands
 
-    outcome = commands.score(file, language, out or _beside(file, f"{file.name}-score"), equivalents)
+    columns = {"reference": reference, "hypothesis": hypothesis, "group": group, "id": id_}
+    place = out or _beside(file, f"{file.name}-score")
+    outcome = commands.score(file, language, place, equivalents, hypotheses=hypotheses, columns=columns)
     if not json_:
         _show_scores(outcome.summary)
     _finish(outcome, json_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # loaded by the command that needs them
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import Split
     from caspi.evaluation.equivalents import Equivalents
+    from caspi.evaluation.transcripts import Transcripts
     from caspi.inference.files import FileResult
     from caspi.language import Language
 
@@ -440,23 +441,48 @@ def _equivalents(path: Path | None, spoken: Language) -> Equivalents | None:
     return Equivalents.read(path, spoken.normalisers["fair"]) if path else None
 
 
-def score(file: Path, language_name: str, out: Path, equivalents: Path | None = None) -> Outcome:
-    """Any system's transcripts, scored as `evaluate` scores ours."""
+def score(
+    file: Path,
+    language_name: str,
+    out: Path,
+    equivalents: Path | None = None,
+    *,
+    hypotheses: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Any system's transcripts, scored as `evaluate` scores ours. columns: of reference, hypothesis, id, group."""
     from caspi.evaluation.summary import Measured, summarise, write
-    from caspi.evaluation.transcripts import read_pairs
+    from caspi.evaluation.transcripts import Columns, read_transcripts
     from caspi.language import language
 
     spoken = language(_language(language_name) or "Hebrew")
-    pairs = read_pairs(file, spoken.name)
+    found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
+    _say_columns(found)
     table = _equivalents(equivalents, spoken)
-    measured = Measured.of(pairs)
+    measured = Measured.of(found.pairs)
     partial = folders.start(out, "score")
-    summary = summarise(measured, equivalents=table)
-    write(partial, measured, summary)
-    inputs = {"file": str(file), "fingerprint": report.fingerprint(file)}
-    _write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
+    try:
+        summary = summarise(measured, equivalents=table)
+        write(partial, measured, summary)
+        inputs = {"file": str(file), "fingerprint": report.fingerprint(file), "columns": found.used}
+        if hypotheses is not None:
+            inputs |= {"hypotheses": str(hypotheses), "hypotheses_fingerprint": report.fingerprint(hypotheses)}
+        _write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     folders.finish(partial, out)
     return Outcome(verdict(summary), out / report.HTML, summary)
+
+
+def _say_columns(found: Transcripts) -> None:
+    """Which columns were taken for what, and which count for nothing."""
+    other = {name: column for name, column in found.used.items() if name != column}
+    if other:
+        named = ", ".join(f"{name} from {column}" for name, column in other.items())
+        print(f"score: {named}", file=sys.stderr)
+    if found.unused:
+        print(f"score: not used: {', '.join(found.unused)}", file=sys.stderr)
 
 
 def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:

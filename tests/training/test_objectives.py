@@ -25,7 +25,7 @@ from caspi.training.objectives import CrossEntropy, Distillation, forward_audio,
 from caspi.training.sequence import Sequence
 from tests.model.test_packed import items
 from tests.training.test_sharding import accelerate_environment
-from tests.training.test_stages import metrics, run_recipe
+from tests.training.test_stages import logged, metrics, run_recipe
 
 NOTHING = Example([], [])
 
@@ -81,7 +81,7 @@ def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: Loaded) -> None:
 def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corpus: Path, tmp_path: Path) -> None:
     how = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
     commands.train(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
-    rows = [row for row in metrics(tmp_path / "train", "loss") if row["stage"] == "all"]
+    rows = logged(tmp_path / "train", "loss", "all")
     for row in rows:
         assert {"reward", "reward_spread", "no_spread", "hypothesis_tokens", "kl"} <= row.keys()
         assert -1 <= row["reward"] <= 0

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,12 @@ def run_recipe(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
 def metrics(run: Path, key: str) -> list[float]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row[key] for row in rows if key in row]
+
+
+def logged(run: Path, key: str, stage: str) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl of a stage that have a key."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if key in row and row["stage"] == stage]
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -200,15 +207,14 @@ def test_best_names_the_better_of_the_average_and_its_parts(
 
 def test_the_epoch_that_is_logged_is_of_the_data(small_run: Path, small_corpus: Path) -> None:
     """Two epochs end at 2, not at 1; half an epoch ends at a half."""
-    rows = metrics(small_run, "epoch")
-    ends = {stage: max(row["epoch"] for row in rows if row["stage"] == stage) for stage in ("letters", "all")}
+    ends = {stage: max(row["epoch"] for row in logged(small_run, "epoch", stage)) for stage in ("letters", "all")}
     assert ends == {"letters": pytest.approx(0.5, abs=0.1), "all": 1.0}
-    steps = {row["step"]: row["epoch"] for row in rows if row["stage"] == "all" and "loss" in row}
+    steps = {row["step"]: row["epoch"] for row in logged(small_run, "loss", "all")}
     assert all(epoch == pytest.approx(step / max(steps)) for step, epoch in steps.items())
 
 
 def test_the_rate_that_is_logged_is_the_one_the_step_was_taken_with(small_run: Path) -> None:
-    rows = [row for row in metrics(small_run, "lr") if row["stage"] == "all"]
+    rows = logged(small_run, "lr", "all")
     assert rows[0]["step"] == 1
     assert all(rate == 0 for rate in rows[0]["lr"].values())  # a warmup begins at nothing
 

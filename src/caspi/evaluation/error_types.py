@@ -23,15 +23,26 @@ _LEAKED = re.compile(r"<asr_text>|<\|[^<>|]*\|>|\blanguage [A-Z][a-z]+ ?<")
 
 @dataclass(slots=True)
 class ErrorTypes:
-    """Counts over a corpus. kinds: of every region of errors or replaced word the first that applies. letters,
-    prefixes: (expected, heard); a missing prefix is ""."""
+    """Counts over a corpus. kinds: of every region of errors or replaced word the first that applies. confused:
+    words, letters, prefixes: (expected, heard); a missing prefix is "". deleted, inserted: words left out and put in.
+    """
 
     kinds: Counter[str] = field(default_factory=Counter)
+    confused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    deleted: Counter[str] = field(default_factory=Counter)
+    inserted: Counter[str] = field(default_factory=Counter)
     letters: Counter[tuple[str, str]] = field(default_factory=Counter)
     prefixes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, expected: Sequence[str], said: Sequence[str], spoken: Language) -> None:
         """One utterance, words of texts that `fair` has treated."""
+        for step in align(expected, said):
+            if step.kind == "replace":
+                self.confused.update(zip(step.expected, step.said, strict=True))
+            elif step.kind == "delete":
+                self.deleted.update(step.expected)
+            elif step.kind == "insert":
+                self.inserted.update(step.said)
         for steps in regions(path(expected, said)):
             if steps[0].kind == "equal":
                 continue
@@ -77,6 +88,9 @@ class ErrorTypes:
     def as_json(self) -> dict[str, Any]:
         return {
             "kinds": dict(self.kinds.most_common()),
+            "confused": [[*pair, count] for pair, count in self.confused.most_common(_MOST)],
+            "deleted": [[word, count] for word, count in self.deleted.most_common(_MOST)],
+            "inserted": [[word, count] for word, count in self.inserted.most_common(_MOST)],
             "letters": [[*pair, count] for pair, count in self.letters.most_common(_MOST)],
             "prefixes": [[*pair, count] for pair, count in self.prefixes.most_common(_MOST)],
         }

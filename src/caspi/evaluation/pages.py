@@ -88,9 +88,20 @@ def _scores(summary: dict[str, Any]) -> Table:
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
     note = (
         f"Fractions. Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
-        f"comes off the fair score and is the most that such differences can be blamed for. {_over(summary)}"
+        f"comes off the fair score and is the most that such differences can be blamed for. leaderboard: by "
+        f"{summary['standard']}. {_other_rates(summary)} {_over(summary)}"
     )
     return Table("Scores", columns, rows, note=note)
+
+
+def _other_rates(summary: dict[str, Any]) -> str:
+    """Of the leaderboard score: what other tools give beside the corpus rate."""
+    found = summary["leaderboard"]
+    macro = f", mean of the sets {summary['macro']['leaderboard']:.3f}" if len(summary["by_source"]) > 1 else ""
+    return (
+        f"Utterances with an error {found['sentence_error_rate']:.3f}, mean of the utterances' own rates "
+        f"{found['mean_wer']:.3f}{macro}."
+    )
 
 
 def _over(summary: dict[str, Any]) -> str:
@@ -217,10 +228,15 @@ def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
     if total:
         bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors["kinds"].items() if count]
         parts.append(Bars("Kinds of errors", bars, "Shares of all, fair score; of each the first kind that applies."))
-    for title, key in (("Letters taken for others", "letters"), ("Prefixes", "prefixes")):
+    for title, key in (
+        ("Words taken for others", "confused"), ("Letters taken for others", "letters"), ("Prefixes", "prefixes"),
+    ):  # fmt: skip
         if errors[key]:
             rows = [(one or "none", other or "none", count) for one, other, count in errors[key]]
             parts.append(Table(title, ("expected", "heard", "times"), rows))
+    for title, key in (("Words left out", "deleted"), ("Words put in", "inserted")):
+        if errors[key]:
+            parts.append(Table(f"{title} most often", ("word", "times"), errors[key]))
     if summary["made_up"]:
         note = "Signs that a hypothesis was not heard. Counted, and scored like all others."
         parts.append(Table("Made up?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))

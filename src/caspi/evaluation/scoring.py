@@ -20,7 +20,9 @@ FAIR_VERSION = 2
 class Score:
     """A corpus under one text treatment; rates are fractions, intervals 95 %, None of a single group.
 
-    wil: word information lost (Morris et al. 2004, Interspeech). empty: hypotheses without a word."""
+    wil: word information lost (Morris et al. 2004, Interspeech). empty: hypotheses without a word.
+    sentence_error_rate: of utterances with an error. mean_wer: of the utterances' own rates, each counting alike, those
+    without words in their reference left out."""
 
     wer: float
     wer_ci: Interval | None
@@ -33,10 +35,13 @@ class Score:
     insertions: int
     utterances: int
     empty: int
+    sentence_error_rate: float
+    mean_wer: float
 
 
 def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
     """All utterances as one; the interval is over groups (recordings, speakers)."""
+    spoken = counts.words > 0
     hits, words, said = int(counts.hits.sum()), int(counts.words.sum()), int(counts.said.sum())
     return Score(
         wer=rate(counts),
@@ -50,6 +55,8 @@ def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
         insertions=int(counts.insertions.sum()),
         utterances=len(counts.hits),
         empty=int((counts.said == 0).sum()),
+        sentence_error_rate=float((counts.errors > 0).mean()) if len(counts.errors) else 0.0,
+        mean_wer=float((counts.errors[spoken] / counts.words[spoken]).mean()) if spoken.any() else 0.0,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from caspi.evaluation.edits import Counts, count
 from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.error_types import ErrorTypes, made_up
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, total
+from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, rate, total
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
 
@@ -81,6 +81,7 @@ def summarise(
         "standard": "/".join(sorted({language(name).standard for name in spoken})),
         "unit": "character" if {language(name).unit for name in spoken} == {"character"} else "word",
         **{name: asdict(measured.total(name)) for name in SCORES},
+        "macro": _macro(measured),
         "relaxations": relaxations(measured, equivalents),
         "utterances": len(pairs),
         "groups": len({pair.unit for pair in pairs if pair.group}),
@@ -96,6 +97,18 @@ def summarise(
         "errors": _error_types(measured),
         "made_up": dict(Counter(sign for signs in measured.signs for sign in signs)),
         "named": _named(pairs),
+    }
+
+
+def _macro(measured: Measured) -> dict[str, float]:
+    """Score -> the mean of the WER of every source, each counting alike: benchmarks of several sets are often given
+    so, while `wer` pools their words."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, pair in enumerate(measured.pairs):
+        places[pair.source].append(place)
+    return {
+        name: float(np.mean([rate(counts.of(of_source)) for of_source in places.values()]))
+        for name, counts in measured.counts.items()
     }
 
 

@@ -1,38 +1,90 @@
-"""Transcripts of any system, from csv or jsonl, for `caspi score`."""
+"""Transcripts of any system for `caspi score`: tables with a row an utterance, or a file of references and one of
+hypotheses."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from caspi.corpus.sources.base import SPEAKER_KEYS
 from caspi.errors import UsageError
 from caspi.evaluation.pairs import Pair
+from caspi.evaluation.transcript_files import paired_files
 from caspi.folders import not_utf8
 from caspi.language import named
 
-# Ours first, then the columns of the ivrit.ai evaluator.
-_REFERENCE = ("reference", "reference_text")
+# By what people call a column, case, blanks and underscores ignored; the first that a file has counts.
+_NAMES = {
+    "reference": (
+        "reference", "reference_text", "references", "ref", "ground_truth", "sentence", "transcript", "transcription",
+        "target", "label", "text",
+    ),
+    "hypothesis": (
+        "hypothesis", "predicted_text", "hypotheses", "hyp", "pred_text", "prediction", "predictions", "predicted",
+        "pred", "output",
+    ),
+    "id": ("id", "utterance_id", "utt_id", "uttid", "segment_id", "key"),
+    "seconds": ("seconds", "duration", "audio_duration", "audio_seconds"),
+    "group": SPEAKER_KEYS,
+    "source": ("source", "dataset", "corpus"),
+    "language": ("language", "lang", "locale"),
+}  # fmt: skip
+_FILE_NAMES = ("filename", "file", "audio_filepath", "audio", "path")  # an id where each occurs once
 _LONGEST_CELL = 100_000_000  # characters: an hour of speech is 50,000
-_HYPOTHESIS = ("hypothesis", "predicted_text")
 
 
-def read_pairs(path: Path, language: str) -> list[Pair]:
-    """Reads `reference` and `hypothesis` (or `reference_text`, `predicted_text`), in `language` where a row names no
-    other. Raises UsageError: file, line."""
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise UsageError(f"{path}: expected a .csv (with commas) or .jsonl file with columns reference and hypothesis")
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of columns that a user gave; the others are known by their usual names."""
+
+    reference: str = ""
+    hypothesis: str = ""
+    id: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcripts:
+    """pairs: what was read. used: what of the file each field is; unused: columns that count for nothing."""
+
+    pairs: list[Pair]
+    used: dict[str, str] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+
+
+def read_transcripts(
+    path: Path, language: str, columns: Columns = Columns(), hypotheses: Path | None = None
+) -> Transcripts:
+    """A table (csv with any delimiter, tsv, jsonl, a JSON array, parquet), or a file of references with one of
+    hypotheses (transcript_files); in `language` where a row names no other. Raises UsageError: file, line."""
     try:
-        pairs = [_pair(row, path, number, language) for number, row in _rows(path)]
+        if hypotheses is not None:
+            found = [Pair(id=key, reference=one, hypothesis=other, language=language) for key, one, other in
+                     paired_files(path, hypotheses)]  # fmt: skip
+            return Transcripts(_distinct(found, path))
+        rows = list(_rows(path))
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+        raise UsageError(f"{error.filename or path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise not_utf8(path, error) from error
-    except csv.Error as error:
-        raise UsageError(f"{path} is no csv ({error}): was the file cut off?") from error
+    if not rows:
+        raise UsageError(f"{path} holds no utterance")
+    used = _columns(rows, path, columns)
+    pairs = [_pair(row, used, path, number, language) for number, row in rows]
+    if "id" not in used:
+        pairs = _named_by_file(pairs, rows, used)
+    unused = [name for name in dict.fromkeys(key for _, row in rows for key in row) if name not in used.values()]
+    return Transcripts(_distinct(pairs, path), used, unused)
+
+
+def _distinct(pairs: list[Pair], path: Path) -> list[Pair]:
+    """Raises UsageError where two have one id."""
     if not pairs:
         raise UsageError(f"{path} holds no utterance")
     lines: dict[str, int] = {}
@@ -44,53 +96,141 @@ def read_pairs(path: Path, language: str) -> list[Pair]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Numbered rows of a table."""
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        import pyarrow.parquet as pq
+
+        yield from enumerate(pq.read_table(path).to_pylist(), 1)
+        return
+    if kind not in (".csv", ".tsv", ".jsonl", ".json"):
+        raise UsageError(
+            f"{path}: expected .csv, .tsv, .jsonl, .json or .parquet with columns reference and hypothesis, or two "
+            "files, references and hypotheses (trn, Kaldi text, stm and ctm, plain lines)"
+        )
     with path.open(encoding="utf-8-sig", newline="") as file:
-        if path.suffix.lower() == ".csv":
+        if kind in (".csv", ".tsv"):
             yield from _cells(file, path)
-            return
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except ValueError as error:
-                    raise UsageError(f"{path}, line {number} is not JSON ({error}): was the file cut off?") from error
+        elif kind == ".json":
+            yield from _array(file, path)
+        else:
+            yield from _objects(file, path)
+
+
+def _array(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = json.load(file)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): was the file cut off?") from error
+    if not isinstance(rows, list):
+        raise UsageError(f"{path}: expected a list of objects, found {str(rows)[:40]}")
+    yield from ((number, _object(row, path, number)) for number, row in enumerate(rows, 1))
+
+
+def _objects(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number} is not JSON ({error}): was the file cut off?") from error
+            yield number, _object(row, path, number)
+
+
+def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise UsageError(f"{path}, line {number}: expected an object, found {row!r}")
+    return row
 
 
 def _cells(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a csv, each with the line it ends on."""
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.DictReader(file, strict=True)
-    for name, times in Counter(reader.fieldnames or ()).items():
-        if times > 1:
-            raise UsageError(f"{path} has the column {name} {times} times: which one counts?")
-    for row in reader:
-        if None in row:
+    header = file.readline()
+    file.seek(0)
+    if header.startswith("\ufeff"):
+        file.read(1)
+    delimiter = max(",;\t|", key=header.count)
+    reader = csv.DictReader(file, strict=True, delimiter=delimiter)
+    try:
+        names = reader.fieldnames or ()
+        for name, times in Counter(names).items():
+            if times > 1:
+                raise UsageError(f"{path} has the column {name} {times} times: which one counts?")
+        for row in reader:
+            if None in row:
+                raise UsageError(
+                    f"{path}, line {reader.line_num} has more cells than the first line has columns: a text with "
+                    f"{delimiter!r} in it stands in double quotes"
+                )
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UsageError(
+            f"{path}, line {reader.line_num + 1} cannot be read ({error}): a text that begins with a double quote "
+            "stands in double quotes, its own doubled; or was the file cut off?"
+        ) from error
+
+
+def _columns(rows: Sequence[tuple[int, dict[str, Any]]], path: Path, given: Columns) -> dict[str, str]:
+    """Field -> column. Raises UsageError where a column that was asked for, or a text, is not there."""
+    names = [str(name) for name in dict.fromkeys(key for _, row in rows for key in row)]
+    has = {_plain(name): name for name in reversed(names)}
+    used: dict[str, str] = {}
+    for name, usual in _NAMES.items():
+        asked = getattr(given, name, "")
+        if asked and asked not in has.values():
+            raise UsageError(f"{path}: no column {asked}; it has {', '.join(names)}")
+        taken = set(used.values())
+        found = asked or next((has[_plain(one)] for one in usual if has.get(_plain(one), "") not in ("", *taken)), "")
+        if found:
+            used[name] = found
+    for name in ("reference", "hypothesis"):
+        if name not in used:
             raise UsageError(
-                f"{path}, line {reader.line_num} has more cells than the first line has columns: "
-                "a text with a comma in it stands in double quotes"
+                f"{path}: no column {name}, nor any of its usual names; it has {', '.join(names)}: "
+                f"name it with --{name}"
             )
-        yield reader.line_num, row
+    return used
 
 
-def _pair(row: Any, path: Path, number: int, spoken: str) -> Pair:
-    if not isinstance(row, dict):
-        raise UsageError(f"{path}, line {number}: expected an object, found {row!r}")
-    reference, hypothesis = _first(row, _REFERENCE, path, number), _first(row, _HYPOTHESIS, path, number)
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, spoken: str) -> Pair:
+    def given(name: str) -> str:
+        """A cell as text, "" where there is none; 0 is a name as good as any."""
+        value = row.get(used.get(name, ""))
+        return "" if value is None else str(value)
+
+    try:
+        language = named(given("language") or spoken)
+    except ValueError as error:
+        raise UsageError(f"{path}, line {number}: {error}") from error
     return Pair(
-        id=_given(row, "id") or f"line-{number}",
-        reference=reference,
-        hypothesis=hypothesis,
-        seconds=_seconds(row.get("seconds"), path, number),
-        source=_given(row, "source"),
-        group=_given(row, "group"),
-        language=named(_given(row, "language") or spoken),
+        id=given("id") or f"line-{number}",
+        reference=_text(row, used["reference"], path, number),
+        hypothesis=_text(row, used["hypothesis"], path, number),
+        seconds=_seconds(row.get(used.get("seconds", "")), path, number),
+        source=given("source"),
+        group=given("group"),
+        language=language,
     )
 
 
-def _given(row: dict[str, Any], name: str) -> str:
-    """A cell as text, "" where there is none; 0 is a name as good as any."""
-    value = row.get(name)
-    return "" if value is None else str(value)
+def _named_by_file(pairs: list[Pair], rows: Sequence[tuple[int, dict[str, Any]]], used: dict[str, str]) -> list[Pair]:
+    """Ids by the audio's name, where there is a column of it and no name occurs twice."""
+    has = {_plain(str(name)): name for _, row in rows for name in row}
+    column = next((has[_plain(name)] for name in _FILE_NAMES if _plain(name) in has), None)
+    names = [str(row.get(column) or "") for _, row in rows] if column else []
+    if column is None or len(set(names)) < len(names) or not all(names):
+        return pairs
+    used["id"] = column
+    return [Pair(**{**_fields(pair), "id": name}) for pair, name in zip(pairs, names, strict=True)]
+
+
+def _fields(pair: Pair) -> dict[str, Any]:
+    return {name: getattr(pair, name) for name in Pair.__dataclass_fields__}
 
 
 def _seconds(value: Any, path: Path, number: int) -> float | None:
@@ -105,15 +245,14 @@ def _seconds(value: Any, path: Path, number: int) -> float | None:
     return seconds
 
 
-def _first(row: dict[str, Any], names: tuple[str, ...], path: Path, number: int) -> str:
-    for name in names:
-        if name in row:
-            value = row[name]
-            if value is None:  # a csv line with too few cells, or JSON null: an empty transcript is "", not this
-                raise UsageError(f"{path}, line {number}: {name} has no value")
-            if not isinstance(value, str):
-                raise UsageError(f"{path}, line {number}: {name} is {value!r}, not text")
-            if any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise UsageError(f"{path}, line {number}: {name} holds half a character (a lone surrogate)")
-            return value
-    raise UsageError(f"{path}, line {number}: no column {' or '.join(names)}; it has {', '.join(map(str, row))}")
+def _text(row: dict[str, Any], name: str, path: Path, number: int) -> str:
+    if name not in row:
+        raise UsageError(f"{path}, line {number}: no {name}; it has {', '.join(map(str, row))}")
+    value = row[name]
+    if value is None:  # a csv line with too few cells, or JSON null: an empty transcript is "", not this
+        raise UsageError(f"{path}, line {number}: {name} has no value")
+    if not isinstance(value, str):
+        raise UsageError(f"{path}, line {number}: {name} is {value!r}, not text")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UsageError(f"{path}, line {number}: {name} holds half a character (a lone surrogate)")
+    return value

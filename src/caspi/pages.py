@@ -304,32 +304,36 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
 
 def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
     """The decision and the utterances that look worst."""
-    share, interval = summary["low_quality_fraction"], summary["low_quality_interval"]
     worst = sorted(summary["utterances"], key=lambda u: u["wrong_text_loss"] - u["loss"])[:_WORST]
+    parts = {"all": {name: summary[name] for name in ("sampled", "discernment", "at_most")}, **summary["strata"]}
     return Page(
         title=f"caspi audit · {corpus}",
         headline=f"{summary['decision']}: {summary['reason']}",
         facts=[
             ("decision", summary["decision"]),
-            ("low quality", rate(share, interval) if share is not None else "not judged"),
-            ("discernment", f"{summary['discernment']:.3f}"),
+            ("swapped, at most", f"{100 * summary['at_most']['swapped']:.1f} %"),
+            ("halved, at most", f"{100 * summary['at_most']['halved']:.1f} %"),
             ("sampled", f"{summary['sampled']:,}"),
         ],
         parts=[
             Table(
-                "Sources",
-                ("source", "sampled", "low quality [95 %]"),
+                "What is proved",
+                ("source", "sampled", "swapped: told apart", "at most", "halved: told apart", "at most"),
                 [
                     (
-                        n,
-                        s["sampled"],
-                        rate(s["low_quality_fraction"], s["low_quality_interval"])
-                        if share is not None
-                        else "not judged",
+                        name,
+                        found["sampled"],
+                        *(
+                            f"{100 * found[what][kind]:.1f} %"
+                            for kind in ("swapped", "halved")
+                            for what in ("discernment", "at_most")
+                        ),
                     )
-                    for n, s in summary["strata"].items()
+                    for name, found in parts.items()
                 ],
-                note="Discernment: how often this model finds a wrong transcript worse than the right one.",
+                note="Told apart: how often this model finds another utterance's transcript (swapped), or one without "
+                "the second half of its words (halved), worse than an utterance's own. At most: the share of such "
+                "transcripts that there can be in the corpus for that (95 %). Other faults are not looked for.",
             ),
             Table(
                 "Least convincing transcripts",

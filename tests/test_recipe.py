@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from caspi import recipe
 from caspi.errors import UsageError
 from caspi.training.config import TrainConfig
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, ROOT
 
 MINIMAL = "name: m\ncorpus:\n  path: c\n  sources: [{kind: manifest, path: m.jsonl}]\n"
 
@@ -30,7 +31,7 @@ def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: 
         (MINIMAL + "sed: 3\n", r"sed: unknown key; did you mean seed\?"),
         (
             MINIMAL + "train: {path: t, stages: [{name: a, lern: {projector: 1e-3}}]}\n",
-            r"train\.stages\.0\.learn: missing",
+            r"train\.stages\.0\.learn: missing; train\.stages\.0\.lern: unknown key; did you mean learn\?",
         ),
         (MINIMAL + "train: {path: t, stages: [{name: a, learn: {lm_head: 1e-3}}]}\n", r"lm_head"),
         (
@@ -38,6 +39,18 @@ def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: 
             r"projector\.lr: .*greater than 0, got -1",
         ),
         (MINIMAL + "seed: many\n", "seed: .*got 'many'"),
+        (MINIMAL + "sed: 1\nnam: x\n", r"sed: unknown key; did you mean seed\?; nam: unknown key; did you mean name\?"),
+        (
+            MINIMAL.replace("m.jsonl", "m.jsonl, text_key: t"),
+            r"text_key: unknown key; .*known here|did you mean group_key",
+        ),
+        (MINIMAL + "batch_size: 8\n", r"batch_size: unknown key; here that is train\.effective_batch"),
+        (MINIMAL + "train: {path: t, num_epochs: 3}\n", r"num_epochs: unknown key; here that is train\.stages: epochs"),
+        (MINIMAL + "language: Klingon\n", "language: language 'Klingon' is not known"),
+        (
+            MINIMAL.replace("path: c", "path: c\n  text: {maqaf: space}") + "language: es\n",
+            r"corpus\.text\.maqaf: Spanish has",
+        ),
         ("name: m\n", "corpus: missing"),
         ("- 1\n- 2\n", "holds no keys"),
         ("name: [\n", "is not YAML"),
@@ -105,3 +118,46 @@ def test_an_effective_batch_is_of_utterances_or_of_seconds() -> None:
     assert [(batch.utterances, batch.seconds) for batch in made] == [(64, None), (8, None), (None, 600.0)]
     with pytest.raises(ValueError, match="both given: keep one"):
         TrainConfig.model_validate({"path": "x", "stages": stages, "effective_batch": 8, "effective_seconds": 9})
+
+
+def test_a_problem_of_a_whole_section_does_not_print_the_section(tmp_path: Path) -> None:
+    text = (
+        MINIMAL
+        + "train: {path: t, effective_batch: 8, effective_seconds: 9, stages: [{name: a, learn: {projector: 1}}]}\n"
+    )
+    with pytest.raises(UsageError, match=r"train: effective_batch .* are both given: keep one$"):
+        recipe.load(write(tmp_path, text))
+
+
+def test_every_key_that_other_trainers_names_are_answered_with_exists() -> None:
+    for answer in recipe._ELSEWHERE.values():
+        first, *rest = answer.split(" ")[0].rstrip(",:").split(".")
+        keys = recipe._keys_at(recipe.Recipe, [])
+        for part in (first, *rest):
+            assert part in keys, answer
+            place = [first, *rest][: [first, *rest].index(part) + 1]
+            keys = recipe._keys_at(recipe.Recipe, list(place))
+
+
+KEY = re.compile(r"\b(?:corpus|train|model)(?:\.[a-z_]+)+\b")
+PROSE = [
+    *(ROOT / "docs").glob("*.md"), ROOT / "README.md", *RECIPES.glob("*.yaml"), *(ROOT / "src").rglob("*.py"),
+]  # fmt: skip
+
+
+def test_every_key_that_prose_or_an_error_names_exists() -> None:
+    """A page once recommended train.replay."""
+    unknown = set()
+    for path in PROSE:
+        if path.name in ("log.md",):
+            continue
+        for key in KEY.findall(path.read_text(encoding="utf-8")):
+            parts: list[str | int] = list(key.split("."))
+            if parts[0] != "train" and path.suffix == ".py":
+                continue  # attributes of a model, and modules
+            for length in range(1, len(parts)):
+                known = recipe._keys_at(recipe.Recipe, parts[:length])
+                if known and parts[length] not in known:
+                    unknown.add(f"{path.name}: {key}")
+                    break
+    assert not unknown

@@ -593,6 +593,7 @@ def _quiet_libraries() -> None:
     """Libraries speak through our messages, not over them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from caspi.errors import install
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -73,7 +75,7 @@ def _extras() -> list[Finding]:
     return [
         Finding(f"extra {extra}", "ok", purpose)
         if importlib.util.find_spec(module)
-        else Finding(f"extra {extra}", "missing", f"{purpose}: pip install 'caspi[{extra}]'")
+        else Finding(f"extra {extra}", "missing", f"{purpose}: {install(extra)}")
         for extra, (module, purpose) in _EXTRAS.items()
     ]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
+
+DISTRIBUTION = "caspi-asr"  # as it is installed; caspi is somebody else's
 
 
 class CaspiError(Exception):
@@ -22,11 +25,22 @@ class UsageError(CaspiError):
     exit_code = 2
 
 
+def install(extra: str) -> str:
+    """The command that installs what an extra needs, the same in a checkout and from a wheel."""
+    marked = f'extra == "{extra}"'
+    names = [
+        requirement.split(";")[0].strip()
+        for requirement in importlib.metadata.requires(DISTRIBUTION) or ()
+        if marked in requirement.replace("'", '"')
+    ]
+    return "pip install " + " ".join(f"'{name}'" for name in names)
+
+
 class MissingDependency(CaspiError):
     """An optional package is not installed."""
 
     def __init__(self, purpose: str, *, package: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs the package {package}: pip install 'caspi[{extra}]'")
+        super().__init__(f"{purpose} needs the package {package}: {install(extra)}")
         self._parts = (purpose, package, extra)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import typing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,24 +126,81 @@ def _index(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
+_AT_MOST = 6  # problems in one message
+
+# What other trainers call it.
+_ELSEWHERE = {
+    "batch_size": "train.effective_batch (utterances a step, over all GPUs)",
+    "per_device_train_batch_size": "train.effective_batch (utterances a step, over all GPUs)",
+    "gradient_accumulation_steps": "train.effective_batch, which is cut into what memory holds by itself",
+    "lr": "train.stages: learn: {GROUP: RATE}",
+    "learning_rate": "train.stages: learn: {GROUP: RATE}",
+    "freeze": "train.stages: learn, which names what is trained; all else is frozen",
+    "num_epochs": "train.stages: epochs",
+    "num_train_epochs": "train.stages: epochs",
+    "max_steps": "train.stages: epochs",
+    "warmup": "train.stages: schedule: {warmup_steps: N}",
+    "warmup_steps": "train.stages: schedule: {warmup_steps: N}",
+    "output_dir": "train.path",
+    "model_name_or_path": "model.start",
+    "model_path": "model.start",
+    "train_file": "corpus.sources",
+    "dataset": "corpus.sources",
+    "bf16": "train.precision",
+    "fp16": "train.precision",
+    "optim": "train.stages: optimizer",
+    "save_steps": "train.save_every",
+    "eval_steps": "train.evaluate.every",
+    "logging_steps": "train.log_every",
+    "num_workers": "train.workers",
+    "dataloader_num_workers": "train.workers",
+}
+
+
 def _explain(error: ValidationError) -> str:
-    """The first problem in one line, with the nearest known key where a key is unknown."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        guess = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(Recipe), n=1)
-        hint = f"; did you mean {guess[0]}?" if guess else ""
-        return f"{where}: unknown key{hint}{more}"
-    if problem["type"] == "missing":
-        return f"{where}: missing{more}"
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}{more}"
+    """All problems in one line, with the keys that are known where a key is not."""
+    problems = [_problem(found) for found in error.errors()]
+    more = f"; and {len(problems) - _AT_MOST} more" if len(problems) > _AT_MOST else ""
+    return "; ".join(problems[:_AT_MOST]) + more
 
 
-def _known_keys(config: type[BaseModel]) -> list[str]:
-    """Every key any part of a recipe knows."""
-    keys: list[str] = []
-    for name, definition in config.model_json_schema().get("$defs", {}).items():
-        del name
-        keys += definition.get("properties", {})
-    return [*keys, *config.model_fields]
+def _problem(found: Any) -> str:
+    where = ".".join(str(part) for part in found["loc"])
+    if found["type"] == "extra_forbidden":
+        return f"{where}: unknown key; {_meant(found['loc'])}"
+    if found["type"] == "missing":
+        return f"{where}: missing"
+    message = found["msg"].removeprefix("Value error, ")
+    given = found["input"]
+    if isinstance(given, dict | list):  # what a whole section breaks: its message names the keys
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {given!r}"
+
+
+def _meant(place: tuple[str | int, ...]) -> str:
+    """What an unknown key may have been meant to be."""
+    key, siblings = str(place[-1]), sorted(_keys_at(Recipe, list(place[:-1])))
+    if near := difflib.get_close_matches(key, siblings, n=1):
+        return f"did you mean {near[0]}?"
+    if key in _ELSEWHERE:
+        return f"here that is {_ELSEWHERE[key]}"
+    return f"known here: {', '.join(siblings)}" if siblings else "there is none here"
+
+
+def _keys_at(annotation: Any, place: list[str | int]) -> set[str]:
+    """The keys that a recipe knows at a place."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not place:
+            return set(annotation.model_fields)
+        found = annotation.model_fields.get(str(place[0]))
+        if found is not None:
+            return _keys_at(found.annotation, place[1:])
+        kind = annotation.model_fields.get("kind")  # of several, which pydantic names in the place of an error
+        is_meant = kind is not None and place[0] in typing.get_args(kind.annotation)
+        return _keys_at(annotation, place[1:]) if is_meant else set()
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (list, tuple, dict) and place:
+        return _keys_at(arguments[-1] if arguments[-1] is not Ellipsis else arguments[0], place[1:])
+    if origin is Annotated:
+        return _keys_at(arguments[0], place)
+    return set().union(*(_keys_at(argument, place) for argument in arguments)) if origin is not None else set()

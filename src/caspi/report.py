@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caspi.charts import Bars, Chart, draw
+from caspi.errors import DISTRIBUTION
 from caspi.folders import REPORT
 
 HTML = "report.html"
@@ -80,7 +81,7 @@ def environment() -> dict[str, Any]:
 
 def _version(name: str) -> str:
     try:
-        return importlib.metadata.version(name)
+        return importlib.metadata.version(DISTRIBUTION if name == "caspi" else name)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
 

@@ -1,9 +1,9 @@
 """Is this corpus worth training on? What a recogniser's losses can prove of it, and nothing more.
 
 Every sampled utterance is scored by the model's loss per token on its own transcript, on another utterance's, and on
-its own with the second half of the words left out. How often the spoilt text looks worse is a bound on how many transcripts
-are spoilt in that way already: a wrong transcript looks worse than its own only half of the time, whatever the model.
-A low figure may be the corpus' fault or the model's, and the audit cannot tell which: it then says so.
+its own with the second half of the words left out. How often the spoilt text looks worse is a bound on how many
+transcripts are spoilt in that way already: against one of these it looks worse half of the time only, whatever the
+model. A low figure may be the corpus' fault or the model's, and the audit cannot tell which: it then says so.
 """
 
 from __future__ import annotations

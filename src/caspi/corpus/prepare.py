@@ -41,7 +41,7 @@ from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.splits import Splits
 from caspi.corpus.store import SCHEMA, ShardWriter
 from caspi.corpus.utterance import SPLITS
-from caspi.errors import CaspiError, UsageError
+from caspi.errors import DISTRIBUTION, CaspiError, UsageError
 from caspi.language import language
 from caspi.progress import Progress
 
@@ -171,7 +171,7 @@ def _digest(*parts_of_it: str) -> str:
 
 def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
     """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
-    version = importlib.metadata.version("caspi")
+    version = importlib.metadata.version(DISTRIBUTION)
     inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
     return _digest(*inputs, version, str(parts.PART_SCHEMA))
 

@@ -23,7 +23,7 @@ from caspi.language import TextPolicy, is_yiddish, language
 from caspi.language.base import Language
 
 _WHOLE = 0.9  # share of the declared length below which audio is called truncated
-_FULL_SCALE = 1.2  # peaks above it are not what resampling adds to a full level: the file is louder than PCM can hold
+_FULL_SCALE = 1.5  # peaks above it are not what resampling adds to a full level: the file is louder than PCM can hold
 
 
 class Rules(Config):
@@ -139,8 +139,6 @@ class _Maker:
         samples, notes = _at_full_scale(samples)
         notes += self._notes(piece, seconds)
         pcm = audio.pcm16(samples)
-        if notes:
-            samples = pcm / np.float32(32768)  # measured as it is kept
         power = spectrogram(samples)
         heard = Heard(seconds, text, self.language.script_share(text), measure(samples, power), self.recording.quality)
         rejected = self._objection(piece.text, text) or reject(heard, self.rules.filters)
@@ -221,7 +219,9 @@ class _Maker:
 def _at_full_scale(samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Samples that 16 bits can hold: a float file may be louder, and loses nothing by being made quieter."""
     peak = float(np.abs(samples).max(initial=0.0))
-    return (samples / np.float32(peak), ["above_full_scale"]) if peak > _FULL_SCALE else (samples, [])
+    if peak > _FULL_SCALE:
+        return samples / np.float32(peak), ["above_full_scale"]
+    return np.clip(samples, -1, 1) if peak > 1 else samples, []
 
 
 def timed(words: Sequence[Word], text: str) -> tuple[Word, ...]:

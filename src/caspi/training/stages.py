@@ -83,9 +83,9 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
-    state, corpus = processes(), provenance.corpus
     if sharding() == "zero3":
-        deepspeed()  # said now where it is missing
+        deepspeed()  # said now where it is missing: accelerate asks for it as soon as there are processes
+    state, corpus = processes(), provenance.corpus
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     for stage in config.stages:
         check_stage(stage, config, start, prompt)

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
-from caspi.errors import UsageError, first_line
+from caspi.errors import UsageError, first_line, install
 from caspi.training.config import TrackerName
 from caspi.training.provenance import Provenance
 
@@ -30,7 +30,7 @@ class Tracker(TrainerCallback):  # type: ignore[misc]
         try:
             self._inner, self._attach, self._finish = _TRACKERS[name](run, stage, provenance.name, first_step)
         except (ImportError, RuntimeError) as error:
-            raise UsageError(f"train.track: {name} is not installed ({error}): pip install 'caspi[{name}]'") from error
+            raise UsageError(f"train.track: {name} is not installed ({error}): {install(name)}") from error
 
     def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
         if state.is_world_process_zero:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from caspi.errors import UsageError
+from caspi.errors import UsageError, install
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -22,7 +22,7 @@ def deepspeed() -> Any:
         import deepspeed as found
         from deepspeed.utils import logger
     except ImportError as error:
-        raise UsageError(f"ZeRO needs DeepSpeed ({error}): pip install 'caspi[deepspeed]'") from error
+        raise UsageError(f"ZeRO needs DeepSpeed ({error}): {install('deepspeed')}") from error
     logger.setLevel("ERROR")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # it calls by older names
     found.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # of no use here, and it would be compiled first

@@ -206,8 +206,7 @@ class HuggingFaceSource(Source):
         refused = any(mark in named + text for mark in ("Gated", "gated", "401", "403", "NotFound"))
         gated = bool(self._known and self._known.gated and not os.environ.get("HF_TOKEN"))
         if any(mark in named for mark in ("Connect", "Timeout", "Offline")):
-            also = f"; it is gated: accept its licence at {page} and set HF_TOKEN" if gated else ""
-            return f"{self._id}: {_one_line(error)}{also}"
+            return f"{self._id}: the Hub cannot be reached ({_one_line(error)})"
         if refused or gated:
             return f"{self._id} is missing or gated: accept its licence at {page} and set HF_TOKEN"
         return f"{self._id}: {_one_line(error)}"

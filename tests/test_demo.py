@@ -23,9 +23,18 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert outcome.line.startswith("WER ")
     assert outcome.line.endswith("on 12 held-out utterances, 2 unseen voices")
     run = [step["command"].split()[1] for step in outcome.summary["steps"]]
-    evaluations = ["evaluate"] * 3
+    evaluations = ["evaluate"] * 4
     assert run == ["prepare", "prepare", "plan", "train", "average", *evaluations, "compare", "transcribe"]
-    for name in ("corpus", "others", "train", "evaluation", "evaluation-before", "evaluation-last", "compare"):
+    for name in (
+        "corpus",
+        "others",
+        "train",
+        "evaluation",
+        "evaluation-before",
+        "evaluation-last",
+        "evaluation-start",
+        "compare",
+    ):
         assert (out / name / "report.html").is_file()
         assert (out / name / "report.json").is_file()
     summary = json.loads((out / "evaluation" / "summary.json").read_text())
@@ -37,6 +46,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert named.keys() == languages.keys()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "WER before" in page
+    assert page.index("What it hears") < page.index("What ran")
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
     commands.clean(out)  # what begins another demo

@@ -57,6 +57,11 @@ class Bars:
         widest = max((bar.interval[1] for bar in self.bars if bar.interval), default=0.0)
         return max(longest, min(widest, 2 * longest if longest else 1.0)) or 1.0
 
+    @property
+    def ticks(self) -> list[float]:
+        """Round values of the scale, the last one within it."""
+        return [value for value in ticks(0.0, self.full) if value <= self.full * 1.0001]
+
 
 def ticks(low: float, high: float) -> list[float]:
     """About five round numbers (1, 2 or 5 times a power of ten) from at or below `low` to at or above `high`."""
@@ -84,8 +89,8 @@ def draw(chart: Chart) -> Markup:
     for value in up:
         y = at(across[0], value)[1]
         grid = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(_LEFT, _WIDTH - _RIGHT, y, y)
-        parts += [grid, _text(_LEFT - 6, y + 4, f"{value:g}", "end")]
-    parts += [_text(at(value, 0)[0], _HEIGHT - 20, f"{value:,g}", "middle") for value in across]
+        parts += [grid, _text(_LEFT - 6, y + 4, _number(value), "end")]
+    parts += [_text(at(value, 0)[0], _HEIGHT - 20, _number(value), "middle") for value in across]
     for number, line in enumerate(chart.lines):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line.points))
@@ -93,9 +98,24 @@ def draw(chart: Chart) -> Markup:
         if len(line.points) == 1:  # a line of one point is not seen
             x, y = at(*line.points[0])
             parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(x, y, colour))
-        parts.append(_text(_WIDTH - _RIGHT - 110 * number, _TOP - 12, line.name, "end", colour))
     parts += [_text(_WIDTH - _RIGHT, _HEIGHT - 4, chart.x_title, "end"), _text(4, _TOP - 12, chart.y_title, "start")]
-    return Markup("").join([*parts, Markup("</svg>")])
+    return Markup("").join([*parts, Markup("</svg>"), _legend(chart)])
+
+
+def _number(value: float) -> str:
+    """`0.25`, `1,500,000`: no exponents."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
+def _legend(chart: Chart) -> Markup:
+    """Names of lines below the drawing, where they have room on a phone too."""
+    if len(chart.lines) < 2:
+        return Markup("")
+    names = [
+        Markup('<span><i style="background:{}"></i>{}</span>').format(_COLOURS[number % len(_COLOURS)], line.name)
+        for number, line in enumerate(chart.lines)
+    ]
+    return Markup('<p class="legend">') + Markup("").join(names) + Markup("</p>")
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "var(--soft)") -> Markup:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -77,8 +78,16 @@ def demo(
     Example: caspi demo --out runs/demo
     """
     from caspi.demo import run
+    from caspi.training.interruption import Interrupted
 
-    _finish(run(out, seed), json_)
+    try:
+        outcome = run(out, seed)
+    except Interrupted as error:
+        raise Interrupted(
+            f"the demo was asked to end; caspi demo begins anew, caspi train {out / 'demo.yaml'} goes on "
+            "with its training"
+        ) from error
+    _finish(outcome, json_)
 
 
 @app.command()
@@ -124,15 +133,22 @@ def _show_corpus(summary: dict[str, Any]) -> None:
     for name, found in summary["splits"].items():
         counts = (f"{found['utterances']:,}", f"{found['hours']:.2f}", f"{found['groups']:,}")
         splits.add_row(name, *counts, f"{found['bytes'] / 2**20:,.1f}")
-    spread = Table(title="Distributions, percentiles", title_justify="left")
-    spread.add_column("")
+    spread = Table(title="Distributions, percentiles", title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    spread.add_column("", no_wrap=True)
     for percentile in summary["percentiles"]:
-        spread.add_column(f"{percentile}", justify="right")
+        spread.add_column(f"{percentile}", justify="right", no_wrap=True)
     for name, values in summary["distributions"].items():
-        spread.add_row(name, *(f"{value:.3g}" for value in values))
+        spread.add_row(name, *(_short(value) for value in values))
     console = Console(stderr=True)
     console.print(splits)
     console.print(spread)
+
+
+def _short(value: float) -> str:
+    """At most seven characters, so that a table has room for all of them in 80 columns: no exponents."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return "0" if abs(value) < 0.0005 else f"{value:.3g}"
 
 
 @corpus_app.command("sample")

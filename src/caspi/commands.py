@@ -523,8 +523,8 @@ def verdict(summary: dict[str, Any]) -> str:
 def compare(a: Path, b: Path, out: Path) -> Outcome:
     """Is B better than A, and could it be luck?"""
     from caspi.evaluation import pages as evaluation_pages
+    from caspi.evaluation.compare import by_part, read_both
     from caspi.evaluation.compare import compare as stage
-    from caspi.evaluation.compare import read_both
 
     folders.claim(out, "compare")
     scores = stage(a, b)
@@ -536,6 +536,7 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
         "a": str(a),
         "b": str(b),
         **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
+        "by": by_part(a, b),
         "differ": len(changed.all),
         "better": len(changed.better),
         "worse": len(changed.worse),

@@ -57,6 +57,11 @@ def run(out: Path, seed: int) -> Outcome:
         f"caspi evaluate {start} {known} --identify --out {out_before}",
         lambda: commands.evaluate(start, [str(known)], out_before, commands.EvaluateOptions(identify=True)),
     )
+    out_start = out / "evaluation-start"
+    at_start = steps.run(
+        f"caspi evaluate {start} {corpus} --out {out_start}",
+        lambda: commands.evaluate(start, [str(corpus)], out_start),
+    )
     asked = commands.EvaluateOptions(stress=_STRESSED, retention=[str(known)])
     final = steps.run(
         f"caspi evaluate {best} {corpus} --out {out_average} --stress {_STRESSED} --retention {known}",
@@ -78,6 +83,7 @@ def run(out: Path, seed: int) -> Outcome:
         "steps": steps.taken,
         "evaluation": final.summary,
         "evaluation_last": plain.summary,
+        "evaluation_start": at_start.summary,
         "others_before": {name: part["leaderboard"] for name, part in before.summary["by_language"].items()},
         "comparison": comparison.summary,
         "transcript": said.summary["files"][0]["text"],
@@ -145,22 +151,48 @@ def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
         headline=_verdict(final),
         facts=[
             ("WER", f"{final['leaderboard']['wer']:.3f}"),
+            ("before training", f"{summary['evaluation_start']['leaderboard']['wer']:.3f}"),
             ("CER", f"{final['leaderboard']['cer']:.3f}"),
             ("without averaging", f"{last['leaderboard']['wer']:.3f}"),
             ("time", f"{summary['seconds'] / 60:.1f} min"),
         ],
         synthetic=pages.SYNTHETIC_NOTE,
         parts=[
+            _heard(corpus),
             report.Table(
                 "What ran",
                 ("command", "seconds", "result"),
                 [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
+                note=f"Pages beside this one: {', '.join(_PAGES)}.",
             ),
             *[part for part in training.parts if isinstance(part, Chart)],
             _forgotten(summary["others_before"], final["retention"]),
             *evaluation_pages.evaluate_page("", final, rows, clips).parts,
         ],
     )
+
+
+_SHOWN = 3  # test utterances at the top of the page
+_PAGES = (
+    "corpus/report.html", "train/report.html", "evaluation/report.html", "evaluation-start/report.html",
+    "compare/report.html",
+)  # fmt: skip
+
+
+def _heard(corpus: Path) -> report.Table:
+    """The first few test utterances: what is said, what the model heard before it was trained, and after."""
+    test = Corpus.open(corpus, "test")
+    found = [
+        {row["id"]: row["hypothesis"] for row in read_jsonl(corpus.parent / name / "results.jsonl")}
+        for name in ("evaluation-start", "evaluation")
+    ]
+    ids = test.column("id")[:_SHOWN]
+    rows = [
+        (report.Clip(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
+        for row, key in enumerate(ids)
+    ]
+    columns = ("listen", "said", "heard before training", "heard after")
+    return report.Table("What it hears", columns, rows, text=(1, 2, 3), note="Of the test split, as they come.")
 
 
 def _forgotten(before: dict[str, Any], after: dict[str, Any]) -> report.Table:

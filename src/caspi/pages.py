@@ -28,6 +28,9 @@ def _hours(value: float) -> str:
     return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
 
 
+FEW = 5  # groups: intervals of fewer are rough
+
+
 def rate(value: float, interval: Sequence[float] | None = None) -> str:
     """`0.083 [0.061, 0.105]`."""
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
@@ -38,7 +41,9 @@ def counted(summary: dict[str, Any]) -> str:
     whole = sum(part["of"] for part in summary.get("evaluated", ()))
     utterances, groups = summary["utterances"], summary["independent"]
     said = f"{utterances:,} of {whole:,} utterances" if whole > utterances else plural(utterances, "utterance")
-    return said if groups == utterances else f"{said} in {plural(groups, 'group')}"
+    if groups == utterances:
+        return said
+    return f"{said} in {plural(groups, 'group')}{', so its interval is rough' if 1 < groups < FEW else ''}"
 
 
 def plural(number: int, what: str) -> str:

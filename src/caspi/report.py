@@ -10,11 +10,13 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from caspi.charts import Bars, Chart, draw
 from caspi.errors import DISTRIBUTION
@@ -46,6 +48,22 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Browser:
+    """A table of any length: the page shows fifty rows at a time, sorts and searches all. text: columns of speech."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
+    text: tuple[int, ...] = ()
+    note: str = ""
+
+    @property
+    def json(self) -> Markup:
+        """The rows, so that no text of theirs ends the element they stand in."""
+        return Markup(json.dumps(self.rows, ensure_ascii=False).replace("<", "\\u003c"))  # noqa: S704
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """rows of cells; `text` columns (by index) hold speech, shown in its own direction. A table can be sorted by a
     click on a column's name, and filtered where it is long."""
@@ -64,7 +82,7 @@ class Page:
     title: str
     headline: str
     facts: list[tuple[str, str]]
-    parts: list[Table | Chart | Bars]
+    parts: list[Table | Chart | Bars | Browser]
     synthetic: str = ""
 
 
@@ -144,6 +162,7 @@ def render(page: Page, content: dict[str, Any]) -> str:
     templates.tests["clip"] = lambda cell: isinstance(cell, Clip)
     templates.tests["difference"] = lambda cell: isinstance(cell, Difference)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)
+    templates.tests["browser"] = lambda part: isinstance(part, Browser)
     templates.tests["bars"] = lambda part: isinstance(part, Bars)
     return templates.get_template("report.html.j2").render(
         page=page, environment=content["environment"], recipe=content.get("recipe")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from caspi import commands
+from caspi.charts import Chart, Line, draw
+from caspi.evaluation.pages import difference
 from caspi.evaluation.summary import RESULTS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -107,3 +110,62 @@ def test_hebrew_runs_from_right_to_left_whatever_a_row_begins_with(browser: Any,
     places = dict(words)
     assert places["היא"] > places["קנתה"] > places["חדש"] > places["אתמול"]
     assert "iPhone" in cells.first.text_content()  # as it was written, not as it was compared
+
+
+def dom(page: Path) -> str:
+    """What a real browser makes of a page, scripts run."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_all_utterances_are_there_to_browse_as_they_were_written(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"u{n}", "reference": f"מחיר 3.11 [צחוק] {n} <b>", "hypothesis": f"מחיר 3.11 {n}", "source": "x"}
+        for n in range(120)
+    ]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    commands.score(path, "Hebrew", tmp_path / "out")
+    found = dom(tmp_path / "out" / "report.html")
+    section = found.split("All utterances</h2>")[1]
+    assert section.split("</tbody>")[0].count("<tr>") == 51  # fifty and the names of columns
+    assert "1 to 50 of 120" in section
+    assert "מחיר 3.11 [צחוק] 0 &lt;b&gt;" in section
+
+
+def test_what_the_score_leaves_out_is_shown_where_it_was_written() -> None:
+    row = {"reference": "מחיר 3.11 [צחוק] טוב", "language": "Hebrew"}
+    steps = difference(row, "מחיר 3.11 רע").steps
+    written = [expected for _, expected, _ in steps if expected]
+    assert written == ["מחיר", "3.11", "[צחוק]", "טוב"]  # 3.11 is two words to the score
+    assert [kind for kind, *_ in steps] == ["equal", "equal", "equal", "replace"]
+
+
+def test_lines_of_two_points_are_bars_and_large_steps_have_no_exponent() -> None:
+    drawn = str(draw(Chart("t", [Line("a", [(0, 1.0), (2_000_000, 2.0)]), Line("b", [(0, 1.0)])], "step", "loss")))
+    assert "2,000,000" in drawn
+    assert "e+06" not in drawn
+    assert '<p class="legend">' in drawn
+
+
+def test_a_comparison_is_broken_down_and_shows_what_stayed_as_wrong(tmp_path: Path) -> None:
+    folders = []
+    for name, said in (("a", ["שלום רע", "ילד קטן"]), ("b", ["שלום עולם", "ילד אחר"])):
+        rows = [
+            {"id": str(n), "reference": ("שלום עולם", "ילד גדול")[n % 2], "hypothesis": said[n % 2],
+             "source": f"set{n % 2}", "group": f"s{n % 4}", "seconds": 2.0 + 8 * (n % 3)}
+            for n in range(24)
+        ]  # fmt: skip
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+        commands.score(path, "Hebrew", tmp_path / name)
+        folders.append(tmp_path / name)
+    summary = commands.compare(*folders, tmp_path / "c").summary
+    assert summary["by"]["source"]["set0"]["difference"] == 0.5
+    assert summary["by"]["source"]["set1"]["difference"] == 0
+    assert set(summary["by"]) == {"source", "duration", "speaker or recording"}
+    page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
+    assert "Other words, as many errors" in page
+    assert "Difference by duration" in page

@@ -30,6 +30,11 @@ def _step(value: float | None, bounds: Sequence[float], unit: str) -> str | None
     return f"{bounds[low]:g}-{bounds[low + 1]:g} {unit}" if low + 1 < len(bounds) else f"{bounds[low]:g}+ {unit}"
 
 
+def duration_class(seconds: Seconds | None) -> str | None:
+    """`5-15 s`."""
+    return _step(seconds, DURATIONS, "s")
+
+
 def _script(pair: Pair) -> str:
     latin = any(letter.isascii() and letter.isalpha() for letter in pair.reference)
     digits = any(letter.isdigit() for letter in pair.reference)
@@ -45,7 +50,7 @@ def _names(pair: Pair) -> str:
 
 _KEYS: dict[str, Callable[[Pair], str | None]] = {
     "source": lambda pair: pair.source or None,
-    "duration": lambda pair: _step(pair.seconds, DURATIONS, "s"),
+    "duration": lambda pair: duration_class(pair.seconds),
     "group": lambda pair: pair.group or None,
     "noise": lambda pair: _step(pair.snr_db, NOISE_LEVELS_DB, "dB"),
     "script": _script,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from caspi.errors import UsageError
+from caspi.evaluation.breakdowns import duration_class
 from caspi.evaluation.edits import align
 from caspi.evaluation.intervals import Interval, matched_pairs, paired
 from caspi.evaluation.summary import RESULTS, SUMMARY
@@ -162,6 +164,39 @@ def compare(a: Path, b: Path) -> dict[str, Comparison]:
     rows_a, rows_b = read_both(a, b)
     groups = _groups(rows_a, rows_b, a, b)
     return {score: _compare(score, prefix, rows_a, rows_b, groups) for score, prefix in _SCORES}
+
+
+_PARTS: dict[str, Callable[[_Row], str]] = {
+    "source": lambda row: str(row.get("source") or ""),
+    "duration": lambda row: duration_class(row.get("seconds")) or "",
+    "speaker or recording": lambda row: str(row.get("group") or ""),
+}
+_PARTS_AT_MOST = 30
+
+
+def by_part(a: Path, b: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The leaderboard comparison of the utterances of every source, duration and group, where there are several: of
+    those with most words."""
+    rows_a, rows_b = read_both(a, b)
+    groups = dict(zip(rows_a, _groups(rows_a, rows_b, a, b), strict=True))
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for what, part_of in _PARTS.items():
+        parts: defaultdict[str, list[str]] = defaultdict(list)
+        for key, row in rows_a.items():
+            parts[part_of(row) or part_of(rows_b[key])].append(key)
+        if len(parts) < 2 or (len(parts) == len(rows_a) and what != "source"):
+            continue
+        largest = sorted(parts, key=lambda name: -sum(rows_a[key]["words"] for key in parts[name]))[:_PARTS_AT_MOST]
+        found[what] = {
+            name or "not named": asdict(
+                _compare(
+                    "leaderboard", "", {key: rows_a[key] for key in parts[name]},
+                    {key: rows_b[key] for key in parts[name]}, [groups[key] for key in parts[name]],
+                )
+            )
+            for name in sorted(largest)
+        }  # fmt: skip
+    return found
 
 
 def _groups(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> list[tuple[str, str]]:

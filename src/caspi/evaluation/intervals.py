@@ -16,7 +16,6 @@ from scipy import special
 
 Interval = tuple[float, float]
 
-FEW = 5  # groups: an interval of fewer is rough
 _LEVEL = 0.05
 _NORMAL = float(special.ndtri(1 - _LEVEL / 2))
 _TOGETHER = 2.0  # errors that come at once, in one utterance, where rates are low

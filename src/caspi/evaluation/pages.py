@@ -9,12 +9,11 @@ from typing import Any
 
 from caspi.charts import Bar, Bars, Chart, Line
 from caspi.evaluation.edits import align
-from caspi.evaluation.intervals import FEW
 from caspi.evaluation.published import Published
 from caspi.language import language
 from caspi.language.base import Normaliser
-from caspi.pages import SYNTHETIC_NOTE, counted, plural, rate
-from caspi.report import Clip, Difference, Page, Table
+from caspi.pages import FEW, SYNTHETIC_NOTE, counted, plural, rate
+from caspi.report import Browser, Clip, Difference, Page, Table
 
 WORST = 50
 _CHARTS = (
@@ -54,13 +53,14 @@ def evaluate_page(
             *_evaluated(summary),
             _scores(summary),
             *_published(summary, published),
+            *_worst(worst(rows), clips),
+            *(_bars(what, key, summary) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
+            *_error_types(summary),
+            *_hard_words(summary["by_word"]),
+            *_retention(summary),
             *_stress(summary),
             *_context(summary),
-            *(_bars(what, key, summary) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
-            *_hard_words(summary["by_word"]),
-            *_error_types(summary),
-            *_retention(summary),
-            *_worst(worst(rows), clips),
+            _all(rows),
         ],
     )
 
@@ -141,6 +141,7 @@ def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
     conditions = stress["conditions"]
     clean = conditions["clean"]
     curves = [_curve(name, levels, conditions) for name, levels in stress["families"].items() if len(levels) > 1]
+    curves = [curve for curve in curves if len(curve.lines[0].points) > 2]  # of two the bars say as much
     bars = [Bar(name, found["wer"], found["wer_ci"], _subsets(found)) for name, found in conditions.items()]
     note = (
         f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, the WER of those among them with "
@@ -196,7 +197,7 @@ def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:
     bars = [
         Bar(
             name, part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"],
-            plural(part["utterances"], "utterance") + ("" if part["leaderboard"]["wer_ci"] else ", one group"),
+            plural(part["utterances"], "utterance") + _rough(part["groups"]),
         )
         for name, part in parts.items()
     ]  # fmt: skip
@@ -204,6 +205,38 @@ def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:
     if len(parts) < of:
         note += f" The {len(parts):,} with most errors, of {of:,}."
     return Bars(f"WER by {what}", bars, note)
+
+
+def _rough(groups: int) -> str:
+    """What a reader must know of an interval over so few groups."""
+    if groups == 1:
+        return ", one group"
+    return f", rough: {groups} groups" if groups < FEW else ""
+
+
+_ROWS_AT_MOST = 20_000  # of a page: some megabytes
+
+
+def _all(rows: Sequence[Mapping[str, Any]]) -> Browser:
+    """Every utterance as it was written and heard."""
+    shown = sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:_ROWS_AT_MOST]
+    note = "As they were written: what the score leaves out is here too. Click a column to sort."
+    if len(shown) < len(rows):
+        note += f" The {len(shown):,} with most errors, of {len(rows):,}; results.jsonl has them all."
+    columns = ("errors", "of", "seconds", "reference", "heard", "source", "group", "signs", "id")
+    return Browser(
+        "All utterances",
+        columns,
+        [
+            (
+                row["errors"], row["words"], round(row["seconds"], 1) if row["seconds"] is not None else "",
+                row["reference"], row["hypothesis"], row["source"], row["group"], ", ".join(row["made_up"]), row["id"],
+            )
+            for row in shown
+        ],
+        text=(3, 4),
+        note=note,
+    )  # fmt: skip
 
 
 def _hard_words(by_word: dict[str, Any]) -> list[Bars]:
@@ -271,12 +304,19 @@ def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
 
 
 def _spelt(text: str, treated: list[str], normalise: Normaliser) -> list[str]:
-    """Of every treated word the word as it was written; as treated, where a word became several, or the text is not
-    treated word by word."""
+    """Of every treated word the word as it was written: at the first of several that one became, and beside its
+    neighbour where nothing of it counts. As treated, where the text is not treated word by word."""
     found: list[str] = []
+    before = ""
     for word in text.split():
         parts = normalise(word).split()
-        found += [word] if len(parts) == 1 else parts
+        if parts:
+            found += [f"{before}{word}", *[""] * (len(parts) - 1)]
+            before = ""
+        elif found:
+            found[-1] = f"{found[-1]} {word}".strip()
+        else:
+            before += f"{word} "
     return found if len(found) == len(treated) else treated
 
 
@@ -346,7 +386,7 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
             ("WER of B", f"{main['wer_b']:.3f}"),
             ("better in B", f"{len(changed.better):,}"),
             ("worse in B", f"{len(changed.worse):,}"),
-            ("other, as many errors", f"{len(changed.other):,}"),
+            ("other words, as many errors", f"{len(changed.other):,}"),
         ],
         parts=[
             Table(
@@ -367,6 +407,8 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
             ),
             _changed("Better in B", changed.better, clips),
             _changed("Worse in B", changed.worse, clips),
+            *_differences_by(summary["by"]),
+            _changed("Other words, as many errors", changed.other, clips),
         ],
         synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed.all) else "",
     )
@@ -381,6 +423,22 @@ def _compared(main: dict[str, Any]) -> str:
     if main["groups"] < FEW:
         note += f" Rough: {main['groups']:,} groups are few."
     return note
+
+
+def _differences_by(by: dict[str, dict[str, dict[str, Any]]]) -> list[Table]:
+    """WER of A less that of B, part by part."""
+    tables = []
+    for what, parts in by.items():
+        rows = [
+            (
+                name, f"{found['utterances']:,}", rate(found["wer_a"]), rate(found["wer_b"]),
+                rate(found["difference"], found["interval"]), f"{found['p']:.3f}" if found["interval"] else "one group",
+            )
+            for name, found in parts.items()
+        ]  # fmt: skip
+        columns = (what, "utterances", "A", "B", "A - B [95 %]", "p")
+        tables.append(Table(f"Difference by {what}", columns, rows, note="Not corrected for the number of rows."))
+    return tables
 
 
 def _changed(

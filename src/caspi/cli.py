@@ -148,7 +148,7 @@ def _short(value: float) -> str:
     """At most seven characters, so that a table has room for all of them in 80 columns: no exponents."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return "0" if abs(value) < 0.0005 else f"{value:.3g}"
+    return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
 @corpus_app.command("sample")
@@ -606,7 +606,10 @@ def doctor(json_: Json = False) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Libraries speak through our messages, not over them."""
+    """Libraries speak through our messages, not over them, and leave the processor to others while they wait."""
+    # Threads that spin for the next piece of work halve the speed of training beside one other busy process, and win
+    # nothing without one (docs/log.md, 2026-11-30). Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries

@@ -27,12 +27,12 @@ class UsageError(CaspiError):
 
 def install(extra: str) -> str:
     """The command that installs what an extra needs, the same in a checkout and from a wheel."""
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or ()
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+        return f"pip install what the extra {extra} of pyproject.toml lists"
     marked = f'extra == "{extra}"'
-    names = [
-        requirement.split(";")[0].strip()
-        for requirement in importlib.metadata.requires(DISTRIBUTION) or ()
-        if marked in requirement.replace("'", '"')
-    ]
+    names = [one.split(";")[0].strip() for one in requirements if marked in one.replace("'", '"')]
     return "pip install " + " ".join(f"'{name}'" for name in names)
 
 

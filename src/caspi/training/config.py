@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from caspi.training.augmentation_config import Augmentation, Range, Tilt, rising
 from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
 from caspi.training.plan import Budget, EffectiveBatch
 
+_MOST_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
 _EFFECTIVE_BATCH = 64
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -174,13 +176,20 @@ class TrainConfig(Config):
     log_every: int = Field(10, ge=1)
     save_every: int | None = Field(None, gt=0)
     save_every_minutes: float | None = Field(None, gt=0)
-    workers: int = Field(0, ge=0)
+    workers: int | None = Field(None, ge=0)
     shuffle_transcripts: bool = False
     compile: bool | Literal["auto"] = "auto"
     recompute_every: int = Field(0, ge=0)
     stop_after: int = Field(5, ge=1)
     track: tuple[TrackerName, ...] = ("tensorboard",)
     hub: HubConfig | None = None
+
+    def loader_workers(self, *, on_gpu: bool, ranks: int) -> int:
+        """Processes that read and augment ahead, of each rank: as asked, else as many as the machine has cores for
+        beside a GPU; none beside a CPU, which they would share with training."""
+        if self.workers is not None:
+            return self.workers
+        return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // ranks - 1)) if on_gpu else 0
 
     @property
     def batch(self) -> EffectiveBatch:

@@ -211,7 +211,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
 
     def get_train_dataloader(self) -> DataLoader[Step | CaspiError]:
-        return loader(self._steps, self._config.workers)
+        on_gpu, ranks = self.args.device.type != "cpu", self.accelerator.num_processes
+        return loader(self._steps, self._config.loader_workers(on_gpu=on_gpu, ranks=ranks))
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DDP, which would hold the gradients twice and make ranks wait for one that ran out of memory."""

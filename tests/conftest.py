@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell that starts the suite in the background makes it, and every process that it starts, deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("caspi", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("caspi")

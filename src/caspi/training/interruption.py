@@ -31,7 +31,9 @@ class Interruption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = [(number, signal.signal(number, self._note)) for number in (signal.SIGTERM, signal.SIGINT)]
+        # What a shell started in the background is deaf to Ctrl-C, and stays so.
+        heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+        before = [(number, signal.signal(number, self._note)) for number in heard]
         try:
             yield
         finally:

@@ -52,7 +52,8 @@ def _finish(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
     else:
-        _say(outcome.line)
+        if outcome.line:  # of several processes one speaks
+            _say(outcome.line)
         if outcome.path != Path():
             print(outcome.path)
     if outcome.exit_code:

@@ -199,8 +199,9 @@ def _plan_line(summary: dict[str, Any]) -> str:
     from caspi.training import preflight
 
     stages = summary["stages"]
-    line = f"{sum(stage['steps'] for stage in stages):,} steps over {len(stages)} stages"
-    line += f", at most {max(stage['peak_gib'] for stage in stages):.1f} GiB"
+    peak = max(stage["peak_gib"] for stage in stages)
+    line = f"{sum(stage['steps'] for stage in stages):,} steps over {pages.plural(len(stages), 'stage')}"
+    line += f", at most {peak:.1f} GiB" if peak >= 0.05 else f", at most {1024 * peak:.0f} MiB"
     if "hours" in stages[0]:
         where = f"{summary['gpus']} x {summary['gpu']}" if summary["gpu"] else "this machine"
         line += f", about {duration(3600 * sum(stage['hours'] for stage in stages))} on {where}"
@@ -263,7 +264,8 @@ def train(recipe: Recipe) -> Outcome:
         report.write(config.path, content, summary, text)
     last = result.stages[-1]["checkpoints"][-1]
     line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
-    outcome = Outcome(line, page if processes().is_main_process else Path(), summary)
+    is_main = processes().is_main_process
+    outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)
     part()
     return outcome
 

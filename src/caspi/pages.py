@@ -255,7 +255,7 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
     timed, priced = "hours" in stages[0], "cost" in stages[0]
     price = f", about {duration(3600 * sum(s['hours'] for s in stages))}" if timed else ""
     price += f" and {sum(s['cost'] for s in stages):.2f} $" if priced else ""
-    where = f"{summary['gpus']} x {summary['gpu']}" if priced else f"{summary['gpus']} ranks"
+    where = f"{summary['gpus']} x {summary['gpu']}" if priced else plural(summary["gpus"], "rank")
     speed = "a pilot on this machine" if summary["measured"] else "the GPU table"
     return Page(
         title=f"caspi plan · {name}",

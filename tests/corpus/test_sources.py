@@ -456,7 +456,7 @@ def test_kaldi_utterances_that_are_half_there_are_counted(tmp_path: Path, recipe
     assert "text has utt-4, segments has not" in details
 
 
-def test_a_gated_set_without_a_network_says_the_same(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_network_no_licence_is_asked_for(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     import httpx
     import huggingface_hub
 
@@ -465,9 +465,10 @@ def test_a_gated_set_without_a_network_says_the_same(recipe_of, monkeypatch: pyt
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with pytest.raises(UsageError, match=r"accept its licence at https://huggingface.co/datasets/ivrit-ai/eval-d1"):
-        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "eval-d1"}]))
-    with pytest.raises(UsageError, match=r"google/fleurs: ConnectError: .* not known"):
+    for name, known in (("eval-d1", "ivrit-ai/eval-d1"), ("fleurs-he", "google/fleurs")):
+        with pytest.raises(UsageError, match=rf"{known}: the Hub cannot be reached \(ConnectError: .* not known"):
+            commands.prepare(recipe_of([{"kind": "huggingface", "dataset": name}]))
+    with pytest.raises(UsageError, match=r"google/fleurs: the Hub cannot be reached"):
         commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "fleurs-he"}]))
 
 
@@ -725,3 +726,24 @@ def test_lhotse_paths_may_be_relative_to_another_folder(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "rec.wav", tone(4.0), 16_000)
     [found] = LhotseSource(kind="lhotse", path=path, root=tmp_path).recordings("Hebrew")
     assert found.audio.open()[0].declared == pytest.approx(4.0)
+
+
+def test_a_folder_as_common_voice_distributes_it_is_read(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "he" / "clips").mkdir(parents=True)
+    lines = ["client_id\tpath\tsentence\tup_votes"]
+    for n in range(2):
+        content = encoded(tone(2.0, seed=n), 16_000, "mp3", "libmp3lame")
+        (tmp_path / "he" / "clips" / f"common_voice_he_{n}.mp3").write_bytes(content)
+        lines.append(f'speaker{n}\tcommon_voice_he_{n}.mp3\t"{TEXTS[n]}\t2')  # a quotation mark that is not closed
+    (tmp_path / "he" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    source = {"kind": "huggingface", "dataset": "common-voice-he", "files": tmp_path / "he"}
+    assert commands.prepare(recipe_of([source])).summary["kept"] == 2
+    assert {u.group for u in utterances(tmp_path / "corpus").values()} == {
+        "common-voice-he/speaker0", "common-voice-he/speaker1",
+    }  # fmt: skip
+
+
+def test_a_set_that_left_the_hub_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = HuggingFaceSource(kind="huggingface", dataset="common-voice-he")
+    message = source._explain(ConnectionError("offline"))
+    assert "is not on the Hub any more: download Hebrew from https://commonvoice.mozilla.org" in message

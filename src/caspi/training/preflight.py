@@ -102,14 +102,21 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, heard: Hearing, count: in
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
         text, language = data.said(row, heard)
         example = prompt.example(0, text, language, data.contexts[row])
-        shown.append({"id": data.ids[row], "target": prompt.tokenizer.decode(example.target)})
+        shown.append(
+            {
+                "id": data.ids[row],
+                "system_turn": data.contexts[row],
+                "target": prompt.tokenizer.decode(example.target),
+            }
+        )
     return shown
 
 
 def show_targets(data: TrainingSet, prompt: Prompt, heard: Hearing) -> None:
     """Prints `decoded_targets`: the last look before the first step."""
     for shown in decoded_targets(data, prompt, heard):
-        print(f"trains on {shown['id']}: {shown['target']}", file=sys.stderr)
+        told = f" (told: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
+        print(f"trains on {shown['id']}{told}: {shown['target']}", file=sys.stderr)
 
 
 def show_devices(ranks: int) -> None:

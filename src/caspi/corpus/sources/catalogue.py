@@ -13,7 +13,8 @@ from dataclasses import dataclass
 class DataSet:
     """text, key, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN.
 
-    key: what names a row for good; without one the hash of its audio does.
+    key: what names a row for good; without one the hash of its audio does. elsewhere: where to get it, since the
+    repository has been emptied.
     """
 
     id: str
@@ -26,6 +27,7 @@ class DataSet:
     previous: tuple[str, ...] = ()
     quality: tuple[str, ...] = ()
     gated: bool = False
+    elsewhere: str = ""
 
 
 _IVRIT = "ivrit.ai"
@@ -65,7 +67,8 @@ CATALOGUE: dict[str, DataSet] = {
         "CC0-1.0",
         config="he",
         group=("client_id",),
-        gated=True,
+        elsewhere="download Hebrew from https://commonvoice.mozilla.org/datasets, unpack it, and name its folder (the "
+        "one with test.tsv and clips/) as files, or as common-voice-he@FOLDER",
     ),
     "kan": DataSet("imvladikon/hebrew_speech_kan", "validation", ("sentence",), "see the data set's page"),
     "saspeech": DataSet("upai-inc/saspeech", "test", ("text",), "see the data set's page", gated=True),

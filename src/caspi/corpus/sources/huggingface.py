@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import hashlib
 import itertools
@@ -63,7 +64,8 @@ class HuggingFaceSource(Source):
 
     def identity(self) -> str:
         if folder := self._folder:
-            return listing(self._tables(folder), folder)
+            table = self._common_voice_table()
+            return listing([table] if table else self._tables(folder), folder)
         return f"{self._id}@{self._resolved()}"
 
     @property
@@ -116,6 +118,9 @@ class HuggingFaceSource(Source):
         return (own,) if own else known
 
     def _rows(self, skip: int) -> Iterator[dict[str, Any]]:
+        if table := self._common_voice_table():
+            yield from itertools.islice(self._common_voice(table), skip, None)
+            return
         try:
             import datasets
         except ImportError as error:
@@ -151,6 +156,17 @@ class HuggingFaceSource(Source):
         if not named and any(words[path] & _SPLIT_WORDS for path in found):
             raise UsageError(f"{folder} has no files of the split {self._split}: name one with hub_split")
         return named or found
+
+    def _common_voice_table(self) -> Path | None:
+        """`test.tsv` beside `clips/`, as Common Voice distributes a language."""
+        table = self._folder / f"{self._split}.tsv" if self._folder else None
+        return table if table and table.is_file() else None
+
+    def _common_voice(self, table: Path) -> Iterator[dict[str, Any]]:
+        with table.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+                clip = table.parent / "clips" / Path(row["path"]).name
+                yield {**row, self.audio_key: {"bytes": clip.read_bytes() if clip.is_file() else None}}
 
     def _local(self, datasets: Any) -> Any:
         assert self._folder
@@ -205,6 +221,8 @@ class HuggingFaceSource(Source):
         named = type(error).__name__
         refused = any(mark in named + text for mark in ("Gated", "gated", "401", "403", "NotFound"))
         gated = bool(self._known and self._known.gated and not os.environ.get("HF_TOKEN"))
+        if self._known and self._known.elsewhere:
+            return f"{self._id} is not on the Hub any more: {self._known.elsewhere}"
         if any(mark in named for mark in ("Connect", "Timeout", "Offline")):
             return f"{self._id}: the Hub cannot be reached ({_one_line(error)})"
         if refused or gated:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,10 @@ _CONTAINERS = (
 _GAP = 0.1  # seconds missing between two frames from which on it is a gap, not rounding
 _LONGEST_GAP = 3600.0  # seconds: a stamp further ahead is a damaged one
 _PROBE = 10.0  # seconds from which it is judged how channels are mixed
+_MOST_CANCELLED = 0.1  # share of the sound that may be in places where channels that were mixed cancel each other
 _CANCELS = 0.5  # energy of the mix, as a share of what it would be of unrelated channels
+# The frame of an mp3 that holds no sound but the length of what follows, by the place of its mark in MPEG 1 and 2.
+_FIRST_FRAME = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{17}|.{32})(?:Xing|Info)\x00\x00\x00", re.DOTALL)
 _LONGEST_CLAIM = 12 * 3600.0  # seconds of memory that a header may ask for; unused, it is never touched
 _ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
 
@@ -189,7 +193,7 @@ def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Strea
     """None where the file is of another kind or libsndfile cannot open it."""
     if not _is_for_sndfile(source):
         return None
-    pieces = _joined_mp3(source)
+    pieces = _joined_mp3(source) if _is_mp3(_head(source)) else []
     opened = [_sndfile_stream(piece, name, channel, Findings()) for piece in pieces] if pieces else []
     if len(opened) < 2:
         return _sndfile_stream(source, name, channel, Findings())
@@ -223,30 +227,11 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None, findin
 
 def _joined_mp3(source: bytes | Path) -> list[bytes]:
     """The files that an mp3 was joined from, none where it is one: libsndfile ends where the first Xing header says."""
-    end = _end_of_mp3(source, 0)
-    if end is None or not _is_mp3(_head(source, 3, end)):
-        return []
     content = source if isinstance(source, bytes) else source.read_bytes()
-    pieces, start = [], 0
-    while end is not None and _is_mp3(content[end : end + 3]):
-        pieces.append(content[start:end])
-        start, end = end, _end_of_mp3(content, end)
-    return [*pieces, content[start:]]
-
-
-def _end_of_mp3(source: bytes | Path, start: int) -> int | None:
-    """Where the sound of an mp3 that begins at a byte ends, by its Xing header; None where it has none."""
-    head = _head(source, 10, start)
-    first = start
-    if head[:3] == b"ID3":  # its size in four times seven bits
-        first += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-    frame = _head(source, 200, first)
-    at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if not _is_mp3(frame) or at < 0 or len(frame) < at + 16 or not frame[at + 7] & 2:
-        return None
-    size_at = at + 8 + (4 if frame[at + 7] & 1 else 0)
-    says = int.from_bytes(frame[size_at : size_at + 4], "big")
-    return first + says if says > len(frame) else None
+    starts = [place.start() for place in _FIRST_FRAME.finditer(content)]
+    if len(starts) < 2:
+        return []
+    return [content[start:end] for start, end in zip([0, *starts[1:]], [*starts[1:], len(content)], strict=True)]
 
 
 def _times_as_long(source: bytes | Path) -> float:
@@ -361,9 +346,9 @@ def _declared(source: bytes | Path, container: av.container.InputContainer, stre
     if tagged := stream.metadata.get("DURATION"):  # of each stream, in Matroska: 00:00:09.500000000
         with contextlib.suppress(ValueError):
             hours, minutes, seconds = tagged.split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - (container.start_time or 0) / av.time_base
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        return (container.duration - (container.start_time or 0)) / av.time_base
     return None
 
 
@@ -455,6 +440,7 @@ class _Downmix:
     def __init__(self, name: str, findings: Findings) -> None:
         self._name, self._findings = name, findings
         self._products = np.zeros((0, 0))  # sums of products of channels, from one sample in 32
+        self._heard = self._cancelled = 0.0  # energy of the channels, and of that in blocks whose mix cancels it
 
     def mono(self, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
         """blocks [n, channels], whose memory may be used again for the next, to mono [n]. Raises AudioError where
@@ -466,7 +452,7 @@ class _Downmix:
                 yield block[:, 0]
                 continue
             self._hear(block)
-            frames += len(block)
+            frames += len(block) if self._products.any() else 0  # silence decides nothing
             if held is None:
                 yield self._mixed(block)
                 continue
@@ -492,6 +478,9 @@ class _Downmix:
     def _hear(self, block: np.ndarray) -> None:
         some = block[::32].astype(np.float64)
         products = some.T @ some
+        own = float(np.trace(products))
+        self._heard += own
+        self._cancelled += own if products.sum() < _CANCELS * own else 0.0
         self._products = self._products + products if len(self._products) else products
 
     def _cancels(self) -> bool:
@@ -500,7 +489,7 @@ class _Downmix:
 
     def _look_back(self) -> None:
         """Raises AudioError."""
-        if self._findings.only_channel is None and self._cancels():
+        if self._findings.only_channel is None and self._cancelled > _MOST_CANCELLED * self._heard:
             raise AudioError("out_of_phase", f"{self._name}: the channels cancel each other: set channel")
         self._compare()
 

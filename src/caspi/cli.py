@@ -217,7 +217,7 @@ def audit(
     ] = "Qwen/Qwen3-ASR-1.7B-hf",
     json_: Json = False,
 ) -> None:
-    """Is the corpus worth training on? PROCEED and CAUTION exit 0, STOP exits 3.
+    """How many transcripts can be of something else at most, and which fit worst.
 
     Example: caspi audit runs/torah/corpus --model runs/torah/train/average
     """

@@ -107,8 +107,8 @@ def corpus_push(folder: Path, repository: str, private: bool, dry_run: bool) -> 
 
 
 def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
-    """A sample of the corpus judged; STOP ends with exit code 3."""
-    from caspi.audit.audit import STOP, AuditConfig
+    """What can be proved of a sample of the corpus."""
+    from caspi.audit.audit import AuditConfig
     from caspi.audit.audit import audit as judge
     from caspi.corpus.store import Corpus
     from caspi.model.config import ModelConfig
@@ -126,7 +126,7 @@ def audit(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     page = report.write(out, pages.audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
     (out / "alignment_report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
     line = f"{summary['decision']}: {summary['reason']}"
-    return Outcome(line, page, summary, 3 if summary["decision"] == STOP else 0)
+    return Outcome(line, page, summary)
 
 
 def plan(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False, table: Path | None = None) -> Outcome:

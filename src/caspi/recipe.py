@@ -126,8 +126,6 @@ def _index(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-_AT_MOST = 6  # problems in one message
-
 # What other trainers call it.
 _ELSEWHERE = {
     "batch_size": "train.effective_batch (utterances a step, over all GPUs)",
@@ -159,9 +157,16 @@ _ELSEWHERE = {
 
 def _explain(error: ValidationError) -> str:
     """All problems in one line, with the keys that are known where a key is not."""
-    problems = [_problem(found) for found in error.errors()]
-    more = f"; and {len(problems) - _AT_MOST} more" if len(problems) > _AT_MOST else ""
-    return "; ".join(problems[:_AT_MOST]) + more
+    found = error.errors()
+    places = [one["loc"] for one in found]
+
+    def is_of_another(one: Any) -> bool:
+        """A list is too short for pydantic because what is in it is wrong."""
+        place = one["loc"]
+        inside = any(other[: len(place)] == place and len(other) > len(place) for other in places)
+        return one["type"] == "too_short" and inside
+
+    return "; ".join(_problem(one) for one in found if not is_of_another(one))
 
 
 def _problem(found: Any) -> str:

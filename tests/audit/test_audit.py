@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from caspi import audio
-from caspi.audit.audit import CAUTION, PROCEED, AuditConfig, _bounds, _decide, audit
+from caspi.audit.audit import CAUTION, AuditConfig, _bounds, audit
 from caspi.corpus.espeak import Voice, speak
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Utterance
@@ -57,23 +57,23 @@ def spanish_corpus(folder: Path, spoiled: float, halved: float = 0.0) -> Corpus:
 @pytest.mark.parametrize("spoiled", [0.0, 0.1, 0.25, 0.6])
 def test_the_bound_holds_however_many_transcripts_are_wrong(tiny: Loaded, tmp_path: Path, spoiled: float) -> None:
     found = audit(spanish_corpus(tmp_path, spoiled), tiny, AuditConfig())
-    assert found["at_most"]["swapped"] >= spoiled
-    assert found["low_quality_interval"] == (0.0, max(found["at_most"].values()))
-    if spoiled > 0.1:
-        assert found["decision"] == CAUTION
+    assert found["at_most"] >= spoiled
+    assert found["low_quality_interval"] == (0.0, found["at_most"])
+    assert found["decision"] == CAUTION
     worst = sorted(found["utterances"], key=lambda u: u["wrong_text_loss"] - u["loss"])[: int(spoiled * 40)]
     wrong = {f"u{n}" for n in range(int(spoiled * 40))}
     assert len({u["id"] for u in worst} & wrong) >= 0.7 * len(wrong)
 
 
-def test_half_of_the_words_missing_is_no_reason_to_proceed(tiny: Loaded, tmp_path: Path) -> None:
-    """A fifth of the transcripts without half of their words: once that passed as 0.0 %."""
-    found = audit(spanish_corpus(tmp_path, 0.0, halved=0.2), tiny, AuditConfig())
+@pytest.mark.parametrize("halved", [0.2, 1.0])
+def test_missing_words_are_no_reason_to_proceed(tiny: Loaded, tmp_path: Path, halved: float) -> None:
+    """A fifth of the transcripts without half of their words once passed as 0.0 %."""
+    found = audit(spanish_corpus(tmp_path, 0.0, halved=halved), tiny, AuditConfig())
     assert found["decision"] == CAUTION
-    assert found["at_most"]["halved"] >= 0.2
+    assert "missing or added words are not judged" in found["reason"]
 
 
-@pytest.mark.parametrize("bad", [0.0, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("bad", [0.0, 0.05, 0.2, 0.5, 0.95, 1.0])
 @pytest.mark.parametrize("able", [1.0, 2.0, 4.0])
 def test_the_bound_is_one_for_judges_of_any_ability(bad: float, able: float) -> None:
     """Losses drawn: own ones of right transcripts are lower by `able` standard deviations."""
@@ -82,22 +82,14 @@ def test_the_bound_is_one_for_judges_of_any_ability(bad: float, able: float) -> 
         draw = np.random.default_rng(seed)
         own = draw.normal(0, 1, 300) + able * (draw.random(300) < bad)
         table = np.stack([own, draw.normal(able, 1, 300), draw.normal(able, 1, 300)], axis=1)
-        held += _bounds(table, seed)["at_most"]["swapped"] >= bad
+        held += _bounds(table, seed)["at_most"] >= bad
     assert held >= 36
 
 
-def test_a_good_judge_of_a_clean_corpus_proceeds_and_a_mediocre_one_does_not_stop() -> None:
-    for able, decision in ((6.0, PROCEED), (1.5, CAUTION)):
-        draw = np.random.default_rng(0)
-        columns = [draw.normal(0, 1, 300), draw.normal(able, 1, 300), draw.normal(able, 1, 300)]
-        assert _decide(_bounds(np.stack(columns, axis=1), 0), AuditConfig())[0] == decision
-
-
-def test_a_model_that_cannot_judge_says_so_and_invents_nothing(tmp_path: Path) -> None:
+def test_a_model_that_cannot_judge_proves_nothing(tmp_path: Path) -> None:
     """Trap: a fallback that invents scores when the aligner fails is worse than stopping."""
     ignorant = load(ModelConfig(start="tiny", init="random"))
     found = audit(spanish_corpus(tmp_path, 0.0), ignorant, AuditConfig())
     assert found["decision"] == CAUTION
-    assert "not judged" in found["reason"]
     assert found["low_quality_fraction"] is None
     assert found["low_quality_interval"][1] > 0.5

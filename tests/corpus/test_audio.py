@@ -166,6 +166,9 @@ def test_mp3_files_that_were_joined_are_heard_to_the_end() -> None:
     one, two = (encoded(tone(length, 16_000, seed=7), 16_000, "mp3", "libmp3lame") for length in (4.0, 5.0))
     assert len(audio.decode(one + two)) / 16_000 == pytest.approx(9.0, abs=0.3)
     assert len(audio.decode(one)) / 16_000 == pytest.approx(4.0, abs=0.1)
+    tag = b"TAG" + bytes(125)  # ID3v1 at the first one's end
+    assert len(audio.decode(one + tag + two + one)) / 16_000 == pytest.approx(13.0, abs=0.3)
+    assert len(audio.decode(one[: len(one) // 2] + two)) / 16_000 == pytest.approx(7.0, abs=0.3)
 
 
 @pytest.mark.parametrize(
@@ -239,3 +242,18 @@ def test_a_sound_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path)
     found = audio.decode(path)
     assert np.flatnonzero(np.abs(found) > 0.1)[0] / 16_000 == pytest.approx(1.94, abs=0.03)
     assert len(found) / 16_000 == pytest.approx(4.94, abs=0.1)
+
+
+def test_a_sound_alone_that_starts_late_is_no_shorter_than_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "x.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("flac", rate=16_000, layout="mono")
+        pcm = (tone(10.0) * 32767).astype(np.int16)
+        for start in range(0, len(pcm), 1024):
+            frame = av.AudioFrame.from_ndarray(pcm[start : start + 1024][None], format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, start + 31_040, Fraction(1, 16_000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    found, notes = audio.read(path)
+    assert len(found) / 16_000 == pytest.approx(10.0, abs=0.1)
+    assert notes == []

@@ -308,7 +308,7 @@ def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monke
     monkeypatch.setattr("caspi.corpus.sources.manifest.ManifestSource.recordings", missing)
     (tmp_path / "m.jsonl").write_text("{}")
     made = manifest_recipe(tmp_path / "m.jsonl", tmp_path, "corpus.workers=2")
-    with pytest.raises(MissingDependency, match="pip install 'caspi"):
+    with pytest.raises(MissingDependency, match="a source needs the package nothing: pip install"):
         commands.prepare(made)
 
 

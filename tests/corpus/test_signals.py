@@ -122,8 +122,8 @@ def test_of_channels_that_cancel_each_other_the_louder_is_heard(kind: str, share
 
 
 def test_channels_that_cancel_later_in_a_file_have_a_reason() -> None:
-    first = np.concatenate([tone(11.0, seed=1), tone(40.0, seed=2)])
-    second = np.concatenate([tone(11.0, seed=1), -tone(40.0, seed=2)])
+    first = np.concatenate([tone(20.0, seed=1), tone(10.0, seed=2)])
+    second = np.concatenate([tone(20.0, seed=1), -tone(10.0, seed=2)])
     with pytest.raises(audio.AudioError, match="out_of_phase"):
         audio.decode(stereo(first, second, "WAV"))
 
@@ -166,3 +166,10 @@ def test_a_sample_rate_that_says_more_than_there_is_is_warned_of(tmp_path: Path,
     path = write_manifest(tmp_path / "in", [(telephone, "בוקר טוב לכולם כאן")])
     commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
     assert "in: 100 % say 16 kHz or more and hold nothing above 4 kHz" in capsys.readouterr().err
+
+
+def test_silence_in_front_does_not_decide_how_channels_are_mixed() -> None:
+    sound = np.concatenate([np.zeros(11 * 16_000), SPEECH])
+    found, notes = audio.read(stereo(sound, -sound, "WAV"))
+    assert notes == ["one_channel"]
+    assert np.std(found[11 * 16_000 :]) == pytest.approx(np.std(SPEECH), rel=0.05)

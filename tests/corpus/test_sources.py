@@ -584,16 +584,16 @@ def lines_of(folder: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def test_a_nemo_manifest_is_read_as_it_is(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """offset and duration are a stretch of the file; a duration alone is the file's own."""
+    """A duration counts from the offset, or from the beginning of the file."""
     soundfile.write(tmp_path / "a.wav", tone(6.0), 16_000)
     rows = [
         {"audio_filepath": "a.wav", "offset": 1.0, "duration": 2.0, "text": TEXTS[0], "speaker": "dana"},
-        {"audio_filepath": "a.wav", "duration": 6.0, "text": TEXTS[1] + " " + TEXTS[2], "speaker": "dana"},
+        {"audio_filepath": "a.wav", "duration": 5.0, "text": TEXTS[1] + " " + TEXTS[2], "speaker": "dana"},
     ]
     source = {"kind": "manifest", "path": lines_of(tmp_path, rows), "split": "train"}
     commands.prepare(recipe_of([source]))
     found = utterances(tmp_path / "corpus")
-    assert sorted(round(u.seconds, 2) for u in found.values()) == [2.0, 6.0]
+    assert sorted(round(u.seconds, 2) for u in found.values()) == [2.0, 5.0]
     assert len({u.group for u in found.values()}) == 1
     assert next(iter(found.values())).group.endswith("/dana")
 

@@ -130,6 +130,10 @@ def test_words_of_a_ctm_go_to_the_segments_of_an_stm(tmp_path: Path) -> None:
     [
         ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "hold different utterances, 2 of them, such as 1"),
         ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at its end"),
+        (
+            {"ref_txt": "u1 a b\nu2 d\n", "hyp_txt": "u2 d\nu3 a b\n"},
+            "hold different utterances, 2 of them, such as u1",
+        ),
         ({"ref_stm": "t 1 d 0 1 א\n", "hyp_ctm": "u 1 0 1 א\n"}, "has no segment of u, channel 1"),
         ({"ref_stm": "t 1 d 0\n", "hyp_ctm": "t 1 0 1 א\n"}, "line 1: 4 columns, expected 5 or more"),
     ],
@@ -169,3 +173,16 @@ def test_a_score_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         commands.score(path, "Hebrew", tmp_path / "out")
     assert [found.name for found in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+def test_plain_lines_that_begin_alike_are_no_ids(tmp_path: Path) -> None:
+    """Taken for ids, first words would not be scored."""
+    write(tmp_path, ref_txt="שלום עולם\nמה נשמע\n", hyp_txt="שלום\nמה\n")
+    assert texts(tmp_path / "ref.txt", hypotheses=tmp_path / "hyp.txt") == [("שלום עולם", "שלום"), ("מה נשמע", "מה")]
+
+
+def test_json_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
+    """As NeMo names its manifests."""
+    path = tmp_path / "x.json"
+    path.write_text("\n".join(json.dumps({"text": r, "pred_text": h}) for r, h in ROWS))
+    assert texts(path) == ROWS

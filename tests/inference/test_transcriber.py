@@ -289,6 +289,26 @@ def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: Loaded) -> N
     assert "larger than 512 MiB" in answer.json()["error"]["message"]
 
 
+def test_a_body_without_a_length_is_refused_once_it_is_too_large(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caspi.inference.server.MAX_UPLOAD", 2**20)
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    body = (part for part in (head, *[bytes(2**16)] * 64, b"\r\n--x--\r\n"))
+    client = TestClient(application(Transcriber(tiny)))
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/audio/transcriptions", content=body, headers=kind)
+    assert answer.status_code == 413
+    assert "larger than 1 MiB" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/audio/transcriptions", 405)]
+)
+def test_what_is_not_there_is_an_error_in_openais_shape(method: str, path: str, status: int, tiny: Loaded) -> None:
+    answer = TestClient(application(Transcriber(tiny))).request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
 def test_where_there_is_nothing_to_hear_there_is_no_text(samples: np.ndarray, tiny: Loaded) -> None:
     [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])

@@ -85,7 +85,7 @@ def test_it_says_what_is_missing_before_the_first_stage(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
-    with pytest.raises(MissingDependency, match=r"pip install 'caspi\[adamw8bit\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install 'torchao"):
         commands.train(made)
 
 

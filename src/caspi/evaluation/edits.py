@@ -120,9 +120,11 @@ def path(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
 
 
 def align(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
-    """Words, with as many edits of each kind: of the paths that are as short, one in which words that were taken for
-    each other are alike. Neighbouring steps of one kind in one."""
-    return [step for region in regions(path(expected, said)) for step in _by_similarity(region)]
+    """Words, with as few edits: of the paths that are as short, one in which words that were taken for each other are
+    alike. Neighbouring steps of one kind in one."""
+    steps = [step for region in regions(path(expected, said)) for step in _by_similarity(region)]
+    kinds = [step.kind for step in steps for _ in step.expected or step.said]
+    return list(_grouped(kinds, (w for step in steps for w in step.expected), (w for step in steps for w in step.said)))
 
 
 def regions(steps: Sequence[Step]) -> Iterator[list[Step]]:
@@ -135,44 +137,41 @@ def regions(steps: Sequence[Step]) -> Iterator[list[Step]]:
 
 
 def _by_similarity(region: list[Step]) -> list[Step]:
-    """Of a region of errors the shorter side's words paired with the most similar of the longer one, in order."""
-    kinds = {step.kind for step in region}
-    if "replace" not in kinds or kinds == {"replace"} or {"delete", "insert"} <= kinds:
-        return region  # nothing to choose, or a path that leaves out and puts in: pairing would change its counts
+    """A region of errors by a path with as few edits in which words that were taken for each other are most alike; a
+    word that both have may come out right."""
     expected = [word for step in region for word in step.expected]
     said = [word for step in region for word in step.said]
-    shorter, longer = sorted((expected, said), key=len)
-    spare = len(longer) - len(shorter)
-    if len(shorter) * (spare + 1) > _MOST_CELLS:
+    if min(len(expected), len(said)) == 0 or len(expected) * len(said) > _MOST_CELLS:
         return region
-    kind = "insert" if longer is said else "delete"
-    partners = _partners(shorter, longer, spare)
-    steps: list[Step] = []
-    for place, word in enumerate(longer):
-        partner = () if place not in partners else (shorter[partners[place]],)
-        of_kind = "replace" if partner else kind
-        ours: tuple[str, ...] = partner if kind == "insert" else (word,)
-        theirs: tuple[str, ...] = (word,) if kind == "insert" else partner
-        if steps and steps[-1].kind == of_kind:
-            last = steps.pop()
-            ours, theirs = last.expected + ours, last.said + theirs
-        steps.append(Step(of_kind, ours, theirs))
-    return steps
+    unlike = process.cdist(expected, said, scorer=Levenshtein.normalized_distance).tolist()
+    edit = float(len(expected) + len(said) + 1)  # more than all unlikeness together
+    costs = [[column * edit for column in range(len(said) + 1)]]
+    for row, distances in enumerate(unlike, 1):
+        above, here = costs[-1], [row * edit]
+        for column, distance in enumerate(distances, 1):
+            replaced = above[column - 1] + (edit + distance if distance else 0.0)
+            here.append(min(replaced, above[column] + edit, here[-1] + edit))
+        costs.append(here)
+    kinds: list[str] = []
+    row, column = len(expected), len(said)
+    while row or column:
+        distance = unlike[row - 1][column - 1] if row and column else 0.0
+        step = edit + distance if distance else 0.0
+        if row and column and costs[row][column] == costs[row - 1][column - 1] + step:
+            kinds.append("replace" if distance else "equal")
+            row, column = row - 1, column - 1
+        elif row and costs[row][column] == costs[row - 1][column] + edit:
+            kinds.append("delete")
+            row -= 1
+        else:
+            kinds.append("insert")
+            column -= 1
+    return list(_grouped(kinds[::-1], iter(expected), iter(said)))
 
 
-def _partners(shorter: list[str], longer: list[str], spare: int) -> dict[int, int]:
-    """Place in the longer list -> place in the shorter one, in order, all of the shorter, most similar in all."""
-    best = np.zeros(spare + 1)  # of the words so far, with so many of the longer list skipped
-    choices = []
-    for place, word in enumerate(shorter):
-        like = [Levenshtein.normalized_similarity(word, longer[place + skipped]) for skipped in range(spare + 1)]
-        total = best + like
-        reached = np.maximum.accumulate(total)
-        # The last place at which the best so far was reached; the first of equals.
-        choices.append(np.maximum.accumulate(np.where(total > np.append(-1.0, reached[:-1]), np.arange(spare + 1), 0)))
-        best = reached
-    partners, skipped = {}, spare
-    for place in reversed(range(len(shorter))):
-        skipped = int(choices[place][skipped])
-        partners[place + skipped] = place
-    return partners
+def _grouped(kinds: list[str], expected: Iterator[str], said: Iterator[str]) -> Iterator[Step]:
+    for kind, found in itertools.groupby(kinds):
+        count = len(list(found))
+        ours = () if kind == "insert" else tuple(itertools.islice(expected, count))
+        theirs = () if kind == "delete" else tuple(itertools.islice(said, count))
+        yield Step(kind, ours, theirs)

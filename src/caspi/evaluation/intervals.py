@@ -40,7 +40,7 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
     """95 % interval of errors over lengths, None where all are of one group.
 
     On the logit of the rate, so that it stays between 0 and 1 and is as skewed as rates near either end are. Where a
-    group has more errors than words the ceiling is twice the rate of the worst. Never narrower than if errors came
+    group has more errors than words it ends at the rate of the worst. Never narrower than if errors came
     independently of each other in twos; where nothing is wrong, the exact binomial bound of that: a width of nothing
     would be a claim.
     """
@@ -62,7 +62,7 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
     rate = wrong / words
     if not wrong:
         low, high = 0.0, 1 - (_LEVEL / 2) ** (_TOGETHER / words)
-    return float(min(low, rate)), float(max(high, rate))
+    return float(min(low, rate)), float(max(min(high, max(1.0, worst)), rate))
 
 
 def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Paired:

@@ -23,7 +23,7 @@ def paired_files(references: Path, hypotheses: Path) -> list[tuple[str, str, str
         return _by_time(references, hypotheses)
     ours, theirs = _lines(references), _lines(hypotheses)
     keyed = [_keyed(lines) for lines in (ours, theirs)]
-    if keyed[0] and keyed[1] and keyed[0].keys() == keyed[1].keys():
+    if keyed[0] and keyed[1]:
         return _joined(keyed[0], keyed[1], references, hypotheses)
     if len(ours) != len(theirs):
         raise UsageError(f"{references} has {len(ours):,} lines and {hypotheses} has {len(theirs):,}, and no ids match")
@@ -49,10 +49,12 @@ def _trn(path: Path) -> dict[str, str]:
 
 
 def _keyed(lines: list[str]) -> dict[str, str]:
-    """By the first word of every line, as Kaldi's; empty where one occurs twice or is missing."""
+    """By the first word of every line, as Kaldi's; empty where these are no ids: one occurs twice, or one has no digit,
+    as words have none."""
     split = [line.split(maxsplit=1) for line in lines if line.strip()]
     found = {words[0]: words[1].strip() if len(words) > 1 else "" for words in split}
-    return found if len(found) == len(split) else {}
+    are_ids = len(found) == len(split) and all(any(letter.isdigit() for letter in key) for key in found)
+    return found if are_ids else {}
 
 
 def _joined(

@@ -27,7 +27,7 @@ _NAMES = {
     ),
     "hypothesis": (
         "hypothesis", "predicted_text", "hypotheses", "hyp", "pred_text", "prediction", "predictions", "predicted",
-        "pred", "output",
+        "pred", "prediction_text", "output",
     ),
     "id": ("id", "utterance_id", "utt_id", "uttid", "segment_id", "key"),
     "seconds": ("seconds", "duration", "audio_duration", "audio_seconds"),
@@ -121,7 +121,11 @@ def _array(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         rows = json.load(file)
     except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): was the file cut off?") from error
+        if not str(error).startswith("Extra data"):
+            raise UsageError(f"{path} is not JSON ({error}): was the file cut off?") from error
+        file.seek(0)  # an object a line
+        yield from _objects(file, path)
+        return
     if not isinstance(rows, list):
         raise UsageError(f"{path}: expected a list of objects, found {str(rows)[:40]}")
     yield from ((number, _object(row, path, number)) for number, row in enumerate(rows, 1))

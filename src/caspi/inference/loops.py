@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 _WORDS = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
-_LETTERS = re.compile(r"(\S)\1{5,}")
+_LETTERS = re.compile(r"(\S{1,6}?)\1{5,}")
 
 
 def loops(text: str) -> bool:
-    """Whether words, or a letter, are repeated as nobody says them."""
+    """Whether words, or letters in a word, are repeated as nobody says them."""
     numbers: dict[str, int] = {}
     coded = "".join(chr(0x100 + numbers.setdefault(word, len(numbers))) for word in text.split())
     return bool(_WORDS.search(coded) or _LETTERS.search(text))

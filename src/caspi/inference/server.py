@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caspi import audio
 from caspi.inference.subtitles import FORMATS
@@ -29,8 +31,8 @@ def application(transcriber: Transcriber) -> FastAPI:
     async def health() -> dict[str, str]:  # async: not behind transcriptions in the pool of threads
         return {"status": "ok"}
 
-    @app.exception_handler(HTTPException)
-    def failed(request: Request, error: HTTPException) -> JSONResponse:
+    @app.exception_handler(StarletteHTTPException)
+    def failed(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return _error(error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)
@@ -38,13 +40,7 @@ def application(transcriber: Transcriber) -> FastAPI:
         first = error.errors()[0]
         return _error(400, f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}")
 
-    @app.middleware("http")
-    async def limit_size(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refused by its header, before it is received."""
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > MAX_UPLOAD + _FORM:
-            return _error(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
-        return await answer(request)
+    app.add_middleware(_LimitSize)
 
     @app.post("/v1/audio/transcriptions")
     def transcriptions(
@@ -79,6 +75,44 @@ def application(transcriber: Transcriber) -> FastAPI:
         return _respond(transcript, response_format, [audio.MEANING[note] for note in notes])
 
     return app
+
+
+class _LimitSize:
+    """Refuses what is too large: by its header before it is received, and where it has none once it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        refusal = _error(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
+        if not declared.isdigit() or int(declared) > MAX_UPLOAD + _FORM:
+            await refusal(scope, receive, send)
+            return
+        received, refused = 0, False
+
+        async def counted() -> Message:
+            nonlocal received, refused
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_UPLOAD + _FORM and not refused:
+                refused = True
+                await refusal(scope, receive, send)
+                return {"type": "http.disconnect"}
+            return message
+
+        async def unless_refused(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(scope, counted, unless_refused)
+        except ClientDisconnect:
+            if not refused:
+                raise
 
 
 _RESPONSES = ("json", "verbose_json", "text", "srt", "vtt")

@@ -13,6 +13,7 @@ RULES = frozenset(
     "punctuation repeated_punctuation noise_tags brackets html symbols time_codes speaker_labels numbers".split()
 )
 SPOKEN_SIGNS = "%°$€£₪"  # after or before a number, and said
+LOST = "\ufffd"  # what a conversion leaves of a letter that it could not read
 _IN_NUMBERS = ".,:/#+*=" + SPOKEN_SIGNS
 
 _CONTROLS = re.compile(
@@ -79,7 +80,8 @@ def without_tags(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_picture(character: str) -> bool:
-    return character in _PICTURES or (unicodedata.category(character) == "So" and character not in SPOKEN_SIGNS)
+    is_symbol = unicodedata.category(character) == "So" and character not in (*SPOKEN_SIGNS, LOST)
+    return character in _PICTURES or is_symbol
 
 
 def collapsed(text: str) -> str:
@@ -92,7 +94,7 @@ def without_punctuation(text: str, kept: str = "") -> str:
     without it 3.20 would be two."""
     return "".join(
         character
-        if character in kept or unicodedata.category(character)[0] not in "SP" or _in_number(text, place)
+        if character in (*kept, LOST) or unicodedata.category(character)[0] not in "SP" or _in_number(text, place)
         else " "
         for place, character in enumerate(text)
     )
@@ -105,7 +107,7 @@ def _in_number(text: str, place: int) -> bool:
 
 def objection(cleaned_text: str, policy: TextPolicy) -> TextReason | None:
     """Why a cleaned transcript is not for training: letters lost in a conversion, or digits where none may be."""
-    if "\ufffd" in cleaned_text:
+    if LOST in cleaned_text:
         return "lost_letters"
     if policy.numbers != "keep" and any(unicodedata.category(character)[0] == "N" for character in cleaned_text):
         return "digits"

@@ -159,11 +159,12 @@ def _channel(value: Any) -> int | None:
 
 
 def _stretch(row: dict[str, Any]) -> tuple[float, float | None]:
-    """Start and end of a line in its file. `duration` alone is the file's length, which NeMo writes with every line."""
+    """Start and end of a line in its file. A `duration` counts from `start` or `offset`, or from the file's beginning,
+    as NeMo reads it."""
     start = seconds(row.get("start") or row.get("offset") or 0.0)
     if row.get("end") is not None:
         return start, seconds(row["end"])
-    if row.get("offset") is not None and row.get("duration") is not None:
+    if row.get("duration") is not None:
         return start, start + seconds(row["duration"])
     return start, None
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -257,3 +258,16 @@ def test_a_sound_alone_that_starts_late_is_no_shorter_than_it_says(tmp_path: Pat
     found, notes = audio.read(path)
     assert len(found) / 16_000 == pytest.approx(10.0, abs=0.1)
     assert notes == []
+
+
+def test_a_recording_is_held_once_while_it_is_read(tmp_path: Path) -> None:
+    """Its blocks beside the whole were twice its length."""
+    soundfile.write(tmp_path / "x.wav", np.tile(tone(10.0, 44_100), 30), 44_100)
+    tracemalloc.start()
+    try:
+        samples, _ = audio.read(tmp_path / "x.wav")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(samples) == pytest.approx(300 * 16_000, abs=100)
+    assert peak < 1.3 * samples.nbytes

@@ -85,8 +85,8 @@ def demo(
         outcome = run(out, seed)
     except Interrupted as error:
         raise Interrupted(
-            f"the demo was asked to end; caspi demo begins anew, caspi train {out / 'demo.yaml'} goes on "
-            "with its training"
+            "the demo was asked to end; caspi demo starts again from the beginning, "
+            f"caspi train {out / 'demo.yaml'} resumes its training"
         ) from error
     _finish(outcome, json_)
 

@@ -5,7 +5,7 @@ its own with the second half of the words left out. How often another utterance'
 how many of the corpus' own are of other utterances already: against one of these it looks worse half of the time only,
 whatever the model. A low figure may be the corpus' fault or the model's, and the audit cannot tell which. How often
 half of a transcript looks worse only says whether this model hears that words are missing: a corpus of nothing but
-halves would look the same. So nobody is told to proceed, or to stop.
+halves would look the same. So the audit says neither PROCEED nor STOP.
 """
 
 from __future__ import annotations

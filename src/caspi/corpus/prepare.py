@@ -401,7 +401,7 @@ _SUSPICIOUS = {
 
 _NOTES: dict[str, str] = {
     **{note: f"audio {meaning}" for note, meaning in MEANING.items()},
-    "pointed": "text is pointed and loses its points, so it is spelt as nobody writes without them (text.niqqud: keep)",
+    "pointed": "text has vowel points, which are stripped: what is left is not the usual spelling (text.niqqud: keep)",
 }
 
 

@@ -39,8 +39,8 @@ def limit(longest: Seconds | None) -> str:
     if longest is None:
         return ""
     return (
-        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and answers longer ones with "
-        "text that nobody said, in every program. `caspi transcribe` cuts long recordings in their pauses by itself."
+        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and its text for longer clips "
+        "is wrong in every program. `caspi transcribe` cuts long recordings at pauses by itself."
     )
 
 

@@ -42,7 +42,7 @@ def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[in
 
 
 def _smoothed_energy(samples: np.ndarray, over: int) -> np.ndarray:
-    """Mean square a hop, averaged over its neighbourhood of so many hops."""
+    """Mean square a hop, averaged over a window of `over` hops around it."""
     hops = len(samples) // _HOP
     framed = samples[: hops * _HOP].reshape(hops, _HOP)
     energy = np.einsum("ij,ij->i", framed, framed) / _HOP  # without a copy of the recording

@@ -9,7 +9,7 @@ _LETTERS = re.compile(r"(\S{1,6}?)\1{5,}")
 
 
 def loops(text: str) -> bool:
-    """Whether words, or letters in a word, are repeated as nobody says them."""
+    """Whether words, or letters in a word, are repeated more often than in speech."""
     numbers: dict[str, int] = {}
     coded = "".join(chr(0x100 + numbers.setdefault(word, len(numbers))) for word in text.split())
     return bool(_WORDS.search(coded) or _LETTERS.search(text))

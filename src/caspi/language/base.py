@@ -68,7 +68,7 @@ class Language:
     `leaderboard` is. script_share: share of a text's letters that are in the language's own script, 0 to 1.
     relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. loses_points: whether a
     text is spelt otherwise once its vowel points are stripped. unit: what error rates
-    count, `word`, or `character` where nobody writes spaces. right_to_left: of its script.
+    count, `word`, or `character` in languages written without spaces. right_to_left: of its script.
     """
 
     name: str

@@ -152,8 +152,8 @@ class TrainConfig(Config):
     previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
     timestamps: how often an utterance whose times are known has them in its transcript (model/timestamps.py).
     hotwords: words to expect stand there too. no_speech: noise among the utterances.
-    save_every, save_every_minutes: checkpoints to go on from, in steps and in minutes, beside those that come with
-    evaluations; the best and the last are kept.
+    save_every, save_every_minutes: further checkpoints to resume from, in steps and in minutes; an evaluation saves
+    one too; the best and the last are kept.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
     track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
     """

@@ -285,7 +285,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
         return replace(step, batches=batches)
 
     def epochs(self, step: int) -> float:
-        """Epochs that are through after so many steps: 1.5 in the middle of the second."""
+        """Epochs done after a number of steps: 1.5 in the middle of the second."""
         if step == 0:
             return 0.0
         epoch, number = self._where[step - 1]

@@ -28,7 +28,7 @@ from caspi.corpus.utterance import FileAudio, Recording, Segment, Split, Word
 from caspi.errors import UsageError
 from caspi.language import named
 
-NO_SPEECH = "None"  # the language that the model names where nobody speaks
+NO_SPEECH = "None"  # the language that the model names where there is no speech
 
 
 class ManifestSource(Source):

@@ -67,8 +67,8 @@ def open_set(asked: str) -> Corpus:
 def open_manifest(path: Path, language: str | None = None, group_key: str = "") -> Corpus:
     """A JSONL manifest as a set of its own: every line an utterance, or each of its segments where it has those and no
     text. language: of lines that name none; group_key: the field that says who speaks. Kept until manifest or audio
-    change. Raises UsageError as `open_set` does, and where neither a line, `language` nor the letters say which language
-    it is."""
+    change. Raises UsageError as `open_set` does, and where neither a line nor `language` nor the letters name
+    the language."""
     source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test", group_key=group_key)
     spoken = language or _by_its_letters(source)
     place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()

@@ -8,9 +8,11 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from caspi import commands
 from caspi.commands import EvaluateOptions
+from caspi.corpus.espeak import Voice, speak
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.errors import UsageError
@@ -137,3 +139,27 @@ def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkey
     manifest.write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match=r"manifest holds no utterance"):
         benchmarks.open_manifest(manifest)
+
+
+def test_a_manifest_is_evaluated_in_the_language_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a language two Spanish clips were once scored as Hebrew, every file its own group."""
+    monkeypatch.setenv("CASPI_CACHE", str(tmp_path / "cache"))
+    lines = []
+    for number, text in enumerate(("buenos dias a todos", "la casa está cerca del mar")):
+        spoken = speak(text, "es", Voice("m1"))
+        soundfile.write(tmp_path / f"{number}.wav", spoken.samples, spoken.sample_rate)
+        lines.append(json.dumps({"audio": f"{number}.wav", "text": text, "client_id": "dana"}))
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(UsageError, match="2 lines name no language, and their letters are not Hebrew: give --language"):
+        commands.evaluate("tiny", [str(path)], tmp_path / "out")
+    options = commands.EvaluateOptions(language="es")
+    summary = commands.evaluate("tiny", [str(path)], tmp_path / "out", options).summary
+    assert summary["language"] == "Spanish"
+    assert summary["fair"]["wer"] < 0.7
+    assert summary["independent"] == 1
+    assert "groups by client_id" in capsys.readouterr().err
+    other = commands.EvaluateOptions(language="es", group_key="audio")
+    assert commands.evaluate("tiny", [str(path)], tmp_path / "out", other).summary["independent"] == 2

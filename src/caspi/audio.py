@@ -194,10 +194,12 @@ def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Strea
     if not _is_for_sndfile(source):
         return None
     pieces = _joined_mp3(source) if _is_mp3(_head(source)) else []
-    opened = [_sndfile_stream(piece, name, channel, Findings()) for piece in pieces] if pieces else []
-    if len(opened) < 2:
-        return _sndfile_stream(source, name, channel, Findings())
+    if not pieces:
+        return _sndfile_stream(source, name, channel)
+    opened = [_sndfile_stream(piece, name, channel) for piece in pieces]
     streams = [stream for stream in opened if stream is not None]  # what follows may be no sound
+    if not streams:
+        return None
     return replace(
         streams[0],
         declared=sum(stream.declared or 0.0 for stream in streams),
@@ -205,7 +207,7 @@ def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Strea
     )
 
 
-def _sndfile_stream(source: bytes | Path, name: str, channel: int | None, findings: Findings) -> Stream | None:
+def _sndfile_stream(source: bytes | Path, name: str, channel: int | None) -> Stream | None:
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (soundfile.LibsndfileError, RuntimeError):
@@ -215,6 +217,7 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None, findin
     if file.frames == 0:  # a header that knows no length: FFmpeg reads to the end
         file.close()
         return None
+    findings = Findings()
     declared = file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None
     return Stream(
         sample_rate=file.samplerate,

@@ -298,7 +298,7 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
     summary = {
         "stage": "average", "run": str(run), "parts": parts, "weights": weights, "measured": measured,
-        "better_than": sum(_quality(measured) < _quality(part) for part in parts),
+        "better_than": sum(checkpoints.quality(measured) < checkpoints.quality(part) for part in parts),
         "fingerprint": report.fingerprint(partial),
     }  # fmt: skip
     steps = ", ".join(str(part["step"]) for part in parts)
@@ -310,16 +310,11 @@ def average(run: Path, top: int, weights: Sequence[float] | None = None) -> Outc
     (partial / "README.md").write_text(text, encoding="utf-8")
     report.write(partial, pages.average_page(str(run), summary), summary)
     folders.finish(partial, out)
-    best = min([{"path": str(out), **measured}, *parts], key=_quality)["path"]
+    best = min([{"path": str(out), **measured}, *parts], key=checkpoints.quality)["path"]
     checkpoints.point_to_best(run, Path(best))
     summary["best"] = best
     use = "" if Path(best) == out else f"; use {best}, which {run / checkpoints.BEST} names"
     return Outcome(f"{pages.average_verdict(summary)}; {what}{use}", run / checkpoints.BEST, summary)
-
-
-def _quality(measured: dict[str, Any]) -> tuple[float, float]:
-    """What models are ranked by: WER, then loss."""
-    return measured["wer"], measured["loss"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -524,13 +519,13 @@ def verdict(summary: dict[str, Any]) -> str:
 
 def compare(a: Path, b: Path, out: Path) -> Outcome:
     """Is B better than A, and could it be luck?"""
+    from caspi.evaluation import compare as stage
     from caspi.evaluation import pages as evaluation_pages
-    from caspi.evaluation.compare import by_part, read_both
-    from caspi.evaluation.compare import compare as stage
 
     folders.claim(out, "compare")
-    scores = stage(a, b)
-    changed = evaluation_pages.Changed.between(*read_both(a, b))
+    rows = stage.read_both(a, b)
+    scores = stage.scores(*rows, a, b)
+    changed = evaluation_pages.Changed.between(*rows)
     named = next((content for content in map(folders.report_of, (a, b)) if "corpora" in content), {})
     clips = clips_of(named, changed.shown)
     summary = {
@@ -538,7 +533,7 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
         "a": str(a),
         "b": str(b),
         **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
-        "by": by_part(a, b),
+        "by": stage.by_part(*rows, a, b),
         "differ": len(changed.all),
         "better": len(changed.better),
         "worse": len(changed.worse),

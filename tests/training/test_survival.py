@@ -307,16 +307,22 @@ def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_pat
         subprocess.run(["umount", "-l", str(disk)], check=True)  # lazily: tensors may still be mapped
 
 
-@pytest.mark.slow
-def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
-    """SIGTERM to every process, the loader's too: it saves and ends, and no weight is another in the end."""
-    command = command_of(tmp_path, run_recipe(tmp_path, small_corpus, "train.workers=1"))
+def in_the_last_stage(folder: Path, corpus: Path) -> tuple[list[str], subprocess.Popen[bytes]]:
+    """The command of a run, and the run, which has begun its last stage."""
+    command = command_of(folder, run_recipe(folder, corpus, "train.workers=1"))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-    log = tmp_path / "train" / "metrics.jsonl"
+    log = folder / "train" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and '"stage": "all"' in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return command, process
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """SIGTERM to every process, the loader's too: it saves and ends, and no weight is another in the end."""
+    command, process = in_the_last_stage(tmp_path, small_corpus)
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 75
@@ -403,13 +409,7 @@ def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
 def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
     small_corpus: Path, small_run: Path, tmp_path: Path, times: int
 ) -> None:
-    command = command_of(tmp_path, run_recipe(tmp_path, small_corpus, "train.workers=1"))
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
-    log = tmp_path / "train" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (log.is_file() and '"stage": "all"' in log.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    command, process = in_the_last_stage(tmp_path, small_corpus)
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
         time.sleep(0.02)

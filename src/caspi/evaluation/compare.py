@@ -161,7 +161,11 @@ def compare(a: Path, b: Path) -> dict[str, Comparison]:
 
     Raises UsageError as `read_both` does, and where the two disagree on which utterances are of one group.
     """
-    rows_a, rows_b = read_both(a, b)
+    return scores(*read_both(a, b), a, b)
+
+
+def scores(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, Comparison]:
+    """`compare` of rows that were read from a and b."""
     groups = _groups(rows_a, rows_b, a, b)
     return {score: _compare(score, prefix, rows_a, rows_b, groups) for score, prefix in _SCORES}
 
@@ -174,10 +178,9 @@ _PARTS: dict[str, Callable[[_Row], str]] = {
 _PARTS_AT_MOST = 30
 
 
-def by_part(a: Path, b: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def by_part(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """The leaderboard comparison of the utterances of every source, duration and group, where there are several: of
-    those with most words."""
-    rows_a, rows_b = read_both(a, b)
+    those with most words. a, b: where the rows were read, for messages."""
     groups = dict(zip(rows_a, _groups(rows_a, rows_b, a, b), strict=True))
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for what, part_of in _PARTS.items():

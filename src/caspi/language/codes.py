@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 
+NO_SPEECH = "None"  # the language that the model names where there is no speech
+
 # ISO 639-1, with the names of the released model where it has its own (Persian, Greek, Filipino ...).
 _ISO_639_1 = """
 aa Afar|ab Abkhazian|af Afrikaans|ak Akan|am Amharic|an Aragonese|ar Arabic|as Assamese|av Avaric|ay Aymara|

@@ -71,7 +71,7 @@ def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
     try:
         processor = Qwen3ASRProcessor.from_pretrained(resolve(name), revision=revision)
     except (OSError, ValueError) as error:
-        raise UsageError(f"model {name}: cannot load its processor ({_first_line(error)})") from error
+        raise UsageError(f"model {name}: cannot load its processor ({first_line(error)})") from error
     if isinstance(processor.feature_extractor, Qwen3ASRFeatureExtractor):
         return processor
     return make_processor(processor.tokenizer)  # the original layout names Whisper's extractor
@@ -95,7 +95,7 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
                 resolve(config.start), revision=config.revision, dtype=torch.float32
             )
         except (OSError, ValueError, SafetensorError) as error:
-            raise UsageError(f"model {config.start}: cannot load its weights ({_first_line(error)})") from error
+            raise UsageError(f"model {config.start}: cannot load its weights ({first_line(error)})") from error
     use_packed_attention(model)
     return Loaded(model.to(device), Prompt(processor.tokenizer), processor)
 
@@ -119,7 +119,3 @@ def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwe
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """A tokenizer from its files."""
     return AutoTokenizer.from_pretrained(str(folder))
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)

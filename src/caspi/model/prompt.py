@@ -16,6 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from caspi.errors import UsageError
+from caspi.language.codes import NO_SPEECH
 
 ASR_TEXT = "<asr_text>"
 # The same layout for transformers' own `apply_chat_template`, saved beside every checkpoint: system text, one audio
@@ -40,7 +41,6 @@ CHAT_TEMPLATE = """
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-NO_SPEECH = "None"  # the language the model names where nobody speaks
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,12 @@ def best(stage_folder: Path, count: int) -> list[Path]:
     """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
     measured, because the run was asked to end, is none of them."""
     measured = [path for path in complete(stage_folder) if "wer" in metrics_of(path)]
-    return sorted(measured, key=_quality)[:count]
+    return sorted(measured, key=lambda path: quality(metrics_of(path)))[:count]
 
 
-def _quality(checkpoint: Path) -> tuple[float, float]:
-    metrics = metrics_of(checkpoint)
-    return metrics["wer"], metrics["loss"]
+def quality(measured: Mapping[str, Any]) -> tuple[float, float]:
+    """What models are ranked by: WER, then loss."""
+    return measured["wer"], measured["loss"]
 
 
 def check(folder: Path) -> None:

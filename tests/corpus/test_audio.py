@@ -211,6 +211,18 @@ def test_a_wav_file_whose_header_knows_no_length_is_heard_whole(size: int) -> No
     assert len(audio.decode(bytes(content))) == pytest.approx(32_000, abs=100)
 
 
+def test_files_that_hold_more_than_their_header_says_are_told() -> None:
+    wav = encoded(tone(2.0), 16_000, "wav", "pcm_s16le")
+    m4a = encoded(tone(2.0), 16_000, "ipod", "aac")
+    wrong_length = bytearray(wav)
+    at = wav.index(b"data")
+    wrong_length[at + 4 : at + 8] = (20_000).to_bytes(4, "little")
+    for content in (wav + wav, m4a + m4a, bytes(wrong_length)):
+        assert audio.read(content)[1] == ["more_follows"]
+    for content in (wav, m4a, wav + b"TAG" + bytes(125), wav[:40_000], m4a + bytes(2_000)):
+        assert "more_follows" not in audio.read(content)[1]
+
+
 def test_a_hole_in_an_ogg_file_is_noticed() -> None:
     content = encoded(tone(20.0, 48_000), 48_000, "ogg", "libopus")
     middle = len(content) // 2

@@ -49,6 +49,21 @@ def test_groups_of_other_names_are_the_same_where_each_is_one_of_the_others(tmp_
             compare(*pair)
 
 
+def test_the_difference_is_shown_by_kind_of_error(tmp_path: Path) -> None:
+    groups = [f"s{n % 8}" for n in range(80)]
+    alike = ["שלום עולם תוב" if n % 2 else "שלום עולם טוב" for n in range(80)]
+    left_out = ["שלום טוב" if n % 4 == 1 else "שלום עולם טוב" for n in range(80)]
+    a, b = score(tmp_path, "a", rows(alike, groups)), score(tmp_path, "b", rows(left_out, groups))
+    kinds = commands.compare(a, b, tmp_path / "page").summary["kinds"]
+    assert {kind: (found["a"], found["b"]) for kind, found in kinds.items()} == {
+        "letters that sound alike": (40, 0),
+        "left out": (0, 20),
+    }
+    assert kinds["letters that sound alike"]["difference"] == 40 / 240
+    page = (tmp_path / "page" / "report.html").read_text("utf-8")
+    assert "Difference by kind of error" in page
+
+
 def test_the_same_group_name_in_two_sources_is_two_groups(tmp_path: Path) -> None:
     made = [row | {"source": f"set {n % 2}"} for n, row in enumerate(rows(WORSE, ["0"] * 80))]
     assert compare(score(tmp_path, "a", made), score(tmp_path, "b", rows(BETTER, [""] * 80)))["leaderboard"].groups == 2

@@ -67,9 +67,11 @@ def test_what_was_not_heard_is_seen(pair: Pair, signs: list[str]) -> None:
 
 def test_an_hour_in_another_language_is_counted_in_time_that_grows_with_its_length() -> None:
     def seconds(words: int) -> float:
-        started = time.perf_counter()
-        ErrorTypes().add([f"א{n}" for n in range(words)], [f"z{n}" for n in range(words)], HEBREW)
-        return time.perf_counter() - started
+        taken = []
+        for _ in range(3):  # the fastest: another process takes its share of the others
+            started = time.process_time()
+            ErrorTypes().add([f"א{n}" for n in range(words)], [f"z{n}" for n in range(words)], HEBREW)
+            taken.append(time.process_time() - started)
+        return min(taken)
 
-    seconds(100)
-    assert seconds(4_000) < 4 * 16 * seconds(250)
+    assert seconds(4_000) < 4 * 8 * seconds(500)

@@ -30,6 +30,7 @@ def test_letters_with_marks_are_whole() -> None:
         ("Greek", "ΛΟΓΟΣ", "λόγος".replace("ό", "ο")),
         ("Spanish", "¿Qué tal?", "qué tal"),
         ("Spanish", "[risas] sí", "sí"),
+        ("Persian", "می\u200cخواهم", "میخواهم"),
     ],
 )
 def test_what_readers_leave_out_is_no_error(spoken: str, expected: str, said: str) -> None:

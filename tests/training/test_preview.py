@@ -51,6 +51,10 @@ def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: Loaded,
         assert abs(len(trained) - len(played)) < 160
         assert np.allclose(trained[: len(played)], played[: len(trained)], atol=2e-4)
     assert len(first) != len(second)
+    drawn = re.findall(r"snr db (\d+\.?\d*)", page)
+    assert len(drawn) == 3, "alone, and in two epochs"
+    assert all(10 <= float(value) <= 30 for value in drawn)
+    assert re.search(r"speed (0\.8|1\.25), .*snr db [\d.]+, gain db -[\d.]+<", page)
 
 
 def test_what_cannot_be_heard_says_so(small_corpus: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import duration_class
 from caspi.evaluation.edits import align
+from caspi.evaluation.error_types import ErrorTypes
 from caspi.evaluation.intervals import Interval, matched_pairs, paired
 from caspi.evaluation.summary import RESULTS, SUMMARY
 from caspi.folders import read_jsonl
@@ -200,6 +201,33 @@ def by_part(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[st
             for name in sorted(largest)
         }  # fmt: skip
     return found
+
+
+def by_kind(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, Any]]:
+    """Errors of every kind (error_types) in A and in B, as the fair score has them, and the difference for each word
+    that was said. a, b: where the rows were read, for messages."""
+    groups = _groups(rows_a, rows_b, a, b)
+    words = [row["fair_words"] for row in rows_a.values()]
+    in_a, in_b = ([_kinds(row, rows_a[key]) for key, row in rows.items()] for rows in (rows_a, rows_b))
+    found = {}
+    for kind in sorted(set().union(*in_a, *in_b)):
+        errors_a, errors_b = ([counts[kind] for counts in side] for side in (in_a, in_b))
+        apart = [one - other for one, other in zip(errors_a, errors_b, strict=True)]
+        interval, p = paired(apart, words, groups)
+        found[kind] = {
+            "a": sum(errors_a), "b": sum(errors_b), "difference": sum(apart) / max(1, sum(words)), "interval": interval,
+            "p": p,
+        }  # fmt: skip
+    return found
+
+
+def _kinds(row: _Row, named: _Row) -> Counter[str]:
+    """named: the row that says which language it is."""
+    spoken = language(str(named.get("language") or "Hebrew"))
+    found = ErrorTypes()
+    fair = spoken.normalisers["fair"]
+    found.add(fair(row["reference"]).split(), fair(row["hypothesis"]).split(), spoken)
+    return +found.kinds
 
 
 def _groups(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> list[tuple[str, str]]:

@@ -408,6 +408,7 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
             _changed("Better in B", changed.better, clips),
             _changed("Worse in B", changed.worse, clips),
             *_differences_by(summary["by"]),
+            *_differences_in_kind(summary["kinds"]),
             _changed("Other words, as many errors", changed.other, clips),
         ],
         synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed.all) else "",
@@ -439,6 +440,20 @@ def _differences_by(by: dict[str, dict[str, dict[str, Any]]]) -> list[Table]:
         columns = (what, "utterances", "A", "B", "A - B [95 %]", "p")
         tables.append(Table(f"Difference by {what}", columns, rows, note="Not corrected for the number of rows."))
     return tables
+
+
+def _differences_in_kind(kinds: dict[str, dict[str, Any]]) -> list[Table]:
+    if not kinds:
+        return []
+    rows = [
+        (
+            kind, f"{found['a']:,}", f"{found['b']:,}", rate(found["difference"], found["interval"]),
+            f"{found['p']:.3f}" if found["interval"] else "one group",
+        )
+        for kind, found in sorted(kinds.items(), key=lambda item: -abs(item[1]["difference"]))
+    ]  # fmt: skip
+    note = "Of the fair score; the difference is for each word that was said. Not corrected for the number of rows."
+    return [Table("Difference by kind of error", ("kind", "A", "B", "A - B [95 %]", "p"), rows, note=note)]
 
 
 def _changed(

@@ -16,6 +16,7 @@ from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights, writ
 from caspi.export.cards import original_card
 from caspi.model.loading import load_tokenizer, resolve
 
+_ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
 # Native name to original name, first match wins (the projector sits inside the encoder there).
 _ORIGINAL_NAMES = (
     ("model.multi_modal_projector.linear_1.", "thinker.audio_tower.proj1."),
@@ -44,8 +45,10 @@ def native_name(original: str) -> str:
 
 def _to_native(source: Path, out: Path) -> None:
     copy_model_files(source, out)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8")) | {"dtype": "bfloat16"}
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config |= {"dtype": "bfloat16", "architectures": [_ARCHITECTURE]}  # vLLM goes by it, and a base may lack it
     (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    _write_generation_config(source, out)
     write_weights(_bf16(read_weights(source)), out / WEIGHTS)
 
 
@@ -61,18 +64,24 @@ def _to_original(source: Path, out: Path) -> None:
     written = {
         "preprocessor_config.json": _ORIGINAL_PREPROCESSOR,
         "tokenizer_config.json": _original_tokenizer_config(out / "tokenizer_config.json"),
-        "generation_config.json": {
-            "do_sample": False,
-            "eos_token_id": [tokenizer.convert_tokens_to_ids("<|im_end|>")],
-            "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
-        },
     }
     for name, content in written.items():
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    _write_generation_config(source, out)
     longest = json.loads((source / "config.json").read_text(encoding="utf-8")).get("longest_clip")
     readme = out / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
     readme.write_text(original_card(card, longest), encoding="utf-8")
+
+
+def _write_generation_config(source: Path, out: Path) -> None:
+    tokenizer = load_tokenizer(source)
+    content = {
+        "do_sample": False,
+        "eos_token_id": [tokenizer.convert_tokens_to_ids("<|im_end|>")],
+        "pad_token_id": tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+    }
+    (out / "generation_config.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _original_tokenizer_config(path: Path) -> dict[str, Any]:
@@ -116,7 +125,7 @@ def _original_config(source: Path) -> dict[str, Any]:
         "mrope_section": section,
     }  # fmt: skip
     return {
-        "architectures": ["Qwen3ASRForConditionalGeneration"],
+        "architectures": [_ARCHITECTURE],
         "model_type": "qwen3_asr",
         "dtype": "bfloat16",
         "support_languages": [],

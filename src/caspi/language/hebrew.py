@@ -224,7 +224,7 @@ def leaderboard(text: str) -> str:
 
 _SIGNS = {"%": "אחוז", "₪": "שקל", "$": "דולר", "€": "אירו", "£": "פאונד", "°": "מעלות"}
 _AFTER_NUMBER = re.compile(r"(?<=\d)\s*([%₪$€£°])(?:\s?C(?![A-Za-z]))?")
-_BEFORE_NUMBER = re.compile(r"([₪$€£])\s*(\d+(?:[.,]\d+)*)")
+_BEFORE_NUMBER = re.compile(r"(?<!\d)(?<!\d\s)([₪$€£°])\s*(\d+(?:[.,]\d+)*)")
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _HYPHEN_AFTER_PREFIX = re.compile(rf"(?<![{_LETTER}])([ובהלמשכ]{{1,4}})[-–{MAQAF}](?=[0-9A-Za-z])")
 

@@ -25,6 +25,8 @@ _TENS = {
 }
 _TEN, _HUNDREDS, _THOUSANDS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים")
 _MILLIONS = dict.fromkeys(("מיליון", "מליון"), 10**6) | dict.fromkeys(("מיליארד", "מליארד"), 10**9)
+_SCALES = _MILLIONS | {"אלף": 1000}
+_AND_HALF = "וחצי"
 _PREFIXED = re.compile("([ובהלמשכ]{1,3})(?=[א-ת]{3})")
 _UNITS = {"אחוזים": "אחוז", "שקלים": "שקל", "שח": "שקל", "דולרים": "דולר", "יורו": "אירו", "פאונדים": "פאונד"}
 _UNIT = re.compile(rf"(?<=\d) ({'|'.join(_UNITS)})(?!\S)")
@@ -46,13 +48,13 @@ def as_digits(text: str) -> str:
     words = _DECIMAL.sub(_scaled, _THOUSANDS_APART.sub(lambda match: match[0].replace(" ", ""), text)).split()
     written, place = [], 0
     while place < len(words):
-        found = _number(words, place) or _prefixed_number(words, place)
+        found = _number_and_half(words, place) or _prefixed_number(words, place)
         if found is None:
             written.append(words[place])
             place += 1
         else:
             value, place = found
-            written.append(str(value))
+            written.append(value)
     return units_unified(" ".join(written))
 
 
@@ -61,13 +63,34 @@ def _scaled(match: re.Match[str]) -> str:
     return str(int(match[1]) * scale + int(match[2]) * scale // 10 ** len(match[2]))
 
 
+def _number_and_half(words: list[str], start: int) -> tuple[str, int] | None:
+    """As `_number`, with the half that may follow: שלוש וחצי is `3 5` (3.5 without its point)."""
+    word, after = words[start], words[start + 1] if start + 1 < len(words) else ""
+    if word == "חצי" and after in _SCALES:
+        return str(_SCALES[after] // 2), start + 2
+    found = (
+        (int(word), start + 1) if word.isascii() and word.isdigit() and after == _AND_HALF else _number(words, start)
+    )
+    if found is None:
+        return None
+    value, place = found
+    if place == len(words) or words[place] != _AND_HALF:
+        return str(value), place
+    if place + 1 < len(words) and words[place + 1] in _SCALES:
+        scale = _SCALES[words[place + 1]]
+        return str(value * scale + scale // 2), place + 2
+    if words[place - 1] in _SCALES:
+        return str(value + _SCALES[words[place - 1]] // 2), place + 1
+    return f"{value} 5", place + 1
+
+
 def _prefixed_number(words: list[str], start: int) -> tuple[str, int] | None:
     """A number after prefix letters: ב + שלוש."""
     for size in range(1, 4):
         prefix, rest = words[start][:size], words[start][size:]
         if len(prefix) < size or not _PREFIXED.match(words[start]) or any(letter not in "ובהלמשכ" for letter in prefix):
             return None
-        if found := _number([rest, *words[start + 1 : start + 12]], 0):
+        if found := _number_and_half([rest, *words[start + 1 : start + 12]], 0):
             return f"{prefix}{found[0]}", start + found[1]
     return None
 

@@ -14,10 +14,10 @@ _WITHOUT_SPACES = frozenset("Chinese Cantonese Japanese Thai Lao Khmer Burmese T
 _DOTTED_I = frozenset("Turkish Azerbaijani Tatar Kazakh".split())  # I is the capital of ı, İ that of i
 _TAGS = re.compile(r"[<\[][^>\]]*[>\]]")
 _ASIDES = re.compile(r"\(([^)]+?)\)")
-# What readers leave out: harakat, tatweel and small Koranic signs; points of Hebrew letters.
+# What readers leave out: harakat, tatweel and small Koranic signs; points of Hebrew letters; joiners without a width.
 _OPTIONAL_MARKS = re.compile(
     "[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed"
-    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u200c\u200d]"
 )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from caspi.config import Config
 from caspi.training.augmentation import generator
 from caspi.training.augmentation_config import Augmentation
 from caspi.training.data import TrainingSet, another_voice
+from caspi.training.hearing import Stretch
 from caspi.training.waveform import Effects
 
 _EPOCHS = 2  # of the whole chain: what training hears differs from one to the next
@@ -20,13 +22,28 @@ _EPOCHS = 2  # of the whole chain: what training hears differs from one to the n
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A clip under one effect, or under all."""
+    """A clip under one effect, or under all. values: what was drawn for it, as `snr db 12.3`."""
 
     id: str
     text: str
     how: str
+    values: tuple[str, ...]
     seconds: Seconds
     flac: bytes
+
+
+class _Noted(np.random.Generator):
+    """The same numbers as another generator gives, those drawn between two bounds of a configuration noted by name."""
+
+    def __init__(self, draw: np.random.Generator, bounds: Mapping[tuple[Any, ...], str], values: list[str]) -> None:
+        super().__init__(draw.bit_generator)
+        self._bounds, self._values = bounds, values
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        value = super().uniform(low, high, size)
+        if (name := self._bounds.get((low, high))) is not None and (low, high) != (0, 0):
+            self._values.append(f"{name} {value:.3g}")
+        return value
 
 
 def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Iterator[Heard]:
@@ -38,10 +55,26 @@ def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Itera
     made = [(name, Effects(one), data.plain.drawn(one, seed, epoch), epoch) for name, one, epoch in versions]
     for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
-        yield _heard(data, row, "as it is", samples)
+        yield _heard(data, row, "as it is", samples, [])
         for name, effects, hearing, epoch in made:
-            draw, another = functools.partial(generator, seed, epoch, row), functools.partial(another_voice, data, row)
-            yield _heard(data, row, name, effects(samples, hearing.stretch(row), draw, another))
+            stretch = hearing.stretch(row)
+            values = _lengths(stretch)
+            draw = functools.partial(_noted, how, values, seed, epoch, row)
+            another = functools.partial(another_voice, data, row)
+            yield _heard(data, row, name, effects(samples, stretch, draw, another), values)
+
+
+def _lengths(stretch: Stretch) -> list[str]:
+    """What is done to the length of a clip, in words."""
+    named = [("speed", stretch.speed, 1.0), ("silence before", stretch.before, 0.0), ("after", stretch.after, 0.0)]
+    return [f"{name} {value:.3g}" for name, value, without in named if value != without]
+
+
+def _noted(how: Augmentation, values: list[str], seed: int, epoch: int, row: int, purpose: str) -> np.random.Generator:
+    effect = getattr(how, purpose)
+    fields = list(effect) if isinstance(effect, Config) else [(purpose, effect)]
+    bounds = {value: name.replace("_", " ") for name, value in reversed(fields) if isinstance(value, tuple)}
+    return _Noted(generator(seed, epoch, row, purpose), bounds, values)
 
 
 def active(how: Augmentation) -> list[str]:
@@ -54,7 +87,7 @@ def _always(how: Augmentation, name: str) -> object:
     return effect.model_copy(update={"probability": 1.0}) if isinstance(effect, Config) else effect
 
 
-def _heard(data: TrainingSet, row: int, how: str, samples: np.ndarray) -> Heard:
+def _heard(data: TrainingSet, row: int, how: str, samples: np.ndarray, values: Sequence[str]) -> Heard:
     peak = max(1.0, float(np.abs(samples).max()))  # FLAC holds no more than full scale
     flac = encode_flac(samples / np.float32(peak))
-    return Heard(data.ids[row], data.texts[row], how, len(samples) / SAMPLE_RATE, flac)
+    return Heard(data.ids[row], data.texts[row], how, tuple(values), len(samples) / SAMPLE_RATE, flac)

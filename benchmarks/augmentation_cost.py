@@ -20,18 +20,10 @@ import numpy as np
 import soundfile
 
 from caspi.audio import SAMPLE_RATE, decode_flac, encode_flac
-from caspi.training.augmentation import generator
-from caspi.training.augmentation_config import (
-    Augmentation,
-    Clipping,
-    Codec,
-    Noise,
-    Reverberation,
-    SecondSpeaker,
-    Silence,
-)
-from caspi.training.hearing import Hearing
-from caspi.training.waveform import Effects
+from caspi.augmentation.config import Augmentation, Clipping, Codec, Noise, Reverberation, SecondSpeaker, Silence
+from caspi.augmentation.waveform import Effects
+from caspi.randomness import generator
+from caspi.training.data.epoch_lengths import Hearing
 
 _ALONE = {
     "speed": Augmentation(speed=(0.9, 1.1)),

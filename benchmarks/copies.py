@@ -14,8 +14,8 @@ import time
 
 import numpy as np
 
-from caspi.corpus.duplicates import AudioCopies
-from caspi.corpus.fingerprints import WORDS_PER_SECOND
+from caspi.corpus.dedup.acoustic_fingerprint import WORDS_PER_SECOND
+from caspi.corpus.dedup.near_duplicates import AudioCopies
 
 _SECONDS = 7
 _ASKED = 500

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from caspi import commands, recipe
-from caspi.training import checkpoints
+from caspi.training.checkpoint import files as checkpoints
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "demo.yaml"
 
@@ -38,8 +38,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
         folder = Path(name)
         calm, killed = folder / "calm", folder / "killed"
-        commands.prepare(_recipe(folder, calm))
-        commands.train(_recipe(folder, calm))
+        commands.prepare.run(_recipe(folder, calm))
+        commands.train.run(_recipe(folder, calm))
         path = folder / "killed.yaml"
         path.write_text(recipe.dump(_recipe(folder, killed)), encoding="utf-8")
         draw = random.Random(0)

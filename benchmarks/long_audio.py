@@ -17,11 +17,11 @@ import numpy as np
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
-from caspi.evaluation.scoring import score_corpus
 from caspi.inference.transcriber import Transcriber
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load
+from caspi.scoring.error_rates import score_corpus
 
 _FLOOR = 1e-4  # of full scale: -80 dB
 

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from caspi.corpus.mixing import Mix, Mixer, Share
+from caspi.corpus.pipeline.splits import Splits, boundary_of, split_of
 from caspi.corpus.sources.manifest import ManifestSource
-from caspi.corpus.splits import Splits, boundary_of, split_of
-from caspi.training.plan import Budget, EffectiveBatch, plan_epoch, shuffled
+from caspi.training.config import Budget, EffectiveBatch, Mix, Share
+from caspi.training.data.batch_plan import plan_epoch, shuffled
+from caspi.training.data.mixing import Mixer
 
 
 def main() -> None:

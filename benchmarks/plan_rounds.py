@@ -18,11 +18,12 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.recipe import Recipe
-from caspi.training import preflight
-from caspi.training.costs import Loads, peak_memory
-from caspi.training.data import TrainingSet, plan_stage
-from caspi.training.estimates import ALLOCATOR, changes_that_fit, estimate, gpus
-from caspi.training.hearing import Hearing
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.planning import shapes
+from caspi.training.planning.costs import Loads, peak_memory
+from caspi.training.planning.estimates import ALLOCATOR, changes_that_fit, estimate, gpus
 
 ROOT = Path(__file__).parents[1]
 _HOURS = {"crowd-transcribe": 300, "crowd-recital": 50, "knesset": 4700}
@@ -74,7 +75,7 @@ def _source_names(made: Recipe) -> list[str]:
 def _rows(made: Recipe, data: TrainingSet, gpu: str, count: int) -> list[list[str]]:
     config, kind = made.require_train(), gpus()[gpu]
     start = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
-    shape, stages = preflight.shapes(start, config)
+    shape, stages = shapes.shapes(start, config)
     found: list[list[str]] = []
     for number, (stage, planned) in enumerate(zip(config.stages, stages, strict=True)):
         plans, steps = plan_stage(data, config, stage, count, number)

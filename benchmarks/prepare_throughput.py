@@ -33,7 +33,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from caspi.corpus.prepare import CorpusConfig, prepare
+from caspi.corpus.pipeline.prepare import CorpusConfig, prepare
 
 
 def main() -> None:

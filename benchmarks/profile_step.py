@@ -27,12 +27,15 @@ from torch.profiler import ProfilerActivity, profile
 from train_throughput import add_corpus_options, idle_times, prepared
 
 from caspi.corpus.store import Corpus
-from caspi.model.moving import on
-from caspi.training import optimizers
-from caspi.training.arrange import arranged
-from caspi.training.data import PlannedSteps, Step, TrainingSet, loader, plan_stage
-from caspi.training.objectives import CrossEntropy
-from caspi.training.processes import compute_dtype
+from caspi.model.tensors import on
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.loader import loader
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.data.steps import PlannedSteps, Step
+from caspi.training.distributed.processes import compute_dtype
+from caspi.training.objectives.cross_entropy import CrossEntropy
+from caspi.training.optim import build
+from caspi.training.stage_setup import arranged
 
 PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backward", "optimizer")
 
@@ -81,7 +84,7 @@ def main() -> None:
         dtype = compute_dtype(config.precision, device)
         model = arranged(made.model, config, stage, device, dtype, made.seed)
         loaded = model.loaded
-        optimizer = optimizers.build(loaded.model, model.groups, stage)
+        optimizer = build.build(loaded.model, model.groups, stage)
         data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), loaded.prompt, config, made.seed)
         plans, steps = plan_stage(data, config, stage, 1, 0)
         planned = PlannedSteps(data, plans, steps, 0, loaded.prompt, config, stage, 0)

@@ -30,10 +30,10 @@ from caspi import cli, commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
-from caspi.training import preflight
-from caspi.training.costs import peak_memory
-from caspi.training.data import TrainingSet
-from caspi.training.estimates import estimate, gpus, recognised
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.planning import preflight, shapes
+from caspi.training.planning.costs import peak_memory
+from caspi.training.planning.estimates import estimate, gpus, recognised
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
         random_start(Path(name) / "start", options.tokenizer, options.scale)
         made = _recipe(Path(name), options)
-        commands.prepare(made)
+        commands.prepare.run(made)
         for stage in made.require_train().stages:
             if options.stages and stage.name not in options.stages:
                 continue
@@ -147,7 +147,7 @@ def _predicted(made: recipe.Recipe, options: argparse.Namespace, sharding: str) 
     config = made.require_train()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(device, gpus())
-    shape, [stage] = preflight.shapes(made.model, config)
+    shape, [stage] = shapes.shapes(made.model, config)
     prompt = Prompt(load_processor(made.model.start).tokenizer)
     data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), prompt, config, made.seed)
     [plan] = preflight.planned(data, config, options.processes, made.seed)

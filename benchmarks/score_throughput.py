@@ -23,9 +23,9 @@ from typing import Any
 
 import jiwer
 
-from caspi.evaluation.edits import count
-from caspi.evaluation.scoring import total
 from caspi.language.hebrew import leaderboard
+from caspi.scoring.edits import count
+from caspi.scoring.error_rates import total
 
 _LETTERS = "אבגדהוזחטיכלמנסעפצקרשת"
 

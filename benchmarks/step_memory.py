@@ -22,16 +22,16 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.architectures import configuration
+from caspi.model.batch import Item, collate
 from caspi.model.config import Learn, ModelConfig
+from caspi.model.forward import use_packed_attention
 from caspi.model.groups import select
 from caspi.model.loading import Loaded, load
-from caspi.model.moving import on
-from caspi.model.packed import use_packed_attention
-from caspi.training import optimizers
-from caspi.training.arrange import arrange, drops
-from caspi.training.collation import Item, collate
+from caspi.model.tensors import on
 from caspi.training.config import StageConfig
-from caspi.training.objectives import CrossEntropy
+from caspi.training.objectives.cross_entropy import CrossEntropy
+from caspi.training.optim import build
+from caspi.training.stage_setup import arrange, drops
 
 _ALL = {"audio_front": 1e-4, "audio_layers": 1e-4, "projector": 1e-4, "decoder_layers": 1e-4, "embeddings": 1e-4}
 _STAGES: dict[str, dict[str, Any]] = {
@@ -106,7 +106,7 @@ def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds:
     # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
     arrange(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))
     device = next(loaded.model.parameters()).device
-    optimizer = optimizers.build(loaded.model, groups, stage)
+    optimizer = build.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()
     # Other clips each time, as training has them: what libraries remember of a shape is of no use to the next.
     batches = [on(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]

@@ -59,7 +59,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     (folder / "clips.json").write_text(json.dumps([[str(path), text] for path, text in made[HELD_OUT:]]))
     random_start(folder / "start", options.tokenizer, options.scale)
     ours = _recipe(folder, made, options)
-    commands.prepare(ours)
+    commands.prepare.run(ours)
     (folder / "recipe.yaml").write_text(recipe.dump(ours), encoding="utf-8")
     return ours
 
@@ -136,7 +136,7 @@ def train_ours(folder: Path, first: int) -> None:
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback
 
-    from caspi.training.trainer import StageTrainer
+    from caspi.training.loop import StageTrainer
 
     seen = profile(activities=[ProfilerActivity.CUDA])
 
@@ -159,7 +159,7 @@ def train_ours(folder: Path, first: int) -> None:
             self.add_callback(Watch)
 
     StageTrainer.__init__ = watched  # type: ignore[method-assign,assignment]
-    commands.train(recipe.load(folder / "recipe.yaml"))
+    commands.train.run(recipe.load(folder / "recipe.yaml"))
 
 
 def idle_times(seen: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import settings
 
 from caspi import commands, recipe
-from caspi.corpus.espeak import Voice, speak
+from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 
@@ -97,14 +97,14 @@ def small_overrides(folder: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def small_corpus(small_recipe: recipe.Recipe) -> Path:
-    commands.prepare(small_recipe)
+    commands.prepare.run(small_recipe)
     return small_recipe.corpus.path
 
 
 @pytest.fixture(scope="session")
 def small_run(small_recipe: recipe.Recipe, small_corpus: Path) -> Path:
     """A finished training run of two stages."""
-    commands.train(small_recipe)
+    commands.train.run(small_recipe)
     return small_recipe.require_train().path
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from caspi import commands, demo
+from caspi import commands
+from caspi.commands import demo
 from caspi.errors import UsageError
 from tests.conftest import small_overrides
 
@@ -49,7 +50,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert page.index("What it hears") < page.index("What ran")
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
-    commands.clean(out)  # what begins another demo
+    commands.demo.clean(out)  # what begins another demo
     assert [path.name for path in out.iterdir()] == [commands.DEMO_MARK]
 
 

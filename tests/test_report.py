@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi import commands
-from caspi.charts import Chart, Line, draw, ticks
-from caspi.report import Page, Table, fingerprint, write
+from caspi.reporting.charts import Chart, Line, draw, ticks
+from caspi.reporting.report import Page, Table, fingerprint, write
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -27,7 +27,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     file = folder / "x.jsonl"
     file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
-    commands.score(file, "Hebrew", folder / "out")
+    commands.score.run(file, "Hebrew", folder / "out")
     return folder / "out" / "report.html"
 
 

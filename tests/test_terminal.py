@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from caspi.terminal import shown
+from caspi.reporting.bidi import shown
 
 HEBREW = "שלום עולם"
 

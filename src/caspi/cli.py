@@ -20,7 +20,7 @@ from rich.table import Table
 from caspi.errors import CaspiError, UsageError, first_line
 
 if TYPE_CHECKING:  # the modules themselves load with the command that needs them
-    from caspi.commands import Outcome
+    from caspi.commands.outcome import Outcome
     from caspi.recipe import Recipe
 
 app = typer.Typer(
@@ -78,8 +78,8 @@ def demo(
 
     Example: caspi demo --out runs/demo
     """
-    from caspi.demo import run
-    from caspi.training.interruption import Interrupted
+    from caspi.commands.demo import run
+    from caspi.interrupts import Interrupted
 
     try:
         outcome = run(out, seed)
@@ -104,7 +104,7 @@ def prepare(
     """
     from caspi import commands
 
-    _finish(commands.prepare(_recipe(recipe, overrides), engine), json_)
+    _finish(commands.prepare.run(_recipe(recipe, overrides), engine), json_)
 
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Look into a corpus, hand it on, publish it.")
@@ -121,7 +121,7 @@ def corpus_info(corpus: CorpusFolder, json_: Json = False) -> None:
     """
     from caspi import commands
 
-    outcome = commands.corpus_info(corpus)
+    outcome = commands.corpus.info(corpus)
     if not json_:
         _show_corpus(outcome.summary)
     _finish(outcome, json_)
@@ -168,7 +168,7 @@ def corpus_sample(
     from caspi import commands
 
     page = out or corpus.with_name(corpus.name + "-sample")
-    _finish(commands.corpus_sample(corpus, count, seed, split, page), json_)
+    _finish(commands.corpus.sample(corpus, count, seed, split, page), json_)
 
 
 @corpus_app.command("export")
@@ -184,7 +184,7 @@ def corpus_export(
     """
     from caspi import commands
 
-    _finish(commands.corpus_export(corpus, to, out), json_)
+    _finish(commands.corpus.export(corpus, to, out), json_)
 
 
 @corpus_app.command("push")
@@ -201,7 +201,7 @@ def corpus_push(
     """
     from caspi import commands
 
-    outcome = commands.corpus_push(corpus, repository, not public, dry_run)
+    outcome = commands.corpus.push(corpus, repository, not public, dry_run)
     if dry_run and not json_:
         for file in outcome.summary["files"]:
             _say(f"{file['file']}: {file['bytes']:,} bytes")
@@ -223,7 +223,7 @@ def audit(
     """
     from caspi import commands
 
-    _finish(commands.audit(corpus, model, _recipe(recipe, None) if recipe else None), json_)
+    _finish(commands.audit.run(corpus, model, _recipe(recipe, None) if recipe else None), json_)
 
 
 @app.command()
@@ -244,7 +244,7 @@ def plan(
     from caspi import commands
 
     made = _recipe(recipe, overrides)
-    _finish(commands.plan(made, gpu, gpus, measured=pilot, table=gpu_table), json_)
+    _finish(commands.plan.run(made, gpu, gpus, measured=pilot, table=gpu_table), json_)
 
 
 @app.command("augment-preview")
@@ -264,7 +264,7 @@ def augment_preview(
 
     made = _recipe(recipe, overrides)
     page = out or made.corpus.path.with_name(made.corpus.path.name + "-augmented")
-    _finish(commands.augment_preview(made, stage, count, page), json_)
+    _finish(commands.augment_preview.run(made, stage, count, page), json_)
 
 
 @app.command()
@@ -285,12 +285,12 @@ def train(
 
     loaded = _recipe(recipe, overrides)
     if dry_run:
-        outcome = commands.shapes(loaded)
+        outcome = commands.train.dry_run(loaded)
         if not json_:
             _show_shapes(outcome.summary)
         _finish(outcome, json_)
     else:
-        _finish(commands.train(loaded), json_)
+        _finish(commands.train.run(loaded), json_)
 
 
 def _show_shapes(summary: dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ def average(
     """
     from caspi import commands
 
-    _finish(commands.average(run, top, _weights(weights)), json_)
+    _finish(commands.average.run(run, top, _weights(weights)), json_)
 
 
 def _weights(text: str | None) -> list[float] | None:
@@ -384,8 +384,10 @@ def evaluate(
     from caspi import commands
 
     other = [str(corpus) for corpus in retention or ()]
-    options = commands.EvaluateOptions(split, limit, other, stress, context, identify, equivalents, language, group_key)
-    outcome = commands.evaluate(model, corpora, out, options)
+    options = commands.evaluate.EvaluateOptions(
+        split, limit, other, stress, context, identify, equivalents, language, group_key
+    )
+    outcome = commands.evaluate.run(model, corpora, out, options)
     if not json_:
         _show_scores(outcome.summary)
     _finish(outcome, json_)
@@ -420,7 +422,7 @@ def score(
 
     columns = {"reference": reference, "hypothesis": hypothesis, "group": group, "id": id_}
     place = out or _beside(file, f"{file.name}-score")
-    outcome = commands.score(file, language, place, equivalents, hypotheses=hypotheses, columns=columns)
+    outcome = commands.score.run(file, language, place, equivalents, hypotheses=hypotheses, columns=columns)
     if not json_:
         _show_scores(outcome.summary)
     _finish(outcome, json_)
@@ -431,8 +433,8 @@ _NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
 
 def _show_scores(summary: dict[str, Any]) -> None:
     """A table of 80 columns: scores, what relaxations remove, the parts of the corpus, conditions; and what is odd."""
-    from caspi.pages import counted, rate
-    from caspi.terminal import shown
+    from caspi.reporting.bidi import shown
+    from caspi.reporting.wording import counted, rate
 
     console = Console(stderr=True, width=min(80, Console(stderr=True).width))
     table = Table(title=counted(summary), title_justify="left", expand=False)
@@ -464,7 +466,7 @@ def _show_scores(summary: dict[str, Any]) -> None:
 
 def _signs(summary: dict[str, Any]) -> list[str]:
     """What a word error rate does not say of what was heard."""
-    from caspi.pages import plural
+    from caspi.reporting.wording import plural
 
     counts = {
         "empty": summary["leaderboard"]["empty"], "cut off": summary["truncated"],
@@ -490,7 +492,7 @@ def compare(
     """
     from caspi import commands
 
-    _finish(commands.compare(a, b, out or _beside(b, f"{a.name}-against-{b.name}")), json_)
+    _finish(commands.compare.run(a, b, out or _beside(b, f"{a.name}-against-{b.name}")), json_)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -519,7 +521,7 @@ def transcribe(
     """
     from caspi import commands
 
-    outcome = commands.transcribe(model, files, format, out, context, language, times=times)
+    outcome = commands.transcribe.run(model, files, format, out, context, language, times=times)
     if out is None and not json_:
         for file in outcome.summary["files"]:
             print(file["output"], end="")
@@ -539,7 +541,7 @@ def export(
     """
     from caspi import commands
 
-    _finish(commands.export(model, to, out), json_)
+    _finish(commands.export.run(model, to, out), json_)
 
 
 @app.command()
@@ -556,7 +558,7 @@ def publish(
     """
     from caspi import commands
 
-    outcome = commands.publish(model, repository, dry_run, private=not public)
+    outcome = commands.publish.run(model, repository, dry_run, private=not public)
     if dry_run and not json_:
         for file in outcome.summary["files"]:
             _say(f"{file['file']}: {file['bytes']:,} bytes")
@@ -578,7 +580,7 @@ def serve(
     try:
         import uvicorn
 
-        from caspi.inference.server import application
+        from caspi.serving.app import application
     except ImportError as error:
         raise MissingDependency("caspi serve", package="fastapi", extra="serve") from error
     from caspi.inference.transcriber import Transcriber
@@ -594,7 +596,7 @@ def doctor(json_: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from caspi.doctor import examine
+    from caspi.commands.doctor import examine
 
     findings = examine()
     if json_:

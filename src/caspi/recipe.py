@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from caspi.config import Config
-from caspi.corpus.prepare import CorpusConfig
+from caspi.corpus.pipeline.prepare import CorpusConfig
 from caspi.errors import UsageError
 from caspi.language import language, named
 from caspi.model.config import ModelConfig

@@ -8,8 +8,8 @@ import pytest
 
 from caspi import audio
 from caspi.audit.audit import CAUTION, AuditConfig, _bounds, audit
-from caspi.corpus.espeak import Voice, speak
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
+from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Utterance
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load

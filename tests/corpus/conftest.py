@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from caspi import recipe
-from caspi.corpus.espeak import Voice, speak
 from caspi.corpus.store import Corpus
+from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import SPLITS, Utterance
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from caspi import commands
 from caspi.audio import AudioError
-from caspi.corpus import filters
+from caspi.corpus.pipeline import filters
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
 from tests.corpus.damage import damaged_inputs, long_silence
@@ -21,7 +21,7 @@ def test_a_thousand_damaged_inputs_are_all_accounted_for(tmp_path: Path, recipe_
         manifest.write(json.dumps({"audio": "silence.flac", "text": "שלום לכם", "id": "silence"}) + "\n")
         manifest.write(json.dumps({"audio": ".", "text": "שלום לכם", "id": "a folder"}) + "\n")
     made = recipe_of([{"kind": "manifest", "path": path}], workers=2, filters={"max_silence": 1.0})
-    summary = commands.prepare(made).summary
+    summary = commands.prepare.run(made).summary
     assert summary["input"] == 1_002 == summary["kept"] + sum(summary["rejected"].values())
     assert summary["kept"] >= 1_000 // 13  # at least the undamaged ones
     for reason in ("corrupt_audio", "empty_audio", "non_finite_audio", "missing_audio", "long_without_times"):
@@ -49,7 +49,7 @@ def test_audio_cut_off_in_the_middle_is_called_truncated(tmp_path: Path, recipe_
     from caspi.errors import UsageError
 
     with pytest.raises(UsageError, match=r"truncated_audio 1|corrupt_audio 1"):
-        commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
+        commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]))
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi import audio, commands
-from caspi.corpus import fingerprints
-from caspi.corpus.duplicates import AudioCopies, EvaluationSets, TextRepeats
-from caspi.corpus.evaluation_sets import evaluation_sets
+from caspi.corpus.dedup import acoustic_fingerprint
+from caspi.corpus.dedup.near_duplicates import AudioCopies, EvaluationSets, TextRepeats
+from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.signals import FRAME, spectrogram
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.errors import UsageError
@@ -29,7 +29,7 @@ SENTENCES = [
 
 
 def words(samples: np.ndarray) -> np.ndarray:
-    return fingerprints.words(spectrogram(samples))
+    return acoustic_fingerprint.words(spectrogram(samples))
 
 
 def phases(samples: np.ndarray) -> list[np.ndarray]:
@@ -37,7 +37,7 @@ def phases(samples: np.ndarray) -> list[np.ndarray]:
 
 
 def hash_of(samples: np.ndarray) -> bytes:
-    return fingerprints.exact(audio.pcm16(samples))
+    return acoustic_fingerprint.exact(audio.pcm16(samples))
 
 
 DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -176,7 +176,7 @@ def test_copies_leaks_and_repeats_are_rejected_with_their_reasons(tmp_path: Path
         evaluation=[{"kind": "manifest", "path": test}],
         filters={"max_repeats": 2},
     )
-    summary = commands.prepare(made).summary
+    summary = commands.prepare.run(made).summary
     assert summary["rejected"] == {"duplicate_audio": 1, "leak": 1, "repeated_text": 2}
     assert summary["rejected_examples"]["leak"][0]["id"] == "two-1"
     assert summary["rejected_examples"]["duplicate_audio"][0]["id"] == "two-0"
@@ -187,7 +187,7 @@ def test_copies_leaks_and_repeats_are_rejected_with_their_reasons(tmp_path: Path
 def test_copies_at_the_edge_of_the_frames_are_the_known_limit() -> None:
     """Cut half a frame (16 ms) later, a copy is as far from its original as the fingerprint allows."""
     clip = voice(" ".join(SENTENCES), 3)
-    share, _ = fingerprints.difference(words(clip), words(clip[FRAME // 2 :]), 0)
+    share, _ = acoustic_fingerprint.difference(words(clip), words(clip[FRAME // 2 :]), 0)
     assert share < 0.4
 
 
@@ -222,6 +222,6 @@ def test_a_leaked_text_is_not_told_as_the_text_before(tmp_path: Path, recipe_of)
     path.write_text(json.dumps({"audio": "talk.wav", "segments": segments}, ensure_ascii=False))
     test = write_manifest(tmp_path / "test", [(first, "מבחן אחר")], "test")
     made = recipe_of([{"kind": "manifest", "path": path}], evaluation=[{"kind": "manifest", "path": test}])
-    assert commands.prepare(made).summary["rejected"] == {"leak": 1}
+    assert commands.prepare.run(made).summary["rejected"] == {"leak": 1}
     [kept] = utterances(tmp_path / "corpus").values()
     assert (kept.text, kept.previous) == ("וזה לא", "")

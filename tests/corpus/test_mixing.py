@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from caspi.corpus.mixing import Mix, Mixer, Share, quotas
 from caspi.errors import UsageError
+from caspi.training.config import Mix, Share
+from caspi.training.data.mixing import Mixer, quotas
 
 SECONDS = np.random.default_rng(0).uniform(1, 15, 3_000)
 SOURCES = [("knesset", "recital", "crowd")[n % 6 if n % 6 < 3 else 0] for n in range(3_000)]

@@ -41,7 +41,7 @@ def test_every_input_is_kept_or_rejected_with_a_reason(manifest: Path, tmp_path:
     ]
     with manifest.open("a", encoding="utf-8") as file:
         file.writelines("\n" + json.dumps(line, ensure_ascii=False) for line in extra)
-    summary = commands.prepare(manifest_recipe(manifest, tmp_path)).summary
+    summary = commands.prepare.run(manifest_recipe(manifest, tmp_path)).summary
     assert summary["input"] == 10 == summary["kept"] + sum(summary["rejected"].values())
     assert summary["rejected"] == {
         "corrupt_audio": 1, "empty_text": 1, "long_without_times": 1, "missing_audio": 1, "not_in_language": 1,
@@ -55,7 +55,7 @@ def test_workers_change_nothing(manifest: Path, tmp_path: Path) -> None:
         folder = tmp_path / str(workers)
         folder.mkdir()
         made = manifest_recipe(manifest, folder, f"corpus.workers={workers}")
-        prints.append([s["fingerprint"] for s in commands.prepare(made).summary["splits"].values()])
+        prints.append([s["fingerprint"] for s in commands.prepare.run(made).summary["splits"].values()])
     assert prints[0] == prints[1]
 
 
@@ -66,7 +66,7 @@ def test_no_group_in_two_splits(tmp_path: Path) -> None:
         lines.append({"audio": f"{n}.wav", "text": "שלום עולם", "group": f"speaker-{n % 40}"})
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    commands.prepare(manifest_recipe(path, tmp_path, "corpus.splits.validation=0.3", "corpus.splits.test=0.3"))
+    commands.prepare.run(manifest_recipe(path, tmp_path, "corpus.splits.validation=0.3", "corpus.splits.test=0.3"))
     seen: dict[str, set[str]] = {}
     for split, utterance in all_utterances(tmp_path / "corpus"):
         seen.setdefault(utterance.group, set()).add(split)
@@ -88,7 +88,7 @@ def test_segments_become_utterances_with_their_own_words(tmp_path: Path) -> None
     }
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
-    commands.prepare(manifest_recipe(path, tmp_path, "corpus.segmentation.max_seconds=5"))
+    commands.prepare.run(manifest_recipe(path, tmp_path, "corpus.segmentation.max_seconds=5"))
     found = [u for _, u in all_utterances(tmp_path / "corpus")]
     assert [u.seconds for u in found] == pytest.approx([4.0, 4.0, 4.0])
     assert " ".join(u.text for u in found).split() == [w for w, _ in words]
@@ -106,17 +106,17 @@ def test_paths_that_climb_out_are_refused(manifest: Path, tmp_path: Path) -> Non
     path = inner / "m.jsonl"
     path.write_text(json.dumps({"audio": "../0.wav", "text": "שלום עולם"}))
     with pytest.raises(UsageError, match=r"line 1: audio '../0.wav' lies outside"):
-        commands.prepare(manifest_recipe(path, inner))
+        commands.prepare.run(manifest_recipe(path, inner))
     path.write_text(path.read_text())
     allowed = manifest_recipe(path, inner, "corpus.sources.0.allow_outside=true")
-    assert commands.prepare(allowed).summary["kept"] == 1
+    assert commands.prepare.run(allowed).summary["kept"] == 1
 
 
 def test_official_prefix_is_understood(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", tone(1.0), 16_000)
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"audio": "a.wav", "text": "language Hebrew<asr_text>שלום", "prompt": "הקשר"}))
-    commands.prepare(manifest_recipe(path, tmp_path))
+    commands.prepare.run(manifest_recipe(path, tmp_path))
     [(_, utterance)] = all_utterances(tmp_path / "corpus")
     assert (utterance.text, utterance.language, utterance.context) == ("שלום", "Hebrew", "הקשר")
 
@@ -125,7 +125,7 @@ def test_an_empty_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"audio": "no.wav", "text": "שלום"}))
     with pytest.raises(UsageError, match="would be empty: missing_audio 1"):
-        commands.prepare(manifest_recipe(path, tmp_path))
+        commands.prepare.run(manifest_recipe(path, tmp_path))
     assert not (tmp_path / "corpus").exists()
     assert not (tmp_path / "corpus.partial").exists()
 
@@ -238,7 +238,7 @@ def test_huggingface_parquet_is_read_with_bytes_decoded_by_us(tmp_path: Path) ->
     )
     from caspi import recipe
 
-    assert commands.prepare(recipe.load(path)).summary["kept"] == 2
+    assert commands.prepare.run(recipe.load(path)).summary["kept"] == 2
     found = [u for _, u in all_utterances(tmp_path / "corpus")]
     assert {u.text for u in found} == {"שלום לכם אחת", "שלום לכם שתיים"}
     assert {u.group for u in found} == {"crowd-recital/entry-0", "crowd-recital/entry-1"}
@@ -269,7 +269,7 @@ def test_real_recordings_account_for_every_verse(real_speech_folder: Path, tmp_p
         path, tmp_path, "corpus.sources.0.allow_outside=true", "corpus.sources.0.group_key=recording",
         "corpus.segmentation.max_seconds=15", "corpus.filters.max_seconds=15",
     )  # fmt: skip
-    summary = commands.prepare(made).summary
+    summary = commands.prepare.run(made).summary
     assert summary["input"] == summary["kept"] + sum(summary["rejected"].values())
     assert summary["hours"] * 3600 > 0.9 * sum(row["seconds"] for row in rows) * 0.9
     for _, utterance in all_utterances(tmp_path / "corpus"):
@@ -279,7 +279,7 @@ def test_real_recordings_account_for_every_verse(real_speech_folder: Path, tmp_p
 
 def test_speech_depends_on_its_text_and_voice_alone() -> None:
     """espeak carries state from one utterance to the next; the corpus must not."""
-    from caspi.corpus.espeak import Voice, speak
+    from caspi.corpus.synthesis.espeak import Voice, speak
 
     voices = [
         Voice(name, 150 + 5 * n, 30 + 3 * n) for n, name in enumerate(["Alex", "m5", "klatt5", "grandma", "f2", "Reed"])
@@ -293,7 +293,7 @@ def test_synthetic_corpora_are_the_same_whatever_the_workers(small_recipe, small
     again = small_recipe.model_copy(
         update={"corpus": small_recipe.corpus.model_copy(update={"path": tmp_path / "corpus", "workers": 2})}
     )
-    found = commands.prepare(again).summary["splits"]
+    found = commands.prepare.run(again).summary["splits"]
     expected = json.loads((small_corpus / "report.json").read_text())["splits"]
     assert found == expected
 
@@ -309,7 +309,7 @@ def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monke
     (tmp_path / "m.jsonl").write_text("{}")
     made = manifest_recipe(tmp_path / "m.jsonl", tmp_path, "corpus.workers=2")
     with pytest.raises(MissingDependency, match="a source needs the package nothing: pip install"):
-        commands.prepare(made)
+        commands.prepare.run(made)
 
 
 def test_errors_survive_the_way_between_processes() -> None:
@@ -333,7 +333,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     ]
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
-    summary = commands.prepare(manifest_recipe(path, tmp_path)).summary
+    summary = commands.prepare.run(manifest_recipe(path, tmp_path)).summary
     assert summary["rejected"] == {"duplicate_id": 1}
     found = [u.id for _, u in all_utterances(tmp_path / "corpus")]
     assert len(found) == len(set(found)) == 4
@@ -344,7 +344,7 @@ def test_utterances_that_are_all_their_own_group_are_warned_of(tmp_path: Path) -
         soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps({"audio": f"{n}.wav", "text": f"שלום {n}"}) for n in range(3)))
-    summary = commands.prepare(manifest_recipe(path, tmp_path)).summary
+    summary = commands.prepare.run(manifest_recipe(path, tmp_path)).summary
     assert "no two utterances share a group" in summary["warnings"][0]
 
 
@@ -355,7 +355,7 @@ def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:
 
     made = recipe.load(RECIPES / "demo.yaml", (f"corpus.path={tmp_path / 'c'}", "corpus.sources.0.without=[lynda]"))
     with pytest.raises(UsageError, match="espeak has no voice lynda"):
-        commands.prepare(made)
+        commands.prepare.run(made)
 
 
 def test_a_corpus_of_which_next_to_nothing_is_kept_is_not_made_unless_that_is_allowed(tmp_path: Path) -> None:
@@ -364,6 +364,6 @@ def test_a_corpus_of_which_next_to_nothing_is_kept_is_not_made_unless_that_is_al
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
     with pytest.raises(UsageError, match=r"97.50 % of 40 utterances would be rejected \(empty_text 39\)"):
-        commands.prepare(manifest_recipe(path, tmp_path))
+        commands.prepare.run(manifest_recipe(path, tmp_path))
     assert not (tmp_path / "corpus").exists()
-    assert commands.prepare(manifest_recipe(path, tmp_path, "corpus.max_rejected=1")).summary["kept"] == 1
+    assert commands.prepare.run(manifest_recipe(path, tmp_path, "corpus.max_rejected=1")).summary["kept"] == 1

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from caspi import audio
 from caspi.audio import SAMPLE_RATE, Stream
-from caspi.corpus.process import Kept, Rejected, Rules, process, timed
-from caspi.corpus.segmentation import Segmentation, spans
+from caspi.corpus.pipeline.process import Kept, Rejected, Rules, process, timed
+from caspi.corpus.pipeline.segmentation import Segmentation, spans
 from caspi.corpus.utterance import Recording, Segment, Word
 from tests.conftest import tone
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caspi.corpus.segmentation import Segmentation, spans
+from caspi.corpus.pipeline.segmentation import Segmentation, spans
 from caspi.corpus.utterance import Segment, Word
 
 

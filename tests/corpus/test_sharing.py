@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def test_info_counts_what_is_there(small_corpus: Path) -> None:
-    summary = commands.corpus_info(small_corpus).summary
+    summary = commands.corpus.info(small_corpus).summary
     report = json.loads((small_corpus / "report.json").read_text())
     assert {name: split["utterances"] for name, split in summary["splits"].items()} == {
         name: split["utterances"] for name, split in report["splits"].items()
@@ -31,22 +31,22 @@ def test_info_counts_what_is_there(small_corpus: Path) -> None:
 
 
 def test_a_sample_is_a_page_with_players(small_corpus: Path, tmp_path: Path) -> None:
-    page = commands.corpus_sample(small_corpus, 5, 0, None, tmp_path / "sample").path
+    page = commands.corpus.sample(small_corpus, 5, 0, None, tmp_path / "sample").path
     html = page.read_text(encoding="utf-8")
     assert html.count("<audio") == 5
     assert len(re.findall(r'src="data:audio/flac;base64,[A-Za-z0-9+/=]+"', html)) == 5
-    again = commands.corpus_sample(small_corpus, 5, 0, None, tmp_path / "again").summary["ids"]
-    other = commands.corpus_sample(small_corpus, 5, 1, None, tmp_path / "other").summary["ids"]
+    again = commands.corpus.sample(small_corpus, 5, 0, None, tmp_path / "again").summary["ids"]
+    other = commands.corpus.sample(small_corpus, 5, 1, None, tmp_path / "other").summary["ids"]
     assert json.loads((tmp_path / "sample" / "report.json").read_text())["ids"] == again != other
     with pytest.raises(UsageError, match="--split dev"):
-        commands.corpus_sample(small_corpus, 5, 0, "dev", tmp_path / "x")
+        commands.corpus.sample(small_corpus, 5, 0, "dev", tmp_path / "x")
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_plays_the_sample(small_corpus: Path, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 
-    page_file = commands.corpus_sample(small_corpus, 3, 0, None, tmp_path / "sample").path
+    page_file = commands.corpus.sample(small_corpus, 3, 0, None, tmp_path / "sample").path
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -72,7 +72,7 @@ def test_a_browser_plays_the_sample(small_corpus: Path, tmp_path: Path) -> None:
 
 
 def test_the_official_scripts_jsonl_comes_back_the_same(small_corpus: Path, tmp_path: Path) -> None:
-    out = commands.corpus_export(small_corpus, "jsonl", tmp_path / "jsonl").path
+    out = commands.corpus.export(small_corpus, "jsonl", tmp_path / "jsonl").path
     corpus = Corpus.open(small_corpus, "train")
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(lines) == len(corpus)
@@ -83,14 +83,14 @@ def test_the_official_scripts_jsonl_comes_back_the_same(small_corpus: Path, tmp_
         assert np.array_equal(samples, corpus.samples(row))
     folder = tmp_path / "again"
     folder.mkdir()
-    summary = commands.prepare(manifest_recipe(out / "train.jsonl", folder)).summary
+    summary = commands.prepare.run(manifest_recipe(out / "train.jsonl", folder)).summary
     assert summary["kept"] == len(corpus)
     with pytest.raises(UsageError, match="--to parquet"):
-        commands.corpus_export(small_corpus, "parquet", tmp_path / "x")
+        commands.corpus.export(small_corpus, "parquet", tmp_path / "x")
 
 
 def test_a_dry_push_lists_files_and_shows_the_card(small_corpus: Path) -> None:
-    summary = commands.corpus_push(small_corpus, "me/demo", True, True).summary
+    summary = commands.corpus.push(small_corpus, "me/demo", True, True).summary
     assert {file["file"] for file in summary["files"]} >= {"train-00000.arrow", "report.json", "README.md"}
     assert "path: train-*.arrow" in summary["card"]
     assert "maqaf: keep" in summary["card"]
@@ -101,7 +101,7 @@ def test_a_card_can_be_read_by_datasets(small_corpus: Path, tmp_path: Path) -> N
     datasets = pytest.importorskip("datasets")
     folder = tmp_path / "hub"
     shutil.copytree(small_corpus, folder)
-    (folder / "README.md").write_text(commands.corpus_push(small_corpus, "me/demo", True, True).summary["card"])
+    (folder / "README.md").write_text(commands.corpus.push(small_corpus, "me/demo", True, True).summary["card"])
     loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert {name: len(split) for name, split in loaded.items()} == {
         name: len(Corpus.open(small_corpus, name))
@@ -111,9 +111,9 @@ def test_a_card_can_be_read_by_datasets(small_corpus: Path, tmp_path: Path) -> N
 
 def test_what_is_no_corpus_is_said_so(tmp_path: Path) -> None:
     for command in (
-        lambda: commands.corpus_info(tmp_path),
-        lambda: commands.corpus_push(tmp_path, "me/x", True, True),
-        lambda: commands.corpus_export(tmp_path, "jsonl", tmp_path / "out"),
+        lambda: commands.corpus.info(tmp_path),
+        lambda: commands.corpus.push(tmp_path, "me/x", True, True),
+        lambda: commands.corpus.export(tmp_path, "jsonl", tmp_path / "out"),
     ):
         with pytest.raises(UsageError, match="is not a corpus: make one with caspi prepare"):
             command()

@@ -88,7 +88,7 @@ def test_signals_are_columns_and_rejections(tmp_path: Path, recipe_of) -> None: 
     ]  # fmt: skip
     path = write_manifest(tmp_path / "in", clips)
     source = {"kind": "manifest", "path": path}
-    summary = commands.prepare(recipe_of([source], filters={"min_bandwidth_hz": 5_000})).summary
+    summary = commands.prepare.run(recipe_of([source], filters={"min_bandwidth_hz": 5_000})).summary
     assert summary["rejected"] == {"clipped": 1, "mostly_silence": 1, "narrow_band": 1}
     [kept] = utterances(tmp_path / "corpus").values()
     assert kept.signals is not None
@@ -141,7 +141,7 @@ def test_samples_above_full_scale_are_made_quieter_not_cut_off(tmp_path: Path, r
     loud = SPEECH / np.abs(SPEECH).max() * 4
     soundfile.write(folder / "x.wav", loud, 16_000, subtype="FLOAT")
     (folder / "x.txt").write_text("בוקר טוב לכולם כאן", encoding="utf-8")
-    commands.prepare(recipe_of([{"kind": "folder", "path": folder, "split": "train"}]))
+    commands.prepare.run(recipe_of([{"kind": "folder", "path": folder, "split": "train"}]))
     corpus = Corpus.open(tmp_path / "corpus", "train")
     kept, samples = corpus.utterance(0), corpus.samples(0)
     assert np.corrcoef(samples, loud[: len(samples)])[0, 1] > 0.999
@@ -155,16 +155,16 @@ def test_speaking_rate_is_judged_by_the_sources_own(tmp_path: Path, recipe_of) -
     clips.append((tone(2.0, seed=99), "שלום " * 8))
     clips.append((tone(9.0, seed=98), "שלום לכם חבר"))
     path = write_manifest(tmp_path / "in", clips)
-    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": path}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}])).summary
     assert summary["rejected"] == {"too_slow": 1}
     stricter = recipe_of([{"kind": "manifest", "path": path}], filters={"rate_deviations": 4})
-    assert commands.prepare(stricter).summary["rejected"] == {"too_fast": 1, "too_slow": 1}
+    assert commands.prepare.run(stricter).summary["rejected"] == {"too_fast": 1, "too_slow": 1}
 
 
 def test_a_sample_rate_that_says_more_than_there_is_is_warned_of(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
     telephone = audio.resample(soxr.resample(SPEECH, 16_000, 8_000), 8_000)
     path = write_manifest(tmp_path / "in", [(telephone, "בוקר טוב לכולם כאן")])
-    commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
+    commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]))
     assert "in: 100 % say 16 kHz or more and hold nothing above 4 kHz" in capsys.readouterr().err
 
 

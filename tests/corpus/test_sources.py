@@ -89,7 +89,7 @@ def test_data_sets_are_read_by_their_short_name(name: str, layout: str, tmp_path
         with pa.ipc.new_stream(str(folder / f"{stem}.arrow"), table.schema) as writer:  # as `datasets` caches it
             writer.write_table(table)
     source = {"kind": "huggingface", "dataset": name, "files": tmp_path / "files"}
-    summary = commands.prepare(recipe_of([source])).summary
+    summary = commands.prepare.run(recipe_of([source])).summary
     assert summary["kept"] == 3
     found = utterances(tmp_path / "corpus")
     assert sorted(u.text for u in found.values()) == sorted(TEXTS)
@@ -106,14 +106,14 @@ def test_data_sets_are_read_by_their_short_name(name: str, layout: str, tmp_path
 def test_quality_of_the_source_can_be_asked_for(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     pq.write_table(pa.Table.from_pylist(slices("mp3")), tmp_path / "train-0.parquet")
     source = {"kind": "huggingface", "dataset": "crowd-recital-whisper-training", "files": tmp_path}
-    summary = commands.prepare(recipe_of([source], filters={"min_quality": 0.6})).summary
+    summary = commands.prepare.run(recipe_of([source], filters={"min_quality": 0.6})).summary
     assert summary["rejected"] == {"low_quality": 1}
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     pq.write_table(pa.Table.from_pylist([{"audio": clip(0), "words": "שלום"}]), tmp_path / "train.parquet")
     with pytest.raises(UsageError, match=r"has no column text; it has audio, words: name them with text_key"):
-        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": str(tmp_path)}]))
+        commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": str(tmp_path)}]))
 
 
 def test_rows_are_skipped_not_read_again(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_gated_set_says_which_page_and_which_variable(recipe_of, monkeypatch: 
     monkeypatch.delenv("HF_TOKEN", raising=False)
     expected = r"accept its licence at https://huggingface.co/datasets/ivrit-ai/eval-d1 and set HF_TOKEN$"
     with pytest.raises(UsageError, match=expected):
-        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "eval-d1"}]))
+        commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": "eval-d1"}]))
 
 
 def _response() -> Any:
@@ -156,7 +156,7 @@ def test_yiddish_is_refused_by_content_and_reported(tmp_path: Path, recipe_of, c
 
     yiddish = "איך ווייס נישט וואס צו טאן מיט דעם בוך"
     clips = [(tone(2.0, seed=n), text) for n, text in enumerate([*TEXTS, yiddish])]
-    summary = commands.prepare(
+    summary = commands.prepare.run(
         recipe_of([{"kind": "manifest", "path": write_manifest(tmp_path / "in", clips)}])
     ).summary
     assert summary["rejected"] == {"yiddish": 1}
@@ -172,7 +172,7 @@ def test_a_folder_of_audio_and_texts(tmp_path: Path, recipe_of) -> None:  # type
         (folder / f"קובץ '{n}'.mp3").write_bytes(clip(n)["bytes"])
         (folder / f"קובץ '{n}'.txt").write_text(text, encoding="utf-8")
     soundfile.write(talks / "no text.wav", tone(1.0, seed=9), 16_000)
-    summary = commands.prepare(recipe_of([{"kind": "folder", "path": talks, "name": "talks"}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "folder", "path": talks, "name": "talks"}])).summary
     assert summary["rejected"] == {"missing_text": 1}
     assert {u.group for u in utterances(tmp_path / "corpus").values()} == {"talks/speaker 0", "talks/speaker 1"}
 
@@ -194,7 +194,7 @@ def kaldi(folder: Path, **files: str) -> Path:
 
 
 def test_kaldi_folders(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": kaldi(tmp_path / "k")}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "kaldi", "path": kaldi(tmp_path / "k")}])).summary
     assert summary["kept"] == 3
     found = utterances(tmp_path / "corpus")
     assert {i: (u.text, u.seconds) for i, u in found.items()} == {
@@ -205,18 +205,18 @@ def test_kaldi_folders(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-un
 
 def test_kaldi_without_segments(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(tmp_path / "k", segments="", utt2spk="", text="rec-a שלום לכם\nrec-b תודה רבה\n")
-    assert commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary["kept"] == 2
+    assert commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}])).summary["kept"] == 2
     assert {u.seconds for u in utterances(tmp_path / "corpus").values()} == {4.0, 3.0}
 
 
 def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(tmp_path / "k", **{"wav.scp": f"rec-a touch {tmp_path / 'ran'} |\n"})
     with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs none"):
-        commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}]))
+        commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}]))
     assert not (tmp_path / "ran").exists()
     climbing = kaldi(tmp_path / "c", **{"wav.scp": "rec-a ../k/a.wav\n"})
     with pytest.raises(UsageError, match="lies outside"):
-        commands.prepare(recipe_of([{"kind": "kaldi", "path": climbing}]))
+        commands.prepare.run(recipe_of([{"kind": "kaldi", "path": climbing}]))
 
 
 def test_recordings_that_share_speakers_through_others_are_one_group(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_lhotse_cuts(suffix: str, tmp_path: Path, recipe_of) -> None:  # type: i
     line = json.dumps(lhotse_cut({"type": "file", "channels": [0], "source": "rec.wav"}), ensure_ascii=False).encode()
     path = tmp_path / f"cuts{suffix}"
     path.write_bytes(gzip.compress(line) if suffix.endswith("gz") else line)
-    assert commands.prepare(recipe_of([{"kind": "lhotse", "path": path}])).summary["kept"] == 2
+    assert commands.prepare.run(recipe_of([{"kind": "lhotse", "path": path}])).summary["kept"] == 2
     found = utterances(tmp_path / "corpus")
     assert [(w.text, round(w.start, 3), round(w.end, 3)) for w in found["sup-1"].words] == [
         ("שלום", 0.0, 0.4), ("לכם", 0.5, 1.0)
@@ -265,7 +265,7 @@ def test_lhotse_commands_are_refused(tmp_path: Path, recipe_of) -> None:  # type
     path = tmp_path / "cuts.jsonl"
     path.write_text(json.dumps(lhotse_cut({"type": "command", "channels": [0], "source": "rm -rf /"})))
     with pytest.raises(UsageError, match=r"line 1: its audio is not one file but command"):
-        commands.prepare(recipe_of([{"kind": "lhotse", "path": path}]))
+        commands.prepare.run(recipe_of([{"kind": "lhotse", "path": path}]))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_long_slices_are_packed_at_their_marks(tmp_path: Path, recipe_of) -> Non
     path = tmp_path / "m.jsonl"
     path.write_text(json.dumps({"audio": "long.wav", "text": text}, ensure_ascii=False))
     made = recipe_of([{"kind": "manifest", "path": path}], segmentation={"by": "pack", "max_seconds": 5.0})
-    assert commands.prepare(made).summary["kept"] == 3
+    assert commands.prepare.run(made).summary["kept"] == 3
     found = sorted(utterances(tmp_path / "corpus").values(), key=lambda u: u.id)
     assert [u.seconds for u in found] == pytest.approx([4.0] * 3)
     assert [len(u.segments) for u in found] == [2, 2, 2]
@@ -319,7 +319,7 @@ def test_what_a_recipe_gets_wrong_is_named(recipe_of, tmp_path: Path) -> None:  
     for kind in ("manifest", "lhotse", "folder", "kaldi"):
         made: recipe.Recipe = recipe_of([{"kind": kind, "path": tmp_path / "nowhere"}])
         with pytest.raises(UsageError, match="nowhere"):
-            commands.prepare(made)
+            commands.prepare.run(made)
 
 
 def test_one_bad_row_stops_nobody(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -342,7 +342,7 @@ def test_one_bad_row_stops_nobody(tmp_path: Path, recipe_of, capsys) -> None:  #
     path.write_bytes(
         "\n".join([good[0], *bad, good[1]]).encode() + b'\n{"audio": "1.wav", "text": "\xff"}\n' + good[2].encode()
     )
-    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": path}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}])).summary
     assert summary["kept"] == 3
     assert summary["input"] == 14
     assert summary["rejected"] == {"bad_row": 10, "missing_audio": 1}
@@ -359,11 +359,11 @@ def test_audio_that_changed_is_prepared_again(tmp_path: Path, recipe_of) -> None
     path.write_text("\n".join(lines))
     (tmp_path / "2.wav").rename(tmp_path / "later.wav")
     made = recipe_of([{"kind": "manifest", "path": path}])
-    assert commands.prepare(made).summary["rejected"] == {"missing_audio": 1}
+    assert commands.prepare.run(made).summary["rejected"] == {"missing_audio": 1}
     (tmp_path / "later.wav").rename(tmp_path / "2.wav")
-    assert commands.prepare(made).summary["kept"] == 3
+    assert commands.prepare.run(made).summary["kept"] == 3
     soundfile.write(tmp_path / "1.wav", tone(2.0, seed=7), 16_000)
-    commands.prepare(made)
+    commands.prepare.run(made)
     assert sorted(u.seconds for u in utterances(tmp_path / "corpus").values()) == [1.0, 1.0, 2.0]
 
 
@@ -376,7 +376,7 @@ def test_two_manifests_of_one_name_do_not_lose_each_other(tmp_path: Path, recipe
         lines = [{"audio": "0.wav", "text": TEXTS[n]}, {"audio": "1.wav", "text": TEXTS[2], "id": "same"}]
         (tmp_path / name / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
         sources.append({"kind": "manifest", "path": tmp_path / name / "train.jsonl"})
-    summary = commands.prepare(recipe_of(sources)).summary
+    summary = commands.prepare.run(recipe_of(sources)).summary
     assert (summary["kept"], summary["rejected"]) == (4, {})
     assert set(utterances(tmp_path / "corpus")) == {"a/0.wav", "b/0.wav", "same", "b/same"}
 
@@ -390,7 +390,7 @@ def test_stretches_of_one_file_are_read_once(tmp_path: Path, recipe_of, monkeypa
     opened = []
     real = audio.open_stream
     monkeypatch.setattr(audio, "open_stream", lambda source, *_: opened.append(source) or real(source))
-    assert commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 3
+    assert commands.prepare.run(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 3
     assert len(opened) == 1
     assert {i: u.text for i, u in utterances(tmp_path / "corpus").items()} == {f"u{n}": TEXTS[n] for n in range(3)}
 
@@ -402,7 +402,7 @@ def test_marks_count_from_where_a_line_starts(tmp_path: Path, recipe_of) -> None
     text = f"<|0.00|>{TEXTS[0]}<|2.00|>{TEXTS[1]}<|4.00|>"
     line = {"audio": "long.wav", "start": 3.0, "end": 7.0, "text": text, "id": "u"}
     (tmp_path / "m.jsonl").write_text(json.dumps(line))
-    assert commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 2
+    assert commands.prepare.run(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary["kept"] == 2
     corpus = Corpus.open(tmp_path / "corpus", "train")
     found = {corpus.utterance(row).text: corpus.samples(row) for row in range(len(corpus))}
     for text, first in ((TEXTS[0], 3), (TEXTS[1], 5)):
@@ -418,7 +418,7 @@ def test_recordings_of_one_speaker_with_nameless_segments_are_all_kept(tmp_path:
         segments = [{"start": k, "end": k + 1, "text": f"{TEXTS[k]} {'אבג'[n]}"} for k in range(2)]
         lines.append(json.dumps({"audio": f"{n}.wav", "group": "dana", "segments": segments}))
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
-    summary = commands.prepare(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "manifest", "path": tmp_path / "m.jsonl"}])).summary
     assert (summary["kept"], summary["rejected"]) == (6, {})
     assert {u.group.partition("/")[2] for u in utterances(tmp_path / "corpus").values()} == {"dana"}
 
@@ -435,7 +435,7 @@ def test_every_channel_of_a_lhotse_recording_is_its_own(tmp_path: Path, recipe_o
             json.dumps(cut | {"id": f"c{channel}", "start": 0.0, "channel": channel, "supervisions": [supervision]})
         )
     (tmp_path / "cuts.jsonl").write_text("\n".join(cuts))
-    assert commands.prepare(recipe_of([{"kind": "lhotse", "path": tmp_path / "cuts.jsonl"}])).summary["kept"] == 2
+    assert commands.prepare.run(recipe_of([{"kind": "lhotse", "path": tmp_path / "cuts.jsonl"}])).summary["kept"] == 2
     corpus = Corpus.open(tmp_path / "corpus", "train")
     for row in range(2):
         channel = int(corpus.utterance(row).id[1])
@@ -448,7 +448,7 @@ def test_kaldi_utterances_that_are_half_there_are_counted(tmp_path: Path, recipe
         text="utt-1 שלום לכם\nutt-2 מה שלומכם\nutt-3 תודה רבה\nutt-4 בוקר טוב\n",
         segments="utt-1 rec-a 0.5 1.5\nutt-2 rec-a 2.0 4.0\nutt-3 rec-b 0\n",
     )
-    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}])).summary
     # The second recording is left with no utterance at all: that is said too.
     assert (summary["input"], summary["kept"], summary["rejected"]) == (5, 2, {"bad_row": 2, "empty_text": 1})
     details = " ".join(example["detail"] for example in summary["rejected_examples"]["bad_row"])
@@ -467,9 +467,9 @@ def test_without_a_network_no_licence_is_asked_for(recipe_of, monkeypatch: pytes
     monkeypatch.delenv("HF_TOKEN", raising=False)
     for name, known in (("eval-d1", "ivrit-ai/eval-d1"), ("fleurs-he", "google/fleurs")):
         with pytest.raises(UsageError, match=rf"{known}: the Hub cannot be reached \(ConnectError: .* not known"):
-            commands.prepare(recipe_of([{"kind": "huggingface", "dataset": name}]))
+            commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": name}]))
     with pytest.raises(UsageError, match=r"google/fleurs: the Hub cannot be reached"):
-        commands.prepare(recipe_of([{"kind": "huggingface", "dataset": "fleurs-he"}]))
+        commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": "fleurs-he"}]))
 
 
 def test_sources_of_one_default_name_are_not_mixed_up(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
@@ -508,7 +508,7 @@ def test_kaldi_tables_may_have_tabs_and_lose_nothing(tmp_path: Path, recipe_of) 
         text="utt-1\tשלום לכם\nutt-2\tמה שלומכם\nutt-3\tתודה רבה\n",
         segments="utt-1 rec-a 0.5 1.5\nutt-2\trec-a 2.0 4.0\nutt-3 rec-x 0 3.0\n",
     )
-    summary = commands.prepare(recipe_of([{"kind": "kaldi", "path": folder}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}])).summary
     assert summary["kept"] == 2
     assert summary["rejected"] == {"bad_row": 1, "empty_text": 1}  # wav.scp has no rec-x; rec-b has no text
     assert "wav.scp has no rec-x" in summary["rejected_examples"]["bad_row"][0]["detail"]
@@ -546,7 +546,7 @@ def test_a_source_that_is_mostly_yiddish_is_refused_whole(tmp_path: Path, recipe
     clips = [(tone(1.5, seed=n), f"{yiddish} {n}" if n < 12 else f"שלום לכם {n}") for n in range(24)]
     path = write_manifest(tmp_path / "in", clips)
     with pytest.raises(UsageError, match=r"source .* is Yiddish by its letters and words \(12 of 24 utterances\)"):
-        commands.prepare(recipe_of([{"kind": "manifest", "path": path}]))
+        commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]))
 
 
 def test_lhotse_cuts_of_one_recording_are_one_group(tmp_path: Path) -> None:
@@ -571,7 +571,7 @@ def test_sentences_may_be_given(recipe_of) -> None:  # type: ignore[no-untyped-d
     texts = ["la casa grande", "el perro come pan"]
     common = {"kind": "synthetic", "split": "test", "only": ["f2"], "texts": texts}
     made = recipe_of([common | {"languages": ["Spanish"], "utterances": 3}])
-    commands.prepare(made)
+    commands.prepare.run(made)
     assert Corpus.open(made.corpus.path, "test").column("text") == [*texts, texts[0]]
     with pytest.raises(UsageError, match="of one language"):
         recipe_of([common | {"languages": ["Spanish", "Italian"], "utterances": 3}])
@@ -591,7 +591,7 @@ def test_a_nemo_manifest_is_read_as_it_is(tmp_path: Path, recipe_of) -> None:  #
         {"audio_filepath": "a.wav", "duration": 5.0, "text": TEXTS[1] + " " + TEXTS[2], "speaker": "dana"},
     ]
     source = {"kind": "manifest", "path": lines_of(tmp_path, rows), "split": "train"}
-    commands.prepare(recipe_of([source]))
+    commands.prepare.run(recipe_of([source]))
     found = utterances(tmp_path / "corpus")
     assert sorted(round(u.seconds, 2) for u in found.values()) == [2.0, 5.0]
     assert len({u.group for u in found.values()}) == 1
@@ -611,7 +611,7 @@ def test_a_manifests_own_splits_hold(tmp_path: Path, recipe_of) -> None:  # type
     for n, split in enumerate(("train", "dev", "test")):
         soundfile.write(tmp_path / f"{n}.wav", tone(1.5, seed=n), 16_000)
         rows.append({"audio": f"{n}.wav", "text": TEXTS[n], "id": split, "split": split})
-    commands.prepare(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, rows)}]))
+    commands.prepare.run(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, rows)}]))
     for split, name in (("train", "train"), ("validation", "dev"), ("test", "test")):
         assert Corpus.open(tmp_path / "corpus", split).column("id") == [name]
 
@@ -620,7 +620,7 @@ def test_words_of_a_line_are_its_times(tmp_path: Path, recipe_of) -> None:  # ty
     soundfile.write(tmp_path / "a.wav", tone(3.0), 16_000)
     first, second = TEXTS[0].split()[:2]
     row = {"audio": "a.wav", "text": f"{first} {second}", "words": [[first, 0.2, 0.9], [second, 1.0, 2.5]], "id": "a"}
-    commands.prepare(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, [row]), "split": "train"}]))
+    commands.prepare.run(recipe_of([{"kind": "manifest", "path": lines_of(tmp_path, [row]), "split": "train"}]))
     times = [(word.text, word.start, word.end) for word in utterances(tmp_path / "corpus")["a"].words]
     assert times == [(first, pytest.approx(0.2), pytest.approx(0.9)), (second, pytest.approx(1.0), pytest.approx(2.5))]
 
@@ -643,7 +643,7 @@ def test_one_channel_of_a_source_is_heard(tmp_path: Path, recipe_of) -> None:  #
     soundfile.write(tmp_path / "calls" / "x.wav", np.stack([tone(2.0, seed=1), np.zeros(32_000)], axis=1), 16_000)
     (tmp_path / "calls" / "x.txt").write_text(TEXTS[0], encoding="utf-8")
     source = {"kind": "folder", "path": tmp_path / "calls", "split": "train"}
-    commands.prepare(recipe_of([source | {"channel": 0}]))
+    commands.prepare.run(recipe_of([source | {"channel": 0}]))
     assert np.std(Corpus.open(tmp_path / "corpus", "train").samples(0)) == pytest.approx(np.std(tone(2.0)), rel=0.02)
 
 
@@ -698,7 +698,7 @@ def test_a_folders_files_are_found_in_capitals_too_and_missing_texts_are_named(t
         soundfile.write(folder / name, tone(1.5, seed=n), 16_000, format="WAV")
         if text:
             (folder / text).write_text(TEXTS[n], encoding="utf-8")
-    summary = commands.prepare(recipe_of([{"kind": "folder", "path": folder}])).summary
+    summary = commands.prepare.run(recipe_of([{"kind": "folder", "path": folder}])).summary
     assert (summary["kept"], summary["rejected"]) == (2, {"missing_text": 1})
     assert "c.txt is missing" in summary["rejected_examples"]["missing_text"][0]["detail"]
 
@@ -737,7 +737,7 @@ def test_a_folder_as_common_voice_distributes_it_is_read(tmp_path: Path, recipe_
         lines.append(f'speaker{n}\tcommon_voice_he_{n}.mp3\t"{TEXTS[n]}\t2')  # a quotation mark that is not closed
     (tmp_path / "he" / "test.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     source = {"kind": "huggingface", "dataset": "common-voice-he", "files": tmp_path / "he"}
-    assert commands.prepare(recipe_of([source])).summary["kept"] == 2
+    assert commands.prepare.run(recipe_of([source])).summary["kept"] == 2
     assert {u.group for u in utterances(tmp_path / "corpus").values()} == {
         "common-voice-he/speaker0", "common-voice-he/speaker1",
     }  # fmt: skip

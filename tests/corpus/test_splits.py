@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from caspi import commands
-from caspi.corpus.splits import Splits, boundary_of, split_of
+from caspi.corpus.pipeline.splits import Splits, boundary_of, split_of
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import SPLITS
 from caspi.errors import UsageError
@@ -66,7 +66,7 @@ def test_every_source_gets_its_validation(tmp_path: Path, recipe_of) -> None:  #
         path = write_manifest(tmp_path / name, clips, name)
         sources.append({"kind": "manifest", "path": path, "name": name})
     wanted = {"validation": 0.01, "test": 0.05, "min_validation_hours": 2 / 3600}
-    commands.prepare(recipe_of(sources, splits=wanted, filters={"min_script_share": 0.3}))
+    commands.prepare.run(recipe_of(sources, splits=wanted, filters={"min_script_share": 0.3}))
     corpus = Corpus.open(tmp_path / "corpus", "validation")
     held = {name: corpus.column("source").count(name) for name in ("many", "few")}
     assert held == {"many": 2, "few": 2}
@@ -78,7 +78,9 @@ def test_a_source_that_grows_moves_no_utterance(tmp_path: Path, recipe_of) -> No
 
     def splits(count: int) -> dict[str, str]:
         path = write_manifest(tmp_path / "in", clips[:count])
-        commands.prepare(recipe_of([{"kind": "manifest", "path": path}], splits=shares, filters={"max_repeats": 99}))
+        commands.prepare.run(
+            recipe_of([{"kind": "manifest", "path": path}], splits=shares, filters={"max_repeats": 99})
+        )
         found = {}
         for split in SPLITS:
             if list((tmp_path / "corpus").glob(f"{split}-*.arrow")):
@@ -97,9 +99,9 @@ def test_a_new_minimum_of_validation_is_heeded(tmp_path: Path, recipe_of) -> Non
     path = write_manifest(tmp_path / "in", [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(30)])
     source = {"kind": "manifest", "path": path}
     for shares in ({"validation": 0.5}, {"validation": 0.02}, {"validation": 0.02, "min_validation_hours": 8 / 3600}):
-        again = commands.prepare(recipe_of([source], splits=shares)).summary["splits"]
+        again = commands.prepare.run(recipe_of([source], splits=shares)).summary["splits"]
         afresh = recipe_of([source], splits=shares, path=str(tmp_path / f"fresh-{len(str(shares))}"))
-        assert commands.prepare(afresh).summary["splits"] == again
+        assert commands.prepare.run(afresh).summary["splits"] == again
 
 
 def test_a_group_in_several_sources_is_in_one_split(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
@@ -114,7 +116,7 @@ def test_a_group_in_several_sources_is_in_one_split(tmp_path: Path, recipe_of) -
         line |= {"group": f"speaker-{n % 30}", "source": "much" if n < 90 else "little"}
     path.write_text("\n".join(json.dumps(line) for line in lines))
     splits = {"validation": 0.05, "test": 0.05, "min_validation_hours": 10 / 3600}
-    commands.prepare(recipe_of([{"kind": "manifest", "path": path}], splits=splits))
+    commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}], splits=splits))
     where = splits_of_groups(tmp_path / "corpus")
     assert len(where) == 30
     assert all(len(found) == 1 for found in where.values())
@@ -132,10 +134,10 @@ def test_a_group_stays_where_an_earlier_source_put_it(tmp_path: Path, recipe_of)
         sources.append({"kind": "manifest", "path": path, "name": "same"})
     pinned = sources[0] | {"split": "test"}
     for step in ([pinned], [pinned, sources[1]]):  # the second run takes the first source over from the first
-        commands.prepare(recipe_of(step))
+        commands.prepare.run(recipe_of(step))
     assert all(found == {"test"} for found in splits_of_groups(tmp_path / "corpus").values())
     with pytest.raises(UsageError, match=r"group same/g\d is in train already, and its source says split: test"):
-        commands.prepare(recipe_of([sources[1], pinned], path=str(tmp_path / "other")))
+        commands.prepare.run(recipe_of([sources[1], pinned], path=str(tmp_path / "other")))
 
 
 def splits_of_groups(corpus: Path) -> dict[str, set[str]]:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from caspi import commands
-from caspi.corpus import parts
-from caspi.corpus.engines import local
-from caspi.corpus.process import Rules
+from caspi.corpus.pipeline import shards
+from caspi.corpus.pipeline.engines import local
+from caspi.corpus.pipeline.process import Rules
 from caspi.corpus.utterance import FileAudio, Recording
 from caspi.errors import CaspiError, UsageError
 from tests.conftest import tone
@@ -48,7 +48,7 @@ def prepare_in_a_process(recipe: Path, *overrides: str) -> subprocess.Popen[byte
 def test_killed_anywhere_and_started_again_it_makes_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(400))
     whole = recipe_of([{"kind": "manifest", "path": path}], workers=2, path=str(tmp_path / "whole"))
-    expected = commands.prepare(whole).summary["splits"]
+    expected = commands.prepare.run(whole).summary["splits"]
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(tmp_path / "whole"), str(tmp_path / "killed")))
     draw = random.Random(0)
@@ -80,7 +80,7 @@ def test_parts_of_an_earlier_run_are_not_made_again(tmp_path: Path, recipe_of, m
     path = write_manifest(tmp_path / "in", clips(150))
     made = recipe_of([{"kind": "manifest", "path": path}])
     processed: list[str] = []
-    real = parts.process
+    real = shards.process
 
     def watched(recording: Recording, rules: Rules):  # type: ignore[no-untyped-def]
         processed.append(recording.id)
@@ -88,13 +88,13 @@ def test_parts_of_an_earlier_run_are_not_made_again(tmp_path: Path, recipe_of, m
             raise KeyboardInterrupt
         return real(recording, rules)
 
-    monkeypatch.setattr(parts, "process", watched)
+    monkeypatch.setattr(shards, "process", watched)
     with pytest.raises(KeyboardInterrupt):
-        commands.prepare(made)
+        commands.prepare.run(made)
     done = processed[:64]
     processed.clear()
-    monkeypatch.setattr(parts, "process", lambda r, rules: processed.append(r.id) or real(r, rules))
-    summary = commands.prepare(made).summary
+    monkeypatch.setattr(shards, "process", lambda r, rules: processed.append(r.id) or real(r, rules))
+    summary = commands.prepare.run(made).summary
     assert summary["kept"] == 150
     assert not set(done) & set(processed)
 
@@ -103,18 +103,18 @@ def test_a_part_cut_short_is_never_read(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     recordings = [Recording(f"r{n}", FileAudio(tmp_path / "no.wav"), "s", "g", "Hebrew", "שלום") for n in range(3)]
-    [block] = parts.blocks(iter(recordings), 0)
-    parts.make(block, folder, Rules())
-    [path], count = parts.made(folder)
+    [block] = shards.blocks(iter(recordings), 0)
+    shards.make(block, folder, Rules())
+    [path], count = shards.made(folder)
     assert count == 3
     (folder / f"{path.name}.99.partial").write_bytes(path.read_bytes()[:100])
-    assert parts.made(folder) == ([path], 3)
+    assert shards.made(folder) == ([path], 3)
 
 
 def test_parts_behind_a_gap_do_not_count(tmp_path: Path) -> None:
     for name in ("000000000-064.arrow", "000000064-010.arrow", "000000100-064.arrow"):
         (tmp_path / name).touch()
-    found, following = parts.made(tmp_path)
+    found, following = shards.made(tmp_path)
     assert ([path.name for path in found], following) == (["000000000-064.arrow", "000000064-010.arrow"], 74)
 
 
@@ -135,14 +135,14 @@ def test_a_decoder_that_dies_costs_its_own_recording_only(tmp_path: Path) -> Non
     ]
     folder = tmp_path / "parts"
     folder.mkdir()
-    blocks = [parts.Block(0, recordings[:2]), parts.Block(2, recordings[2:])]
+    blocks = [shards.Block(0, recordings[:2]), shards.Block(2, recordings[2:])]
     assert sum(made.recordings for made in local(blocks, folder, Rules(), 2)) == 3
-    paths, count = parts.made(folder)
+    paths, count = shards.made(folder)
     assert count == 3
     outcomes = {
         identifier: reason
         for path in paths
-        for batch in parts.read(path)
+        for batch in shards.read(path)
         for identifier, reason in zip(*(batch.column(c).to_pylist() for c in ("id", "reason")), strict=True)
     }
     assert outcomes == {f"r{n}": "decoder_crashed" if n == 1 else None for n in range(3)}
@@ -163,10 +163,10 @@ def test_a_full_disk_stops_clearly_and_loses_nothing(
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(CaspiError, match="is full; nothing is lost"):
-        commands.prepare(made)
+        commands.prepare.run(made)
     monkeypatch.setattr(Path, "rename", real)
     assert len(list((tmp_path / "corpus.work").glob("*/*.arrow"))) == 1
-    assert commands.prepare(made).summary["kept"] == 150
+    assert commands.prepare.run(made).summary["kept"] == 150
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
@@ -179,10 +179,10 @@ def test_a_disk_that_is_really_full(tmp_path: Path, recipe_of) -> None:  # type:
         path = write_manifest(tmp_path / "in", clips(150))
         made = recipe_of([{"kind": "manifest", "path": path}], path=str(disk / "corpus"))
         with pytest.raises(CaspiError, match="is full; nothing is lost"):
-            commands.prepare(made)
+            commands.prepare.run(made)
         assert not (disk / "corpus").exists()
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
-        assert commands.prepare(made).summary["kept"] == 150
+        assert commands.prepare.run(made).summary["kept"] == 150
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -190,18 +190,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path, recipe_of) -> None:  # type:
 def test_a_source_added_is_all_that_is_prepared(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     one = {"kind": "manifest", "path": write_manifest(tmp_path / "one", clips(80), "one")}
     two = {"kind": "manifest", "path": write_manifest(tmp_path / "two", [*clips(40, 900), *clips(3)], "two")}
-    commands.prepare(recipe_of([one]))
+    commands.prepare.run(recipe_of([one]))
     first = utterances(tmp_path / "corpus")
     processed: list[str] = []
-    real = parts.process
-    monkeypatch.setattr(parts, "process", lambda r, rules: processed.append(r.id) or real(r, rules))
-    grown = commands.prepare(recipe_of([one, two])).summary
+    real = shards.process
+    monkeypatch.setattr(shards, "process", lambda r, rules: processed.append(r.id) or real(r, rules))
+    grown = commands.prepare.run(recipe_of([one, two])).summary
     assert processed
     assert all(identifier.startswith("two") for identifier in processed)
     assert grown["reused"] == 1
     assert grown["rejected"] == {"duplicate_audio": 3}
     monkeypatch.undo()
-    at_once = commands.prepare(recipe_of([one, two], path=str(tmp_path / "at-once"))).summary
+    at_once = commands.prepare.run(recipe_of([one, two], path=str(tmp_path / "at-once"))).summary
     assert at_once["splits"] == grown["splits"]
     assert all(grown[key] == at_once[key] for key in ("input", "kept", "rejected"))
     assert first.items() <= utterances(tmp_path / "corpus").items()
@@ -210,22 +210,22 @@ def test_a_source_added_is_all_that_is_prepared(tmp_path: Path, recipe_of, monke
 def test_another_rule_or_another_input_is_prepared_anew(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(10))
     source = {"kind": "manifest", "path": path}
-    assert commands.prepare(recipe_of([source])).summary["reused"] == 0
-    assert commands.prepare(recipe_of([source])).summary["reused"] == 1
-    again = commands.prepare(recipe_of([source], text={"maqaf": "space"})).summary
+    assert commands.prepare.run(recipe_of([source])).summary["reused"] == 0
+    assert commands.prepare.run(recipe_of([source])).summary["reused"] == 1
+    again = commands.prepare.run(recipe_of([source], text={"maqaf": "space"})).summary
     assert again["reused"] == 0
     path.write_text(path.read_text() + "\n" + path.read_text().splitlines()[0].replace("m-0", "m-1"))
-    assert commands.prepare(recipe_of([source], text={"maqaf": "space"})).summary["reused"] == 0
+    assert commands.prepare.run(recipe_of([source], text={"maqaf": "space"})).summary["reused"] == 0
 
 
 @pytest.mark.slow
 def test_ray_makes_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     ray = pytest.importorskip("ray")
     path = write_manifest(tmp_path / "in", clips(150))
-    here = commands.prepare(recipe_of([{"kind": "manifest", "path": path}])).summary["splits"]
+    here = commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}])).summary["splits"]
     made = recipe_of([{"kind": "manifest", "path": path}], path=str(tmp_path / "ray"))
     try:
-        assert commands.prepare(made, "ray").summary["splits"] == here
+        assert commands.prepare.run(made, "ray").summary["splits"] == here
     finally:
         ray.shutdown()
 
@@ -233,26 +233,26 @@ def test_ray_makes_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: 
 def test_an_unknown_engine_is_named(recipe_of: Callable[..., object], tmp_path: Path) -> None:
     path = write_manifest(tmp_path / "in", clips(1))
     with pytest.raises(UsageError, match="--engine spark: not one of local, ray"):
-        commands.prepare(recipe_of([{"kind": "manifest", "path": path}]), "spark")  # type: ignore[arg-type]
+        commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]), "spark")  # type: ignore[arg-type]
 
 
 def test_two_at_once_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    from caspi import folders
+    from caspi import atomic_output
 
     path = write_manifest(tmp_path / "in", clips(2))
     made = recipe_of([{"kind": "manifest", "path": path}])
     with (
-        folders.locked(folders.work(tmp_path / "corpus", "prepare"), "prepare"),
+        atomic_output.locked(atomic_output.work(tmp_path / "corpus", "prepare"), "prepare"),
         pytest.raises(UsageError, match="another caspi prepare is at work"),
     ):
-        commands.prepare(made)
-    assert commands.prepare(made).summary["kept"] == 2
+        commands.prepare.run(made)
+    assert commands.prepare.run(made).summary["kept"] == 2
 
 
 def test_killed_between_the_last_renames_nothing_is_lost(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(5))
     made = recipe_of([{"kind": "manifest", "path": path}])
-    commands.prepare(made)
+    commands.prepare.run(made)
     (tmp_path / "corpus").rename(tmp_path / "corpus.replaced")
-    assert commands.prepare(made).summary["reused"] == 1
+    assert commands.prepare.run(made).summary["reused"] == 1
     assert not (tmp_path / "corpus.replaced").exists()

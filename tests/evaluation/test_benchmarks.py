@@ -11,10 +11,10 @@ import pytest
 import soundfile
 
 from caspi import commands
-from caspi.commands import EvaluateOptions
-from caspi.corpus.espeak import Voice, speak
+from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
+from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
 from tests.corpus.test_sources import ROWS
@@ -59,11 +59,11 @@ def test_six_sets_are_one_name() -> None:
 
 def test_several_sets_at_once_one_more_decodes_that_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = files("kan", tmp_path), files("eval-d1", tmp_path)
-    commands.evaluate("tiny", [one], tmp_path / "out")
+    commands.evaluate.run("tiny", [one], tmp_path / "out")
     decoded: list[str] = []
     block = decode._block
     monkeypatch.setattr(decode, "_block", lambda *of: (decoded.append(of[2].corpus.folder.name), block(*of))[1])
-    summary = commands.evaluate("tiny", [one, other], tmp_path / "out").summary
+    summary = commands.evaluate.run("tiny", [one, other], tmp_path / "out").summary
     assert summary["by_source"].keys() == {"kan", "eval-d1"}
     assert [name.split("@")[0] for name in decoded] == ["eval-d1"]
     content = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
@@ -93,12 +93,12 @@ def test_a_gated_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", gated)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(UsageError, match=r"eval-d1 .*: accept its licence at https://\S+ and set HF_TOKEN"):
-        commands.evaluate("tiny", ["ivrit"], tmp_path / "out", EvaluateOptions())
+        commands.evaluate.run("tiny", ["ivrit"], tmp_path / "out", EvaluateOptions())
     assert not (tmp_path / "out").exists()
 
 
 def test_a_part_of_a_set_stands_beside_no_published_result(tmp_path: Path) -> None:
-    outcome = commands.evaluate("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluateOptions(limit=2))
+    outcome = commands.evaluate.run("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluateOptions(limit=2))
     assert "published, not measured here" not in outcome.path.read_text(encoding="utf-8")
     assert "2 of 3 utterances" in outcome.line
 
@@ -130,7 +130,7 @@ def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkey
     corpus = benchmarks.open_manifest(manifest)
     assert corpus.column("text") == ["[רעש] שלום, עולם!", "מה שלומך היום", "תודה", "רבה"]
     assert corpus.numbers("seconds").tolist() == pytest.approx([2.0, 0.75, 1.0, 1.0], abs=0.01)
-    assert commands.evaluate("tiny", [str(manifest)], tmp_path / "out").summary["utterances"] == 4
+    assert commands.evaluate.run("tiny", [str(manifest)], tmp_path / "out").summary["utterances"] == 4
     manifest.write_text(json.dumps(lines[0]), encoding="utf-8")
     assert len(benchmarks.open_manifest(manifest)) == 1
     manifest.write_text('{"audio": "nowhere.wav", "text": "שלום"}', encoding="utf-8")
@@ -154,12 +154,12 @@ def test_a_manifest_is_evaluated_in_the_language_it_is_in(
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(UsageError, match="2 lines name no language, and their letters are not Hebrew: give --language"):
-        commands.evaluate("tiny", [str(path)], tmp_path / "out")
-    options = commands.EvaluateOptions(language="es")
-    summary = commands.evaluate("tiny", [str(path)], tmp_path / "out", options).summary
+        commands.evaluate.run("tiny", [str(path)], tmp_path / "out")
+    options = commands.evaluate.EvaluateOptions(language="es")
+    summary = commands.evaluate.run("tiny", [str(path)], tmp_path / "out", options).summary
     assert summary["language"] == "Spanish"
     assert summary["fair"]["wer"] < 0.7
     assert summary["independent"] == 1
     assert "groups by client_id" in capsys.readouterr().err
-    other = commands.EvaluateOptions(language="es", group_key="audio")
-    assert commands.evaluate("tiny", [str(path)], tmp_path / "out", other).summary["independent"] == 2
+    other = commands.evaluate.EvaluateOptions(language="es", group_key="audio")
+    assert commands.evaluate.run("tiny", [str(path)], tmp_path / "out", other).summary["independent"] == 2

@@ -13,7 +13,7 @@ from caspi.evaluation.compare import compare
 def score(folder: Path, name: str, rows: list[dict[str, str]], language: str = "Hebrew") -> Path:
     path = folder / f"{name}.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    commands.score(path, language, folder / name)
+    commands.score.run(path, language, folder / name)
     return folder / name
 
 
@@ -54,7 +54,7 @@ def test_the_difference_is_shown_by_kind_of_error(tmp_path: Path) -> None:
     alike = ["שלום עולם תוב" if n % 2 else "שלום עולם טוב" for n in range(80)]
     left_out = ["שלום טוב" if n % 4 == 1 else "שלום עולם טוב" for n in range(80)]
     a, b = score(tmp_path, "a", rows(alike, groups)), score(tmp_path, "b", rows(left_out, groups))
-    kinds = commands.compare(a, b, tmp_path / "page").summary["kinds"]
+    kinds = commands.compare.run(a, b, tmp_path / "page").summary["kinds"]
     assert {kind: (found["a"], found["b"]) for kind, found in kinds.items()} == {
         "letters that sound alike": (40, 0),
         "left out": (0, 20),

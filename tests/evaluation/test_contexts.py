@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from caspi import commands
-from caspi.commands import EvaluateOptions
+from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.contexts import BEFORE, EXPECTED, NOTHING, OTHERS, Words, contexts, heard
+from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Words, contexts, heard
 from caspi.evaluation.decode import Recogniser
 from caspi.evaluation.pairs import Pair
 from caspi.inference.transcriber import Transcript
@@ -34,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, folder / "corpus", f"corpus.sources=[{source}]", "corpus.evaluation=[]",
         "corpus.filters={max_repeats: 100}",
     )  # fmt: skip
-    commands.prepare(made)
+    commands.prepare.run(made)
     return folder / "corpus"
 
 
@@ -75,7 +75,7 @@ def test_what_was_told_is_told_to_the_utterance_it_belongs_to(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recogniser, "on", lambda *_: Parrot())
-    summary = commands.evaluate("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=8)).summary
+    summary = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=8)).summary
     found = summary["context"]
     assert list(found) == [NOTHING, EXPECTED, OTHERS, BEFORE]
     assert {of["utterances"] for of in found.values()} == {8}
@@ -91,7 +91,9 @@ def test_what_was_told_is_told_to_the_utterance_it_belongs_to(
 
 
 def test_the_models_own_words_come_through_the_same_way(corpus: Path, tmp_path: Path) -> None:
-    found = commands.evaluate("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=3)).summary["context"]
+    found = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=3)).summary[
+        "context"
+    ]
     assert {of["utterances"] for of in found.values()} == {3}
     assert all(of["expected"]["words"] == 3 for of in found.values())
 
@@ -100,4 +102,4 @@ def test_where_no_word_is_rare_it_says_so(tmp_path: Path) -> None:
     clips = [(tone(1.0, seed=n), "שלום לכולם") for n in range(6)]
     write_manifest(tmp_path, clips)
     with pytest.raises(UsageError, match=r"--context: no word is rare in corpus .*"):
-        commands.evaluate("tiny", [str(tmp_path / "m.jsonl")], tmp_path / "out", EvaluateOptions(context=3))
+        commands.evaluate.run("tiny", [str(tmp_path / "m.jsonl")], tmp_path / "out", EvaluateOptions(context=3))

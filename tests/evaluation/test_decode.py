@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caspi import commands, report
-from caspi.commands import EvaluateOptions
+from caspi import commands
+from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import decode
@@ -16,6 +16,7 @@ from caspi.evaluation.decode import Part, Recogniser
 from caspi.evaluation.stress import CONDITIONS
 from caspi.evaluation.summary import RESULTS
 from caspi.inference.transcriber import Transcript
+from caspi.reporting import report
 
 
 @pytest.fixture
@@ -56,17 +57,17 @@ def test_an_evaluation_that_is_repeated_decodes_nothing(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    first = commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    first = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
     monkeypatch.setattr(decode, "_block", lambda *_: pytest.fail("decoded again"))
-    again = commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    again = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
     assert again == first
     assert not out.with_name("out.work").exists()
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
-        commands.evaluate("tiny", [str(small_corpus)], out, EvaluateOptions(identify=True))
+        commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(identify=True))
 
 
 def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(stress=2))
+    outcome = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(stress=2))
     stress = outcome.summary["stress"]
     assert stress["conditions"].keys() == CONDITIONS.keys()
     assert {name for ways in stress["families"].values() for name in ways} == CONDITIONS.keys() - {"clean"}
@@ -79,7 +80,7 @@ def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path:
 
 
 def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate(
+    outcome = commands.evaluate.run(
         "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, retention=[str(small_corpus)])
     )
     assert outcome.summary["retention"][str(small_corpus)]["Hebrew"]["utterances"] == 3
@@ -87,19 +88,21 @@ def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) ->
 
 
 def test_a_model_that_names_the_language_is_asked_for_it(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, identify=True))
+    outcome = commands.evaluate.run(
+        "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, identify=True)
+    )
     assert sum(outcome.summary["named"]["Hebrew"].values()) == 3
-    told = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "told", EvaluateOptions(limit=3))
+    told = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "told", EvaluateOptions(limit=3))
     assert told.summary["named"] is None
 
 
 def test_the_same_corpus_twice_is_refused(small_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is in two of the corpora"):
-        commands.evaluate("tiny", [str(small_corpus)] * 2, tmp_path / "out")
+        commands.evaluate.run("tiny", [str(small_corpus)] * 2, tmp_path / "out")
 
 
 def test_results_hold_what_breakdowns_need(small_corpus: Path, tmp_path: Path) -> None:
-    commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out")
+    commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out")
     row = json.loads((tmp_path / "out" / RESULTS).read_text(encoding="utf-8").split("\n")[0])
     assert row["language"] == "Hebrew"
     assert row["snr_db"] is not None
@@ -132,7 +135,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
 
 
 def test_what_was_cut_off_and_tried_again_is_counted(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
-    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out").summary
+    found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out").summary
     assert (found["truncated"], found["retried"]) == (1, 2)
     assert "cut off" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -141,7 +144,7 @@ def test_what_was_cut_off_and_tried_again_is_counted(scripted: Scripted, small_c
 def test_the_language_is_told_unless_it_is_asked_for(
     scripted: Scripted, small_corpus: Path, tmp_path: Path, identify: bool
 ) -> None:
-    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(identify=identify))
+    found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(identify=identify))
     assert set(scripted.told) == {None if identify else "Hebrew"}
     assert found.summary["named"] == ({"Hebrew": {"Hebrew": 12}} if identify else None)
 
@@ -152,7 +155,7 @@ def test_retention_is_of_the_corpora_that_are_named_for_it(
     other = tmp_path / "other"
     shutil.copytree(small_corpus, other)
     options = EvaluateOptions(retention=[str(other)], limit=7)
-    found = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", options).summary
+    found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", options).summary
     assert found["utterances"] == 7
     assert list(found["retention"]) == [str(other)]
     assert len(scripted.heard) == 14  # both were decoded, each under its own name

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.evaluation.edits import Step, align, count, encode, path
+from caspi.scoring.edits import Step, align, count, encode, path
 
 WORDS = st.sampled_from(["שלום", "עולם", "ילד", "לא", "כן", "a", "שלו", "מ"])
 TEXT = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)

@@ -19,7 +19,7 @@ def score_csv(folder: Path, name: str, rows: list[tuple[str, str]], header: str 
 
 def test_evaluate_keeps_its_file_contract(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
     model = json.loads((small_run / "report.json").read_text())["final"]
-    commands.evaluate(model, [str(small_corpus)], tmp_path)
+    commands.evaluate.run(model, [str(small_corpus)], tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 12
     wanted = {"id", "reference", "hypothesis", "seconds", "source", "wer", "cer", "truncated"}
@@ -41,14 +41,14 @@ def test_evaluate_keeps_its_file_contract(small_run: Path, small_corpus: Path, t
 def test_score_reads_csv_jsonl_and_the_ivrit_columns(tmp_path: Path) -> None:
     rows = [("שלום עולם", "שלום"), ("מה שלומך", "מה שלומך")]
     found = [
-        commands.score(score_csv(tmp_path, "ours", rows), "Hebrew", tmp_path / "1").summary,
-        commands.score(
+        commands.score.run(score_csv(tmp_path, "ours", rows), "Hebrew", tmp_path / "1").summary,
+        commands.score.run(
             score_csv(tmp_path, "ivrit", rows, "reference_text,predicted_text"), "Hebrew", tmp_path / "2"
         ).summary,
     ]
     lines = tmp_path / "lines.jsonl"
     lines.write_text("\n".join(json.dumps({"reference": r, "hypothesis": h}) for r, h in rows))
-    found.append(commands.score(lines, "Hebrew", tmp_path / "3").summary)
+    found.append(commands.score.run(lines, "Hebrew", tmp_path / "3").summary)
     assert [summary["leaderboard"]["wer"] for summary in found] == [0.25] * 3
 
 
@@ -79,20 +79,20 @@ def test_bad_transcripts_end_in_one_clear_line(tmp_path: Path, name: str, conten
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
-        commands.score(path, "Hebrew", tmp_path / "out")
+        commands.score.run(path, "Hebrew", tmp_path / "out")
 
 
 def test_unicode_line_separators_inside_a_transcript_are_text(tmp_path: Path) -> None:
     path = tmp_path / "odd.jsonl"
     path.write_text(json.dumps({"reference": "שלום\u2028עולם", "hypothesis": "שלום\u0085עולם"}, ensure_ascii=False))
-    assert commands.score(path, "Hebrew", tmp_path / "out").summary["leaderboard"]["wer"] == 0
+    assert commands.score.run(path, "Hebrew", tmp_path / "out").summary["leaderboard"]["wer"] == 0
 
 
 def test_a_corpus_is_not_an_output_folder(small_run: Path, small_corpus: Path) -> None:
     model = json.loads((small_run / "report.json").read_text())["final"]
     before = (small_corpus / "report.json").read_bytes()
     with pytest.raises(UsageError, match="no caspi evaluate made it"):
-        commands.evaluate(model, [str(small_corpus)], small_corpus)
+        commands.evaluate.run(model, [str(small_corpus)], small_corpus)
     assert (small_corpus / "report.json").read_bytes() == before
 
 
@@ -102,7 +102,7 @@ def test_compare_finds_a_real_difference_and_no_false_one(tmp_path: Path) -> Non
     worse = [(r, r.rsplit(" ", 1)[0] if n % 2 else r) for r, n in rows]
     same = [(r, r.rsplit(" ", 1)[0] if n % 2 == 0 else r) for r, n in rows]
     for name, pairs in (("right", right), ("worse", worse), ("same", same)):
-        commands.score(score_csv(tmp_path, name, pairs), "Hebrew", tmp_path / name)
+        commands.score.run(score_csv(tmp_path, name, pairs), "Hebrew", tmp_path / name)
     better = compare(tmp_path / "worse", tmp_path / "right")["leaderboard"]
     assert better.difference == pytest.approx(60 / 600)
     assert better.interval[0] > 0
@@ -115,9 +115,9 @@ def test_compare_finds_a_real_difference_and_no_false_one(tmp_path: Path) -> Non
 
 
 def test_compare_refuses_what_cannot_be_compared(tmp_path: Path) -> None:
-    commands.score(score_csv(tmp_path, "a", [("שלום", "שלום")]), "Hebrew", tmp_path / "a")
-    commands.score(score_csv(tmp_path, "b", [("שלום", "שלום"), ("עולם", "עולם")]), "Hebrew", tmp_path / "b")
-    commands.score(score_csv(tmp_path, "c", [("אחר", "שלום")]), "Hebrew", tmp_path / "c")
+    commands.score.run(score_csv(tmp_path, "a", [("שלום", "שלום")]), "Hebrew", tmp_path / "a")
+    commands.score.run(score_csv(tmp_path, "b", [("שלום", "שלום"), ("עולם", "עולם")]), "Hebrew", tmp_path / "b")
+    commands.score.run(score_csv(tmp_path, "c", [("אחר", "שלום")]), "Hebrew", tmp_path / "c")
     with pytest.raises(UsageError, match="different utterances, 1 of them"):
         compare(tmp_path / "a", tmp_path / "b")
     with pytest.raises(UsageError, match="different references"):
@@ -186,21 +186,23 @@ def test_counts_that_are_none_are_refused(tmp_path: Path, wrong: str) -> None:
 
 
 def test_a_score_does_not_replace_an_evaluation(small_corpus: Path, tmp_path: Path) -> None:
-    commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", commands.EvaluateOptions(limit=2))
+    commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", commands.evaluate.EvaluateOptions(limit=2))
     with pytest.raises(UsageError, match="no caspi score made it"):
-        commands.score(score_csv(tmp_path, "x", [("שלום", "שלום")]), "Hebrew", tmp_path / "out")
+        commands.score.run(score_csv(tmp_path, "x", [("שלום", "שלום")]), "Hebrew", tmp_path / "out")
     assert (tmp_path / "out" / "transcripts").is_dir()
 
 
 def test_a_group_called_0_is_a_group(tmp_path: Path) -> None:
     lines = [{"reference": "שלום", "hypothesis": "שלום", "group": n % 2} for n in range(4)]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    summary = commands.score(tmp_path / "x.jsonl", "Hebrew", tmp_path / "out").summary
+    summary = commands.score.run(tmp_path / "x.jsonl", "Hebrew", tmp_path / "out").summary
     assert (summary["groups"], summary["independent"]) == (2, 2)
 
 
 def test_the_page_says_what_was_evaluated(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate("tiny", [str(small_corpus)], tmp_path / "out", commands.EvaluateOptions(limit=5))
+    outcome = commands.evaluate.run(
+        "tiny", [str(small_corpus)], tmp_path / "out", commands.evaluate.EvaluateOptions(limit=5)
+    )
     assert "5 of 12 utterances" in outcome.line
     page = outcome.path.read_text(encoding="utf-8")
     assert f"<td>{small_corpus}</td><td>test</td><td>5 of 12</td>" in page

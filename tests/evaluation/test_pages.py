@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from caspi import commands
-from caspi.charts import Chart, Line, draw
-from caspi.evaluation.pages import difference
+from caspi.evaluation.evaluation_page import difference
 from caspi.evaluation.summary import RESULTS
+from caspi.reporting.charts import Chart, Line, draw
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
@@ -34,7 +34,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def evaluated(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("pages") / "tiny"
-    commands.evaluate("tiny", [str(small_corpus)], out)
+    commands.evaluate.run("tiny", [str(small_corpus)], out)
     return out
 
 
@@ -84,9 +84,9 @@ def test_the_comparison_shows_what_got_better_and_worse(browser: Any, evaluated:
         ]
         file = tmp_path / f"{name}.jsonl"
         file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
-        commands.score(file, "Hebrew", tmp_path / name)
+        commands.score.run(file, "Hebrew", tmp_path / name)
     shutil.copy(evaluated / "report.json", tmp_path / "a" / "report.json")  # says which corpus it is of
-    outcome = commands.compare(tmp_path / "a", tmp_path / "b", tmp_path / "compare")
+    outcome = commands.compare.run(tmp_path / "a", tmp_path / "b", tmp_path / "compare")
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.goto(outcome.path.as_uri())
     better, worse = rows(page, "Better in B"), rows(page, "Worse in B")
@@ -100,7 +100,7 @@ def test_hebrew_runs_from_right_to_left_whatever_a_row_begins_with(browser: Any,
     """Every word wrong, a Latin word among them: the first word said is on the right."""
     lines = ["reference,hypothesis", "היא קנתה iPhone חדש אתמול,הוא מכר iphone ישן היום", "iPhone חדש,אייפון חדש"]
     (tmp_path / "x.csv").write_text("\n".join(lines), encoding="utf-8")
-    outcome = commands.score(tmp_path / "x.csv", "Hebrew", tmp_path / "out")
+    outcome = commands.score.run(tmp_path / "x.csv", "Hebrew", tmp_path / "out")
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.goto(outcome.path.as_uri())
     cells = page.locator("section", has=page.locator("h2", has_text="with the most errors")).locator("td.speech")
@@ -127,7 +127,7 @@ def test_all_utterances_are_there_to_browse_as_they_were_written(tmp_path: Path)
     ]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    commands.score(path, "Hebrew", tmp_path / "out")
+    commands.score.run(path, "Hebrew", tmp_path / "out")
     found = dom(tmp_path / "out" / "report.html")
     section = found.split("All utterances</h2>")[1]
     assert section.split("</tbody>")[0].count("<tr>") == 51  # fifty and the names of columns
@@ -160,9 +160,9 @@ def test_a_comparison_is_broken_down_and_shows_what_stayed_as_wrong(tmp_path: Pa
         ]  # fmt: skip
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-        commands.score(path, "Hebrew", tmp_path / name)
+        commands.score.run(path, "Hebrew", tmp_path / name)
         folders.append(tmp_path / name)
-    summary = commands.compare(*folders, tmp_path / "c").summary
+    summary = commands.compare.run(*folders, tmp_path / "c").summary
     assert summary["by"]["source"]["set0"]["difference"] == 0.5
     assert summary["by"]["source"]["set1"]["difference"] == 0
     assert set(summary["by"]) == {"source", "duration", "speaker or recording"}

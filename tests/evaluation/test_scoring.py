@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.evaluation.edits import count
-from caspi.evaluation.intervals import Paired, matched_pairs, paired, rate_interval
-from caspi.evaluation.scoring import score_corpus
 from caspi.language import language
 from caspi.language.hebrew import leaderboard
+from caspi.scoring.edits import count
+from caspi.scoring.error_rates import score_corpus
+from caspi.scoring.intervals import Paired, matched_pairs, paired, rate_interval
 
 HEBREW = language("Hebrew")
 WORDS = ["שלום", "עולם", "ילד", "הלך", "לים", "ראה", "כלב", "גדול", "אתמול", "בבוקר"]

@@ -8,9 +8,9 @@ import pytest
 
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance
-from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.pairs import Pair
 from caspi.evaluation.published import published
+from caspi.evaluation.spelling_variants import Equivalents
 from caspi.evaluation.summary import Measured, rows, summarise
 from caspi.language.hebrew import fair
 

@@ -74,7 +74,7 @@ def test_speakers_durations_and_file_names_of_other_evaluators_count(
         ("a.wav", 2.5, "dana"),
         ("b.wav", 3.0, "uri"),
     ]
-    summary = commands.score(path, "he", tmp_path / "out").summary
+    summary = commands.score.run(path, "he", tmp_path / "out").summary
     assert summary["audio_seconds"] == 5.5
     assert summary["groups"] == 2
     said = capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_beside_the_corpus_rate_stand_those_of_other_tools(tmp_path: Path) -> No
     ]
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    summary = commands.score(path, "Hebrew", tmp_path / "out").summary
+    summary = commands.score.run(path, "Hebrew", tmp_path / "out").summary
     assert summary["leaderboard"]["wer"] == pytest.approx(2 / 7)
     assert summary["leaderboard"]["sentence_error_rate"] == pytest.approx(2 / 3)
     assert summary["leaderboard"]["mean_wer"] == pytest.approx((0 + 0.5 + 1) / 3)
@@ -171,7 +171,7 @@ def test_a_score_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr("caspi.evaluation.summary.write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        commands.score(path, "Hebrew", tmp_path / "out")
+        commands.score.run(path, "Hebrew", tmp_path / "out")
     assert [found.name for found in tmp_path.iterdir()] == ["x.jsonl"]
 
 

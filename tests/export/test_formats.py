@@ -15,7 +15,7 @@ from caspi.errors import UsageError
 from caspi.export.formats import native_name, original_name
 from caspi.model.config import ModelConfig
 from caspi.model.loading import TINY, load, load_tokenizer
-from caspi.training.preflight import on_meta_device
+from caspi.training.planning.shapes import on_meta_device
 from tests.conftest import tone
 
 
@@ -32,14 +32,14 @@ def test_names_map_one_to_one_both_ways() -> None:
 
 
 def test_hf_export_loads_in_bf16(tmp_path: Path) -> None:
-    commands.export("tiny", "hf", tmp_path / "out")
+    commands.export.run("tiny", "hf", tmp_path / "out")
     model = Qwen3ASRForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16
     AutoProcessor.from_pretrained(tmp_path / "out")
 
 
 def test_original_layout_has_the_released_structure(tmp_path: Path) -> None:
-    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    commands.export.run("tiny", "qwen-asr", tmp_path / "out")
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert all(name.startswith("thinker.") for name in weights)
     assert torch.equal(weights["thinker.lm_head.weight"], weights["thinker.model.embed_tokens.weight"])
@@ -51,7 +51,7 @@ def test_original_layout_has_the_released_structure(tmp_path: Path) -> None:
 
 
 def test_original_config_has_every_key_of_the_released_one(real_tokenizer_folder: Path, tmp_path: Path) -> None:
-    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    commands.export.run("tiny", "qwen-asr", tmp_path / "out")
     ours = json.loads((tmp_path / "out" / "config.json").read_text())
     released = json.loads((real_tokenizer_folder / "config.json").read_text())
     assert ours["model_type"] == released["model_type"]
@@ -68,23 +68,23 @@ def test_original_config_has_every_key_of_the_released_one(real_tokenizer_folder
 
 
 def test_the_original_layout_is_not_mistaken_for_the_native_one(tmp_path: Path) -> None:
-    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    commands.export.run("tiny", "qwen-asr", tmp_path / "out")
     with pytest.raises(UsageError, match="original layout"):
         load(ModelConfig(start=str(tmp_path / "out")))
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not one of hf, qwen-asr"):
-        commands.export("tiny", "gguf", tmp_path / "out")
+        commands.export.run("tiny", "gguf", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="not a model folder"):
-        commands.export(str(tmp_path / "empty"), "hf", tmp_path / "out")
+        commands.export.run(str(tmp_path / "empty"), "hf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run: Path) -> None:
     model = json.loads((small_run / "report.json").read_text())["final"]
-    listed = commands.publish(model, "me/model", dry_run=True).summary["files"]
+    listed = commands.publish.run(model, "me/model", dry_run=True).summary["files"]
     names = {file["file"] for file in listed}
     assert {
         "model.safetensors",
@@ -98,13 +98,13 @@ def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run:
 
 def test_an_export_is_read_by_whoever_may_read_its_folder(tmp_path: Path) -> None:
     for to in ("hf", "qwen-asr"):
-        commands.export("tiny", to, tmp_path / to)
+        commands.export.run("tiny", to, tmp_path / to)
         modes = {path.stat().st_mode & 0o777 for path in (tmp_path / to).iterdir()}
         assert len(modes) == 1
 
 
 def test_the_original_layouts_tokenizer_is_as_transformers_4_reads_it(tmp_path: Path) -> None:
-    commands.export("tiny", "qwen-asr", tmp_path / "out")
+    commands.export.run("tiny", "qwen-asr", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert isinstance(config["additional_special_tokens"], list)
     assert config["extra_special_tokens"] == {
@@ -117,8 +117,8 @@ def test_the_original_layouts_tokenizer_is_as_transformers_4_reads_it(tmp_path: 
 
 @pytest.mark.parametrize("name", ["not a repo!! x", "model", "a/b/c", "me/../x"])
 def test_what_is_no_name_of_a_repository_is_refused_before_the_model_is_read(name: str) -> None:
-    with pytest.raises(UsageError, match="is no name of a repository"):
-        commands.publish("/nowhere", name, dry_run=True)
+    with pytest.raises(UsageError, match="is not the name of a repository"):
+        commands.publish.run("/nowhere", name, dry_run=True)
 
 
 class Hub:
@@ -135,10 +135,10 @@ def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_
     tmp_path: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     final = json.loads((small_run / "report.json").read_text())["final"]
-    commands.export(final, "qwen-asr", tmp_path / "out")
+    commands.export.run(final, "qwen-asr", tmp_path / "out")
     hub = Hub()
-    monkeypatch.setattr("caspi.export.publishing.HfApi", lambda: hub)
-    commands.publish(str(tmp_path / "out"), "me/model", dry_run=False)
+    monkeypatch.setattr("caspi.hub.HfApi", lambda: hub)
+    commands.publish.run(str(tmp_path / "out"), "me/model", dry_run=False)
     calls = dict(hub.calls)
     assert calls["create_repo"]["private"] is True
     assert "vocab.json" in calls["upload_folder"]["allow_patterns"]
@@ -149,7 +149,7 @@ def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_
     assert "from transformers import" not in card
     (tmp_path / "out" / "config.json").write_text('{"thinker_config": 1}')
     with pytest.raises(UsageError, match="is no model in the layout of qwen-asr"):
-        commands.publish(str(tmp_path / "out"), "me/model", dry_run=True)
+        commands.publish.run(str(tmp_path / "out"), "me/model", dry_run=True)
 
 
 def test_the_code_of_a_card_runs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from caspi import audio, commands
-from caspi.corpus.espeak import Voice, speak
+from caspi.corpus.synthesis.espeak import Voice, speak
 from tests.conftest import ROOT
 
 SENTENCES = [
@@ -66,7 +66,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def ours(files: list[Path]) -> list[str]:
-    return [found["text"] for found in commands.transcribe("tiny", files, "txt", None, "", None).summary["files"]]
+    return [found["text"] for found in commands.transcribe.run("tiny", files, "txt", None, "", None).summary["files"]]
 
 
 def heard_by(name: str, script: str, model: Path, files: list[Path], **environment: str) -> list[str]:
@@ -88,7 +88,7 @@ def heard_by(name: str, script: str, model: Path, files: list[Path], **environme
 @pytest.mark.slow
 def test_qwen_asr_hears_what_we_hear(tmp_path: Path, files: list[Path], ours: list[str]) -> None:
     """The real package: the same text, word for word."""
-    commands.export("tiny", "qwen-asr", tmp_path / "export")
+    commands.export.run("tiny", "qwen-asr", tmp_path / "export")
     assert heard_by("qwen-asr", QWEN_ASR, tmp_path / "export", files) == ours
 
 
@@ -96,7 +96,7 @@ def test_qwen_asr_hears_what_we_hear(tmp_path: Path, files: list[Path], ours: li
 @pytest.mark.parametrize("layout", ["hf", "qwen-asr"])
 def test_vllm_hears_what_we_hear(layout: str, tmp_path: Path, files: list[Path], ours: list[str]) -> None:
     """The real program, on both layouts."""
-    commands.export("tiny", layout, tmp_path / "export")
+    commands.export.run("tiny", layout, tmp_path / "export")
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "sitecustomize.py").write_text(TORCHVISION, "utf-8")  # in every process that it starts
     found = heard_by(

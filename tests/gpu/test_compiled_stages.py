@@ -25,7 +25,7 @@ _STAGES = (
 def test_stages_compiled_lose_what_plain_ones_lose(small_corpus: Path, tmp_path: Path, precision: str) -> None:
     common = (f"train.stages=[{', '.join(_STAGES)}]", f"train.precision={precision}", "train.effective_batch=16")
     for compiled in ("true", "false"):
-        commands.train(run_recipe(tmp_path / compiled, small_corpus, *common, f"train.compile={compiled}"))
+        commands.train.run(run_recipe(tmp_path / compiled, small_corpus, *common, f"train.compile={compiled}"))
     fast, plain = (metrics(tmp_path / compiled / "train", "loss") for compiled in ("true", "false"))
     assert len(plain) >= len(_STAGES)
     assert np.allclose(fast, plain, rtol=0.03 if precision == "bf16" else 2e-3)

@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 
+from caspi.augmentation.config import SpecAugment
+from caspi.augmentation.spec_augment import draw_masks
+from caspi.model.activation_checkpointing import recompute
 from caspi.model.attention import _kernel, _padded
+from caspi.model.batch import Item, collate
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import GROUP_NAMES, GroupName, Learn, ModelConfig
+from caspi.model.forward import label_logits
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import load
-from caspi.model.moving import each_tensor, on
-from caspi.model.recompute import recompute
-from caspi.training.augmentation import draw_masks
-from caspi.training.augmentation_config import SpecAugment
-from caspi.training.collation import Item, collate
-from caspi.training.feed import Feed
-from caspi.training.objectives import CrossEntropy, label_logits
+from caspi.model.tensors import each_tensor, on
+from caspi.training.data.prefetch import Feed
+from caspi.training.objectives.cross_entropy import CrossEntropy
 
 ALL: dict[GroupName, Learn] = {name: Learn(lr=1e-3) for name in GROUP_NAMES}
 

@@ -27,13 +27,13 @@ def test_a_capped_allocator_costs_time_and_nothing_else(small_corpus: Path, tmp_
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    commands.train(run_recipe(tmp_path / "free", small_corpus, *overrides))
+    commands.train.run(run_recipe(tmp_path / "free", small_corpus, *overrides))
     peak = torch.cuda.max_memory_allocated()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((before + 0.6 * (peak - before)) / total)
     try:
-        commands.train(run_recipe(tmp_path / "capped", small_corpus, *overrides))
+        commands.train.run(run_recipe(tmp_path / "capped", small_corpus, *overrides))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert lines(tmp_path / "capped" / "train", "out_of_memory")

@@ -22,8 +22,8 @@ def files(tmp_path: Path, speech: np.ndarray) -> list[Path]:
     return paths
 
 
-def transcribe(files: list[Path], out: Path | None, format_name: str = "txt") -> commands.Outcome:
-    return commands.transcribe("tiny", files, format_name, out, "", "Spanish")
+def transcribe(files: list[Path], out: Path | None, format_name: str = "txt") -> commands.outcome.Outcome:
+    return commands.transcribe.run("tiny", files, format_name, out, "", "Spanish")
 
 
 def test_a_bad_file_costs_nothing_else_and_is_named(

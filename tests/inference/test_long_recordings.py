@@ -32,8 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
             "train.augment.noise={snr_db: [30, 60]}", "train.augment.spec_augment=null",
         ),
     )  # fmt: skip
-    commands.prepare(made)
-    return str(commands.train(made).summary["final"]), Corpus.open(folder / "corpus", "train")
+    commands.prepare.run(made)
+    return str(commands.train.run(made).summary["final"]), Corpus.open(folder / "corpus", "train")
 
 
 def parquet(folder: Path, name: str, spoken: Sequence[tuple[np.ndarray, str]]) -> str:
@@ -66,7 +66,7 @@ def test_ten_minutes_are_heard_as_well_as_their_sentences(
     whole = (np.concatenate(pieces), " ".join(text for _, text in clips))
     monkeypatch.setenv("CASPI_CACHE", str(tmp_path / "cache"))
     long, short = parquet(tmp_path / "long", "eval-d1", [whole]), parquet(tmp_path / "short", "kan", clips)
-    found = commands.evaluate(model, [long, short], tmp_path / "out").summary
+    found = commands.evaluate.run(model, [long, short], tmp_path / "out").summary
     wer = {name: part["leaderboard"]["wer"] for name, part in found["by_source"].items()}
     assert wer["kan"] < 0.2
     assert wer["eval-d1"] <= wer["kan"] + 0.01

@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi import audio
-from caspi.corpus.espeak import Voice, speak
+from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Word
-from caspi.evaluation.scoring import score_corpus
 from caspi.inference.decoding import Clip, Decoder, Hypothesis
 from caspi.inference.long_audio import windows
-from caspi.inference.server import application
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import TimedText, Transcriber, Transcript
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
 from caspi.model.timestamps import later, phrases, timed, without_times
+from caspi.scoring.error_rates import score_corpus
+from caspi.serving.app import application
 
 SPANISH = ["la casa grande", "el perro come pan", "muchas gracias señor", "una ciudad muy antigua"]
 
@@ -290,7 +290,7 @@ def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: Loaded) -> N
 
 
 def test_a_body_without_a_length_is_refused_once_it_is_too_large(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caspi.inference.server.MAX_UPLOAD", 2**20)
+    monkeypatch.setattr("caspi.serving.app.MAX_UPLOAD", 2**20)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     body = (part for part in (head, *[bytes(2**16)] * 64, b"\r\n--x--\r\n"))
     client = TestClient(application(Transcriber(tiny)))

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from num2words import num2words
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
 
-from caspi.corpus import hebrew_sentences
-from caspi.corpus.espeak import phonemes
-from caspi.evaluation.scoring import score_corpus
+from caspi.corpus.synthesis import hebrew_sentences
+from caspi.corpus.synthesis.espeak import phonemes
 from caspi.language import TextPolicy, language
 from caspi.language.hebrew import (
     LANGUAGE,
@@ -31,6 +30,7 @@ from caspi.language.hebrew import (
     without_niqqud,
 )
 from caspi.language.hebrew_numbers import as_digits
+from caspi.scoring.error_rates import score_corpus
 
 HEBREW_TEXT = st.text(
     alphabet=st.one_of(

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from caspi.evaluation.scoring import score_corpus
 from caspi.language import TextPolicy, language, named
 from caspi.language.base import Language
 from caspi.language.codes import CODES
+from caspi.scoring.error_rates import score_corpus
 
 LANGUAGES = [language(name) for name in CODES]
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from caspi.model.activation_checkpointing import recompute
+from caspi.model.batch import collate
 from caspi.model.compiling import compile_blocks, uncompiled
 from caspi.model.loading import Loaded
-from caspi.model.recompute import recompute
-from caspi.training.collation import collate
-from caspi.training.objectives import CrossEntropy
+from caspi.training.objectives.cross_entropy import CrossEntropy
 from tests.model.test_packed import gradients, items
 
 

@@ -11,7 +11,7 @@ from caspi.model.architectures import configuration
 from caspi.model.config import Learn, ModelConfig
 from caspi.model.groups import describe, partition, select, set_trainable
 from caspi.model.loading import Loaded, load_tokenizer
-from caspi.training.preflight import on_meta_device
+from caspi.training.planning.shapes import on_meta_device
 
 # FACTS.md, "The model": native names, 1.7B.
 RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decoder_layers": 1409.4, "embeddings": 311.2}

@@ -8,14 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caspi.model.activation_checkpointing import recompute
 from caspi.model.attention import packed_attention
+from caspi.model.batch import AudioBatch, Item, collate
 from caspi.model.config import ModelConfig
 from caspi.model.features import pad_clips
+from caspi.model.forward import encode, label_logits
 from caspi.model.loading import Loaded, load
-from caspi.model.packed import AudioBatch, encode
-from caspi.model.recompute import recompute
-from caspi.training.collation import Item, collate
-from caspi.training.objectives import CrossEntropy, label_logits
+from caspi.training.objectives.cross_entropy import CrossEntropy
 
 
 def items(*seconds: float) -> list[Item]:

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from caspi import commands, recipe
-from caspi.training import processes
-from caspi.training.interruption import Interrupted
-from caspi.training.trainer import StageTrainer
+from caspi.interrupts import Interrupted
+from caspi.training.distributed import processes
+from caspi.training.loop import StageTrainer
 
 
 def main(path: str, last: int) -> None:
@@ -38,11 +38,11 @@ def main(path: str, last: int) -> None:
     part, processes.part = processes.part, lambda: None  # one group of processes for three runs
     made = recipe.load(Path(path))
     with contextlib.suppress(Interrupted):
-        commands.train(made)
+        commands.train.run(made)
         raise AssertionError("the run was not interrupted")
-    commands.train(made)
+    commands.train.run(made)
     beside = made.require_train().path.with_name("undisturbed")
-    commands.train(recipe.load(Path(path), (f"train.path={beside}",)))
+    commands.train.run(recipe.load(Path(path), (f"train.path={beside}",)))
     part()
 
 

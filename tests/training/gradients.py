@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from caspi import commands, recipe
-from caspi.training.processes import processes
+from caspi.training.distributed.processes import processes
 
 
 def train(made: recipe.Recipe, out: Path) -> None:
@@ -28,7 +28,7 @@ def train(made: recipe.Recipe, out: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", step)
-        commands.train(made)
+        commands.train.run(made)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import os
 import torch
 from torch import nn
 
-from caspi.training.processes import part, processes
-from caspi.training.zero import Zero3, whole
+from caspi.training.distributed.deepspeed import Zero3, whole
+from caspi.training.distributed.processes import part, processes
 
 
 def model() -> nn.Sequential:

@@ -18,8 +18,9 @@ from caspi import commands
 from caspi.errors import MissingDependency, UsageError
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded
-from caspi.training import checkpoints, optimizers
+from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
+from caspi.training.optim import build
 from tests.training.test_muon import EVERYTHING, wander
 from tests.training.test_sharding import accelerate_environment, command
 from tests.training.test_stages import final_weights, metrics, run_recipe
@@ -40,7 +41,7 @@ def built(loaded: Loaded, name: str) -> torch.optim.Optimizer:
     stage = StageConfig.model_validate({"name": "s", "learn": EVERYTHING, "optimizer": name})
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, torch.float32)
-    return optimizers.build(loaded.model, groups, stage)
+    return build.build(loaded.model, groups, stage)
 
 
 @pytest.mark.usefixtures("torchao")
@@ -75,7 +76,7 @@ def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: Loaded, tmp_pa
     again.load_state_dict(checkpoints.optimizer_state(tmp_path))
     for p, value in zip(trained, middle, strict=True):
         p.data.copy_(value)
-    assert optimizers.learning_rates(again) == pytest.approx(optimizers.learning_rates(optimizer))
+    assert build.learning_rates(again) == pytest.approx(build.learning_rates(optimizer))
     wander(again, trained, 3, seed=1)
     assert all(torch.equal(p, value) for p, value in zip(trained, expected, strict=True))
 
@@ -86,7 +87,7 @@ def test_it_says_what_is_missing_before_the_first_stage(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
     with pytest.raises(MissingDependency, match=r"pip install 'torchao"):
-        commands.train(made)
+        commands.train.run(made)
 
 
 @pytest.mark.usefixtures("torchao")
@@ -95,7 +96,7 @@ def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(name, value)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
     with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that adamw8bit cannot step"):
-        commands.train(made)
+        commands.train.run(made)
 
 
 @pytest.mark.slow
@@ -118,7 +119,7 @@ def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_pa
     assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
     resumed, undisturbed = (final_weights(tmp_path / "spread" / name) for name in ("train", "undisturbed"))
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
-    commands.train(run_recipe(tmp_path / "whole", small_corpus, *overrides))
+    commands.train.run(run_recipe(tmp_path / "whole", small_corpus, *overrides))
     one, other = (metrics(tmp_path / name / "train", "loss") for name in ("whole", "spread"))
     assert len(one) == len(other)
     assert np.allclose(one, other, rtol=2e-3)

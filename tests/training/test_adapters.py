@@ -13,15 +13,15 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands
 from caspi.errors import UsageError
+from caspi.interrupts import Interrupted
 from caspi.model import adapters
+from caspi.model.activation_checkpointing import recompute
+from caspi.model.batch import Batch
 from caspi.model.config import Learn
 from caspi.model.groups import describe, select, set_trainable
-from caspi.model.loading import Loaded
-from caspi.model.recompute import recompute
-from caspi.training import checkpoints
-from caspi.training.collation import Batch
-from caspi.training.interruption import Interrupted
-from caspi.training.objectives import CrossEntropy
+from caspi.model.loading import TINY, Loaded
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.objectives.cross_entropy import CrossEntropy
 from tests.model.test_packed import gradients, items
 from tests.training.test_stages import final_weights, metrics, run_recipe
 from tests.training.test_survival import Forward, spoil
@@ -101,13 +101,13 @@ def test_groups_that_take_no_adapters_say_so(fresh_tiny: Loaded, group: str) -> 
 @pytest.fixture(scope="module")
 def adapted(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapted")
-    commands.train(run_recipe(folder, small_corpus, *STAGES))
+    commands.train.run(run_recipe(folder, small_corpus, *STAGES))
     return folder / "train"
 
 
 def test_what_adapters_learnt_is_in_plain_weights(adapted: Path) -> None:
     folder = checkpoints.complete(adapted / "1-letters")[-1]
-    start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
+    start = load_file(TINY / "model.safetensors")
     found = load_file(folder / "model.safetensors")
     assert found.keys() == start.keys()
     Qwen3ASRForConditionalGeneration.from_pretrained(folder)
@@ -147,8 +147,8 @@ def test_killed_with_adapters_and_averages_it_is_bit_identical(
     made = run_recipe(tmp_path, small_corpus, *STAGES)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            commands.train(made)
-    commands.train(made)
+            commands.train.run(made)
+    commands.train.run(made)
     undisturbed, resumed = final_weights(adapted), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     assert metrics(adapted, "loss") == metrics(tmp_path / "train", "loss")
@@ -170,15 +170,15 @@ def test_a_step_is_given_up_for_a_machine_that_is_taken_away(
     spoil(monkeypatch, forward)
     made = run_recipe(tmp_path, small_corpus, *STAGES)
     with pytest.raises(Interrupted, match="stage letters was asked to end after step 0 of 4"):
-        commands.train(made)
+        commands.train.run(made)
     assert passes == 1
     assert not checkpoints.complete(tmp_path / "train" / "1-letters")
     with pytest.raises(Interrupted, match="stage letters was asked to end after step 1 of 4"):
-        commands.train(made)
+        commands.train.run(made)
     assert passes == 6
     [left] = checkpoints.complete(tmp_path / "train" / "1-letters")
     assert checkpoints.step_of(left) == 1
-    commands.train(made)
+    commands.train.run(made)
     undisturbed, resumed = final_weights(adapted), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 

@@ -8,8 +8,8 @@ import pytest
 
 from caspi import commands
 from caspi.errors import UsageError
-from caspi.training.arrange import compiles
 from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.stage_setup import compiles
 from tests.training.test_stages import run_recipe
 
 ADAPTED = {"decoder_layers": {"lr": 1e-4, "lora": {"rank": 4, "dropout": 0.1}}}
@@ -38,4 +38,4 @@ def test_what_torch_cannot_compile_is_refused(small_corpus: Path, tmp_path: Path
     stage = "train.stages=[{name: s, epochs: 1, learn: {decoder_layers: {lr: 1e-4, lora: {rank: 4, dropout: 0.1}}}}]"
     asked = run_recipe(tmp_path, small_corpus, stage, "train.recompute_every=1", "train.compile=true")
     with pytest.raises(UsageError, match=r"stage s: adapters with dropout .* use train.compile=auto, dropout: 0 or"):
-        commands.train(asked)
+        commands.train.run(asked)

@@ -10,21 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi import recipe
+from caspi.augmentation.config import Augmentation, Codec, Noise, Reverberation, SecondSpeaker, Silence, SpecAugment
+from caspi.augmentation.spec_augment import draw_masks
 from caspi.corpus.store import Corpus
+from caspi.model.batch import FeatureMasks
 from caspi.model.config import MEL_BINS
 from caspi.model.loading import Loaded
-from caspi.training.augmentation import FeatureMasks, draw_masks, generator
-from caspi.training.augmentation_config import (
-    Augmentation,
-    Codec,
-    Noise,
-    Reverberation,
-    SecondSpeaker,
-    Silence,
-    SpecAugment,
-)
+from caspi.randomness import generator
 from caspi.training.config import TrainConfig
-from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.data.steps import PlannedSteps
 from caspi.training.validation import measure_checkpoint
 
 

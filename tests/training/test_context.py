@@ -9,17 +9,20 @@ import pytest
 import torch
 
 from caspi import commands
+from caspi.augmentation.config import Augmentation, NoSpeech
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
+from caspi.model.config import Hotwords
+from caspi.model.hotwords import HotwordPool
 from caspi.model.loading import Loaded
 from caspi.model.timestamps import timed
-from caspi.training.augmentation import generator
-from caspi.training.augmentation_config import Augmentation
-from caspi.training.config import Hotwords, NoSpeech, TrainConfig, stage_seed
-from caspi.training.context import HotwordPool
-from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
-from caspi.training.preflight import decoded_targets
+from caspi.randomness import generator
+from caspi.training.config import TrainConfig, stage_seed
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.data.steps import PlannedSteps
+from caspi.training.planning.preflight import decoded_targets
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
 from tests.training.test_stages import metrics, run_recipe
@@ -119,14 +122,14 @@ def test_a_run_with_both_trains_and_counts_its_tokens(small_corpus: Path, tmp_pa
     made = run_recipe(
         tmp_path, small_corpus, "train.no_speech={share: 0.3}", "train.hotwords={at_most: 5}", "train.previous_text=0.5"
     )  # fmt: skip
-    commands.train(made)
+    commands.train.run(made)
     assert np.isfinite(metrics(tmp_path / "train", "loss")).all()
 
 
 def test_a_folder_without_noise_says_so_before_training(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, f"train.no_speech={{folder: {tmp_path}}}")
     with pytest.raises(UsageError, match=r"train.no_speech.folder: .* holds no"):
-        commands.train(made)
+        commands.train.run(made)
 
 
 WORDS = [("שלום", 0.1, 0.4), ("לכולם", 0.45, 0.9), ("ותודה", 1.3, 1.66)]
@@ -153,7 +156,7 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
         "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}",
     )  # fmt: skip
-    commands.prepare(made)
+    commands.prepare.run(made)
     moving = Augmentation.model_validate({"speed": [0.8], "silence": {"probability": 1.0, "seconds": [0.5, 0.5]}})
     plain = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving)
     found = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving, timestamps=0.5)
@@ -183,9 +186,9 @@ def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
         "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}", "train.timestamps=0.5",
     )  # fmt: skip
-    commands.prepare(made)
+    commands.prepare.run(made)
     with pytest.raises(UsageError, match=r"train.timestamps: corpus .* holds no times of what is said"):
-        commands.train(made)
+        commands.train.run(made)
     assert not (tmp_path / "train").exists()
 
 
@@ -203,7 +206,7 @@ def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path:
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{', '.join(sources)}]", "corpus.evaluation=[]",
         "corpus.filters={min_script_share: 0.0, max_repeats: 100}",
     )  # fmt: skip
-    commands.prepare(made)
+    commands.prepare.run(made)
     mixes = {"m": {"by": "utterances", "sources": {"new": 0.75, "known": 0.25}, "size": 16}}
     said = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4, mixes=mixes).values()]
     assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in said) == 4

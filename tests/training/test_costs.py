@@ -18,13 +18,13 @@ from caspi.errors import UsageError
 from caspi.model.config import Learn, ModelConfig
 from caspi.model.groups import select
 from caspi.model.loading import Loaded
-from caspi.training import preflight
 from caspi.training.config import TrainConfig
-from caspi.training.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
-from caspi.training.data import TrainingSet
-from caspi.training.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
-from caspi.training.hearing import Hearing
-from caspi.training.pilot import fit
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.planning import preflight, shapes
+from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+from caspi.training.planning.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
+from caspi.training.planning.pilot import fit
 from tests.training.test_stages import run_recipe
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -55,7 +55,7 @@ def loads(row: dict, share: float = 1.0) -> Loads:  # type: ignore[type-arg]
 
 
 def learning(row: dict) -> tuple[Shape, Learning]:  # type: ignore[type-arg]
-    model = preflight.on_meta_device(RELEASED)
+    model = shapes.on_meta_device(RELEASED)
     shape = Shape.of(model, model.config)
     groups = select(model, {name: Learn.model_validate(how) for name, how in row["learn"].items()})
     return shape, Learning.of(
@@ -94,7 +94,7 @@ def test_an_optimizers_time_and_memory_are_predicted(row: dict) -> None:  # type
 
 
 def test_the_parameters_are_those_of_the_released_model() -> None:
-    model = preflight.on_meta_device(RELEASED)
+    model = shapes.on_meta_device(RELEASED)
     assert Shape.of(model, model.config).parameters == 2_038_052_480
 
 
@@ -251,7 +251,7 @@ def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
     plans = preflight.planned(data, config, 1, 0)
     monkeypatch.setattr(preflight, "pilot", lambda *of, accumulates: taken.append((of[2], of[4], accumulates)))
-    preflight.pilots(made.model, config, data, plans, preflight.shapes(made.model, config)[0], 0)
+    preflight.pilots(made.model, config, data, plans, shapes.shapes(made.model, config)[0], 0)
     assert len(taken) == len(plans)
     for plan, (alike, heaviest, accumulates) in zip(plans, taken, strict=True):
         assert heaviest.seconds > np.quantile(plan.loads.seconds, 0.75)
@@ -265,7 +265,7 @@ def test_a_pilot_on_this_machine_predicts_this_machine(
     small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path
 ) -> None:
     """Of the right order, on two shared cores; what it is worth on a GPU is measured in docs/log.md."""
-    summary = commands.plan(small_recipe, None, 1, measured=True).summary
+    summary = commands.plan.run(small_recipe, None, 1, measured=True).summary
     taken = sum(stage["seconds"] for stage in json.loads((small_run / "report.json").read_text())["stages"])
     assert 0.1 * taken < 3600 * sum(stage["hours"] for stage in summary["stages"]) < 3 * taken
     assert all(stage["pilot"]["rate"] > 1e9 for stage in summary["stages"])

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caspi.training.ema import Ema
+from caspi.training.optim.ema import Ema
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.floats(0.5, 0.9999))

@@ -79,7 +79,7 @@ def test_the_curve_is_the_stored_one(small_corpus: Path, tmp_path: Path) -> None
     """Golden losses: 30 steps of the tiny recipe. Another curve is a decision, written in docs/log.md; to store it,
     run with CASPI_STORE_GOLDEN=1. Processors differ in the last digits, and 30 steps make them more: 0.2 %."""
     made = twenty_steps(tmp_path, small_corpus, "train.stages.0.epochs=5")
-    commands.train(made)
+    commands.train.run(made)
     found = metrics(tmp_path / "train", "loss")
     assert len(found) == 30
     if os.environ.get("CASPI_STORE_GOLDEN"):

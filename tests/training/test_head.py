@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from caspi.training import head
-from caspi.training.head import LabelHead
+from caspi.training.objectives import fused_loss
+from caspi.training.objectives.fused_loss import LabelHead
 
 VOCABULARY, WIDTH, LABELS = 97, 16, 23
 
@@ -42,7 +42,7 @@ def torchs(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> 
 @pytest.mark.parametrize("at_once", [1, 5 * VOCABULARY, 10**6])
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_loss_and_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, at_once: int, scale: float) -> None:
-    monkeypatch.setattr(head, "AT_ONCE", at_once)
+    monkeypatch.setattr(fused_loss, "AT_ONCE", at_once)
     for found, expected in zip(gradients(ours, *problem(scale)), gradients(torchs, *problem(scale)), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
@@ -72,7 +72,7 @@ def test_only_what_learns_gets_a_gradient() -> None:
 
 
 def test_all_logits_are_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "AT_ONCE", 4 * VOCABULARY)
+    monkeypatch.setattr(fused_loss, "AT_ONCE", 4 * VOCABULARY)
     made = []
     real = torch.Tensor.exp_
     monkeypatch.setattr(torch.Tensor, "exp_", lambda self: made.append(len(self)) or real(self))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from caspi.training.augmentation_config import Augmentation, Silence
-from caspi.training.hearing import Hearing, chosen
+from caspi.augmentation.config import Augmentation, Silence
+from caspi.training.data.epoch_lengths import Hearing, chosen
 
 HOW = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), probability=0.5))
 

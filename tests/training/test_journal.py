@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from caspi.training import journal as told
-from caspi.training.journal import Journal
+from caspi.training import metrics_log as told
+from caspi.training.metrics_log import Journal
 
 
 class Clock:

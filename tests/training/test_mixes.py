@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from caspi import commands, recipe
-from caspi.corpus.mixing import Mix
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.loading import Loaded
 from caspi.recipe import Recipe
-from caspi.training.config import TrainConfig
-from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.config import Mix, TrainConfig
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.data.steps import PlannedSteps
 from tests.conftest import RECIPES, small_overrides, tone
 from tests.corpus.conftest import write_manifest
 
@@ -29,7 +30,7 @@ def two_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "  filters: {min_script_share: 0.1}\n  sources:\n"
         + "".join(f"    - {{kind: manifest, name: {n}, path: {folder / n}.jsonl}}\n" for n in ("much", "little"))
     )
-    commands.prepare(recipe.load(path))
+    commands.prepare.run(recipe.load(path))
     return folder / "corpus"
 
 
@@ -111,7 +112,7 @@ def test_the_recipe_of_a_run_with_mixes_trains(tmp_path: Path, small_recipe: Rec
         "train.previous_text=0.5",
     )
     made = recipe.load(RECIPES / "demo.yaml", overrides)
-    summary = commands.plan(made, None, 1).summary
+    summary = commands.plan.run(made, None, 1).summary
     assert [stage["mix"] for stage in summary["stages"]] == ["m", ""]
     assert summary["stages"][0]["steps"] == 12  # twice 48 utterances, eight a step
-    assert commands.train(made).summary["stages"][0]["steps"] == 12
+    assert commands.train.run(made).summary["stages"][0]["steps"] == 12

@@ -13,9 +13,10 @@ from caspi import commands
 from caspi.errors import UsageError
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import Loaded
-from caspi.training import checkpoints, optimizers
+from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
-from caspi.training.muon import Muon, orthogonal
+from caspi.training.optim import build
+from caspi.training.optim.muon import Muon, orthogonal
 from tests.training.test_adapters import learn
 from tests.training.test_sharding import accelerate_environment
 from tests.training.test_stages import metrics, run_recipe
@@ -93,7 +94,7 @@ def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: Loaded, kind: str)
     stage = StageConfig(name="s", learn=EVERYTHING, optimizer=kind)
     groups = select(fresh_tiny.model, learn(**EVERYTHING))
     set_trainable(fresh_tiny.model, groups, torch.float32)
-    found = optimizers.build(fresh_tiny.model, groups, stage)
+    found = build.build(fresh_tiny.model, groups, stage)
     names = {id(parameter): name for name, parameter in fresh_tiny.model.named_parameters()}
     muons = {names[id(p)] for group in found.param_groups if "momentum" in group for p in group["params"]}
     stacks = [name for name in names.values() if ".layers." in name]
@@ -106,7 +107,7 @@ def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: Loaded, kind: str)
 def test_adapters_stay_with_adamw(fresh_tiny: Loaded) -> None:
     how = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
     groups = select(fresh_tiny.model, how)
-    found = optimizers.build(fresh_tiny.model, groups, StageConfig(name="s", learn=how, optimizer="muon"))
+    found = build.build(fresh_tiny.model, groups, StageConfig(name="s", learn=how, optimizer="muon"))
     assert not any("momentum" in group for group in found.param_groups)
 
 
@@ -149,11 +150,11 @@ def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(name, value)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=normuon")
     with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that normuon cannot step"):
-        commands.train(made)
+        commands.train.run(made)
 
 
 def test_a_stage_learns_with_it(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=muon", "train.evaluate.every=100")
-    commands.train(made)
+    commands.train.run(made)
     losses = metrics(tmp_path / "train", "loss")
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[3:6])

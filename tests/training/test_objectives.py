@@ -15,14 +15,15 @@ from caspi import commands
 from caspi.errors import UsageError
 from caspi.inference.decoding import prefill
 from caspi.inference.sampling import sample
+from caspi.model.batch import Batch, FeatureMasks, Spoken, collate, pack
 from caspi.model.config import ModelConfig
+from caspi.model.forward import forward_audio, label_logits
 from caspi.model.loading import Loaded, load
 from caspi.model.prompt import Example
-from caspi.training.augmentation import FeatureMasks
-from caspi.training.collation import Batch, Spoken, collate, pack
 from caspi.training.objective_config import SequenceObjective
-from caspi.training.objectives import CrossEntropy, Distillation, forward_audio, frozen, label_logits
-from caspi.training.sequence import Sequence
+from caspi.training.objectives.cross_entropy import CrossEntropy
+from caspi.training.objectives.distillation import Distillation, frozen
+from caspi.training.objectives.grpo import Sequence
 from tests.model.test_packed import items
 from tests.training.test_sharding import accelerate_environment
 from tests.training.test_stages import logged, metrics, run_recipe
@@ -80,7 +81,7 @@ def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: Loaded) -> None:
 
 def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corpus: Path, tmp_path: Path) -> None:
     how = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
-    commands.train(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
+    commands.train.run(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
     rows = logged(tmp_path / "train", "loss", "all")
     for row in rows:
         assert {"reward", "reward_spread", "no_spread", "hypothesis_tokens", "kl"} <= row.keys()
@@ -111,7 +112,7 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_the_first_stage(small
     other.processor.save_pretrained(tmp_path / "other")
     how = f"train.stages.1.objective={{kind: distillation, teacher: {tmp_path / 'other'}}}"
     with pytest.raises(UsageError, match=r"stage all: teacher .* has another vocabulary"):
-        commands.train(run_recipe(tmp_path, small_corpus, how))
+        commands.train.run(run_recipe(tmp_path, small_corpus, how))
     assert not (tmp_path / "train").exists()
 
 
@@ -170,7 +171,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: Loaded, monkeyp
     near = [target[len(forced) :] for target in targets]
     far = [tokens[3:] for tokens in near]
     said = [[one, two, one] for one, two in zip(near, far, strict=True)]
-    monkeypatch.setattr("caspi.training.sequence.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
     how = {"hypotheses": 3, "kl": 0.3, "cross_entropy": 0.2}
     loss = objective(fresh_tiny, reference, **how)(given)
     loss.backward()
@@ -246,7 +247,7 @@ def test_a_language_named_again_hides_nothing(fresh_tiny: Loaded) -> None:
 
 
 def test_noise_has_its_transcript_alone(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caspi.training.sequence.sample", lambda *_: [[[300, 301], [302]]])
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: [[[300, 301], [302]]])
     given = collate([replace(items(2.5)[0], text="", language="None", row=0)], fresh_tiny.prompt)
     loss = objective(fresh_tiny, hypotheses=2, cross_entropy=0.5)(given)
     assert float(loss) == pytest.approx(0.5 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
@@ -264,7 +265,7 @@ def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
 
 def test_alike_hypotheses_teach_nothing(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 3] * 3
-    monkeypatch.setattr("caspi.training.sequence.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
     loss = objective(fresh_tiny, hypotheses=3)(batch(fresh_tiny))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -273,7 +274,7 @@ def test_alike_hypotheses_teach_nothing(fresh_tiny: Loaded, monkeypatch: pytest.
 
 def test_with_the_transcript_alone_it_is_cross_entropy(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 2] * 3
-    monkeypatch.setattr("caspi.training.sequence.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
     given = batch(fresh_tiny)
     found = objective(fresh_tiny, hypotheses=2, cross_entropy=0.3)(given)
     assert float(found) == pytest.approx(0.3 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
@@ -304,14 +305,14 @@ def test_a_stage_in_a_recipe(kind: str, small_corpus: Path, tmp_path: Path) -> N
         "train.evaluate.every=3",
         "train.evaluate.utterances=2",
     )
-    commands.train(made)
+    commands.train.run(made)
     whole = metrics(tmp_path / "train", "loss")
     assert np.isfinite(whole).all()
     stage = tmp_path / "train" / "2-all"
     for folder in (stage, tmp_path / "train"):
         for later in [*folder.glob("stage.json"), *folder.glob("report.*"), *sorted(folder.glob("checkpoint-*"))[1:]]:
             shutil.rmtree(later) if later.is_dir() else later.unlink()
-    commands.train(made)
+    commands.train.run(made)
     assert metrics(tmp_path / "train", "loss") == pytest.approx(whole, rel=1e-6)
 
 
@@ -321,4 +322,4 @@ def test_hypotheses_are_not_drawn_from_sharded_weights(
     for name, value in accelerate_environment("fsdp2").items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="stage all: hypotheses are not drawn from sharded weights"):
-        commands.train(run_recipe(tmp_path, small_corpus, "train.stages.1.objective={kind: sequence}"))
+        commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.1.objective={kind: sequence}"))

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.training.hearing import Hearing
-from caspi.training.plan import Budget, EffectiveBatch, EpochPlan, cut, plan_epoch, shuffled
+from caspi.training.config import Budget, EffectiveBatch
+from caspi.training.data.batch_plan import EpochPlan, cut, plan_epoch, shuffled
+from caspi.training.data.epoch_lengths import Hearing
 
 
 def plan(

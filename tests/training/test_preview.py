@@ -16,14 +16,16 @@ from caspi.errors import CaspiError, UsageError
 from caspi.model.features import EDGE
 from caspi.model.loading import Loaded
 from caspi.training.config import stage_seed
-from caspi.training.data import PlannedSteps, TrainingSet, plan_stage
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.data.steps import PlannedSteps
 from tests.training.test_stages import run_recipe
 
 HOW = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
 
 
 def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path: Path) -> None:
-    done = commands.augment_preview(run_recipe(tmp_path, small_corpus, HOW), "all", 2, tmp_path / "page")
+    done = commands.augment_preview.run(run_recipe(tmp_path, small_corpus, HOW), "all", 2, tmp_path / "page")
     page = done.path.read_text(encoding="utf-8")
     hows = re.findall(r"<td[^>]*>(as it is|\w+ alone|as trained on, epoch \d)</td>", page)
     each = ["as it is", "silence alone", "gain alone", "as trained on, epoch 1", "as trained on, epoch 2"]
@@ -39,7 +41,7 @@ def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path:
 def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
     augment = "{speed: [0.8, 1.25], silence: {probability: 0.5}, gain_db: [-20, 0], noise: {snr_db: [10, 30]}}"
     made = run_recipe(tmp_path, small_corpus, f"train.augment={augment}", "seed=7", "train.stages.1.epochs=2")
-    done = commands.augment_preview(made, "all", 1, tmp_path / "page")
+    done = commands.augment_preview.run(made, "all", 1, tmp_path / "page")
     page, config = done.path.read_text(encoding="utf-8"), made.require_train()
     *_, first, second = [decode_flac(base64.b64decode(clip)) for clip in re.findall(r"base64,([^\"]+)\"", page)]
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
@@ -60,9 +62,9 @@ def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: Loaded,
 def test_what_cannot_be_heard_says_so(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.augment={spec_augment: {}}")
     with pytest.raises(UsageError, match=r"stage letters has no augmentation that is heard: train.augment names some"):
-        commands.augment_preview(made, None, 1, tmp_path / "page")
+        commands.augment_preview.run(made, None, 1, tmp_path / "page")
     with pytest.raises(UsageError, match="--stage end: not one of letters, all"):
-        commands.augment_preview(made, "end", 1, tmp_path / "page")
+        commands.augment_preview.run(made, "end", 1, tmp_path / "page")
 
 
 def test_a_second_speaker_needs_a_second_group(tmp_path: Path) -> None:
@@ -70,6 +72,6 @@ def test_a_second_speaker_needs_a_second_group(tmp_path: Path) -> None:
     made = run_recipe(
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{source}]", "train.augment={second_speaker: {}}"
     )  # fmt: skip
-    commands.prepare(made)
+    commands.prepare.run(made)
     with pytest.raises(CaspiError, match=r"no second speaker in corpus .*all utterances drawn were of one group"):
-        commands.augment_preview(made, None, 1, tmp_path / "page")
+        commands.augment_preview.run(made, None, 1, tmp_path / "page")

@@ -16,7 +16,7 @@ import torch
 
 from caspi import recipe
 from caspi.corpus.store import Corpus
-from caspi.training import checkpoints
+from caspi.training.checkpoint import files as checkpoints
 from tests.training.test_stages import final_weights, metrics, run_recipe
 from tests.training.test_survival import lines
 

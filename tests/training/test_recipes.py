@@ -10,7 +10,7 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
 from caspi.model.config import Learn, ModelConfig
-from caspi.training import preflight
+from caspi.training.planning import shapes
 from tests.conftest import RECIPES, tone
 from tests.corpus.conftest import write_manifest
 
@@ -23,7 +23,7 @@ def stages(name: str) -> tuple:  # type: ignore[type-arg]
 
 def trained(name: str) -> list[dict[str, int]]:
     config = recipe.load(RECIPES / f"{name}.yaml").require_train()
-    return [{row["group"]: row["parameters"] for row in stage.rows} for stage in preflight.shapes(RELEASED, config)[1]]
+    return [{row["group"]: row["parameters"] for row in stage.rows} for stage in shapes.shapes(RELEASED, config)[1]]
 
 
 def test_round1_trains_everything_at_one_rate() -> None:
@@ -80,7 +80,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"name: t\ncorpus:\n  path: {folder / 'corpus'}\n  workers: 1\n  splits: {{validation: 0, test: 0}}\n"
         f"  filters: {{min_script_share: 0.1}}\n  sources: [{', '.join(sources)}]\n"
     )
-    commands.prepare(recipe.load(path))
+    commands.prepare.run(recipe.load(path))
     return folder / "corpus"
 
 
@@ -88,7 +88,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["round1", "round2", "round3", "lora"])
 def test_a_round_runs_on_tiny(corpus: Path, tmp_path: Path, name: str) -> None:
     overrides = (f"corpus.path={corpus}", f"train.path={tmp_path / 'train'}", "model.start=tiny", "train.workers=0")
-    summary = commands.train(recipe.load(RECIPES / f"{name}.yaml", overrides)).summary
+    summary = commands.train.run(recipe.load(RECIPES / f"{name}.yaml", overrides)).summary
     assert len(summary["stages"]) == len(stages(name))
     Qwen3ASRForConditionalGeneration.from_pretrained(summary["final"])
     rates = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]

@@ -17,8 +17,8 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
 from caspi.errors import UsageError
-from caspi.training import checkpoints
-from caspi.training.zero import deepspeed
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.distributed.deepspeed import deepspeed
 from tests.conftest import RECIPES
 from tests.training.test_processes import kill_a_rank
 from tests.training.test_stages import final_weights, metrics, run_recipe
@@ -92,7 +92,7 @@ def sharded(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFact
 def whole(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run in one process."""
     folder = tmp_path_factory.mktemp("whole")
-    commands.train(run_recipe(folder, small_corpus, *overrides(kind)))
+    commands.train.run(run_recipe(folder, small_corpus, *overrides(kind)))
     return folder / "train"
 
 
@@ -130,7 +130,7 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
 def test_a_run_does_not_go_on_sharded_another_way(sharded: Path, small_corpus: Path) -> None:
     """Its optimizer would start from nothing without a word."""
     with pytest.raises(UsageError, match=r"holds another run .*sharding: none, was"):
-        commands.train(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
+        commands.train.run(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +140,7 @@ def test_adapters_on_sharded_weights_are_refused(
     for name, value in accelerate_environment(kind).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="stage letters: adapters are not trained on sharded weights"):
-        commands.train(run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}"))
+        commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}"))
 
 
 def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, t
     assert 0 < lesson["seconds"] < made.require_train().budget_seconds / 2
     done = run("fsdp2", tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
-    commands.train(run_recipe(tmp_path / "whole", small_corpus, *OVERRIDES))
+    commands.train.run(run_recipe(tmp_path / "whole", small_corpus, *OVERRIDES))
     assert np.allclose(metrics(tmp_path / "train", "loss"), metrics(tmp_path / "whole" / "train", "loss"), rtol=1e-4)
 
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_sharded_says_so(
     for name, value in asked.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
-        commands.train(run_recipe(tmp_path, small_corpus))
+        commands.train.run(run_recipe(tmp_path, small_corpus))
 
 
 def test_a_step_is_left_out_by_all_who_hold_pieces() -> None:

@@ -12,15 +12,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
-from caspi import commands, folders, recipe
+from caspi import atomic_output, commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
-from caspi.model.loading import Loaded
-from caspi.training import checkpoints
+from caspi.model.loading import TINY, Loaded
+from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import Schedule, StageConfig, TrainConfig
-from caspi.training.data import TrainingSet, plan_stage
-from caspi.training.optimizers import build, schedule
-from caspi.training.stages import OneDevice
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import plan_stage
+from caspi.training.optim.build import build, schedule
+from caspi.training.run import OneDevice
 from caspi.training.validation import Validation
 from tests.conftest import RECIPES, small_overrides
 
@@ -72,7 +73,7 @@ def test_a_checkpoint_loads_with_plain_transformers(small_run: Path, small_corpu
 
 def test_each_stage_trains_its_groups_and_nothing_else(small_run: Path) -> None:
     """Trap: freezing by substring; a rebuilt optimizer that hides the new parameters."""
-    start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
+    start = load_file(TINY / "model.safetensors")
     first = load_file(checkpoints.complete(small_run / "1-letters")[-1] / "model.safetensors")
     last = load_file(checkpoints.complete(small_run / "2-all")[-1] / "model.safetensors")
     moved_first = {n for n in start if not torch.equal(first[n].float(), start[n].float())}
@@ -110,7 +111,7 @@ def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> N
             folder, small_corpus, f"train.budget_seconds={budget}", "train.stages.0.epochs=1",
             "train.stages.1.epochs=0.2", "train.evaluate.every=100", "train.precision=fp32",
         )  # fmt: skip
-        commands.train(made)
+        commands.train.run(made)
         curves.append(metrics(folder / "train", "loss"))
     assert np.allclose(curves[0], curves[1], rtol=1e-4)
 
@@ -118,28 +119,28 @@ def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> N
 def test_another_recipe_in_the_same_folder_is_refused(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus, "train.effective_batch=4")
     with pytest.raises(UsageError, match=r"holds another run \(train.effective_batch: 4, was 8\)"):
-        commands.train(made)
+        commands.train.run(made)
 
 
 def test_another_corpus_under_the_same_path_is_refused(small_corpus: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     shutil.copytree(small_corpus, corpus)
     made = run_recipe(tmp_path, corpus, "train.stages.0.epochs=0.1", "train.stages.1.epochs=0.1")
-    commands.train(made)
+    commands.train.run(made)
     content = json.loads((corpus / "report.json").read_text())
     content["splits"]["train"]["fingerprint"] = "another"
     (corpus / "report.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match=r"holds another run \(corpus\.train: "):
-        commands.train(made)
+        commands.train.run(made)
 
 
 def test_workers_and_logging_may_change_between_sessions(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus, "train.log_every=7", "train.workers=1")
-    assert commands.train(made).summary["final"].endswith("checkpoint-6")
+    assert commands.train.run(made).summary["final"].endswith("checkpoint-6")
 
 
 def test_average_is_the_mean_in_float64(small_run: Path) -> None:
-    outcome = commands.average(small_run, 2)
+    outcome = commands.average.run(small_run, 2)
     parts = [load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"]]
     assert len(parts) == 2
     mean = load_file(small_run / "average" / "model.safetensors")
@@ -154,18 +155,18 @@ def test_average_is_the_mean_in_float64(small_run: Path) -> None:
 
 def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> None:
     """All weight on the best: its weights, and to the last digit what was measured on it in training."""
-    outcome = commands.average(small_run, 3, [1.0, 0.0, 0.0])
+    outcome = commands.average.run(small_run, 3, [1.0, 0.0, 0.0])
     best = outcome.summary["parts"][0]
     for name in ("wer", "cer", "loss"):
         assert outcome.summary["measured"][name] == best[name]
     better = [part for part in outcome.summary["parts"] if (part["wer"], part["loss"]) > (best["wer"], best["loss"])]
     assert outcome.summary["better_than"] == len(better)
-    outcome = commands.average(small_run, 2, [3.0, 1.0])
+    outcome = commands.average.run(small_run, 2, [3.0, 1.0])
     first, second = (load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"])
     for name, tensor in load_file(small_run / "average" / "model.safetensors").items():
         assert torch.equal(tensor, ((first[name].double() * 3 + second[name].double()) / 4).float())
     with pytest.raises(UsageError, match="--weights: 3 given, 2 checkpoints are averaged"):
-        commands.average(small_run, 2, [1.0, 1.0, 1.0])
+        commands.average.run(small_run, 2, [1.0, 1.0, 1.0])
     shutil.rmtree(small_run / "average")
 
 
@@ -199,7 +200,7 @@ def test_best_names_the_better_of_the_average_and_its_parts(
     for wer, expected in ((99.0, best), (-1.0, run / "average")):
         found = {"wer": wer, "cer": 1.0, "loss": 1.0, "truncated": 0.0}
         monkeypatch.setattr("caspi.training.validation.measure_checkpoint", lambda *_, found=found: found)
-        outcome = commands.average(run, 2)
+        outcome = commands.average.run(run, 2)
         assert outcome.path == run / "best"
         assert (run / "best").resolve() == expected.resolve()
         assert ("; use " in outcome.line) is (expected == best)
@@ -272,7 +273,7 @@ def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: Lo
 
 def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus)
-    commands.train(made)
+    commands.train.run(made)
     folder = tmp_path / "train" / "2-all"
     (tmp_path / "train" / "report.json").unlink()
     (folder / "stage.json").unlink()
@@ -280,9 +281,9 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
     weights = last / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CaspiError, match=r"checkpoint-6 cannot be gone on from .* goes on from the one before"):
-        commands.train(made)
+        commands.train.run(made)
     shutil.rmtree(last)
-    assert commands.train(made).summary["final"] == str(last)
+    assert commands.train.run(made).summary["final"] == str(last)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +298,7 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(
     small_corpus: Path, tmp_path: Path, overrides: list[str], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        commands.train(run_recipe(tmp_path, small_corpus, *overrides))
+        commands.train.run(run_recipe(tmp_path, small_corpus, *overrides))
     assert not (tmp_path / "train").exists()
 
 
@@ -310,19 +311,19 @@ def test_a_validation_split_of_long_clips_alone_is_refused(small_corpus: Path, t
 def test_what_memory_allows_may_change_when_a_run_goes_on(small_run: Path, small_corpus: Path) -> None:
     """It cuts the same effective batches otherwise; it is what one changes where memory runs out."""
     made = run_recipe(small_run.parent, small_corpus, "train.budget_seconds=7", "train.recompute_every=1")
-    assert commands.train(made).summary["final"].startswith(str(small_run))
+    assert commands.train.run(made).summary["final"].startswith(str(small_run))
 
 
 def test_two_at_once_are_not_one_run(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus)
-    with folders.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is at work in"):
-        commands.train(made)
+    with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is at work in"):
+        commands.train.run(made)
 
 
 def test_a_run_that_was_moved_is_where_it_is_now(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(small_run, moved)
-    summary = commands.train(run_recipe(tmp_path, small_corpus, f"train.path={moved}")).summary
+    summary = commands.train.run(run_recipe(tmp_path, small_corpus, f"train.path={moved}")).summary
     assert summary["final"].startswith(str(moved))
     assert all(found["path"].startswith(str(moved)) for stage in summary["stages"] for found in stage["checkpoints"])
 
@@ -333,13 +334,13 @@ def test_what_power_took_away_is_no_end(small_run: Path, small_corpus: Path, tmp
     shutil.copytree(small_run, run)
     cut = (run / "2-all" / "stage.json").read_text()
     (run / "2-all" / "stage.json").write_text(cut[:20])
-    again = commands.train(run_recipe(tmp_path, small_corpus)).summary
+    again = commands.train.run(run_recipe(tmp_path, small_corpus)).summary
     assert [found["wer"] for found in again["stages"][1]["checkpoints"]] == [
         found["wer"] for found in json.loads(cut)["checkpoints"]
     ]
     (run / "run.json").write_text("")
     with pytest.raises(UsageError, match=r"run\.json is damaged"):
-        commands.train(run_recipe(tmp_path, small_corpus))
+        commands.train.run(run_recipe(tmp_path, small_corpus))
 
 
 def test_a_deletion_that_was_killed_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ def test_a_deletion_that_was_killed_leaves_nothing_that_looks_whole(tmp_path: Pa
         real(path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("caspi.folders.shutil.rmtree", rmtree)
+        patch.setattr("caspi.atomic_output.shutil.rmtree", rmtree)
         checkpoints.prune(tmp_path, 1)
     assert [path.name for path in checkpoints.complete(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
     assert all(name.startswith(".") for name in seen)

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError
-from caspi.model.loading import Loaded
-from caspi.training import checkpoints, data
-from caspi.training.collation import Batch
-from caspi.training.interruption import Interrupted
-from caspi.training.objectives import CrossEntropy
+from caspi.interrupts import Interrupted
+from caspi.model.batch import Batch
+from caspi.model.loading import TINY, Loaded
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.data import steps
+from caspi.training.objectives.cross_entropy import CrossEntropy
 from caspi.training.validation import Validation
 from tests.training.test_stages import final_weights, metrics, run_recipe
 
@@ -62,7 +63,7 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The step is repeated in smaller micro-batches: the same gradients, the same curve, the lesson kept."""
-    commands.train(short(tmp_path / "calm", small_corpus))
+    commands.train.run(short(tmp_path / "calm", small_corpus))
     held = []
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
@@ -73,7 +74,7 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
         return loss
 
     spoil(monkeypatch, forward)
-    commands.train(short(tmp_path / "tight", small_corpus))
+    commands.train.run(short(tmp_path / "tight", small_corpus))
     calm, tight = tmp_path / "calm" / "train", tmp_path / "tight" / "train"
     assert np.allclose(metrics(calm, "loss"), metrics(tight, "loss"), rtol=1e-5)
     assert np.allclose(metrics(calm, "grad_norm"), metrics(tight, "grad_norm"), rtol=1e-4)
@@ -99,7 +100,7 @@ def test_what_workers_made_before_memory_ran_out_is_cut_too(
 
     spoil(monkeypatch, forward)
     for workers in (0, 2):
-        commands.train(short(tmp_path / str(workers), small_corpus, f"train.workers={workers}"))
+        commands.train.run(short(tmp_path / str(workers), small_corpus, f"train.workers={workers}"))
     alone, ahead = (lines(tmp_path / workers / "train", "out_of_memory") for workers in ("0", "2"))
     assert alone
     assert ahead == alone
@@ -109,7 +110,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ("train.budget_seconds=9", "train.stages.0.epochs=0.17")
-    commands.train(short(tmp_path / "calm", small_corpus, *overrides))
+    commands.train.run(short(tmp_path / "calm", small_corpus, *overrides))
     seen = []
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
@@ -119,7 +120,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
         return real(objective, batch)
 
     spoil(monkeypatch, forward)
-    commands.train(short(tmp_path / "tight", small_corpus, *overrides))
+    commands.train.run(short(tmp_path / "tight", small_corpus, *overrides))
     assert len(lines(tmp_path / "tight" / "train", "out_of_memory")) == 1
     one, two = metrics(tmp_path / "calm" / "train", "grad_norm"), metrics(tmp_path / "tight" / "train", "grad_norm")
     assert np.allclose(one, two, rtol=1e-4)
@@ -133,7 +134,7 @@ def test_an_utterance_that_does_not_fit_alone_is_named(
 
     spoil(monkeypatch, forward)
     with pytest.raises(CaspiError, match=r"synthetic-11-he-\d+: the device has no memory for it even alone"):
-        commands.train(short(tmp_path, small_corpus))
+        commands.train.run(short(tmp_path, small_corpus))
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -153,7 +154,7 @@ def test_a_step_that_is_no_number_is_left_out_and_named(
         return loss
 
     spoil(monkeypatch, forward)
-    commands.train(short(tmp_path, small_corpus, "train.budget_seconds=5"))
+    commands.train.run(short(tmp_path, small_corpus, "train.budget_seconds=5"))
     [skipped] = [row for row in lines(tmp_path / "train", "skipped") if row["stage"] == "letters"]
     name = Corpus.open(small_corpus, "train").utterance(bad[0]).id
     assert name in skipped["utterances"]
@@ -165,8 +166,8 @@ def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, mon
     """Neither momentum nor weight decay: nothing."""
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
     with pytest.raises(CaspiError, match="stage letters learnt nothing: no step had a loss and a gradient"):
-        commands.train(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.0.weight_decay=0.5"))
-    start = load_file(Path(commands.__file__).parent / "model" / "assets" / "tiny" / "model.safetensors")
+        commands.train.run(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.0.weight_decay=0.5"))
+    start = load_file(TINY / "model.safetensors")
     [last] = sorted((tmp_path / "train" / "1-letters").glob("checkpoint-*"))[-1:]
     found = load_file(last / "model.safetensors")
     assert all(torch.equal(start[name].float(), tensor.float()) for name, tensor in found.items())
@@ -177,7 +178,7 @@ def test_too_many_in_a_row_end_the_run_with_their_names(
 ) -> None:
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
     with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*listen to these utterances"):
-        commands.train(short(tmp_path, small_corpus, "train.stop_after=2"))
+        commands.train.run(short(tmp_path, small_corpus, "train.stop_after=2"))
 
 
 class Disk:
@@ -193,15 +194,15 @@ class Disk:
             return real(corpus, row)
 
         monkeypatch.setattr(Corpus, "samples", samples)
-        monkeypatch.setattr(data, "_RETRY_AFTER", (0.0, 0.0))
+        monkeypatch.setattr(steps, "_RETRY_AFTER", (0.0, 0.0))
 
 
 def test_a_disk_that_stumbles_changes_nothing(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commands.train(short(tmp_path / "calm", small_corpus))
+    commands.train.run(short(tmp_path / "calm", small_corpus))
     Disk(monkeypatch, dict.fromkeys(range(48), 2))
-    commands.train(short(tmp_path / "stumbling", small_corpus))
+    commands.train.run(short(tmp_path / "stumbling", small_corpus))
     assert metrics(tmp_path / "calm" / "train", "loss") == metrics(tmp_path / "stumbling" / "train", "loss")
     assert not lines(tmp_path / "stumbling" / "train", "replaced")
 
@@ -211,7 +212,7 @@ def test_what_cannot_be_read_is_replaced_and_counted(
 ) -> None:
     made = run_recipe(tmp_path, small_corpus)
     Disk(monkeypatch, {7: 10**9})
-    summary = commands.train(made).summary
+    summary = commands.train.run(made).summary
     corpus = Corpus.open(small_corpus, "train")
     replaced = [entry for row in lines(tmp_path / "train", "replaced") for entry in row["replaced"]]
     assert len(replaced) == sum(stage["replaced"] for stage in summary["stages"]) >= 1
@@ -244,8 +245,8 @@ def test_what_was_replaced_is_counted_over_sessions(
     taken_away(monkeypatch, 3)
     made = run_recipe(tmp_path, small_corpus)
     with pytest.raises(Interrupted):
-        commands.train(made)
-    summary = commands.train(made).summary
+        commands.train.run(made)
+    summary = commands.train.run(made).summary
     logged = [row for row in lines(tmp_path / "train", "replaced") if row["stage"] == "all"]
     assert summary["stages"][1]["replaced"] == sum(len(row["replaced"]) for row in logged) > 3
 
@@ -255,7 +256,7 @@ def test_a_corpus_that_is_gone_ends_the_run(
 ) -> None:
     Disk(monkeypatch, dict.fromkeys(range(48), 10**9))
     with pytest.raises(CaspiError, match=r"cannot be read \(OSError: .*is its disk there"):
-        commands.train(short(tmp_path, small_corpus))
+        commands.train.run(short(tmp_path, small_corpus))
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
@@ -270,7 +271,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
         real(folder)
 
     monkeypatch.setattr(checkpoints, "check", check)
-    commands.train(run_recipe(tmp_path, small_corpus))
+    commands.train.run(run_recipe(tmp_path, small_corpus))
     assert (
         "checkpoint-2 could not be written ([Errno 28] No space left on device); the run goes"
         in capsys.readouterr().err
@@ -378,8 +379,8 @@ def test_a_shard_that_is_cut_short_in_the_middle_of_a_run_costs_its_utterances(
         return real(opened, row)
 
     monkeypatch.setattr(Corpus, "samples", samples)
-    monkeypatch.setattr(data, "_RETRY_AFTER", (0.0, 0.0))
-    commands.train(short(tmp_path, corpus))
+    monkeypatch.setattr(steps, "_RETRY_AFTER", (0.0, 0.0))
+    commands.train.run(short(tmp_path, corpus))
     replaced = [entry for row in lines(tmp_path / "train", "replaced") for entry in row["replaced"]]
     assert replaced
     assert all("train-00000.arrow was cut short" in entry["why"] for entry in replaced)
@@ -394,9 +395,9 @@ def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
     evaluations = taken_away(monkeypatch, which)
     made = run_recipe(tmp_path, small_corpus)
     with pytest.raises(Interrupted, match="was asked to end after step"):
-        commands.train(made)
+        commands.train.run(made)
     assert len(evaluations) == which, "no other one began"
-    summary = commands.train(made).summary
+    summary = commands.train.run(made).summary
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
     last = [stage["checkpoints"][-1] for stage in summary["stages"]]
@@ -437,7 +438,7 @@ def test_checkpoints_come_as_often_as_they_are_asked_for(
     real = checkpoints.publish
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "publish", lambda s, final, m: seen.append(final.name) or real(s, final, m))
-        commands.train(made)
+        commands.train.run(made)
     assert seen[:2] == ["checkpoint-1", "checkpoint-2"]
     assert len(checkpoints.complete(tmp_path / "train" / "2-all")) == 1  # the last one, which is the best too
 
@@ -454,13 +455,13 @@ def test_weights_that_diverged_are_said_to_have_and_the_log_stays_json(
     with pytest.raises(
         CaspiError, match="the weights are not finite since step 0: training diverged; start another run"
     ):
-        commands.train(short(tmp_path, small_corpus))
+        commands.train.run(short(tmp_path, small_corpus))
     for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
 
 
 def test_what_is_no_training_is_said(small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.train(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
+    commands.train.run(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
     said = capsys.readouterr().err
     assert "stage letters: an epoch is one step: its batch holds all" in said
     assert "stage letters: 0.001 epochs of 1 steps are less than one: one is taken" in said

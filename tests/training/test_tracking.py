@@ -17,9 +17,9 @@ from transformers.integrations import TensorBoardCallback
 
 from caspi import commands, recipe
 from caspi.errors import UsageError
-from caspi.training import checkpoints
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import HubConfig
-from caspi.training.uploads import Uploads
 from tests.training.test_stages import metrics, run_recipe
 from tests.training.test_survival import short
 
@@ -43,7 +43,7 @@ def test_wandb_works_without_a_network(small_corpus: Path, tmp_path: Path, monke
     monkeypatch.setenv("WANDB_SILENT", "true")
     for name in ("WANDB_DIR", "WANDB_PROJECT"):
         monkeypatch.delenv(name, raising=False)
-    commands.train(short(tmp_path, small_corpus, "train.track=[wandb]"))
+    commands.train.run(short(tmp_path, small_corpus, "train.track=[wandb]"))
     found = list((tmp_path / "train" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(found) == 2, "a run a stage"
     content = b"".join(path.read_bytes() for path in found)
@@ -56,7 +56,7 @@ def test_trackio_by_name(small_corpus: Path, tmp_path: Path, monkeypatch: pytest
     trackio = pytest.importorskip("trackio")
     monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
-    commands.train(short(tmp_path, small_corpus, "train.track=[trackio]"))
+    commands.train.run(short(tmp_path, small_corpus, "train.track=[trackio]"))
     logged = trackio.SQLiteStorage.get_logs("demo", "demo-all")
     assert [row["train/loss"] for row in logged if "train/loss" in row] == pytest.approx(
         metrics(tmp_path / "train", "loss")[2:]
@@ -76,7 +76,7 @@ def test_a_tracker_that_fails_ends_no_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TensorBoardCallback, "on_log", on_log)
-    commands.train(short(tmp_path, small_corpus))
+    commands.train.run(short(tmp_path, small_corpus))
     said = capsys.readouterr().err
     assert said.count("warning: tensorboard failed ([Errno 28] No space left on device); the run goes on") == 2
 
@@ -135,7 +135,7 @@ class FakeHub:
 def trained_with(
     hub: FakeHub, corpus: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, after: bool = False
 ) -> dict:  # type: ignore[type-arg]
-    monkeypatch.setattr("caspi.training.uploads.HfApi", lambda: hub)
+    monkeypatch.setattr("caspi.hub.HfApi", lambda: hub)
     real = Uploads.finish
 
     def finish(self: Uploads, last: Path, timeout: float = 60.0):  # type: ignore[no-untyped-def]
@@ -143,7 +143,7 @@ def trained_with(
         return real(self, last, timeout)
 
     monkeypatch.setattr(Uploads, "finish", finish)
-    return commands.train(run_recipe(folder, corpus, "train.hub={repository: someone/model}")).summary
+    return commands.train.run(run_recipe(folder, corpus, "train.hub={repository: someone/model}")).summary
 
 
 def test_uploads_neither_hold_training_up_nor_send_its_state(
@@ -172,26 +172,29 @@ def test_a_hub_that_is_down_ends_no_run_and_is_not_called_done(
 
 
 @pytest.mark.parametrize("broken", ["model.safetensors", "config.json"])
-def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(small_run: Path, tmp_path: Path, broken: str) -> None:
+def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
+    small_run: Path, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every checkpoint of a run has files of the same sizes, so an older one must not pass for the last."""
     last = checkpoints.complete(small_run / "2-all")[-1]
     hub = FakeHub(tmp_path / "hub")
     hub.open.set()
-    uploads = Uploads(HubConfig(repository="someone/model"), tmp_path, hub)
+    monkeypatch.setattr("caspi.hub.HfApi", lambda: hub)
+    uploads = Uploads(HubConfig(repository="someone/model"), tmp_path)
     uploads.offer(last, "once")
     assert uploads.finish(last).verified
     there = hub.folder / broken
     there.write_bytes(b"x" * there.stat().st_size)
     with pytest.MonkeyPatch.context() as patch:  # a Hub that takes what it is sent and keeps nothing
         patch.setattr(hub, "upload_folder", lambda **_: None)
-        found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
+        found = Uploads(HubConfig(repository="someone/model"), tmp_path).finish(last)
         assert not found.verified
         assert f"{broken} differ" in found.reason
     hub.fail = 1
-    found = Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last)
+    found = Uploads(HubConfig(repository="someone/model"), tmp_path).finish(last)
     assert not found.verified
     assert found.reason == "the network is down"
-    assert Uploads(HubConfig(repository="someone/model"), tmp_path, hub).finish(last).verified
+    assert Uploads(HubConfig(repository="someone/model"), tmp_path).finish(last).verified
     assert hub.messages == ["once", f"2-all, {last.name}"]
     assert there.read_bytes() == (last / broken).read_bytes()
 
@@ -204,4 +207,4 @@ def test_a_tracker_that_cannot_start_is_an_error_of_one_line(
 
     monkeypatch.setattr(TensorBoardCallback, "on_train_begin", on_train_begin)
     with pytest.raises(UsageError, match=r"^train.track: tensorboard cannot start \(no key\)$"):
-        commands.train(short(tmp_path, small_corpus))
+        commands.train.run(short(tmp_path, small_corpus))

@@ -52,5 +52,5 @@ def test_a_data_set_card_names_the_languages_that_are_spoken(tmp_path: Path) -> 
     content = {"stage": "prepare", "name": "x", "text_policy": {}, "hours_by_source": {"s": 1.0}, "licences": {}}
     (tmp_path / "report.json").write_text(json.dumps(content))
     corpus_of(tmp_path, "test")
-    card = commands.corpus_push(tmp_path, "me/x", True, True).summary["card"]
+    card = commands.corpus.push(tmp_path, "me/x", True, True).summary["card"]
     assert card.startswith("---\nlanguage:\n- es\n- he\n- hi\ntask_categories:")

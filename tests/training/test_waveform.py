@@ -11,19 +11,11 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from caspi.augmentation.config import Augmentation, Clipping, Codec, Noise, Reverberation, SecondSpeaker, Silence
+from caspi.augmentation.waveform import Effects, coloured
 from caspi.errors import UsageError
-from caspi.training.augmentation import generator
-from caspi.training.augmentation_config import (
-    Augmentation,
-    Clipping,
-    Codec,
-    Noise,
-    Reverberation,
-    SecondSpeaker,
-    Silence,
-)
-from caspi.training.hearing import Hearing
-from caspi.training.waveform import Effects, coloured
+from caspi.randomness import generator
+from caspi.training.data.epoch_lengths import Hearing
 
 RATE = 16_000
 

@@ -16,11 +16,11 @@ import torch
 
 from caspi import cli, commands, recipe
 from caspi.corpus.store import Corpus
-from caspi.training import data
-from caspi.training.collation import Batch
-from caspi.training.objectives import CrossEntropy
-from caspi.training.processes import processes
-from caspi.training.trainer import StageTrainer
+from caspi.model.batch import Batch
+from caspi.training.data import dataset
+from caspi.training.distributed.processes import processes
+from caspi.training.loop import StageTrainer
+from caspi.training.objectives.cross_entropy import CrossEntropy
 
 
 def main(path: str, marker: Path, kinds: set[str]) -> None:
@@ -53,8 +53,8 @@ def main(path: str, marker: Path, kinds: set[str]) -> None:
     CrossEntropy.forward = forward
     StageTrainer.training_step = training_step
     Corpus.samples = samples
-    data._RETRY_AFTER = (0.0, 0.0)
-    sys.exit(cli._guarded(lambda: commands.train(recipe.load(Path(path))), debug=False))
+    dataset._RETRY_AFTER = (0.0, 0.0)
+    sys.exit(cli._guarded(lambda: commands.train.run(recipe.load(Path(path))), debug=False))
 
 
 if __name__ == "__main__":

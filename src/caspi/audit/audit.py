@@ -20,11 +20,11 @@ from pydantic import Field
 
 from caspi.config import Config
 from caspi.corpus.store import Corpus
+from caspi.model.batch import Item, collate
+from caspi.model.forward import label_logits
 from caspi.model.loading import Loaded
-from caspi.model.moving import on
+from caspi.model.tensors import on
 from caspi.progress import Progress
-from caspi.training.collation import Item, collate
-from caspi.training.objectives import label_logits
 
 CAUTION = "CAUTION"
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from caspi import audio
+from caspi.atomic_output import REPORT
 from caspi.corpus.signals import SIGNALS, Signals
 from caspi.corpus.utterance import Split, Utterance, Word
 from caspi.errors import UsageError
-from caspi.folders import REPORT
 
 _TIMES = pa.list_(pa.struct([("text", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
 SCHEMA = pa.schema(

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from caspi import audio, folders
+from caspi import atomic_output, audio
+from caspi.atomic_output import REPORT
 from caspi.audio import SAMPLE_RATE, AudioError
 from caspi.corpus.signals import measure, spectrogram
 from caspi.corpus.sources.base import Source
@@ -24,7 +25,6 @@ from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Recording, Segment, Utterance
 from caspi.errors import UsageError
-from caspi.folders import REPORT
 from caspi.language import language as language_of
 from caspi.progress import Progress
 
@@ -59,7 +59,9 @@ def open_set(asked: str) -> Corpus:
         kind="huggingface", dataset=name, files=files, revision=None if files else where or None, split="test"
     )
     folder = _cache() / (f"{name}@{_tail(where)}" if where else name)
-    if folders.stage_of(folder) != _STAGE or (files and folders.report_of(folder)["identity"] != source.identity()):
+    if atomic_output.stage_of(folder) != _STAGE or (
+        files and atomic_output.report_of(folder)["identity"] != source.identity()
+    ):
         _fetch(source, known.licence, name, folder)
     return Corpus.open(folder, "test")
 
@@ -74,7 +76,7 @@ def open_manifest(path: Path, language: str | None = None, group_key: str = "") 
     place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     folder = _cache() / f"{path.stem}@{place}"
     identity = f"{source.identity()} {spoken} {group_key}"
-    if folders.report_of(folder).get("identity") != identity:
+    if atomic_output.report_of(folder).get("identity") != identity:
         _fetch(source, "", path.stem, folder, spoken, identity, source.grouped_by() or "")
     return Corpus.open(folder, "test")
 
@@ -99,13 +101,13 @@ def _by_its_letters(source: ManifestSource) -> str:
 
 def grouped_by(corpus: Corpus) -> str | None:
     """The field that a manifest's groups come from, "" where none says who speaks; None of other corpora."""
-    found: str | None = folders.report_of(corpus.folder).get("grouped_by")
+    found: str | None = atomic_output.report_of(corpus.folder).get("grouped_by")
     return found
 
 
 def revision(corpus: Corpus) -> str | None:
     """What a set was fetched from; None of a corpus that is none."""
-    content = folders.report_of(corpus.folder)
+    content = atomic_output.report_of(corpus.folder)
     return content["identity"] if content.get("stage") == _STAGE else None
 
 
@@ -128,9 +130,9 @@ def _fetch(
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
-        folders.claim(folder, _STAGE)
+        atomic_output.claim(folder, _STAGE)
     identity = identity or source.identity()
-    partial = folders.start(folder, _STAGE)
+    partial = atomic_output.start(folder, _STAGE)
     try:
         writer = ShardWriter(partial, "test")
         with Progress(f"fetch {name}", unit="utterances") as progress:
@@ -147,7 +149,7 @@ def _fetch(
         "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint, "grouped_by": grouped,
     }  # fmt: skip
     (partial / REPORT).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    folders.finish(partial, folder)
+    atomic_output.finish(partial, folder)
 
 
 def _utterances(source: Source, name: str, language: str) -> Iterator[tuple[Utterance, bytes]]:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caspi.audio import Seconds
-from caspi.evaluation.edits import Counts, align
-from caspi.evaluation.intervals import rate_interval
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.scoring import total
 from caspi.language import language
+from caspi.scoring.edits import Counts, align
+from caspi.scoring.error_rates import total
+from caspi.scoring.intervals import rate_interval
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
 NOISE_LEVELS_DB = (0.0, 10.0, 20.0, 30.0)

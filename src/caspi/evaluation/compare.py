@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from caspi.atomic_output import read_jsonl
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import duration_class
-from caspi.evaluation.edits import align
 from caspi.evaluation.error_types import ErrorTypes
-from caspi.evaluation.intervals import Interval, matched_pairs, paired
 from caspi.evaluation.summary import RESULTS, SUMMARY
-from caspi.folders import read_jsonl
 from caspi.language import language
-from caspi.pages import plural
+from caspi.reporting.wording import plural
+from caspi.scoring.edits import align
+from caspi.scoring.intervals import Interval, matched_pairs, paired
 
 _Row = Mapping[str, Any]
 _Rows = Mapping[str, _Row]

@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from caspi import report
+from caspi.atomic_output import read_jsonl
 from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
 from caspi.evaluation.pairs import Pair
 from caspi.evaluation.stress import CLEAN, under
-from caspi.folders import read_jsonl
 from caspi.inference.transcriber import Transcriber
 from caspi.progress import Progress
+from caspi.reporting import report
 
 _AT_ONCE = 64  # utterances that are decoded and then kept, whatever happens
 _TURNS = 4  # blocks for every device at least, where there are several

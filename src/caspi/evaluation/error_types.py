@@ -10,10 +10,10 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from caspi.evaluation.edits import align, path, regions
 from caspi.evaluation.pairs import Pair
 from caspi.inference.loops import loops
 from caspi.language import Language
+from caspi.scoring.edits import align, path, regions
 
 _LONGEST_JOIN = 3  # words that one word may be heard as
 _MOST = 20  # rows of a table

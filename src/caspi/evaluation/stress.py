@@ -9,9 +9,9 @@ import numpy as np
 import soxr
 
 from caspi.audio import SAMPLE_RATE
-from caspi.training import waveform
-from caspi.training.augmentation_config import Clipping, Codec, CodecName, Noise, Reverberation, SecondSpeaker
-from caspi.training.waveform import Draw
+from caspi.augmentation import waveform
+from caspi.augmentation.config import Clipping, Codec, CodecName, Noise, Reverberation, SecondSpeaker
+from caspi.augmentation.waveform import Draw
 
 Another = Callable[[Draw], np.ndarray]
 Condition = Callable[[np.ndarray, Draw, Another], np.ndarray]

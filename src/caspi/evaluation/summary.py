@@ -14,13 +14,13 @@ import numpy as np
 
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance, by_word
-from caspi.evaluation.edits import Counts, count
-from caspi.evaluation.equivalents import Equivalents
 from caspi.evaluation.error_types import ErrorTypes, made_up
 from caspi.evaluation.pairs import Pair
-from caspi.evaluation.scoring import FAIR_VERSION, SCORES, Score, rate, total
+from caspi.evaluation.spelling_variants import Equivalents
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
+from caspi.scoring.edits import Counts, count
+from caspi.scoring.error_rates import FAIR_VERSION, SCORES, Score, rate, total
 
 RESULTS = "results.jsonl"
 SUMMARY = "summary.json"

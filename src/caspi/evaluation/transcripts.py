@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from caspi.atomic_output import not_utf8
 from caspi.corpus.sources.base import SPEAKER_KEYS
 from caspi.errors import UsageError
 from caspi.evaluation.pairs import Pair
 from caspi.evaluation.transcript_files import paired_files
-from caspi.folders import not_utf8
 from caspi.language import named
 
 # By what people call a column, case, blanks and underscores ignored; the first that a file has counts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from caspi.audio import Seconds
+from caspi.training.checkpoint.model_card import limit
 
 _USE = """## Use
 ```python
@@ -32,16 +33,6 @@ vLLM's `/v1/audio/transcriptions` leaves out the empty system turn that the mode
 """
 _SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
-
-
-def limit(longest: Seconds | None) -> str:
-    """What a reader must know of long recordings."""
-    if longest is None:
-        return ""
-    return (
-        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and its text for longer clips "
-        "is wrong in every program. `caspi transcribe` cuts long recordings at pauses by itself."
-    )
 
 
 def original_card(native: str, longest: Seconds | None) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from caspi import folders
+from caspi import atomic_output
 from caspi.errors import UsageError
-from caspi.export.averaging import WEIGHTS, copy_model_files, read_weights, write_weights
 from caspi.export.cards import original_card
+from caspi.model.files import WEIGHTS, copy_model_files, read_weights, write_weights
 from caspi.model.loading import load_tokenizer, resolve
 
 _ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
@@ -159,7 +159,7 @@ def export(model: str, to: str, out: Path) -> Path:
     source = Path(resolve(model))
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
-    partial = folders.start(out, "export")
+    partial = atomic_output.start(out, "export")
     FORMATS[to](source, partial)
-    folders.finish(partial, out)
+    atomic_output.finish(partial, out)
     return out

@@ -15,11 +15,12 @@ from transformers import Qwen3ASRForConditionalGeneration, StoppingCriteria, Sto
 
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.model.attention import decoder_attention
+from caspi.model.batch import AudioBatch
 from caspi.model.features import pad_clips
+from caspi.model.forward import encode
 from caspi.model.loading import Loaded
-from caspi.model.moving import on
-from caspi.model.packed import AudioBatch, encode
 from caspi.model.prompt import Prompt
+from caspi.model.tensors import on
 
 # More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from caspi import audio
+from caspi.atomic_output import read_jsonl, write_whole
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
 from caspi.errors import UsageError
-from caspi.folders import read_jsonl, write_whole
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Transcriber, Transcript
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from caspi.config import Config
+from caspi.config import Config, rising
 
 MEL_BINS = 128  # of every Qwen3-ASR
 
@@ -61,3 +61,18 @@ class Learn(Config):
         if isinstance(self.top, int) and self.top < 1:
             raise ValueError(f"top: {self.top} trains no layer; leave the group out instead")
         return self
+
+
+_Count = Annotated[int, Field(ge=0)]
+_Counts = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
+
+
+class Hotwords(Config):
+    """Words to expect, in the system turn of so many of the utterances: rare ones of its own text, and distractors of
+    other texts. absent: how often none of its own is among them. at_most: so many texts hold a rare word."""
+
+    probability: float = Field(0.5, ge=0, le=1)
+    words: _Counts = (1, 4)
+    distractors: _Counts = (0, 12)
+    absent: float = Field(0.2, ge=0, le=1)
+    at_most: int = Field(20, ge=1)

@@ -18,8 +18,8 @@ from transformers import (
 from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
+from caspi.model.forward import use_packed_attention
 from caspi.model.host_memory import keep_freed_memory
-from caspi.model.packed import use_packed_attention
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
 
 TINY = Path(__file__).parent / "assets" / "tiny"

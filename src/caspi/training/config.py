@@ -4,22 +4,89 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from caspi.audio import Seconds
+from caspi.augmentation.config import Augmentation, NoSpeech
 from caspi.config import Config
-from caspi.corpus.mixing import Mix
-from caspi.model.config import GroupName, Learn
-from caspi.training.augmentation_config import Augmentation, Range, Tilt, rising
+from caspi.model.config import GroupName, Hotwords, Learn
 from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
-from caspi.training.plan import Budget, EffectiveBatch
+
+
+class Share(Config):
+    """weight: of the epoch. epochs: instead, passes over the source in one epoch of the mix.
+
+    max_hours: only so much of the source is ever used. max_epochs: passes at most; what is cut goes to the others.
+    """
+
+    weight: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    max_hours: float | None = Field(None, gt=0)
+    max_epochs: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Share:
+        if self.weight is not None and self.epochs is not None:
+            raise ValueError("weight and epochs are both given: keep one")
+        return self
+
+
+class Mix(Config):
+    """sources: by the name utterances carry; a number is a weight, and a source without one weighs its size.
+
+    by: what weights are shares of. temperature: weights to the power of 1/temperature, 1 leaves them, larger evens
+    them out. size: of one epoch, in hours or utterances; by default all that the sources hold.
+    """
+
+    sources: dict[str, float | Share] = Field(min_length=1)
+    by: Literal["hours", "utterances"] = "hours"
+    temperature: float = Field(1.0, gt=0)
+    size: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _weights_or_epochs(self) -> Mix:
+        given = [share.epochs is not None for share in self.shares().values()]
+        if any(given) and not all(given):
+            raise ValueError("some sources have epochs and some weights: give epochs to all or to none")
+        if any(given) and (self.size is not None or self.temperature != 1.0):
+            raise ValueError("size and temperature mean nothing where sources have epochs")
+        weighted = [share.weight is not None for share in self.shares().values()]
+        if any(weighted) and not all(weighted):
+            raise ValueError("some sources have weights and some none: give weights to all, or to none")
+        if any(isinstance(share, float | int) and share <= 0 for share in self.sources.values()):
+            raise ValueError("a weight must be above 0: leave the source out instead")
+        return self
+
+    def shares(self) -> dict[str, Share]:
+        """Every source's share, bare weights spelled out."""
+        return {name: Share(weight=s) if isinstance(s, float | int) else s for name, s in self.sources.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one micro-batch may hold: seconds of audio, and tokens of the decoder's sequences, audio included."""
+
+    seconds: Seconds
+    tokens: float = float("inf")
+
+    def halved(self) -> Budget:
+        return Budget(self.seconds / 2, self.tokens / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class EffectiveBatch:
+    """What one optimizer step learns from, over all ranks: so many utterances, or so many seconds."""
+
+    utterances: int | None = None
+    seconds: Seconds | None = None
+
 
 _MOST_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
 _EFFECTIVE_BATCH = 64
-
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -88,31 +155,6 @@ class StageConfig(Config):
     augment: Augmentation | None = None
     curriculum: Curriculum | None = None
     objective: ObjectiveConfig = CrossEntropyObjective()
-
-
-_Count = Annotated[int, Field(ge=0)]
-_Counts = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
-
-
-class Hotwords(Config):
-    """Words to expect, in the system turn of so many of the utterances: rare ones of its own text, and distractors of
-    other texts. absent: how often none of its own is among them. at_most: so many texts hold a rare word."""
-
-    probability: float = Field(0.5, ge=0, le=1)
-    words: _Counts = (1, 4)
-    distractors: _Counts = (0, 12)
-    absent: float = Field(0.2, ge=0, le=1)
-    at_most: int = Field(20, ge=1)
-
-
-class NoSpeech(Config):
-    """So many of the utterances are heard as noise instead, as long as they were, and the target says that nobody
-    speaks: recordings of `folder`, or noise made with the `tilt` of augmentation's; so many dB below full scale."""
-
-    share: float = Field(0.02, gt=0, le=0.5)
-    folder: Path | None = None
-    tilt: Tilt = (0.0, 2.0)
-    below_db: Range = (20.0, 70.0)
 
 
 class InTrainingEvaluation(Config):

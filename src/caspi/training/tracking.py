@@ -13,8 +13,8 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
 from caspi.errors import UsageError, first_line, install
+from caspi.training.checkpoint.provenance import Provenance
 from caspi.training.config import TrackerName
-from caspi.training.provenance import Provenance
 
 Attach = Callable[[str, str], None]
 

@@ -13,19 +13,19 @@ from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.scoring import Score, score_corpus
 from caspi.inference.decoding import Clip, Decoder, evaluating
 from caspi.language import language
+from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
 from caspi.model.loading import Loaded, load
-from caspi.model.moving import on
 from caspi.model.prompt import Prompt
-from caspi.training.collation import Item, collate
+from caspi.model.tensors import on
+from caspi.scoring.error_rates import Score, score_corpus
 from caspi.training.config import TrainConfig
-from caspi.training.data import TrainingSet
-from caspi.training.objectives import CrossEntropy
-from caspi.training.plan import cut
-from caspi.training.processes import compute_dtype, processes
+from caspi.training.data.batch_plan import cut
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.distributed.processes import compute_dtype, processes
+from caspi.training.objectives.cross_entropy import CrossEntropy
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from caspi import audio
-from caspi.corpus import hebrew_sentences
-from caspi.corpus.espeak import Voice, speak, variants
 from caspi.corpus.sources.base import Source
+from caspi.corpus.synthesis import hebrew_sentences
+from caspi.corpus.synthesis.espeak import Voice, speak, variants
 from caspi.corpus.utterance import Recording, Word
 from caspi.errors import MissingDependency, UsageError
 from caspi.language import TextPolicy, language

@@ -1,0 +1,276 @@
+"""Augmentation of waveforms: effects in a row, each with a randomness of its own.
+
+A new one is a function `effect(samples, how, draw)`, a field of `Augmentation` and an entry in `Effects`. The libraries
+that do this (audiomentations) draw from the process's global randomness, which can neither be an utterance's nor be
+resumed; what they do is a few lines of numpy each, and codecs are FFmpeg's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import soxr
+
+from caspi.audio import SAMPLE_RATE, Seconds, resample
+from caspi.augmentation.config import (
+    Augmentation,
+    Clipping,
+    Codec,
+    CodecName,
+    Noise,
+    NoSpeech,
+    Reverberation,
+    SecondSpeaker,
+)
+from caspi.errors import UsageError
+
+Draw = np.random.Generator
+_SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+_TELEPHONE_RATE = 8_000
+_TELEPHONE_BAND = (300.0, 3_400.0)  # Hz
+# FFmpeg's encoder, container and options, which trade some quality for three times the speed; kbit/s.
+_CODECS: dict[CodecName, tuple[str, str, dict[str, str], tuple[int, int]]] = {
+    "mp3": ("libmp3lame", "mp3", {"compression_level": "9"}, (24, 64)),
+    "opus": ("libopus", "ogg", {"compression_level": "2"}, (12, 32)),
+}
+_MU = 255.0  # of ITU-T G.711
+_LOWEST = 20.0  # Hz: below it tilted noise is no louder
+_LONGEST_ROOM = 2.0  # seconds of an impulse response that are used
+
+
+class Effects:
+    """The waveform's part of an augmentation. Raises UsageError where a folder of it holds no sound."""
+
+    def __init__(self, how: Augmentation) -> None:
+        self._how = how
+        noise, room = how.noise, how.reverberation
+        self._noises = () if noise is None else _sounds(noise.folder, "augment.noise")
+        self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
+        for path in self._rooms:
+            _response(path)  # one that is silent is said now
+
+    def __call__(
+        self,
+        samples: np.ndarray,
+        stretch: Stretch,
+        draw: Callable[[str], Draw],
+        another: Callable[[Draw], np.ndarray],
+    ) -> np.ndarray:
+        """float32 [n] to float32 [m], as long as `stretch` says. draw: the randomness of any other effect by its
+        name; another: somebody else."""
+        how = self._how
+        if stretch.speed != 1.0:
+            samples = soxr.resample(samples, SAMPLE_RATE * stretch.speed, SAMPLE_RATE, quality="LQ")
+        if stretch.before or stretch.after:
+            samples = np.pad(samples, [int(seconds * SAMPLE_RATE) for seconds in (stretch.before, stretch.after)])
+        if (second := how.second_speaker) is not None and _happens(here := draw("second_speaker"), second.probability):
+            samples = overlap(samples, another(here), second, here)
+        if (room := how.reverberation) is not None and _happens(here := draw("reverberation"), room.probability):
+            samples = reverberate(samples, self._rooms, room, here)
+        if (noise := how.noise) is not None and _happens(here := draw("noise"), noise.probability):
+            samples = add_noise(samples, self._noises, noise, here)
+        if how.gain_db is not None:
+            samples = samples * np.float32(10 ** (draw("gain_db").uniform(*how.gain_db) / 20))
+        if (clipping := how.clipping) is not None and _happens(here := draw("clipping"), clipping.probability):
+            samples = clip(samples, clipping, here)
+        if (codec := how.codec) is not None and _happens(here := draw("codec"), codec.probability):
+            samples = transcode(samples, codec, here)
+        return samples.astype(np.float32, copy=False)
+
+
+def _happens(draw: Draw, probability: float) -> bool:
+    return bool(draw.random() < probability)
+
+
+class Background:
+    """Noise with nobody speaking. Raises UsageError where its folder holds no sound."""
+
+    def __init__(self, how: NoSpeech) -> None:
+        self._how = how
+        self._files = _sounds(how.folder, "no_speech")
+
+    def __call__(self, length: int, draw: Draw) -> np.ndarray:
+        """float32 [length]."""
+        below, tilt = draw.uniform(*self._how.below_db), draw.uniform(*self._how.tilt)
+        noise = _noise(length, self._files, tilt, draw)
+        size = float(np.sqrt(np.mean(noise**2)))
+        return noise * np.float32(10 ** (-below / 20) / size) if size else noise
+
+
+def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Draw) -> np.ndarray:
+    """Somebody else from somewhere in the clip on, as long as both last."""
+    start = int(draw.integers(0, len(samples)))
+    other = other[: len(samples) - start]
+    mixed = samples.copy()
+    mixed[start : start + len(other)] += _at(other, samples, draw.uniform(*how.below_db))
+    return mixed
+
+
+def add_noise(samples: np.ndarray, files: tuple[Path, ...], how: Noise, draw: Draw) -> np.ndarray:
+    """An excerpt of one of the files, or made noise, at a drawn ratio to the clip."""
+    ratio, tilt = draw.uniform(*how.snr_db), draw.uniform(*how.tilt)
+    return samples + _at(_noise(len(samples), files, tilt, draw), samples, ratio)
+
+
+def _noise(length: int, files: tuple[Path, ...], tilt: float, draw: Draw) -> np.ndarray:
+    """float32 [length]: an excerpt of one of the files; made where there are none."""
+    if files:
+        return _excerpt(files[int(draw.integers(len(files)))], length, draw)
+    return coloured(length, tilt, draw)
+
+
+def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
+    """`added` so many dB below `samples`, by their mean power; silence stays silence."""
+    power = float(np.mean(added**2)) if len(added) else 0.0
+    if not power:
+        return added
+    return added * np.float32(np.sqrt(float(np.mean(samples**2)) / power) * 10 ** (-below_db / 20))
+
+
+def coloured(length: int, tilt: float, draw: Draw) -> np.ndarray:
+    """Gaussian noise [length] whose power falls with the frequency to the power `tilt`."""
+    noise = draw.standard_normal(length, dtype=np.float32)
+    if not tilt:
+        return noise
+    size = 1 << (length - 1).bit_length()  # lengths that a transform is fast for
+    shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_LOWEST) ** np.float32(-tilt / 2)
+    return np.fft.irfft(np.fft.rfft(noise, size) * shape, size)[:length].astype(np.float32, copy=False)
+
+
+def reverberate(samples: np.ndarray, files: tuple[Path, ...], how: Reverberation, draw: Draw) -> np.ndarray:
+    """Heard in a room: as long as before, the direct sound where it was, the power the same."""
+    below, seconds = draw.uniform(*how.below_db), draw.uniform(*how.seconds)
+    if files:
+        response = _response(files[int(draw.integers(len(files)))])
+    else:
+        length = max(2, int(seconds * SAMPLE_RATE))
+        tail = draw.standard_normal(length, dtype=np.float32) * 10 ** (-3 * np.arange(length) / length)
+        tail[0] = 0.0
+        response = tail * np.sqrt(10 ** (-below / 10) / np.sum(tail**2))
+        response[0] = 1.0
+    direct = int(np.argmax(np.abs(response)))
+    whole = len(samples) + len(response) - 1
+    size = 1 << (whole - 1).bit_length()
+    response = response.astype(np.float32, copy=False)
+    heard = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
+    heard = heard[direct : direct + len(samples)].astype(np.float32, copy=False)
+    return _at(heard, samples, 0.0)
+
+
+def clip(samples: np.ndarray, how: Clipping, draw: Draw) -> np.ndarray:
+    """The loudest samples cut off."""
+    level = float(np.quantile(np.abs(samples), 1 - draw.uniform(*how.share)))
+    return np.clip(samples, -level, level)
+
+
+def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
+    """Through one of the codecs and back, as long as before and in time."""
+    kind: CodecName = how.kinds[int(draw.integers(len(how.kinds)))]
+    rate = draw.random()
+    peak = max(1.0, float(np.abs(samples).max(initial=0.0)))  # codecs hold no more than full scale
+    samples = samples / np.float32(peak)
+    if kind == "telephone":
+        narrow = _telephone_band(soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE))
+        steps = np.round(127 * np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)) / 127
+        coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
+    else:
+        kilobits = _CODECS[kind][3]
+        coded = through(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
+    coded = coded[: len(samples)]
+    return np.pad(coded, (0, len(samples) - len(coded))) * np.float32(peak)
+
+
+def _telephone_band(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] at 8 kHz without what is below 300 Hz and above 3,400 (ITU-T G.712), by 24 dB an octave; no delay."""
+    size = 1 << (len(samples) - 1).bit_length()  # lengths that a transform is fast for
+    spectrum = np.fft.rfft(samples, size) * _telephone_gain(size)
+    return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32, copy=False)
+
+
+@functools.lru_cache(maxsize=32)
+def _telephone_gain(size: int) -> np.ndarray:
+    """float32 [size / 2 + 1]: of a transform's frequencies."""
+    hertz = np.fft.rfftfreq(size, 1 / _TELEPHONE_RATE).clip(min=1.0)
+    low, high = _TELEPHONE_BAND
+    gain: np.ndarray = ((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8)) ** -0.5
+    return gain.astype(np.float32)
+
+
+def through(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:
+    """Through mp3 or Opus at so many kbit a second, delays taken off by the container's own word on them: float32, a
+    frame longer or shorter. Samples are within full scale."""
+    codec, container, options, _ = _CODECS[kind]
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as written:
+        stream = written.add_stream(codec, rate=SAMPLE_RATE, layout="mono", options=options)
+        stream.bit_rate = int(1000 * kilobits)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        to_codec = av.AudioResampler(format=stream.format, layout="mono", rate=SAMPLE_RATE)
+        for piece in (*to_codec.resample(frame), None):
+            for packet in stream.encode(piece):
+                written.mux(packet)
+    file.seek(0)
+    back = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    with av.open(file) as coded:
+        frames = [piece for frame in coded.decode(audio=0) for piece in back.resample(frame)]
+    return np.concatenate([piece.to_ndarray()[0] for piece in (*frames, *back.resample(None))])
+
+
+def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
+    """The files of a folder that a recipe names; none where it names no folder."""
+    if folder is None:
+        return ()
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
+    if not found:
+        raise UsageError(f"train.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
+    for path in found:
+        with _opened(path) as file:
+            if not file.frames:
+                raise UsageError(f"train.{what}.folder: {path} is empty: take it out")
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Raises UsageError where it cannot be decoded."""
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise UsageError(f"{path} cannot be decoded ({error.error_string}): take it out of its folder") from error
+
+
+def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
+    """float32 [length] from somewhere in a file, from its beginning again where it ends."""
+    with _opened(path) as file:
+        wanted = -(-length * file.samplerate // SAMPLE_RATE)
+        file.seek(int(draw.integers(0, max(1, file.frames - wanted + 1))))
+        sound = file.read(wanted, dtype="float32", always_2d=True).mean(axis=1)
+        return np.resize(resample(sound, file.samplerate), length)
+
+
+@functools.lru_cache(maxsize=512)
+def _response(path: Path) -> np.ndarray:
+    with _opened(path) as file:
+        sound = file.read(int(_LONGEST_ROOM * file.samplerate), dtype="float32", always_2d=True)[:, 0]
+        sound = resample(sound, file.samplerate)
+    if not np.any(sound):
+        raise UsageError(f"{path}: an impulse response that is silent")
+    return sound
+
+
+class Stretch(NamedTuple):
+    """How an utterance is made longer or shorter: a factor of its speed, and seconds of silence around it."""
+
+    speed: float = 1.0
+    before: Seconds = 0.0
+    after: Seconds = 0.0

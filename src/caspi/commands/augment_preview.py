@@ -1,0 +1,71 @@
+"""caspi augment-preview: what augmentation does, to listen to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caspi import atomic_output
+from caspi import recipe as recipes
+from caspi.commands.outcome import Outcome
+from caspi.errors import UsageError
+from caspi.recipe import Recipe
+from caspi.reporting import report
+from caspi.reporting.report import Clip, Page, Table
+
+if TYPE_CHECKING:
+    from caspi.training.data.preview import Heard
+
+
+def preview_page(name: str, stage: str, heard: Sequence[Heard]) -> Page:
+    """Clips under augmentation, to listen to."""
+    by_id = {one.id: one.text for one in heard}
+    return Page(
+        title=f"caspi augment-preview · {name}",
+        headline=f"What stage {stage} hears: {len(by_id)} utterances in {len(heard)} versions",
+        facts=[
+            ("utterances", str(len(by_id))),
+            ("effects", str(sum("alone" in one.how for one in heard) // len(by_id))),
+        ],
+        parts=[
+            Table(
+                text,
+                ("listen", "how", "seconds", "drawn"),
+                [
+                    (Clip(one.flac), one.how, f"{one.seconds:.2f}", ", ".join(one.values))
+                    for one in heard
+                    if one.id == identifier
+                ],
+                note=identifier,
+            )
+            for identifier, text in by_id.items()
+        ],
+    )
+
+
+def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
+    """What augmentation does, to listen to."""
+    from caspi.corpus.store import Corpus
+    from caspi.model.loading import load_processor
+    from caspi.model.prompt import Prompt
+    from caspi.training.config import stage_seed
+    from caspi.training.data.dataset import TrainingSet
+    from caspi.training.data.preview import active, listen
+
+    config = recipe.require_train()
+    numbers = {one.name: number for number, one in enumerate(config.stages)}
+    if stage is not None and stage not in numbers:
+        raise UsageError(f"--stage {stage}: not one of {', '.join(numbers)}")
+    number = numbers[stage] if stage is not None else 0
+    chosen = config.stages[number]
+    how = chosen.augment or config.augment
+    if not active(how):
+        raise UsageError(f"stage {chosen.name} has no augmentation that is heard: train.augment names some")
+    atomic_output.claim(out, "augment-preview")
+    prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
+    data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
+    heard = list(listen(data, how, count, stage_seed(recipe.seed, number)))
+    summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in heard})}
+    page = report.write(out, preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
+    return Outcome(f"{len(summary['ids'])} utterances in {len(heard)} versions", page, summary)

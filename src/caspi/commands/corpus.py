@@ -1,0 +1,116 @@
+"""caspi corpus: look into a corpus, hand it on, publish it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caspi import atomic_output
+from caspi.commands.outcome import Outcome
+from caspi.corpus.utterance import Utterance
+from caspi.errors import UsageError
+from caspi.progress import duration
+from caspi.reporting import report
+from caspi.reporting.report import Clip, Page, Table
+from caspi.reporting.wording import SYNTHETIC_NOTE
+
+if TYPE_CHECKING:
+    from caspi.corpus.inspection import Drawn
+
+
+def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
+    """Utterances to listen to."""
+    seconds = sum(d.utterance.seconds for d in drawn)
+    return Page(
+        title=f"caspi corpus sample · {folder}",
+        headline=f"{len(drawn)} utterances to listen to",
+        facts=[("utterances", str(len(drawn))), ("audio", duration(seconds))],
+        parts=[
+            Table(
+                "Utterances",
+                ("listen", "text", "seconds", "split", "source", "group", "peak dB", "SNR dB", "up to kHz"),
+                [
+                    (
+                        Clip(d.flac),
+                        d.utterance.text,
+                        f"{d.utterance.seconds:.1f}",
+                        d.split,
+                        d.utterance.source,
+                        d.utterance.group,
+                        *_signals(d.utterance),
+                    )
+                    for d in drawn
+                ],
+                text=(1,),
+            )
+        ],
+        synthetic=SYNTHETIC_NOTE if any(d.utterance.synthetic for d in drawn) else "",
+    )
+
+
+def _signals(utterance: Utterance) -> tuple[str, str, str]:
+    signals = utterance.signals
+    if signals is None:
+        return "", "", ""
+    return f"{signals.peak_db:.0f}", f"{signals.snr_db:.0f}", f"{signals.bandwidth_hz / 1000:.1f}"
+
+
+def jsonl_page(folder: str, written: dict[str, int]) -> Page:
+    """What was written for other programs."""
+    return Page(
+        title=f"caspi corpus export · {folder}",
+        headline=f"{sum(written.values()):,} utterances as JSONL and WAV",
+        facts=[(split, f"{count:,}") for split, count in written.items()],
+        parts=[],
+    )
+
+
+def info(folder: Path) -> Outcome:
+    """What a corpus holds."""
+    from caspi.corpus import inspection
+
+    summary = {"stage": "corpus info", **inspection.info(folder)}
+    hours = sum(split["hours"] for split in summary["splits"].values())
+    count = sum(split["utterances"] for split in summary["splits"].values())
+    return Outcome(f"{count:,} utterances, {hours:.2f} hours", folder, summary)
+
+
+def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
+    """Utterances drawn into a page with players."""
+    from caspi.corpus import inspection
+    from caspi.corpus.utterance import SPLITS
+
+    chosen = next((known for known in SPLITS if known == split), None)
+    if split is not None and chosen is None:
+        raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
+    atomic_output.claim(out, "corpus sample")
+    drawn = inspection.sample(folder, count, seed, chosen)
+    ids = [d.utterance.id for d in drawn]
+    summary = {"stage": "corpus sample", "corpus": str(folder), "seed": seed, "ids": ids}
+    page = report.write(out, sample_page(str(folder), drawn), summary)
+    return Outcome(f"{len(drawn)} utterances to listen to", page, summary)
+
+
+def export(folder: Path, to: str, out: Path) -> Outcome:
+    """The official script's input."""
+    from caspi.corpus.export import to_jsonl
+
+    if to != "jsonl":
+        raise UsageError(f"--to {to}: not one of jsonl")
+    partial = atomic_output.start(out, "corpus export")
+    written = to_jsonl(folder, partial, out)
+    summary = {"stage": "corpus export", "corpus": str(folder), "to": to, "utterances": written}
+    report.write(partial, jsonl_page(str(folder), written), summary)
+    atomic_output.finish(partial, out)
+    return Outcome(f"{sum(written.values()):,} utterances as JSONL and WAV", out, summary)
+
+
+def push(folder: Path, repository: str, private: bool, dry_run: bool) -> Outcome:
+    """A corpus to the Hub."""
+    from caspi.corpus import dataset_card
+
+    summary = {"stage": "corpus push", **dataset_card.push(folder, repository, private=private, dry_run=dry_run)}
+    size = sum(file["bytes"] for file in summary["files"])
+    verb = "would be uploaded" if dry_run else "uploaded"
+    return Outcome(f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", folder, summary)

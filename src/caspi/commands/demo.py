@@ -1,0 +1,225 @@
+"""The whole path on the tiny model: the commands a user would run, run and printed one after another."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from caspi import recipe
+from caspi.atomic_output import REPORT, read_jsonl, report_of
+from caspi.commands import average, compare, evaluate, plan, prepare, train, transcribe
+from caspi.commands.outcome import Outcome
+from caspi.commands.train import train_page
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.evaluation import evaluation_page as evaluation_pages
+from caspi.reporting import report
+from caspi.reporting.charts import Chart
+from caspi.reporting.wording import SYNTHETIC_NOTE, plural, rate
+from caspi.training.run import METRICS
+
+RECIPE = "demo.yaml"
+OTHERS = "demo-others.yaml"  # other languages, to see what was forgotten
+_STRESSED = 30  # utterances under every condition
+_OTHERS = 10  # utterances of each other language
+
+
+def recipe_file(name: str) -> Path:
+    """One of the demo's recipes as it is shipped."""
+    package = Path(str(importlib.resources.files("caspi")))
+    folders = (package / "recipes", package.parents[1] / "recipes")  # installed from a wheel; from a checkout
+    return next(folder / name for folder in folders if folder.is_dir())
+
+
+def run(out: Path, seed: int) -> Outcome:
+    """Runs everything into `out`; the last line is the verdict on unseen sentences in unseen voices."""
+    clean(out)
+    started = time.monotonic()
+    loaded = _written(out, RECIPE, _overrides(out, seed))
+    each = [f"corpus.sources.{number}.utterances={_OTHERS}" for number in range(4)]
+    others = _written(out, OTHERS, (f"corpus.path={out / 'others'}", *each))
+    written = out / RECIPE
+    corpus, run_folder = loaded.corpus.path, loaded.require_train().path
+    steps = _Steps()
+    steps.run(f"caspi prepare {written}", lambda: prepare.run(loaded))
+    steps.run(f"caspi prepare {out / OTHERS}", lambda: prepare.run(others))
+    steps.run(f"caspi plan {written}", lambda: plan.run(loaded, None, 1))
+    trained = steps.run(f"caspi train {written}", lambda: train.run(loaded))
+    averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: average.run(run_folder, 3))
+    last, best = Path(trained.summary["final"]), averaged.path
+    plain_out, out_average = out / "evaluation-last", out / "evaluation"
+    plain = steps.run(
+        f"caspi evaluate {last} {corpus} --out {plain_out}",
+        lambda: evaluate.run(str(last), [str(corpus)], plain_out),
+    )
+    start, known, out_before = loaded.model.start, others.corpus.path, out / "evaluation-before"
+    before = steps.run(
+        f"caspi evaluate {start} {known} --identify --out {out_before}",
+        lambda: evaluate.run(start, [str(known)], out_before, evaluate.EvaluateOptions(identify=True)),
+    )
+    out_start = out / "evaluation-start"
+    at_start = steps.run(
+        f"caspi evaluate {start} {corpus} --out {out_start}",
+        lambda: evaluate.run(start, [str(corpus)], out_start),
+    )
+    asked = evaluate.EvaluateOptions(stress=_STRESSED, retention=[str(known)])
+    final = steps.run(
+        f"caspi evaluate {best} {corpus} --out {out_average} --stress {_STRESSED} --retention {known}",
+        lambda: evaluate.run(str(best), [str(corpus)], out_average, asked),
+    )
+    comparison = steps.run(
+        f"caspi compare {plain_out} {out_average} --out {out / 'compare'}",
+        lambda: compare.run(plain_out, out_average, out / "compare"),
+    )
+    sample = _write_sample(corpus, out)
+    said = steps.run(
+        f"caspi transcribe {best} {sample} --language Hebrew",
+        lambda: transcribe.run(str(best), [sample], "txt", None, "", "Hebrew"),
+    )
+    summary = {
+        "stage": "demo",
+        "seed": seed,
+        "seconds": time.monotonic() - started,
+        "steps": steps.taken,
+        "evaluation": final.summary,
+        "evaluation_last": plain.summary,
+        "evaluation_start": at_start.summary,
+        "others_before": {name: part["leaderboard"] for name, part in before.summary["by_language"].items()},
+        "comparison": comparison.summary,
+        "transcript": said.summary["files"][0]["text"],
+    }
+    page = report.write(out, _page(summary, corpus), summary, recipe.dump(loaded))
+    return Outcome(_verdict(final.summary), page, summary)
+
+
+def _written(out: Path, name: str, overrides: tuple[str, ...]) -> recipe.Recipe:
+    """A shipped recipe with these values, as a file of the demo that a user may run again."""
+    path = out / name
+    path.write_text(recipe.dump(recipe.load(recipe_file(name), overrides)), encoding="utf-8")
+    return recipe.load(path)
+
+
+def _overrides(out: Path, seed: int) -> tuple[str, ...]:
+    sources = range(3)
+    return (
+        f"corpus.path={out / 'corpus'}",
+        f"train.path={out / 'train'}",
+        f"seed={seed}",
+        *(f"corpus.sources.{number}.seed={11 + number + 100 * seed}" for number in sources),
+    )
+
+
+class _Steps:
+    """Prints each command, runs it, keeps what it took."""
+
+    def __init__(self) -> None:
+        self.taken: list[dict[str, Any]] = []
+
+    def run(self, command: str, work: Callable[[], Outcome]) -> Outcome:
+        print(f"\n$ {command}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        outcome = work()
+        seconds = time.monotonic() - started
+        print(f"{outcome.line}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        self.taken.append({"command": command, "seconds": seconds, "result": outcome.line})
+        return outcome
+
+
+def _write_sample(corpus: Path, out: Path) -> Path:
+    """The first test utterance as a file, to be transcribed as a user's file would be."""
+    path = out / "sample.flac"
+    path.write_bytes(Corpus.open(corpus, "test").flac(0))
+    return path
+
+
+def _verdict(summary: dict[str, Any]) -> str:
+    score = summary["leaderboard"]
+    voices = plural(summary["groups"], "unseen voice")
+    return f"WER {rate(score['wer'], score['wer_ci'])} on {summary['utterances']} held-out utterances, {voices}"
+
+
+def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
+    final, last = summary["evaluation"], summary["evaluation_last"]
+    evaluated = corpus.parent / "evaluation"
+    rows = read_jsonl(evaluated / "results.jsonl")
+    clips = evaluate.clips_of(report_of(evaluated), [row["id"] for row in evaluation_pages.worst(rows)])
+    run_folder = corpus.parent / "train"
+    trained = json.loads((run_folder / REPORT).read_text())
+    training = train_page("demo", trained, run_folder / METRICS)
+    return report.Page(
+        title="caspi demo · tiny learns Hebrew it has never heard",
+        headline=_verdict(final),
+        facts=[
+            ("WER", f"{final['leaderboard']['wer']:.3f}"),
+            ("before training", f"{summary['evaluation_start']['leaderboard']['wer']:.3f}"),
+            ("CER", f"{final['leaderboard']['cer']:.3f}"),
+            ("without averaging", f"{last['leaderboard']['wer']:.3f}"),
+            ("time", f"{summary['seconds'] / 60:.1f} min"),
+        ],
+        synthetic=SYNTHETIC_NOTE,
+        parts=[
+            _heard(corpus),
+            report.Table(
+                "What ran",
+                ("command", "seconds", "result"),
+                [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
+                note=f"Pages beside this one: {', '.join(_PAGES)}.",
+            ),
+            *[part for part in training.parts if isinstance(part, Chart)],
+            _forgotten(summary["others_before"], final["retention"]),
+            *evaluation_pages.evaluate_page("", final, rows, clips).parts,
+        ],
+    )
+
+
+_SHOWN = 3  # test utterances at the top of the page
+_PAGES = (
+    "corpus/report.html", "train/report.html", "evaluation/report.html", "evaluation-start/report.html",
+    "compare/report.html",
+)  # fmt: skip
+
+
+def _heard(corpus: Path) -> report.Table:
+    """The first few test utterances: what is said, what the model heard before it was trained, and after."""
+    test = Corpus.open(corpus, "test")
+    found = [
+        {row["id"]: row["hypothesis"] for row in read_jsonl(corpus.parent / name / "results.jsonl")}
+        for name in ("evaluation-start", "evaluation")
+    ]
+    ids = test.column("id")[:_SHOWN]
+    rows = [
+        (report.Clip(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
+        for row, key in enumerate(ids)
+    ]
+    columns = ("listen", "said", "heard before training", "heard after")
+    return report.Table("What it hears", columns, rows, text=(1, 2, 3), note="Of the test split, as they come.")
+
+
+def _forgotten(before: dict[str, Any], after: dict[str, Any]) -> report.Table:
+    [languages] = after.values()
+    rows = [
+        (name, rate(before[name]["wer"]), rate(found["wer"], found["wer_ci"]), f"{found['utterances']:,}")
+        for name, found in languages.items()
+    ]
+    note = "Nothing of them was trained on. What keeps them is a source of theirs in the corpus and in train.mixes."
+    columns = ("language", "WER before", "WER after [95 %]", "utterances")
+    return report.Table("What was forgotten of the base's languages", columns, rows, note=note)
+
+
+def clean(folder: Path) -> None:
+    """Removes an earlier demo's folder; refuses one that is not a demo's."""
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / DEMO_MARK).is_file():
+            raise UsageError(f"{folder} is not empty and no demo made it: give another --out")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DEMO_MARK).write_text("made by caspi demo; deleted by the next one\n")
+
+
+DEMO_MARK = ".caspi-demo"

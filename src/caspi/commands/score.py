@@ -1,0 +1,61 @@
+"""caspi score: any system's transcripts, scored as `evaluate` scores ours."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caspi import atomic_output
+from caspi.commands.evaluate import _equivalents, _write_evaluation, verdict
+from caspi.commands.outcome import Outcome, _language
+from caspi.reporting import report
+
+if TYPE_CHECKING:
+    from caspi.evaluation.transcripts import Transcripts
+
+
+def run(
+    file: Path,
+    language_name: str,
+    out: Path,
+    equivalents: Path | None = None,
+    *,
+    hypotheses: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Any system's transcripts, scored as `evaluate` scores ours. columns: of reference, hypothesis, id, group."""
+    from caspi.evaluation.summary import Measured, summarise, write
+    from caspi.evaluation.transcripts import Columns, read_transcripts
+    from caspi.language import language
+
+    spoken = language(_language(language_name) or "Hebrew")
+    found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
+    _say_columns(found)
+    table = _equivalents(equivalents, spoken)
+    measured = Measured.of(found.pairs)
+    partial = atomic_output.start(out, "score")
+    try:
+        summary = summarise(measured, equivalents=table)
+        write(partial, measured, summary)
+        inputs = {"file": str(file), "fingerprint": report.fingerprint(file), "columns": found.used}
+        if hypotheses is not None:
+            inputs |= {"hypotheses": str(hypotheses), "hypotheses_fingerprint": report.fingerprint(hypotheses)}
+        _write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    atomic_output.finish(partial, out)
+    return Outcome(verdict(summary), out / report.HTML, summary)
+
+
+def _say_columns(found: Transcripts) -> None:
+    """Which columns were taken for what, and which count for nothing."""
+    other = {name: column for name, column in found.used.items() if name != column}
+    if other:
+        named = ", ".join(f"{name} from {column}" for name, column in other.items())
+        print(f"score: {named}", file=sys.stderr)
+    if found.unused:
+        print(f"score: not used: {', '.join(found.unused)}", file=sys.stderr)

@@ -1,0 +1,68 @@
+"""caspi transcribe: files to text and subtitles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caspi.commands.outcome import Outcome, _language
+from caspi.errors import UsageError
+from caspi.progress import Progress
+from caspi.reporting.wording import plural
+
+if TYPE_CHECKING:
+    from caspi.inference.files import FileResult
+
+
+def run(
+    model: str,
+    files: Sequence[Path],
+    format_name: str,
+    out: Path | None,
+    context: str,
+    language_name: str | None,
+    *,
+    times: bool = False,
+) -> Outcome:
+    """Files to text, one output a file; without `out` the text is in the summary. times: of phrases. Ends with 1 where
+    a file could not be transcribed; the others are."""
+    from caspi.inference import files as stage
+    from caspi.inference.subtitles import FORMATS
+    from caspi.inference.transcriber import Transcriber
+
+    if format_name not in FORMATS:
+        raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
+    request = stage.Request(model, format_name, context, _language(language_name), times)
+    outputs = stage.Outputs(files, request, out)
+    found = []
+    with Progress("transcribe", unit="files", total=len(files)) as progress:
+        for result in stage.transcribe(files, request, outputs, lambda: Transcriber.of(model)):
+            for warning in result.warnings:
+                print(f"warning: {result.file}: {warning}", file=sys.stderr)
+            found.append(result)
+            progress.advance(1)
+    failed = [result for result in found if result.error]
+    for result in failed:
+        print(f"not transcribed: {result.file}: {result.error}", file=sys.stderr)
+    summary = {"stage": "transcribe", "files": [result.as_json() for result in found], "failed": len(failed)}
+    said = [result.transcript for result in found if result.transcript is not None]
+    if untimed := sum(transcript.untimed for transcript in said):
+        print(
+            f"warning: no times of phrases in {plural(untimed, 'window')}, which are cues as a whole: was "
+            f"{model} trained with train.timestamps?",
+            file=sys.stderr,
+        )
+    return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0)
+
+
+def _transcribed(found: Sequence[FileResult]) -> str:
+    """What became of all files, in one line."""
+    said = [result.transcript for result in found if result.transcript is not None]
+    seconds = sum(transcript.seconds for transcript in said)
+    if len(found) == len(said) == 1:
+        return f"{said[0].text or 'no speech'} ({seconds:.1f} s of audio)"
+    kept, failed = sum(result.kept for result in found), sum(bool(result.error) for result in found)
+    more = (f", {kept} were there already" if kept else "") + (f", {failed} could not be transcribed" if failed else "")
+    return f"{len(said)} of {plural(len(found), 'file')} transcribed ({seconds:.1f} s of audio){more}"

@@ -1,0 +1,78 @@
+"""What a corpus holds: counts, distributions, utterances to listen to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caspi.atomic_output import REPORT, stage_of
+from caspi.corpus.signals import SIGNALS
+from caspi.corpus.store import METADATA, Corpus
+from caspi.corpus.utterance import SPLITS, Split, Utterance
+from caspi.errors import UsageError
+
+_PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+def splits_of(folder: Path) -> list[Corpus]:
+    """The splits that hold something. Raises UsageError where the folder is no corpus."""
+    if stage_of(folder) != "prepare":
+        raise UsageError(f"{folder} is not a corpus: make one with caspi prepare RECIPE")
+    return [Corpus.open(folder, split) for split in SPLITS if any(folder.glob(f"{split}-*.arrow"))]
+
+
+def info(folder: Path) -> dict[str, Any]:
+    """Hours and utterances by split, source and group; how lengths, rates and signals are distributed."""
+    report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else {}
+    opened = splits_of(folder)
+    seconds = np.concatenate([split.numbers("seconds") for split in opened])
+    texts = [text for split in opened for text in split.column("text")]
+    distributions = {
+        "seconds": seconds,
+        "characters_per_second": np.array([len(text) for text in texts]) / seconds,
+        **{name: np.concatenate([split.numbers(name) for split in opened]) for name in SIGNALS},
+    }
+    return {
+        "folder": str(folder),
+        "splits": {
+            split.split: {
+                "utterances": len(split),
+                "hours": float(split.numbers("seconds").sum()) / 3600,
+                "groups": len(set(split.column("group"))),
+                "bytes": sum(path.stat().st_size for path in folder.glob(f"{split.split}-*.arrow")),
+            }
+            for split in opened
+        },
+        "hours_by_source": report.get("hours_by_source", {}),
+        "rejected": report.get("rejected", {}),
+        "text_policy": report.get("text_policy", {}),
+        "columns": METADATA,
+        "percentiles": list(_PERCENTILES),
+        "distributions": {
+            name: np.percentile(values[np.isfinite(values)], _PERCENTILES).tolist() if len(values) else []
+            for name, values in distributions.items()
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """An utterance to listen to."""
+
+    split: Split
+    utterance: Utterance
+    flac: bytes
+
+
+def sample(folder: Path, count: int, seed: int, split: Split | None = None) -> list[Drawn]:
+    """`count` utterances drawn evenly from all that there are, or from one split."""
+    opened = [corpus for corpus in splits_of(folder) if split in (None, corpus.split)]
+    if not opened:
+        raise UsageError(f"corpus {folder} has no utterances in its {split} split")
+    where = [(corpus, row) for corpus in opened for row in range(len(corpus))]
+    chosen = np.random.default_rng(seed).permutation(len(where))[:count]
+    return [Drawn(where[n][0].split, where[n][0].utterance(where[n][1]), where[n][0].flac(where[n][1])) for n in chosen]

@@ -1,0 +1,96 @@
+"""Evaluation sets as what must not be trained on: their audio and text, fingerprinted once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caspi import audio
+from caspi.audio import AudioError
+from caspi.corpus.dedup import acoustic_fingerprint
+from caspi.corpus.dedup.near_duplicates import EvaluationSets
+from caspi.corpus.pipeline.process import clips
+from caspi.corpus.signals import FRAME, spectrogram
+from caspi.corpus.sources import Source
+from caspi.corpus.utterance import Recording
+from caspi.errors import UsageError
+from caspi.language import language
+
+_PHASES = 4  # of the frames: a copy cut anywhere is at most 4 ms off one of them
+_SECONDS_AT_ONCE = 600.0
+_FAR = 36_000.0  # seconds: an evaluation recording is no longer than ten hours
+
+
+def evaluation_sets(
+    sources: Sequence[Source], spoken_language: str, work: Path
+) -> tuple[EvaluationSets, str, list[dict[str, Any]]]:
+    """The sets a recipe names, a digest that changes when they do, and what each held. Fingerprints are kept in `work`.
+
+    Raises UsageError where a set cannot be read: a check against nothing would find nothing.
+    """
+    found = EvaluationSets()
+    digests, held = [], []
+    for source in sources:
+        key = hashlib.sha256(f"{source.model_dump_json()}\0{source.identity()}".encode()).hexdigest()[:32]
+        digests.append(key)
+        path = work / "evaluation" / f"{key}.jsonl"
+        if not path.is_file():
+            _write(path, source.recordings(spoken_language))
+        unreadable = recordings = 0
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                entry = json.loads(line)
+                recordings += 1
+                unreadable += not entry["phases"]
+                phases = [np.frombuffer(bytes.fromhex(words), np.uint16) for words in entry["phases"]]
+                found.add(bytes.fromhex(entry["exact"]), phases, entry["text"])
+        name = getattr(source, "dataset", "") or str(getattr(source, "path", ""))
+        held.append({"set": name, "recordings": recordings, "unreadable": unreadable})
+        if unreadable == recordings:
+            raise UsageError(f"corpus.evaluation: {name} holds no audio that can be read: nothing could be kept apart")
+    return found, " ".join(digests), held
+
+
+def _write(path: Path, recordings: Iterator[Recording]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for recording in recordings:
+            text = recording.text or " ".join(segment.text for segment in recording.segments)
+            compared = language(recording.language).normalisers["fair"](text)
+            for exact, phases in _fingerprints(recording):
+                entry = {"exact": exact.hex(), "phases": [p.tobytes().hex() for p in phases], "text": compared}
+                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                compared = ""  # once a recording
+    partial.rename(path)
+
+
+def _fingerprints(recording: Recording) -> Iterator[tuple[bytes, list[np.ndarray]]]:
+    """Of the stretches that are in the set, ten minutes at a time: hash, and words at phases of a quarter frame."""
+    stretches = [(segment.start, segment.end) for segment in recording.segments]
+    if not stretches:
+        stretches = [(recording.start, recording.end or _FAR)]
+    try:
+        stream, _ = recording.audio.open()
+        for samples in clips(stream, sorted(_ten_minutes(stretches))):
+            if len(samples):
+                yield _of(samples)
+    except AudioError:
+        yield b"", []  # no audio to leak; its text still counts, and the set is reported
+
+
+def _ten_minutes(stretches: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    for start, end in stretches:
+        while start < end:
+            yield start, min(end, start + _SECONDS_AT_ONCE)
+            start += _SECONDS_AT_ONCE  # noqa: PLW2901
+
+
+def _of(samples: np.ndarray) -> tuple[bytes, list[np.ndarray]]:
+    phases = [acoustic_fingerprint.words(spectrogram(samples[shift:])) for shift in range(0, FRAME, FRAME // _PHASES)]
+    return acoustic_fingerprint.exact(audio.pcm16(samples)), phases

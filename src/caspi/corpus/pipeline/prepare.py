@@ -1,0 +1,455 @@
+"""Sources to corpus. Every source goes through three steps, each of which can be killed and started again:
+
+1. blocks of recordings are processed into parts, in any order, by whatever engine (shards.py, engines.py);
+2. with all of its outcomes in view, copies, leaks and splits are decided (decisions.py);
+3. what is kept is copied into the shards of its split, in the order of the source.
+
+The corpus folder then appears by one rename. A source that the folder already holds, unchanged and behind the same
+sources as before, is linked and not processed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from caspi import atomic_output
+from caspi.audio import MEANING, SAMPLE_RATE
+from caspi.corpus.pipeline import shards
+from caspi.corpus.pipeline.contamination import evaluation_sets
+from caspi.corpus.pipeline.engines import ENGINES, EngineName
+from caspi.corpus.pipeline.process import Rules
+from caspi.corpus.pipeline.selection import Judge, SourceRows, Verdicts
+from caspi.corpus.pipeline.splits import Splits
+from caspi.corpus.signals import SIGNALS
+from caspi.corpus.sources import Source, SourceConfig
+from caspi.corpus.sources.catalogue import CATALOGUE
+from caspi.corpus.store import SCHEMA, ShardWriter
+from caspi.corpus.utterance import SPLITS
+from caspi.errors import DISTRIBUTION, CaspiError, UsageError
+from caspi.language import language
+from caspi.progress import Progress
+
+_EXAMPLES_PER_REASON = 5
+_YIDDISH = 0.2  # of a source's utterances: from there on it is not Hebrew with a quotation
+_TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
+
+
+class CorpusConfig(Rules):
+    """What `caspi prepare` does and where it puts it.
+
+    evaluation: sets that are going to be used as tests; an utterance that also stands in one is rejected as a leak.
+    max_rejected: share of all utterances; where more are rejected nothing is made.
+    """
+
+    path: Path
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    evaluation: tuple[SourceConfig, ...] = ()
+    splits: Splits = Splits()
+    max_rejected: float = Field(0.95, gt=0, le=1)
+    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+
+    @model_validator(mode="after")
+    def _different_names(self) -> CorpusConfig:
+        """Sources named after their folder by default may come to the same name; groups and mixes would be joined."""
+        homes: dict[str, Path] = {}
+        for source in self.sources:
+            if (found := source.default_name()) and homes.setdefault(found[0], found[1]) != found[1]:
+                raise ValueError(
+                    f"sources {homes[found[0]]} and {found[1]} would both be called {found[0]}: give them `name`s"
+                )
+        return self
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(segmentation=self.segmentation, text=self.text, filters=self.filters)
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """What became of one source; kept in the corpus's report, and read back when another source is added.
+
+    key: of everything its parts depend on. shards: files by split. upsampled: utterances whose file says 16 kHz or
+    more and holds a telephone's band.
+    """
+
+    kind: str
+    name: str
+    key: str
+    input: int = 0
+    kept: int = 0
+    synthetic: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    hours: dict[str, float] = field(default_factory=dict)
+    utterances: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    boundaries: dict[str, float] = field(default_factory=dict)
+    signals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    shards: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    upsampled: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
+    licence: str = ""
+
+
+def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
+    """Makes the corpus in a folder beside its place; returns what the report says, and that folder as `partial`.
+
+    Killed at any point and started again, it goes on, and the result is the same. Raises UsageError where nothing is
+    kept, CaspiError where the disk is full.
+    """
+    started = time.monotonic()
+    work = atomic_output.work(config.path, "prepare")
+    with atomic_output.locked(work, "prepare"):
+        try:
+            summary = _prepare(config, spoken_language, engine, work)
+        except (OSError, pa.ArrowException) as error:
+            if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
+                raise
+            raise CaspiError(
+                f"the disk of {work} is full; nothing is lost: make space and run the same command again"
+            ) from error
+    return summary | {"seconds": time.monotonic() - started}
+
+
+def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> dict[str, Any]:
+    earlier = _earlier(config.path)
+    evaluation, leaks, compared = evaluation_sets(config.evaluation, spoken_language, work)
+    whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
+    keys = [_key(source, config, spoken_language) for source in config.sources]
+    known = _reusable(earlier, keys, whole)
+    partial = atomic_output.start(config.path, "prepare")
+    judge = Judge(config.filters, config.splits, evaluation, _boundaries(earlier, config.splits))
+    reports: list[SourceReport] = []
+    for number, (source, key) in enumerate(zip(config.sources, keys, strict=True)):
+        if number < len(known):
+            reports.append(_link(known[number], config.path, partial, judge))
+            continue
+        folder = work / key
+        _make_parts(source, folder, config, spoken_language, engine)
+        reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
+    _check_not_empty(reports, config.path, partial)
+    _check_share(reports, config.max_rejected, partial)
+    return {
+        **_totals(reports, config.splits),
+        "partial": partial,
+        "reused": len(known),
+        "language": spoken_language,
+        "text_policy": language(spoken_language).applied(config.text),
+        "split_shares": config.splits.model_dump(),
+        "decided_with": whole,
+        "evaluation_sets": compared,
+        "source_reports": [asdict(report) for report in reports],
+    }
+
+
+def finish(partial: Path, folder: Path) -> None:
+    """Puts the corpus in its place; its parts are no longer needed."""
+    atomic_output.finish(partial, folder)
+    shutil.rmtree(atomic_output.work(folder, "prepare"), ignore_errors=True)
+
+
+def _digest(*parts_of_it: str) -> str:
+    return hashlib.sha256("\0".join(parts_of_it).encode()).hexdigest()[:32]
+
+
+def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
+    """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
+    version = importlib.metadata.version(DISTRIBUTION)
+    inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
+    return _digest(*inputs, version, str(shards.PART_SCHEMA))
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    """What the report of a corpus that stands in this place says; empty where there is none."""
+    if atomic_output.stage_of(folder) != "prepare":
+        return {}
+    content: dict[str, Any] = json.loads((folder / atomic_output.REPORT).read_text(encoding="utf-8"))
+    return content
+
+
+def _boundaries(earlier: dict[str, Any], shares: Splits) -> dict[str, float]:
+    """Where validation ended in an earlier corpus, by source; drawn anew where the shares are others."""
+    if earlier.get("split_shares") != shares.model_dump():
+        return {}
+    return {source: end for report in earlier["source_reports"] for source, end in report["boundaries"].items()}
+
+
+def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[SourceReport]:
+    """Reports of the sources, from the first on, that are there already and decided by the same rules."""
+    if earlier.get("decided_with") != whole:
+        return []
+    found: list[SourceReport] = []
+    for report, key in zip(earlier["source_reports"], keys, strict=False):
+        if report["key"] != key:
+            break
+        found.append(SourceReport(**report))
+    return found
+
+
+def _link(report: SourceReport, corpus: Path, partial: Path, judge: Judge) -> SourceReport:
+    """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
+    rows = SourceRows()
+    for split in SPLITS:
+        for name in report.shards[split]:
+            _link_file(corpus / name, partial / name)
+            for batch in shards.read(corpus / name):
+                rows.extend(batch, split)
+    judge.remember(rows)
+    return report
+
+
+def _link_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_language: str, engine: EngineName) -> None:
+    """Step 1. The mark `complete` says that the source has no more recordings."""
+    complete = folder / "complete"
+    if complete.is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("*.partial"):
+        leftover.unlink()
+    _, done = shards.made(folder)
+    if done:
+        print(f"prepare: {done:,} recordings of this source were done before", file=sys.stderr)
+    found = shards.blocks(source.heard(spoken_language, done), done)
+    missing = (block for block in found if not (folder / block.name).exists())
+    total = source.count()
+    with Progress("prepare", unit="h of audio", total=total, done=done) as progress:
+        for made in ENGINES[engine](missing, folder, config.rules, config.workers):
+            progress.advance(made.seconds / 3600, items=made.recordings)
+    complete.touch()
+
+
+def _assemble(
+    source: Source, key: str, folder: Path, partial: Path, judge: Judge, first: dict[str, int]
+) -> SourceReport:
+    """Steps 2 and 3."""
+    paths, _ = shards.made(folder)
+    rows = SourceRows.read(paths)
+    _refuse_yiddish(source, rows)
+    verdicts = judge.decide(rows)
+    writers = {split: ShardWriter(partial, split, first[split]) for split in SPLITS}
+    report = SourceReport(source.kind, getattr(source, "name", "") or source.kind, key)  # type: ignore[attr-defined]
+    report.licence = getattr(CATALOGUE.get(getattr(source, "dataset", "")), "licence", "")
+    tally = _Tally(report)
+    start = 0
+    for path in paths:
+        for batch in shards.read(path):
+            stop = start + batch.num_rows
+            tally.add(batch, rows, verdicts, start)
+            for split, writer in writers.items():
+                chosen = [
+                    n - start for n in range(start, stop) if verdicts.reason[n] is None and verdicts.split[n] == split
+                ]
+                if chosen:
+                    writer.write(_final(batch, chosen, verdicts, start))
+            start = stop
+    for split, writer in writers.items():
+        writer.close()
+        report.shards[split] = writer.shards
+        report.splits[split] = {
+            "utterances": writer.count, "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint,
+        }  # fmt: skip
+    report.boundaries = verdicts.boundaries
+    tally.finish()
+    return report
+
+
+def _refuse_yiddish(source: Source, rows: SourceRows) -> None:
+    """Utterance by utterance only the clear ones are found: where they are many, so are the others."""
+    count = rows.reason.count("yiddish")
+    if count > max(10, _YIDDISH * len(rows.reason)):
+        name = next(value for key in ("name", "dataset", "path", "kind") if (value := getattr(source, key, "")))
+        raise UsageError(
+            f"source {name} is Yiddish by its letters and words ({count:,} of {len(rows.reason):,} utterances): "
+            "remove it from corpus.sources"
+        )
+
+
+def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Verdicts, start: int) -> pa.RecordBatch:
+    """The chosen rows of a part, the first of which is number `start` of its source, as rows of the corpus."""
+    taken = batch.take(pa.array(chosen, pa.int64()))
+    columns = {name: taken.column(name) for name in SCHEMA.names}
+    told = (verdicts.previous[start + n] for n in chosen)
+    texts = taken.column("previous").to_pylist()
+    columns["previous"] = pa.array([text if may else "" for may, text in zip(told, texts, strict=True)])
+    columns["id"] = pa.array([verdicts.id[start + n] for n in chosen])
+    columns["repeat"] = pa.array([verdicts.repeat[start + n] for n in chosen], pa.int32())
+    columns["position"] = pa.array([start + n for n in chosen], pa.int64())
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=SCHEMA)
+
+
+def _shards_so_far(reports: list[SourceReport]) -> dict[str, int]:
+    return {split: sum(len(report.shards[split]) for report in reports) for split in SPLITS}
+
+
+class _Tally:
+    """Counts of one source, by the name its utterances carry."""
+
+    def __init__(self, report: SourceReport) -> None:
+        self._report = report
+        self._rejected: Counter[str] = Counter()
+        self._groups: defaultdict[str, set[str]] = defaultdict(set)
+        self._signals: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+
+    def add(self, batch: pa.RecordBatch, rows: SourceRows, verdicts: Verdicts, start: int) -> None:
+        report = self._report
+        details = batch.column("detail").to_pylist()
+        synthetic = batch.column("synthetic").to_pylist()
+        rates = batch.column("sample_rate").to_pylist()
+        signals = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in SIGNALS}
+        for n, detail in enumerate(details):
+            row, reason = start + n, verdicts.reason[start + n]
+            source = rows.source[row]
+            report.input += 1
+            if reason:
+                self._rejected[reason] += 1
+                examples = report.examples.setdefault(reason, [])
+                if len(examples) < _EXAMPLES_PER_REASON:
+                    shown = detail or f"{rows.seconds[row]:.2f} s: {rows.text[row][:80]}"
+                    examples.append({"id": rows.id[row], "detail": shown})
+                continue
+            report.kept += 1
+            for note in (detail or "").split():
+                report.notes[note] = report.notes.get(note, 0) + 1
+            report.synthetic += bool(synthetic[n])
+            report.hours[source] = report.hours.get(source, 0.0) + rows.seconds[row] / 3600
+            report.utterances[source] = report.utterances.get(source, 0) + 1
+            self._groups[source].add(rows.group[row])
+            if rates[n] >= SAMPLE_RATE and signals["bandwidth_hz"][n] <= _TELEPHONE_HZ:
+                report.upsampled[source] = report.upsampled.get(source, 0) + 1
+            for name, values in signals.items():
+                self._signals[source][name].append(float(values[n]))
+
+    def finish(self) -> None:
+        self._report.rejected = dict(sorted(self._rejected.items()))
+        self._report.groups = {source: len(groups) for source, groups in self._groups.items()}
+        self._report.signals = {
+            source: {name: np.percentile(values, [5, 50, 95]).tolist() for name, values in found.items()}
+            for source, found in self._signals.items()
+        }
+
+
+def _totals(reports: list[SourceReport], shares: Splits) -> dict[str, Any]:
+    """Sums over sources; `input == kept + sum(rejected)`."""
+    rejected: Counter[str] = Counter()
+    examples: dict[str, list[dict[str, str]]] = {}
+    hours: Counter[str] = Counter()
+    utterances: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
+    for report in reports:
+        rejected.update(report.rejected)
+        hours.update(report.hours)
+        utterances.update(report.utterances)
+        groups.update(report.groups)
+        for reason, found in report.examples.items():
+            examples[reason] = [*examples.get(reason, []), *found][:_EXAMPLES_PER_REASON]
+    return {
+        "input": sum(report.input for report in reports),
+        "kept": sum(report.kept for report in reports),
+        "rejected": dict(sorted(rejected.items())),
+        "rejected_examples": examples,
+        "synthetic": sum(report.synthetic for report in reports),
+        "hours": sum(hours.values()),
+        "hours_by_source": dict(hours),
+        "splits": {split: _split_total(split, reports) for split in SPLITS},
+        "licences": {source: report.licence for report in reports for source in report.hours if report.licence},
+        "warnings": list(_warnings(reports, utterances, groups, shares)),
+    }
+
+
+def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
+    found = [report.splits[split] for report in reports]
+    return {
+        "utterances": sum(part["utterances"] for part in found),
+        "hours": sum(part["hours"] for part in found),
+        "fingerprint": _digest(*(part["fingerprint"] for part in found if part["utterances"])),
+    }
+
+
+# Reasons that say more of a source than of an utterance, where they are many.
+_SUSPICIOUS = {
+    "yiddish": "is this the right data set?",
+    "duplicate_id": "ids must differ inside a source",
+    "missing_text": "is a .txt beside every file?",
+    "missing_audio": "are the files where the manifest says?",
+    "bad_row": "are all rows of one kind?",
+}
+_NOTES: dict[str, str] = {
+    **{note: f"audio {meaning}" for note, meaning in MEANING.items()},
+    "pointed": "text has vowel points, which are stripped: what is left is not the usual spelling (text.niqqud: keep)",
+}
+
+
+def _warnings(
+    reports: list[SourceReport], utterances: Counter[str], groups: Counter[str], shares: Splits
+) -> Iterator[str]:
+    for source, count in utterances.items():
+        if count > 1 and groups[source] == count:
+            yield (
+                f"{source}: no two utterances share a group, so one speaker may be in two splits; if the source says "
+                "who speaks, name that field with group_key"
+            )
+    for report in reports:
+        for note, count in report.notes.items():
+            yield f"{report.name}: {count:,} of {report.kept:,} kept: {_NOTES[note]}"
+        for source, count in report.upsampled.items():
+            if count > 0.05 * report.utterances[source]:
+                share = count / report.utterances[source]
+                held = "hold nothing above 4 kHz (a telephone's band)"
+                yield f"{source}: {100 * share:.0f} % say 16 kHz or more and {held}"
+        for reason, what in _SUSPICIOUS.items():
+            if report.rejected.get(reason, 0) > 0.05 * report.input:
+                example = report.examples[reason][0]
+                share = 100 * report.rejected[reason] / report.input
+                yield f"{report.name}: {share:.0f} % rejected as {reason}, {what}; for example {example['detail']}"
+    validation = sum(report.splits["validation"]["hours"] for report in reports)
+    if validation == 0 and shares.validation > 0:
+        yield "no utterance fell into validation: raise splits.validation or set splits.min_validation_hours"
+
+
+def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> None:
+    if not any(report.kept for report in reports):
+        rejected = sum((Counter(report.rejected) for report in reports), Counter())
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rejected.most_common()) or "no input"
+        examples = [found[0]["detail"] for report in reports for found in report.examples.values()]
+        shutil.rmtree(partial)
+        raise UsageError(
+            f"corpus {path} would be empty: {reasons}{f' (such as {examples[0]})' if examples else ''}; "
+            "check corpus.sources and corpus.filters"
+        )
+
+
+def _check_share(reports: list[SourceReport], limit: float, partial: Path) -> None:
+    """Raises UsageError where more was rejected than the recipe allows."""
+    rejected = sum((Counter(report.rejected) for report in reports), Counter())
+    total = sum(report.input for report in reports)
+    if rejected.total() > limit * total:
+        shutil.rmtree(partial)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common(3))
+        raise UsageError(
+            f"{100 * rejected.total() / total:.2f} % of {total:,} utterances would be rejected ({reasons}): check "
+            "corpus.filters, or allow it with corpus.max_rejected=1"
+        )

@@ -1,0 +1,226 @@
+"""What can only be decided with the whole corpus in view: copies, leaks, speaking rates out of line, splits.
+
+Sources are decided one after another, in the order of the recipe, so that a source appended later changes nothing
+about those before it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from caspi.corpus.dedup.near_duplicates import AudioCopies, EvaluationSets, TextRepeats, is_long_enough_to_repeat
+from caspi.corpus.pipeline import shards
+from caspi.corpus.pipeline.filters import Filters, Reason
+from caspi.corpus.pipeline.splits import Splits, boundary_of, split_of
+from caspi.corpus.utterance import Split
+from caspi.errors import UsageError
+from caspi.language import language
+
+_COLUMNS = (
+    "reason",
+    "id",
+    "text",
+    "seconds",
+    "group",
+    "language",
+    "split",
+    "audio_hash",
+    "fingerprint",
+    "shifted",
+    "source",
+    "position",
+    "previous",
+)
+_ENOUGH_FOR_A_RATE = 50  # utterances from which a source has a speaking rate of its own
+
+
+@dataclass(slots=True)
+class SourceRows:
+    """The columns decisions need, one entry an outcome, in order."""
+
+    reason: list[str | None] = field(default_factory=list)
+    id: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    group: list[str] = field(default_factory=list)
+    language: list[str] = field(default_factory=list)
+    split: list[Split | None] = field(default_factory=list)
+    audio_hash: list[bytes] = field(default_factory=list)
+    fingerprint: list[bytes] = field(default_factory=list)
+    shifted: list[bytes] = field(default_factory=list)
+    source: list[str] = field(default_factory=list)
+    position: list[int | None] = field(default_factory=list)
+    previous: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, paths: Iterable[Path]) -> SourceRows:
+        rows = cls()
+        for path in paths:
+            for batch in shards.read(path):
+                rows.extend(batch)
+        return rows
+
+    def extend(self, batch: pa.RecordBatch, split: Split | None = None) -> None:
+        """Appends a batch of parts, or one of a finished corpus's `split`, whose rows have no reason."""
+        for name in _COLUMNS:
+            known = name in batch.schema.names
+            missing = split if name == "split" else None
+            getattr(self, name).extend(batch.column(name).to_pylist() if known else [missing] * batch.num_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """reason: None for what is kept; then its id, split and repeat count, and whether the text before it may be used.
+
+    boundaries: where validation ends, by source.
+    """
+
+    reason: list[Reason | None]
+    id: list[str]
+    previous: list[bool]
+    split: list[Split]
+    repeat: list[int]
+    boundaries: dict[str, float]
+
+
+class Judge:
+    """Carries from source to source what was there before."""
+
+    def __init__(
+        self, filters: Filters, splits: Splits, evaluation: EvaluationSets, drawn: dict[str, float] | None = None
+    ) -> None:
+        self._filters, self._splits, self._evaluation = filters, splits, evaluation
+        self._drawn = dict(drawn or {})
+        self._ids: set[str] = set()
+        self._split_of: dict[int, Split] = {}  # of every group, by a hash of its name: a split never divides one
+        self._copies = AudioCopies()
+        self._repeats = TextRepeats()
+
+    def remember(self, rows: SourceRows) -> None:
+        """Takes in the utterances of a source that was decided in an earlier run, in the order they had in it."""
+        for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
+            self._ids.add(rows.id[n])
+            self._split_of[hash(rows.group[n])] = rows.split[n] or "train"
+            compared = _compared(rows, n)
+            self._copies.add(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
+            self._repeats.add(compared)
+
+    def decide(self, rows: SourceRows) -> Verdicts:
+        """Judges the outcomes of one source."""
+        rates = _odd_rates(rows, self._filters.rate_deviations)
+        others = frozenset(self._ids)
+        names = [f"{rows.source[n]}/{name}" if name in others else name for n, name in enumerate(rows.id)]
+        reasons: list[Reason | None] = []
+        repeats: list[int] = []
+        for n in range(len(rows.id)):
+            reason, repeat = self._judge(rows, n, names[n], rates.get(n))
+            reasons.append(reason)
+            repeats.append(repeat)
+        boundaries = self._boundaries(rows, reasons)
+        self._drawn |= boundaries  # a name that comes again has its boundary
+        split = self._splits_of(rows, reasons, boundaries)
+        previous = [self._may_be_told(rows, reasons, n) for n in range(len(rows.id))]
+        return Verdicts(reasons, names, previous, split, repeats, boundaries)
+
+    def _splits_of(self, rows: SourceRows, reasons: list[Reason | None], boundaries: dict[str, float]) -> list[Split]:
+        """The split of every row. A group stays where it came first, in an earlier source or by its source's wish.
+
+        Raises UsageError where a source wants a group in one split that stands in another already.
+        """
+        furthest: dict[str, float] = {}
+        for n, reason in enumerate(reasons):
+            if reason is None:
+                group = rows.group[n]
+                furthest[group] = max(furthest.get(group, 0.0), boundaries.get(rows.source[n], 0.0))
+        found: list[Split] = []
+        for n, reason in enumerate(reasons):
+            if reason is not None:
+                found.append("train")
+                continue
+            group, wanted = rows.group[n], rows.split[n]
+            stands = self._split_of.setdefault(
+                hash(group), wanted or split_of(group, self._splits, furthest[group] or None)
+            )
+            if wanted and wanted != stands:
+                raise UsageError(
+                    f"group {group} is in {stands} already, and its source says split: {wanted}: a group stands in one "
+                    "split only; put the source that says `split` first, or give the sources different names"
+                )
+            found.append(stands)
+        return found
+
+    def _may_be_told(self, rows: SourceRows, reasons: list[Reason | None], n: int) -> bool:
+        """Whether the text before an utterance may stand in its prompt: not what was rejected, not a test's."""
+        previous = rows.previous[n]
+        if not previous:
+            return True
+        if n and reasons[n - 1] and rows.text[n - 1] == previous:
+            return False
+        fair = language(rows.language[n]).normalisers["fair"]
+        return not self._evaluation.leaks(b"previous", np.zeros(0, np.uint16), fair(previous))
+
+    def _judge(self, rows: SourceRows, n: int, name: str, odd_rate: Reason | None) -> tuple[Reason | None, int]:
+        if rows.reason[n]:
+            return rows.reason[n], 0  # type: ignore[return-value]
+        if odd_rate:
+            return odd_rate, 0
+        words = np.frombuffer(rows.fingerprint[n], np.uint16)
+        compared = _compared(rows, n)
+        if self._evaluation.leaks(rows.audio_hash[n], words, compared):
+            return "leak", 0
+        # What is rejected leaves no trace: a source decided in an earlier run is remembered by what it kept.
+        repeat = self._repeats.before(compared)
+        if repeat >= self._filters.max_repeats and is_long_enough_to_repeat(compared):
+            return "repeated_text", repeat
+        if self._copies.is_copy(rows.audio_hash[n], (words, np.frombuffer(rows.shifted[n], np.uint16)), compared):
+            return "duplicate_audio", 0
+        if name in self._ids:
+            return "duplicate_id", 0
+        self._copies.add(rows.audio_hash[n], words, compared)
+        self._repeats.add(compared)
+        self._ids.add(name)
+        return None, repeat
+
+    def _boundaries(self, rows: SourceRows, reasons: list[Reason | None]) -> dict[str, float]:
+        hours: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for n, reason in enumerate(reasons):
+            if reason is None and rows.split[n] is None:
+                hours[rows.source[n]][rows.group[n]] += rows.seconds[n] / 3600
+        return {
+            source: boundary_of(groups, self._splits, self._drawn.get(source, 0.0)) for source, groups in hours.items()
+        }
+
+
+def _compared(rows: SourceRows, n: int) -> str:
+    """A text as texts are compared: what no listener can hear is gone."""
+    return language(rows.language[n]).normalisers["fair"](rows.text[n])
+
+
+def _odd_rates(rows: SourceRows, deviations: float) -> dict[int, Reason]:
+    """Utterances whose characters a second lie too many robust deviations from the median of their source.
+
+    The logarithm, its median and 1.4826 times the median absolute deviation; clips under two seconds are left alone,
+    for one word's length says nothing.
+    """
+    by_source: defaultdict[str, list[int]] = defaultdict(list)
+    for n, reason in enumerate(rows.reason):
+        if reason is None and rows.seconds[n] >= 2.0:
+            by_source[rows.source[n]].append(n)
+    found: dict[int, Reason] = {}
+    for numbers in by_source.values():
+        if deviations == 0 or len(numbers) < _ENOUGH_FOR_A_RATE:
+            continue
+        rates = np.log([len(rows.text[n]) / rows.seconds[n] for n in numbers])
+        median = np.median(rates)
+        # A source read at one speed would else reject its own ordinary variation: at least 10 %.
+        spread = max(0.1, 1.4826 * float(np.median(np.abs(rates - median))))
+        for n, rate in zip(numbers, rates, strict=True):
+            if abs(rate - median) > deviations * spread:
+                found[n] = "too_fast" if rate > median else "too_slow"
+    return found

@@ -1,0 +1,151 @@
+"""A model against corpora: the scores, how they fall when the audio is made worse, and what was forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.evaluation import benchmarks, context_test, decode
+from caspi.evaluation.breakdowns import by_utterance
+from caspi.evaluation.decode import Part, Recogniser
+from caspi.evaluation.pairs import Pair
+from caspi.evaluation.spelling_variants import Equivalents
+from caspi.evaluation.stress import CLEAN, CONDITIONS, FAMILIES
+from caspi.evaluation.summary import Measured, summarise, write
+from caspi.reporting import report
+
+TRANSCRIPTS = "transcripts"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What to evaluate on. corpora: what counts; retention: other languages, told apart. limit: utterances of each.
+
+    stress: so many utterances of each corpus are heard under every condition too. context: so many with words to
+    expect and so on in their system turn. identify: the model names the language itself instead of being told.
+    equivalents: spellings that count as one.
+    """
+
+    corpora: Sequence[Corpus]
+    retention: Sequence[Corpus] = ()
+    limit: int | None = None
+    stress: int = 0
+    context: int = 0
+    identify: bool = False
+    equivalents: Equivalents | None = None
+
+
+def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dict[str, Any]:
+    """Decodes what `kept` does not hold yet, writes results.jsonl, summary.json and the transcripts into `out`;
+    returns the summary."""
+    decoder = _Decoding(recogniser, kept, asked)
+    _check_ids(asked.corpora)
+    pairs, seconds = decoder.all(asked.corpora, asked.limit)
+    measured = Measured.of(pairs)
+    summary = summarise(measured, seconds, asked.equivalents)
+    summary["evaluated"] = [_what(corpus, asked.limit) for corpus in asked.corpora]
+    if asked.stress:
+        summary["stress"] = _stress(decoder, asked)
+    if asked.context:
+        summary["context"] = _context(decoder, asked)
+    if asked.retention:
+        summary["retention"] = {
+            str(corpus.folder): _retained(decoder.all([corpus], asked.limit)[0]) for corpus in asked.retention
+        }
+    write(out, measured, summary)
+    shutil.copytree(kept, out / TRANSCRIPTS)
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    recogniser: Recogniser
+    kept: Path
+    asked: Asked
+
+    def all(self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN) -> tuple[list[Pair], float]:
+        pairs: list[Pair] = []
+        seconds = 0.0
+        for corpus in corpora:
+            rows = range(min(len(corpus), limit or len(corpus)))
+            found, taken = self.one(Part(corpus, rows, condition, self.asked.identify))
+            pairs += found
+            seconds += taken
+        return pairs, seconds
+
+    def one(self, part: Part) -> tuple[list[Pair], float]:
+        file = self.kept / f"{part.key(self.recogniser, report.fingerprint(part.corpus.folder))}.jsonl"
+        return decode.decode(self.recogniser, part, file, decode.devices())
+
+
+def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
+    """Of a corpus: which split and revision, and how many of its utterances."""
+    return {
+        "corpus": str(corpus.folder), "split": corpus.split, "revision": benchmarks.revision(corpus),
+        "utterances": min(len(corpus), limit or len(corpus)), "of": len(corpus),
+        "grouped_by": benchmarks.grouped_by(corpus),
+    }  # fmt: skip
+
+
+def _check_ids(corpora: Sequence[Corpus]) -> None:
+    seen: set[str] = set()
+    for corpus in corpora:
+        ids = set(corpus.column("id"))
+        if both := sorted(seen & ids):
+            raise UsageError(
+                f"the utterance {both[0]} is in two of the corpora ({len(both):,} are): "
+                "results would not say which is meant"
+            )
+        seen |= ids
+
+
+_SUBSETS = ("with name-like words", "with Latin", "with Latin and digits", "with digits")
+
+
+def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
+    """Condition -> scores of the same utterances, of those with names and with Latin among them, and of hard words."""
+    found: dict[str, dict[str, Any]] = {}
+    for condition in CONDITIONS:
+        pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
+        measured = Measured.of(pairs)
+        words = measured.hard_words()
+        parts = by_utterance(pairs, measured.counts, ("names", "script"))
+        named = parts["by_names"] | parts["by_script"]
+        found[condition] = _scored(measured) | {
+            "subsets": {name: named[name] for name in _SUBSETS if name in named},
+            "hard": {kind: words[kind] for kind in ("name-like", "Latin", "with digits") if kind in words},
+        }  # fmt: skip
+    families = {family: [f"{family}, {name}" for name in ways] for family, ways in FAMILIES.items()}
+    return {"conditions": found, "families": families}
+
+
+def _context(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
+    """What is shown -> scores of the same utterances, and which words of the lists were heard."""
+    made = [(corpus, context_test.contexts(corpus, asked.context)) for corpus in asked.corpora]
+    words = [of for _, found in made for of in found.words]
+    pairs = {context_test.NOTHING: decoder.all(asked.corpora, asked.context)[0]}
+    for shown in dict.fromkeys(name for _, found in made for name in found.turns):
+        pairs[shown] = []
+        for corpus, found in made:
+            turns = found.turns.get(shown) or [corpus.utterance(row).context for row in range(len(found.words))]
+            part = Part(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
+            pairs[shown] += decoder.one(part)[0]
+    return {shown: _scored(Measured.of(of)) | context_test.heard(of, words) for shown, of in pairs.items()}
+
+
+def _scored(measured: Measured) -> dict[str, Any]:
+    score = measured.total("leaderboard")
+    return {name: getattr(score, name) for name in ("wer", "wer_ci", "cer", "words", "utterances")}
+
+
+def _retained(pairs: Sequence[Pair]) -> dict[str, Any]:
+    languages = sorted({pair.language for pair in pairs})
+    return {
+        spoken: asdict(Measured.of([pair for pair in pairs if pair.language == spoken]).total("leaderboard"))
+        for spoken in languages
+    }

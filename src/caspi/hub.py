@@ -1,0 +1,67 @@
+"""The one way to talk to the Hugging Face Hub: names are checked first, and what it refuses is one line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from huggingface_hub.utils.sha import git_hash
+
+from caspi.errors import CaspiError, UsageError, first_line
+
+CARD = "README.md"
+Kind = Literal["model", "dataset"]
+
+
+def check_name(repository: str) -> None:
+    """Raises UsageError for what the Hub does not take for somebody's repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UsageError(f"{repository!r} is not the name of a repository: {first_line(error)}") from error
+    if "/" not in repository:
+        raise UsageError(f"{repository!r} is not the name of a repository: give user/name")
+
+
+def upload(repository: str, folder: Path, files: Iterable[str], card: str, *, kind: Kind, private: bool) -> None:
+    """Uploads files of a folder, by name, and a card (none where it is empty); the repository is made where there is
+    none. Raises CaspiError where the Hub refuses."""
+    names = [name for name in files if name != CARD]
+    try:
+        api = HfApi()
+        api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, allow_patterns=names)
+        if card:
+            api.upload_file(path_or_fileobj=card.encode(), path_in_repo=CARD, repo_id=repository, repo_type=kind)
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+        raise CaspiError(
+            f"upload to {repository} failed: {first_line(error)}; set HF_TOKEN with write access"
+        ) from error
+
+
+def upload_model(repository: str, folder: Path, message: str, *, private: bool) -> None:
+    """Uploads a whole folder as one commit. Raises whatever the network does."""
+    api = HfApi()
+    api.create_repo(repository, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+
+
+def differing(repository: str, files: Iterable[Path]) -> list[str]:
+    """Names of the files that a model repository does not hold as they are here. Raises whatever the network does."""
+    there = {entry.path: entry for entry in HfApi().list_repo_tree(repository)}
+    return [path.name for path in files if not _same(path, there.get(path.name))]
+
+
+def _same(path: Path, entry: Any) -> bool:
+    """Whether a file on the Hub is this one. The Hub knows large files by SHA-256, small ones as git does."""
+    if getattr(entry, "size", None) != path.stat().st_size:
+        return False
+    if entry.lfs is not None:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.sha256
+    return git_hash(path.read_bytes()) == entry.blob_id

@@ -1,0 +1,191 @@
+"""Utterances to batches: prompts and targets concatenated, labels where the target is, nothing padded but samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from caspi.model.features import (
+    CHUNK_FRAMES,
+    FRAMES_PER_SECOND,
+    TOKENS_PER_CHUNK,
+    WINDOW_CHUNKS,
+    audio_token_count,
+    frame_count,
+    pad_clips,
+)
+from caspi.model.prompt import Example, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Packed sequences of the decoder.
+
+    input_ids, position_ids: int64 [tokens]; bounds: int32 [sequences + 1]; longest: tokens;
+    audio_positions: int64 [audio tokens]; label_positions: int64 [labels], the positions that predict;
+    labels: int64 [labels], what they shall predict.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    bounds: torch.Tensor
+    longest: int
+    audio_positions: torch.Tensor
+    label_positions: torch.Tensor
+    labels: torch.Tensor
+
+
+class Spoken(NamedTuple):
+    """What is said in a clip, in which language, and as token ids."""
+
+    text: str
+    language: str
+    example: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch: clips, and a packed sequence for each. rows: of the corpus; items, epoch: for what is drawn of
+    the model itself."""
+
+    audio: AudioBatch
+    sequences: Sequences
+    seconds: float
+    rows: tuple[int, ...] = ()
+    masks: FeatureMasks | None = None
+    items: tuple[Spoken, ...] = ()
+    epoch: int = 0
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """int64 [labels]: target tokens."""
+        return self.sequences.labels
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One utterance ready for collation. row: of the corpus."""
+
+    samples: np.ndarray
+    text: str
+    language: str
+    context: str = ""
+    row: int = -1
+
+
+def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
+    """Builds the micro-batch; the loss falls on exactly the target tokens, language to end of turn."""
+    samples, frames = pad_clips([item.samples for item in items])
+    audio_tokens = [audio_token_count(frame_count(len(item.samples))) for item in items]
+    examples = [
+        prompt.example(count, item.text, item.language, item.context)
+        for count, item in zip(audio_tokens, items, strict=True)
+    ]
+    return Batch(
+        audio=AudioBatch.of(samples, frames),
+        sequences=pack(examples, prompt),
+        seconds=float(frames.sum()) / FRAMES_PER_SECOND,
+        rows=tuple(item.row for item in items),
+        masks=masks,
+        items=tuple(Spoken(item.text, item.language, made) for item, made in zip(items, examples, strict=True)),
+        epoch=epoch,
+    )
+
+
+def pack(examples: Sequence[Example], prompt: Prompt) -> Sequences:
+    """Prompts with their targets, one after another; in each prompt stand the audio tokens of its clip."""
+    ids: list[int] = []
+    positions: list[torch.Tensor] = []
+    bounds, audio_positions, label_positions, labels = [0], [], [], []
+    for example in examples:
+        start = len(ids)
+        first_audio = start + example.prompt.index(prompt.audio)
+        audio_positions.append(torch.arange(first_audio, first_audio + example.prompt.count(prompt.audio)))
+        ids += example.prompt + example.target
+        first_target = start + len(example.prompt)
+        label_positions.append(torch.arange(first_target - 1, len(ids) - 1))  # a position predicts the next token
+        labels += example.target
+        positions.append(torch.arange(len(ids) - start))
+        bounds.append(len(ids))
+    return Sequences(
+        input_ids=torch.tensor(ids),
+        position_ids=torch.cat(positions),
+        bounds=torch.tensor(bounds, dtype=torch.int32),
+        longest=max(len(p) for p in positions),
+        audio_positions=torch.cat(audio_positions),
+        label_positions=torch.cat(label_positions),
+        labels=torch.tensor(labels),
+    )
+
+
+_WINDOW_TOKENS = WINDOW_CHUNKS * TOKENS_PER_CHUNK
+
+
+@dataclass(frozen=True, slots=True)
+class AudioBatch:
+    """Clips of a batch, with all that depends on lengths alone worked out on the host.
+
+    samples: float32 [clips, EDGE + longest + EDGE]; frames: int64 [clips];
+    chunks: int64 [n] which of the clips x seconds grid holds sound; kept: int64 [tokens] which of the n x 13 places
+    that come of them stand for sound; windows: int32 [windows + 1] cumulative tokens of attention windows;
+    longest_window: tokens; tokens: tokens of each clip.
+    """
+
+    samples: torch.Tensor
+    frames: torch.Tensor
+    chunks: torch.Tensor
+    kept: torch.Tensor
+    windows: torch.Tensor
+    longest_window: int
+    tokens: list[int]
+
+    @classmethod
+    def of(cls, samples: torch.Tensor, frames: torch.Tensor) -> AudioBatch:
+        """From `features.pad_clips`."""
+        counts: list[int] = frames.tolist()
+        grid = -(-max(counts) // CHUNK_FRAMES)
+        chunks: list[int] = []
+        kept, windows = [], [0]
+        for clip, count in enumerate(counts):
+            left = audio_token_count(count)
+            first = len(chunks) * TOKENS_PER_CHUNK
+            kept.append(torch.arange(first, first + left))  # only a clip's last second may be in part
+            chunks += range(clip * grid, clip * grid - (-count // CHUNK_FRAMES))
+            while left:
+                windows.append(windows[-1] + min(left, _WINDOW_TOKENS))
+                left -= min(left, _WINDOW_TOKENS)
+        bounds = torch.tensor(windows, dtype=torch.int32)
+        return cls(
+            samples=samples,
+            frames=frames,
+            chunks=torch.tensor(chunks),
+            kept=torch.cat(kept),
+            windows=bounds,
+            longest_window=int((bounds[1:] - bounds[:-1]).max()),
+            tokens=[audio_token_count(count) for count in counts],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMasks:
+    """Where features are blanked: int64 [clips, masks, 2] (start, width) in mel bins and in frames."""
+
+    frequency: torch.Tensor
+    time: torch.Tensor
+
+    def apply(self, features: torch.Tensor) -> torch.Tensor:
+        """features [clips, MEL_BINS, time], masked places set to 0."""
+        _, bins, time = features.shape
+        blank = _covered(self.frequency, bins)[:, :, None] | _covered(self.time, time)[:, None, :]
+        return features.masked_fill(blank, 0.0)
+
+
+def _covered(masks: torch.Tensor, size: int) -> torch.Tensor:
+    """bool [clips, size]: inside any of the (start, width) masks."""
+    place = torch.arange(size, device=masks.device)
+    start, width = masks[:, :, :1], masks[:, :, 1:]
+    return ((place >= start) & (place < start + width)).any(dim=1)

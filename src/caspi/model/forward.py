@@ -1,0 +1,114 @@
+"""Forward passes over packed sequences: audio to embeddings, embeddings to hidden states, no padding computed."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import nn
+from transformers import Qwen3ASREncoder, Qwen3ASRForConditionalGeneration
+
+from caspi.model.attention import PACKED
+from caspi.model.batch import AudioBatch, Batch, Sequences
+from caspi.model.config import MEL_BINS
+from caspi.model.features import CHUNK_FRAMES, log_mel
+
+
+def use_packed_attention(model: Qwen3ASRForConditionalGeneration) -> None:
+    """Encoder and decoder attend over packed sequences from now on."""
+    model.config.audio_config._attn_implementation = PACKED
+    model.config.text_config._attn_implementation = PACKED
+
+
+def encode_features(
+    model: Qwen3ASRForConditionalGeneration, features: torch.Tensor, batch: AudioBatch, *, project: bool = True
+) -> torch.Tensor:
+    """Log-mel [clips, MEL_BINS, time] to embeddings [all audio tokens, width], clips one after another."""
+    clips, _, time = features.shape
+    grid = features.view(clips, MEL_BINS, time // CHUNK_FRAMES, CHUNK_FRAMES).transpose(1, 2)
+    tower = model.model.audio_tower
+    hidden = _front(tower, grid.reshape(-1, MEL_BINS, CHUNK_FRAMES)[batch.chunks])
+    hidden = hidden.flatten(0, 1).index_select(0, batch.kept)
+    for layer in tower.layers:
+        hidden = layer(hidden, batch.windows, max_seqlen=batch.longest_window)[0]
+    hidden = tower.ln_post(hidden)
+    return model.model.multi_modal_projector(hidden) if project else hidden
+
+
+def _front(tower: Qwen3ASREncoder, chunks: torch.Tensor) -> torch.Tensor:
+    """Seconds of log-mel [n, MEL_BINS, CHUNK_FRAMES] to [n, TOKENS_PER_CHUNK, width], as the tower does before its
+    blocks; its own forward counts tokens on the device and waits for the result."""
+    hidden = nn.functional.gelu(tower.conv2d1(chunks[:, None].to(tower.conv2d1.weight.dtype)))
+    if hidden.is_cuda:  # convolutions in bf16 turn their inputs so, each for itself
+        hidden = hidden.contiguous(memory_format=torch.channels_last)
+    for convolution in (tower.conv2d2, tower.conv2d3):
+        hidden = nn.functional.gelu(convolution(hidden))
+    hidden = tower.conv_out(hidden.permute(0, 3, 1, 2).flatten(2))
+    return hidden + tower.positional_embedding(hidden.shape[1]).to(hidden.dtype)
+
+
+def encode(model: Qwen3ASRForConditionalGeneration, batch: AudioBatch) -> torch.Tensor:
+    """Samples to embeddings [all audio tokens, width]."""
+    return encode_features(model, log_mel(batch.samples, batch.frames), batch)
+
+
+def decode_hidden(
+    model: Qwen3ASRForConditionalGeneration,
+    audio: torch.Tensor,
+    input_ids: torch.Tensor,
+    audio_positions: torch.Tensor,
+    position_ids: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+) -> torch.Tensor:
+    """Hidden states [tokens, width] of packed sequences; `bounds` int32 [sequences + 1] are cumulative lengths."""
+    embeddings = model.model.language_model.embed_tokens(input_ids)
+    # Tables stay fp32 under autocast; what runs from block to block is as precise as the products that add to it.
+    embeddings = embeddings.to(audio.dtype).index_copy(0, audio_positions, audio)
+    output = model.model.language_model(
+        inputs_embeds=embeddings[None],
+        position_ids=position_ids[None],
+        use_cache=False,
+        cu_seq_lens_q=bounds,
+        cu_seq_lens_k=bounds,
+        max_length_q=longest,
+        max_length_k=longest,
+    )
+    return output.last_hidden_state[0]
+
+
+Model: TypeAlias = Qwen3ASRForConditionalGeneration
+
+
+def forward_audio(model: Model, batch: Batch, *, project: bool = True) -> torch.Tensor:
+    """Audio embeddings [audio tokens, width], feature masks applied."""
+    features = log_mel(batch.audio.samples, batch.audio.frames)
+    if batch.masks is not None:
+        features = batch.masks.apply(features)
+    return encode_features(model, features, batch.audio, project=project)
+
+
+def sequence_hidden(model: Model, audio: torch.Tensor, sequences: Sequences) -> torch.Tensor:
+    """Hidden states [labels, width] at the positions that predict a label, and nowhere else; audio [all audio tokens
+    of the sequences, width]."""
+    hidden = decode_hidden(
+        model,
+        audio,
+        sequences.input_ids,
+        sequences.audio_positions,
+        sequences.position_ids,
+        sequences.bounds,
+        sequences.longest,
+    )
+    return hidden[sequences.label_positions]
+
+
+def label_hidden(model: Model, batch: Batch) -> torch.Tensor:
+    """Hidden states [labels, width] at the positions that predict a target token."""
+    return sequence_hidden(model, forward_audio(model, batch), batch.sequences)
+
+
+def label_logits(model: Model, batch: Batch) -> torch.Tensor:
+    """Logits [labels, vocabulary] there."""
+    logits: torch.Tensor = model.lm_head(label_hidden(model, batch))
+    return logits

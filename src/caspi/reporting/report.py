@@ -1,0 +1,169 @@
+"""What every stage leaves: report.json for machines, report.html for people, one look for all."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from caspi.atomic_output import REPORT
+from caspi.errors import DISTRIBUTION
+from caspi.reporting.charts import Bars, Chart, draw
+
+HTML = "report.html"
+RECIPE = "recipe.yaml"
+_LIBRARIES = ("caspi", "torch", "transformers", "accelerate", "tokenizers", "numpy", "pyarrow", "av", "jiwer")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A cell to listen to: the audio is in the page itself."""
+
+    flac: bytes
+
+    @property
+    def source(self) -> str:
+        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align.
+    direction: rtl or ltr, of the language: a row that begins with a Latin word is Hebrew still."""
+
+    steps: tuple[tuple[str, str, str], ...]
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """A table of any length: the page shows fifty rows at a time, sorts and searches all. text: columns of speech."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float]]
+    text: tuple[int, ...] = ()
+    note: str = ""
+
+    @property
+    def json(self) -> Markup:
+        """The rows, so that no text of theirs ends the element they stand in."""
+        return Markup(json.dumps(self.rows, ensure_ascii=False).replace("<", "\\u003c"))  # noqa: S704
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """rows of cells; `text` columns (by index) hold speech, shown in its own direction. A table can be sorted by a
+    click on a column's name, and filtered where it is long."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    text: tuple[int, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """headline: the verdict in one line; facts: the few numbers that matter; parts in reading order."""
+
+    title: str
+    headline: str
+    facts: list[tuple[str, str]]
+    parts: list[Table | Chart | Bars | Browser]
+    synthetic: str = ""
+
+
+def environment() -> dict[str, Any]:
+    """Code revision, versions and machine a result comes from."""
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "revision": revision(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {_processor()}",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(DISTRIBUTION if name == "caspi" else name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown processor"
+
+
+@functools.cache
+def revision() -> str:
+    """Commit of the source tree caspi runs from, with a mark where it has changes; else the installed version."""
+    where = Path(__file__).parents[1]
+    try:
+        run = functools.partial(subprocess.run, cwd=where, capture_output=True, text=True, check=True, timeout=10)
+        commit = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout.strip()
+        return f"{commit}{' with uncommitted changes' if changed else ''}"
+    except (OSError, subprocess.SubprocessError):
+        return f"installed {_version('caspi')}"
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file; of a model folder's weights; of the report of any other folder, which names its content."""
+    if path.is_dir():
+        weights = sorted(path.glob("model*.safetensors"))
+        if weights:
+            return hashlib.sha256("".join(map(fingerprint, weights)).encode()).hexdigest()
+        path = path / REPORT
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write(folder: Path, page: Page, content: dict[str, Any], recipe: str | None = None) -> Path:
+    """Writes report.json, report.html and the resolved recipe into `folder`; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**content, "environment": environment()}
+    if recipe is not None:
+        (folder / RECIPE).write_text(recipe, encoding="utf-8")
+        content["recipe"] = recipe
+    (folder / REPORT).write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
+    (folder / HTML).write_text(render(page, content), encoding="utf-8")
+    return folder / HTML
+
+
+def render(page: Page, content: dict[str, Any]) -> str:
+    """Self-contained HTML: no network; the script sorts and filters tables."""
+    templates = Environment(
+        loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters["svg"] = draw
+    templates.tests["clip"] = lambda cell: isinstance(cell, Clip)
+    templates.tests["difference"] = lambda cell: isinstance(cell, Difference)
+    templates.tests["chart"] = lambda part: isinstance(part, Chart)
+    templates.tests["browser"] = lambda part: isinstance(part, Browser)
+    templates.tests["bars"] = lambda part: isinstance(part, Bars)
+    return templates.get_template("report.html.j2").render(
+        page=page, environment=content["environment"], recipe=content.get("recipe")
+    )

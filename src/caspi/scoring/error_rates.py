@@ -1,0 +1,83 @@
+"""Word and character error rates, as fractions, with confidence intervals.
+
+Corpus rates are those of jiwer: all edits over all reference words. An empty hypothesis is all deletions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from caspi.language import Language
+from caspi.scoring.edits import Counts, count
+from caspi.scoring.intervals import Interval, rate_interval
+
+SCORES = ("leaderboard", "fair")
+FAIR_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A corpus under one text treatment; rates are fractions, intervals 95 %, None of a single group.
+
+    wil: word information lost (Morris et al. 2004, Interspeech). empty: hypotheses without a word.
+    sentence_error_rate: of utterances with an error. mean_wer: of the utterances' own rates, each counting alike, those
+    without words in their reference left out."""
+
+    wer: float
+    wer_ci: Interval | None
+    cer: float
+    wil: float
+    words: int
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+    utterances: int
+    empty: int
+    sentence_error_rate: float
+    mean_wer: float
+
+
+def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
+    """All utterances as one; the interval is over groups (recordings, speakers)."""
+    spoken = counts.words > 0
+    hits, words, said = int(counts.hits.sum()), int(counts.words.sum()), int(counts.said.sum())
+    return Score(
+        wer=rate(counts),
+        wer_ci=rate_interval(counts.errors, counts.words, groups),
+        cer=int(counts.character_errors.sum()) / max(1, int(counts.characters.sum())),
+        wil=1 - hits * hits / max(1, words) / max(1, said),
+        words=words,
+        hits=hits,
+        substitutions=int(counts.substitutions.sum()),
+        deletions=int(counts.deletions.sum()),
+        insertions=int(counts.insertions.sum()),
+        utterances=len(counts.hits),
+        empty=int((counts.said == 0).sum()),
+        sentence_error_rate=float((counts.errors > 0).mean()) if len(counts.errors) else 0.0,
+        mean_wer=float((counts.errors[spoken] / counts.words[spoken]).mean()) if spoken.any() else 0.0,
+    )
+
+
+def rate(counts: Counts) -> float:
+    """Errors a reference word; insertions against nothing but empty references count one each."""
+    return int(counts.errors.sum()) / max(1, int(counts.words.sum()))
+
+
+def score_corpus(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    groups: Sequence[Hashable],
+    languages: Sequence[Language],
+) -> dict[str, Score]:
+    """Every score of a corpus, each utterance by the rules of its language."""
+    totals = {}
+    for name in SCORES:
+        treat = [spoken.normalisers[name] for spoken in languages]
+        counts = count(
+            [normalise(text) for normalise, text in zip(treat, references, strict=True)],
+            [normalise(text) for normalise, text in zip(treat, hypotheses, strict=True)],
+        )
+        totals[name] = total(counts, groups)
+    return totals

@@ -1,0 +1,35 @@
+"""Weights of several checkpoints averaged in float64, tied weights once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from caspi.errors import UsageError
+from caspi.model.files import WEIGHTS, copy_model_files, read_weights, write_weights
+
+
+def average(parts: Sequence[Path], out: Path, weights: Sequence[float] | None = None) -> None:
+    """Writes the average of checkpoints of one model into the model folder `out`; weights are relative, equal if None.
+
+    Raises UsageError where they hold different tensors.
+    """
+    if not parts:
+        raise UsageError("no checkpoint to average")
+    weights = [1.0] * len(parts) if weights is None else weights
+    first = read_weights(parts[0])
+    dtypes = {name: tensor.dtype for name, tensor in first.items()}
+    total = {name: tensor.double() * weights[0] for name, tensor in first.items()}
+    for folder, weight in zip(parts[1:], weights[1:], strict=True):
+        found = read_weights(folder)
+        if found.keys() != total.keys():
+            raise UsageError(f"{folder} and {parts[0]} are checkpoints of different models")
+        for name, tensor in found.items():
+            total[name] += tensor.double() * weight
+            if tensor.dtype == torch.float32:  # trained in one of them, frozen in another
+                dtypes[name] = torch.float32
+    mean = {name: (tensor / sum(weights)).to(dtypes[name]).contiguous() for name, tensor in total.items()}
+    copy_model_files(parts[0], out)
+    write_weights(mean, out / WEIGHTS)

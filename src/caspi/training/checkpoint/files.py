@@ -1,0 +1,169 @@
+"""Checkpoints on disk: whole or invisible, loadable by plain transformers, the best kept with the last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import GenerationConfig, Qwen3ASRForConditionalGeneration
+
+from caspi.atomic_output import remove, sync, write_whole
+from caspi.audio import Seconds
+from caspi.model.loading import Loaded
+from caspi.training.checkpoint import safetensors_writer
+
+PREFIX = "checkpoint-"
+METRICS = "metrics.json"
+PARTIAL = ".partial"
+TRAINED = "trained.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+Weights = dict[str, torch.Tensor]
+
+
+def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
+    """Weights, configuration, tokenizer, processor, chat template and generation settings. longest: of the clips it was
+    trained on, for whoever cuts long recordings for it."""
+    prompt = loaded.prompt
+    config = loaded.model.config
+    config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
+    config.dtype = next(iter(weights.values())).dtype
+    config.longest_clip = longest
+    config.save_pretrained(folder)
+    GenerationConfig(
+        do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
+    ).save_pretrained(folder)
+    safetensors_writer.write(folder / "model.safetensors", weights)
+    loaded.processor.save_pretrained(folder)
+
+
+def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
+    """What training goes on from, where that is not the model's own weights: adapters, and what an average follows."""
+    kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
+    safetensors_writer.write(folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()})
+
+
+def save_optimizer(folder: Path, state: dict[str, Any]) -> None:
+    """The state of an optimizer that keeps nothing but tensors of every parameter."""
+    kept = {f"{number}.{name}": value for number, of in state["state"].items() for name, value in of.items()}
+    safetensors_writer.write(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
+
+
+def optimizer_state(folder: Path) -> dict[str, Any]:
+    """What `save_optimizer` was given."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    with safe_open(folder / OPTIMIZER, framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118, it is no dictionary
+            number, _, name = key.partition(".")
+            state.setdefault(int(number), {})[name] = file.get_tensor(key)
+        return {"state": state, "param_groups": json.loads(file.metadata()["param_groups"])}
+
+
+def trained(folder: Path) -> tuple[Weights, Weights]:
+    """The trained parameters a checkpoint goes on from, and their average where one is kept, by their names."""
+    if (folder / TRAINED).is_file():
+        stored = load_file(folder / TRAINED)
+        return _named(stored, "raw."), _named(stored, "average.")
+    weights: Weights = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        weights.update(load_file(path))
+    return weights, {}
+
+
+def _named(stored: Weights, prefix: str) -> Weights:
+    return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+
+
+def complete(stage_folder: Path) -> list[Path]:
+    """Checkpoints of a stage that were written to the end, oldest first."""
+    found = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step a checkpoint was written after."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def metrics_of(checkpoint: Path) -> dict[str, Any]:
+    """What the in-training evaluation measured on it."""
+    metrics: dict[str, Any] = json.loads((checkpoint / METRICS).read_text())
+    return metrics
+
+
+def note_metrics(checkpoint: Path, metrics: dict[str, float]) -> None:
+    """Adds what was measured on a checkpoint after it was written."""
+    write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | metrics, indent=1))
+
+
+def best(stage_folder: Path, count: int) -> list[Path]:
+    """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
+    measured, because the run was asked to end, is none of them."""
+    measured = [path for path in complete(stage_folder) if "wer" in metrics_of(path)]
+    return sorted(measured, key=lambda path: quality(metrics_of(path)))[:count]
+
+
+def quality(measured: Mapping[str, Any]) -> tuple[float, float]:
+    """What models are ranked by: WER, then loss."""
+    return measured["wer"], measured["loss"]
+
+
+def check(folder: Path) -> None:
+    """Reads back what was written: every tensor's place in the weight files, every archive's directory.
+
+    Raises OSError, SafetensorError or RuntimeError where something is cut short.
+    """
+    if not list(folder.glob("model*.safetensors")):
+        raise OSError(f"{folder} has no weights")
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt"):  # compares the header with the file's size
+            pass
+    for path in (*folder.glob("*.pt"), *folder.glob("optimizer.bin")):
+        torch.load(path, map_location="meta", mmap=True, weights_only=True)
+    for path in folder.glob("*.json"):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise OSError(f"{path} is cut short ({error})") from error
+
+
+def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
+    """Makes a staged checkpoint visible: metrics last, everything on disk, then one rename."""
+    (staged / METRICS).write_text(json.dumps(metrics, indent=1))
+    for path in staged.iterdir():
+        sync(path)
+    sync(staged)
+    if final.exists():  # left by a run that was resumed from an earlier step
+        remove(final)
+    staged.rename(final)
+    sync(final.parent)
+
+
+BEST = "best"
+
+
+def point_to_best(run: Path, model: Path) -> None:
+    """`best` in a run's folder is the model to use: a link, put in its place at once."""
+    link, partial = run / BEST, run / f".{BEST}.partial"
+    partial.unlink(missing_ok=True)
+    if link.is_dir() and not link.is_symlink():  # a copy of the run, in which links have become what they named
+        remove(link)
+    partial.symlink_to(os.path.relpath(model.resolve(), run.resolve()))
+    partial.replace(link)
+
+
+def prune(stage_folder: Path, keep: int) -> None:
+    """Deletes all but the best `keep` and the last, and what a kill left of an earlier deletion."""
+    for path in stage_folder.glob(f".{PREFIX}*.removed"):
+        shutil.rmtree(path, ignore_errors=True)
+    last = complete(stage_folder)[-1:]
+    kept = {*best(stage_folder, keep), *last}
+    for path in complete(stage_folder):
+        if path not in kept:
+            remove(path)

@@ -1,0 +1,52 @@
+"""The model card of a checkpoint: what it was trained on, how, and what was measured on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from caspi.audio import Seconds
+from caspi.language import language
+from caspi.training.checkpoint.provenance import Provenance
+
+
+def card(
+    provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any], longest: Seconds
+) -> str:
+    """README.md of a checkpoint. what: one line, such as `stage all, step 300`. measured: names and fractions, empty
+    where nothing was measured on these weights. longest: of the clips it was trained on."""
+    corpus = provenance.corpus_report
+    on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
+    header = ModelCardData(
+        language=language(provenance.language).code,
+        license="apache-2.0" if on_the_hub else None,
+        library_name="transformers",
+        pipeline_tag="automatic-speech-recognition",
+        base_model=provenance.base if on_the_hub else None,
+        tags=["caspi", "qwen3-asr"],
+    )
+    environment_ = Environment(
+        loader=PackageLoader("caspi"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )  # fmt: skip
+    text = environment_.get_template("card.md.j2").render(
+        provenance=provenance,
+        what=what,
+        measured=measured,
+        corpus=corpus,
+        environment=environment,
+        limit=limit(longest),
+    )
+    return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}"))
+
+
+def limit(longest: Seconds | None) -> str:
+    """What a reader must know of long recordings."""
+    if longest is None:
+        return ""
+    return (
+        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and its text for longer clips "
+        "is wrong in every program. `caspi transcribe` cuts long recordings at pauses by itself."
+    )

@@ -1,0 +1,122 @@
+"""Between what a stage holds in memory and its checkpoints: pieces joined, adapters merged, the average in its place;
+and back again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from caspi.audio import Seconds
+from caspi.errors import CaspiError, first_line
+from caspi.model import adapters
+from caspi.model.loading import Loaded
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.config import StageConfig
+from caspi.training.distributed.deepspeed import Zero3
+from caspi.training.distributed.sharding import held, put, whole
+from caspi.training.optim.ema import Ema
+
+
+class Checkpointer:
+    """Writes and reads the weights, the average and the optimizer of one stage. All processes call it; the one that
+    `writes` does. longest: of the clips trained on. spread: over processes, a piece of every parameter on each."""
+
+    def __init__(self, loaded: Loaded, stage: StageConfig, longest: Seconds, *, spread: bool, writes: bool) -> None:
+        self._loaded, self._stage, self._longest = loaded, stage, longest
+        self._spread, self._writes = spread, writes
+        self._adapted = any(how.lora is not None for how in stage.learn.values())
+        self._ema: Ema | None = None
+        self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The parameters that learn, by their names in the model; under sharding, the pieces this process holds."""
+        return {name: p for name, p in self._loaded.model.named_parameters() if p.requires_grad}
+
+    def follow(self) -> None:
+        """Starts the average of a stage that keeps one: where the checkpoint left it, or where the weights are now."""
+        if self._stage.ema is None:
+            return
+        self._ema = Ema({name: held(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
+        if self._left_average:
+            with self._ema.in_place():
+                for name, parameter in self.trained().items():
+                    put(parameter, self._left_average[name])
+        self._left_average = {}
+
+    def average(self, step: int) -> None:
+        """After optimizer step `step`, counted from 1: the average follows, where there is one."""
+        if self._ema is not None:
+            self._ema.update(step)
+
+    def as_it_ships(self) -> contextlib.AbstractContextManager[None]:
+        """The model as the stage would leave it: its average where it keeps one."""
+        return contextlib.nullcontext() if self._ema is None else self._ema.in_place()
+
+    def save_model(self, folder: Path) -> None:
+        """Plain weights, whatever is trained; what training itself goes on from lies beside them."""
+        with self.as_it_ships():
+            if self._adapted:
+                weights = adapters.merged(self._loaded.model)
+            else:
+                weights = self._gathered(dict(self._loaded.model.named_parameters()))
+            average = self._gathered(self.trained()) if self._ema is not None else {}
+            if self._writes:
+                average = {name: value.to("cpu", copy=True) for name, value in average.items()}
+                checkpoints.save_model(self._loaded, weights, folder, self._longest)
+        if self._adapted or self._ema is not None:
+            raw = self._gathered(self.trained())
+            if self._writes:
+                checkpoints.save_trained(folder, raw, average)
+
+    def load_model(self, folder: Path) -> None:
+        """Only what is trained: everything else is what the stage started from, and it is there.
+
+        Raises CaspiError where the checkpoint is not of this recipe, or not whole.
+        """
+        try:
+            raw, average = checkpoints.trained(folder)
+            for name, parameter in self.trained().items():
+                put(parameter, raw[name])
+            if self._stage.ema is not None:
+                self._left_average = {name: average[name] for name in self.trained()}
+        except (KeyError, RuntimeError, OSError, SafetensorError) as error:
+            raise CaspiError(
+                f"checkpoint {folder} cannot be gone on from ({first_line(error)}): is it of this recipe, and "
+                "whole? Without that folder the same command goes on from the one before"
+            ) from error
+
+    def knows(self, optimizer: Any) -> bool:
+        """Whether the optimizer's state is whole tensors of every parameter, which `save_optimizer` can write: of one
+        that FSDP2 spreads, only moments in eight bits, which gather themselves and of which it knows nothing."""
+        return isinstance(optimizer, Zero3) or not self._spread or self._stage.optimizer == "adamw8bit"
+
+    def save_optimizer(self, optimizer: Any, folder: Path) -> None:
+        """As Trainer does, faster, and without a second copy of sharded weights."""
+        state = optimizer.whole_state() if isinstance(optimizer, Zero3) else optimizer.state_dict()
+        if self._writes and isinstance(optimizer, Zero3):
+            torch.save(state, folder / "optimizer.pt")
+        elif self._writes:
+            checkpoints.save_optimizer(folder, state)
+
+    def load_optimizer(self, optimizer: Any, folder: Path) -> None:
+        """What `save_optimizer` wrote."""
+        if isinstance(optimizer, Zero3):
+            optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+        else:
+            optimizer.load_state_dict(checkpoints.optimizer_state(folder))
+
+    def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
+        if not self._spread:
+            return {name: tensor.detach() for name, tensor in tensors.items()}
+        found = {}
+        for name, tensor in tensors.items():
+            value = whole(tensor)
+            if self._writes:
+                found[name] = value.cpu()
+        return found

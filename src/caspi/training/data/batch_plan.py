@@ -1,0 +1,131 @@
+"""Batches are planned, not sampled: the micro-batches of a whole epoch follow from (seed, epoch, ranks).
+
+A step is the next effective batch of the epoch's order: so many utterances, or so many seconds. Its utterances are
+dealt to the ranks longest first, back and forth, so that ranks carry equal seconds; a rank's share is cut into
+micro-batches that fit the budget. What is in a step does not depend on ranks or budget. Resuming is an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from caspi.training.config import Budget, EffectiveBatch
+from caspi.training.data.epoch_lengths import Hearing
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """steps[step][rank] is a list of micro-batches, each an array of corpus rows. heard: how long each row is.
+
+    imbalance: share of rank time spent waiting for the rank with the most seconds, averaged over steps. filled: share
+    of the budget's seconds that a micro-batch uses, averaged. dropped: utterances left over after the last full step.
+    """
+
+    steps: list[list[list[np.ndarray]]]
+    heard: Hearing
+    imbalance: float
+    filled: float
+    dropped: int
+
+    def rows(self, step: int) -> np.ndarray:
+        """All rows of a step, over ranks and micro-batches."""
+        return np.concatenate([micro for rank in self.steps[step] for micro in rank])
+
+
+def shuffled(rows: np.ndarray, seed: int, epoch: int, easy: np.ndarray | None = None, bands: int = 10) -> np.ndarray:
+    """Rows in the order of an epoch. easy: a number for each of `rows`, low ones come first, `bands` of them apart:
+    within a band the order is random, so that a batch is not all of one kind."""
+    draw = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    if easy is None:
+        return rows[draw]
+    edges = np.quantile(easy, np.linspace(0, 1, bands + 1)[1:-1])
+    band = np.searchsorted(edges, easy[draw], side="right")
+    return rows[draw[np.argsort(band, kind="stable")]]
+
+
+def plan_epoch(
+    seconds: np.ndarray, order: np.ndarray, *, batch: EffectiveBatch, budget: Budget, ranks: int,
+    heard: Hearing | None = None, sequences: int = 1,
+) -> EpochPlan:  # fmt: skip
+    """Plans one epoch over corpus rows in `order`. seconds: of every row as it lies in the corpus, by which effective
+    batches are counted; heard: as the epoch hears it, which is what budget and balance go by, the decoder so many
+    `sequences` of it.
+
+    The utterances left over after the last full effective batch wait for another epoch's order; with fewer than one
+    effective batch holds, the epoch is one step of all of them.
+    """
+    heard = Hearing.of(seconds) if heard is None else heard
+    lengths, tokens = heard.seconds, heard.sequence_tokens * sequences
+    steps: list[list[list[np.ndarray]]] = []
+    waiting, filled, used = [], [], 0
+    for rows in _steps(order, seconds, batch):
+        used += len(rows)
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]  # noqa: PLW2901
+        dealt = _deal(len(rows), ranks)
+        shares = [rows[dealt == rank] for rank in range(ranks)] if ranks > 1 else [rows]
+        steps.append([cut(share, lengths, tokens, budget) for share in shares])
+        loads = [float(lengths[share].sum()) for share in shares]
+        waiting.append(1 - sum(loads) / (ranks * max(loads)))
+        filled.append(sum(loads) / (budget.seconds * sum(map(len, steps[-1]))))
+    return EpochPlan(steps, heard, float(np.mean(waiting)), float(np.mean(filled)), len(order) - used)
+
+
+def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Iterator[np.ndarray]:
+    """Consecutive rows of every full effective batch; all of them where they do not fill one."""
+    if batch.seconds is None:
+        size = batch.utterances or 1
+        ends = np.arange(size, len(order) + 1, size)
+    else:
+        # A step ends with the last utterance that ends within its seconds.
+        step = np.ceil(np.cumsum(seconds[order]) / batch.seconds - 1e-9).astype(np.int64)
+        ends = np.flatnonzero(np.diff(step)) + 1
+    if not len(ends):
+        yield order
+        return
+    yield from np.split(order, ends)[:-1]
+
+
+def _deal(size: int, ranks: int) -> np.ndarray:
+    """Rank of each of `size` utterances, sorted by length: 0 1 2 2 1 0 0 1 2 ..."""
+    lap = np.concatenate([np.arange(ranks), np.arange(ranks)[::-1]])
+    return np.resize(lap, size)
+
+
+def cut(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> list[np.ndarray]:
+    """Consecutive rows as the fewest micro-batches within the budget; an utterance that is over it stands alone.
+
+    They are about equal where that fits: what is left over for a small last one takes nearly as long to launch, and
+    compiled blocks are compiled again, for many seconds, when they first meet one of an utterance or a few.
+    """
+    if len(rows) == 0:
+        return []
+    filled = _filled(seconds[rows].tolist(), tokens[rows].tolist(), budget)
+    if not filled:
+        return [rows]
+    held = seconds[rows]
+    middles = np.cumsum(held) - held / 2
+    equal = np.searchsorted(middles, held.sum() / (len(filled) + 1) * np.arange(1, len(filled) + 1)).tolist()
+    parts = np.split(rows, equal)
+    if all(len(part) and _fits(part, seconds, tokens, budget) for part in parts):
+        return parts
+    return np.split(rows, filled)
+
+
+def _fits(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> bool:
+    return len(rows) == 1 or bool(seconds[rows].sum() <= budget.seconds and tokens[rows].sum() <= budget.tokens)
+
+
+def _filled(seconds: list[float], tokens: list[float], budget: Budget) -> list[int]:
+    """Where to cut when every micro-batch is filled before the next begins."""
+    cuts = []
+    held_seconds = held_tokens = 0.0
+    for index, (length, count) in enumerate(zip(seconds, tokens, strict=True)):
+        held_seconds += length
+        held_tokens += count
+        if index and (held_seconds > budget.seconds or held_tokens > budget.tokens):
+            cuts.append(index)
+            held_seconds, held_tokens = length, count
+    return cuts

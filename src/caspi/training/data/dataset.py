@@ -1,0 +1,159 @@
+"""The utterances that a run trains on, with all that is known before audio is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from caspi.audio import AudioError
+from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Word
+from caspi.errors import CaspiError, UsageError
+from caspi.language.codes import NO_SPEECH
+from caspi.model.batch import Item
+from caspi.model.config import Hotwords
+from caspi.model.hotwords import HotwordPool, joined, tail
+from caspi.model.prompt import Prompt
+from caspi.model.timestamps import asking, timed
+from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.data.epoch_lengths import Hearing, chosen
+
+_STAND_INS = 20  # utterances tried in the place of one that cannot be read
+UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
+
+    plain: how it is heard as it lies there; a sequence is audio, prompt, context at its longest, and target.
+    """
+
+    corpus: Corpus
+    rows: np.ndarray
+    ids: list[str]
+    seconds: np.ndarray
+    texts: list[str]
+    languages: list[str]
+    contexts: list[str]
+    previous: list[str]
+    sources: list[str]
+    target_tokens: np.ndarray
+    plain: Hearing
+    hotwords: HotwordPool | None = None
+    timed_texts: list[str | None] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        corpus: Corpus,
+        prompt: Prompt,
+        max_seconds: float,
+        shuffle_seed: int | None = None,
+        with_previous: bool = False,
+        hotwords: Hotwords | None = None,
+        with_times: bool = False,
+    ) -> TrainingSet:
+        """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run.
+
+        with_previous, hotwords, with_times: the text before an utterance, words to expect and times may stand in its
+        sequence, and are counted.
+        """
+        corpus.find_audio()
+        seconds = corpus.numbers("seconds")
+        texts, languages = corpus.column("text"), corpus.column("language")
+        if shuffle_seed is not None:
+            order = np.random.default_rng(shuffle_seed).permutation(len(texts))
+            moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+            texts = [texts[moved[row]] for row in range(len(texts))]
+        contexts, previous = corpus.column("context"), corpus.column("previous")
+        target_tokens = prompt.target_lengths(texts, languages)
+        around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
+        if with_previous:
+            around += prompt.text_lengths([tail(text) for text in previous])
+        pool = None if hotwords is None else HotwordPool(texts, hotwords)
+        if pool is not None:
+            around += pool.most_tokens(prompt)
+        timed_texts: list[str | None] = [None] * len(texts)
+        if with_times and shuffle_seed is None:
+            timed_texts = _timed_texts(corpus, texts)
+            found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
+            around += prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([asking("")])
+        return cls(
+            corpus=corpus,
+            rows=np.flatnonzero(seconds <= max_seconds),
+            ids=corpus.column("id"),
+            seconds=seconds,
+            texts=texts,
+            languages=languages,
+            contexts=contexts,
+            previous=previous,
+            sources=corpus.column("source"),
+            target_tokens=target_tokens,
+            plain=Hearing.of(seconds, around + target_tokens),
+            hotwords=pool,
+            timed_texts=timed_texts,
+        )
+
+    @classmethod
+    def to_train_on(cls, corpus: Corpus, prompt: Prompt, config: TrainConfig, seed: int) -> TrainingSet:
+        """With what the recipe adds to what is heard and said."""
+        return cls.of(
+            corpus,
+            prompt,
+            config.max_seconds,
+            shuffle_seed=seed if config.shuffle_transcripts else None,
+            with_previous=config.previous_text > 0,
+            hotwords=config.hotwords,
+            with_times=config.timestamps > 0,
+        )
+
+    def heard(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> Hearing:
+        """How an epoch of a stage hears it."""
+        count = len(self.seconds)
+        nobody = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
+        timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
+        if timed.any():
+            timed = timed & np.array([text is not None for text in self.timed_texts])
+        how = stage.augment or config.augment
+        return self.plain.drawn(how, seed, epoch, timed=timed, nobody=nobody)
+
+    def said(self, row: int, heard: Hearing) -> tuple[str, str]:
+        """Text and language of an utterance in an epoch: with its times, or of nobody, where that was drawn."""
+        if heard.nobody[row]:
+            return "", NO_SPEECH
+        timed = self.timed_texts[row] if heard.timed[row] else None
+        return timed or self.texts[row], self.languages[row]
+
+    def item(self, row: int, with_previous: bool = False, hotwords: str = "", heard: Hearing | None = None) -> Item:
+        """One utterance with the samples that the corpus has; in its context what is asked for, beside its own. Said is
+        what is `heard`; without it, what the corpus has."""
+        heard = heard or self.plain
+        context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
+        asked = asking(context) if heard.timed[row] else context
+        return Item(self.corpus.samples(row), *self.said(row, heard), asked, row)
+
+
+def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
+    """Every text with its times, None where they are not known. Raises UsageError where none are."""
+    columns = ([[Word(**word) for word in of] for of in corpus.column(name)] for name in ("segments", "words"))
+    found = [timed(*row) for row in zip(texts, *columns, strict=True)]
+    if not any(found):
+        raise UsageError(f"train.timestamps: corpus {corpus.folder} holds no times of what is said")
+    return found
+
+
+def another_voice(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
+    """A clip of another group than the row's. Raises CaspiError where twenty draws find none that can be read."""
+    mine, why = data.corpus.utterance(row).group, "all utterances drawn were of one group"
+    for _ in range(_STAND_INS):
+        other = int(data.rows[draw.integers(len(data.rows))])
+        if data.corpus.utterance(other).group != mine:
+            try:
+                return data.corpus.samples(other)
+            except UNREADABLE as error:
+                why = str(error)
+    raise CaspiError(f"train.augment.second_speaker: no second speaker in corpus {data.corpus.folder} ({why})")

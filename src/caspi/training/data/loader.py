@@ -1,0 +1,65 @@
+"""Loads steps in order, in worker processes that survive a termination signal."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import multiprocessing
+import signal
+
+import torch
+from torch.utils.data import DataLoader
+
+from caspi.errors import CaspiError
+from caspi.training.data.steps import PlannedSteps, Step
+
+
+class _OneByOne:
+    """Batch sampler of single steps, which Trainer's resume skips without loading."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return ([index] for index in range(self._count))
+
+
+def _outlive_termination(_: int) -> None:
+    """A machine that is being taken away asks every process to end; the trainer still needs its workers to save."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes
+
+
+@functools.cache
+def _end_workers_at_exit() -> None:
+    """Python waits for workers at its end after a SIGTERM, which they ignore: a run that failed would never be over."""
+
+    def kill() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(kill)
+
+
+def _only(steps: list[Step | CaspiError]) -> Step | CaspiError:
+    return steps[0]
+
+
+def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step | CaspiError]:
+    """Loads steps in order, ahead of the device where there are workers."""
+    if workers:
+        _end_workers_at_exit()
+    return DataLoader(
+        steps,
+        batch_sampler=_OneByOne(len(steps)),
+        collate_fn=_only,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_outlive_termination if workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,91 @@
+"""Mixes: how much of every source an epoch of training holds.
+
+An epoch takes from each source the next stretch of an endless row of shuffled passes over it, so that over the epochs
+every utterance is used equally often, whatever the share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from caspi.errors import UsageError
+from caspi.training.config import Mix
+
+
+class Mixer:
+    """A mix over the rows of a corpus.
+
+    rows: those that may be used; seconds, sources: of every row of the corpus. Raises UsageError where a source that
+    the mix names has no row.
+    """
+
+    def __init__(self, mix: Mix, rows: np.ndarray, seconds: np.ndarray, sources: Sequence[str], seed: int) -> None:
+        self._mix, self._seed = mix, seed
+        names = np.asarray(sources, dtype=object)[rows]
+        self._rows = {name: rows[names == name] for name in mix.sources}
+        if missing := sorted(name for name, found in self._rows.items() if not len(found)):
+            known = ", ".join(sorted(set(names.tolist()))) or "none"
+            raise UsageError(f"train.mixes: the corpus has no utterances of {', '.join(missing)}; it has {known}")
+        self._seconds = seconds
+        for name, share in mix.shares().items():
+            if share.max_hours is not None:
+                self._rows[name] = self._capped(name, share.max_hours * 3600)
+        self.quotas = quotas(mix, {name: float(self._amounts(found).sum()) for name, found in self._rows.items()})
+
+    def _amounts(self, rows: np.ndarray) -> np.ndarray:
+        """What rows count for: hours, or one each."""
+        return self._seconds[rows] / 3600 if self._mix.by == "hours" else np.ones(len(rows))
+
+    def _capped(self, name: str, limit: float) -> np.ndarray:
+        order = self._shuffled(name, self._rows[name], -1)
+        kept = order[np.cumsum(self._seconds[order]) <= limit]
+        return np.sort(kept if len(kept) else order[:1])
+
+    def _shuffled(self, name: str, rows: np.ndarray, lap: int) -> np.ndarray:
+        seed = [self._seed, lap + 1, *name.encode()]
+        return rows[np.random.default_rng(seed).permutation(len(rows))]
+
+    def epoch(self, number: int) -> np.ndarray:
+        """Corpus rows of an epoch; a row stands there as often as its source is passed over."""
+        return np.concatenate([self._stretch(name, number) for name in self._rows])
+
+    def _stretch(self, name: str, number: int) -> np.ndarray:
+        rows, quota = self._rows[name], self.quotas[name]
+        total = float(self._amounts(rows).sum())
+        first, last = quota * number, quota * (number + 1)
+        found = []
+        for lap in range(int(first // total), int(-(-last // total))):
+            order = self._shuffled(name, rows, lap)
+            amounts = self._amounts(order)
+            # An utterance belongs to the epoch in which its middle falls, so that none is counted twice.
+            middles = np.cumsum(amounts) - amounts / 2 + lap * total
+            found.append(order[(middles >= first) & (middles < last)])
+        return np.concatenate(found) if found else rows[:0]
+
+
+def quotas(mix: Mix, available: Mapping[str, float]) -> dict[str, float]:
+    """How much of every source one epoch holds, in hours or utterances, given how much there is of each."""
+    shares = mix.shares()
+    if all(share.epochs is not None for share in shares.values()):
+        return {name: available[name] * (share.epochs or 0.0) for name, share in shares.items()}
+    weights = {
+        name: (available[name] if share.weight is None else share.weight) ** (1 / mix.temperature)
+        for name, share in shares.items()
+    }
+    left = sum(available.values())
+    if mix.size is not None:
+        left = mix.size
+    limits = {name: available[name] * (share.max_epochs or float("inf")) for name, share in shares.items()}
+    found: dict[str, float] = {}
+    while weights:
+        total = sum(weights.values())
+        over = [name for name, weight in weights.items() if left * weight / total > limits[name]]
+        if not over:
+            return found | {name: left * weight / total for name, weight in weights.items()}
+        for name in over:
+            found[name] = limits[name]
+            del weights[name]
+        left -= sum(limits[name] for name in over)
+    return found

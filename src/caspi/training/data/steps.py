@@ -1,0 +1,204 @@
+"""The steps of a stage: planned rows, read, augmented and collated into micro-batches."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, get_worker_info
+
+from caspi.augmentation.spec_augment import draw_masks
+from caspi.augmentation.waveform import Background, Effects
+from caspi.errors import CaspiError
+from caspi.model.batch import Batch, Item, collate
+from caspi.model.prompt import Prompt
+from caspi.model.tensors import each_tensor
+from caspi.randomness import generator
+from caspi.training.config import Budget, StageConfig, TrainConfig
+from caspi.training.data.batch_plan import EpochPlan, cut
+from caspi.training.data.dataset import _STAND_INS, UNREADABLE, TrainingSet, another_voice
+
+_RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """An utterance that could not be read, the one that took its place, and why."""
+
+    row: int
+    by: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned; rounds:
+    the micro-batches of the rank that has most."""
+
+    batches: list[Batch]
+    target_tokens: int
+    seconds: float
+    rounds: int = 0
+    epoch: int = 0
+    replaced: tuple[Replaced, ...] = ()
+
+    def pin_memory(self) -> Step:
+        """In memory that a GPU copies from by itself; DataLoader asks for it."""
+        return replace(self, batches=[each_tensor(batch, torch.Tensor.pin_memory) for batch in self.batches])
+
+
+class PlannedSteps(Dataset[Step | CaspiError]):
+    """Steps of a stage, epoch after epoch, of one rank.
+
+    An utterance that cannot be read is tried again, then replaced by the one nearest to it in length.
+    """
+
+    def __init__(
+        self,
+        data: TrainingSet,
+        plans: Sequence[EpochPlan],
+        steps: int,
+        rank: int,
+        prompt: Prompt,
+        config: TrainConfig,
+        stage: StageConfig,
+        seed: int,
+    ) -> None:
+        self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
+        augment = stage.augment or config.augment
+        self._effects, self._spec_augment = Effects(augment), augment.spec_augment
+        self._seed, self._previous_text = seed, config.previous_text
+        self._background = None if config.no_speech is None else Background(config.no_speech)
+        self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
+        # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
+        self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
+        self._budget.share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __getitem__(self, index: int) -> Step | CaspiError:
+        """A step; from a worker also why there is none, for torch would wrap an error into a traceback."""
+        if get_worker_info() is None:
+            return self._step(index)
+        try:
+            return self._step(index)
+        except CaspiError as error:
+            return error
+
+    def _step(self, index: int) -> Step:
+        epoch, number = self._where[index]
+        plan = self._plans[epoch]
+        rows = plan.rows(number)
+        replaced: list[Replaced] = []
+        parts = [[part for rows in rank for part in self._parts(rows, epoch)] for rank in plan.steps[number]]
+        return Step(
+            batches=[self._batch(part, epoch, replaced) for part in parts[self._rank]],
+            target_tokens=int(self._data.target_tokens[rows].sum()),
+            seconds=float(self._data.seconds[rows].sum()),
+            rounds=max(map(len, parts)),
+            epoch=epoch,
+            replaced=tuple(replaced),
+        )
+
+    def _parts(self, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
+        """A micro-batch, as memory turned out to hold it."""
+        heard = self._plans[epoch].heard
+        return cut(rows, heard.seconds, heard.sequence_tokens, self.budget)
+
+    @property
+    def budget(self) -> Budget:
+        """What memory turned out to hold; no limit until it was told."""
+        seconds, tokens = self._budget.tolist()
+        return Budget(seconds, tokens)
+
+    def lower(self, budget: Budget) -> None:
+        """Micro-batches made from now on fit `budget` as well as the plan's."""
+        self._budget.copy_(torch.tensor([budget.seconds, budget.tokens], dtype=torch.float64))
+
+    def size(self, batch: Batch) -> Budget:
+        """What a micro-batch holds."""
+        heard, rows = self._plans[batch.epoch].heard, np.array(batch.rows)
+        return Budget(float(heard.seconds[rows].sum()), float(heard.sequence_tokens[rows].sum()))
+
+    def refit(self, step: Step) -> Step:
+        """The same step in micro-batches that fit the lowered budget. Every utterance is drawn as it was before."""
+        batches: list[Batch] = []
+        for batch in step.batches:
+            parts = self._parts(np.array(batch.rows), step.epoch)
+            batches += [batch] if len(parts) == 1 else [self.micro_batch(part, step.epoch) for part in parts]
+        return replace(step, batches=batches)
+
+    def epochs(self, step: int) -> float:
+        """Epochs done after a number of steps: 1.5 in the middle of the second."""
+        if step == 0:
+            return 0.0
+        epoch, number = self._where[step - 1]
+        return epoch + (number + 1) / len(self._plans[epoch].steps)
+
+    def identifiers(self, rows: Iterable[int]) -> list[str]:
+        """Ids of corpus rows, for messages."""
+        return [self._data.ids[row] for row in rows]
+
+    def micro_batch(self, rows: np.ndarray, epoch: int) -> Batch:
+        """Rows of the corpus as an epoch hears them."""
+        return self._batch(rows, epoch, [])
+
+    def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
+        items, heard = [], self._plans[epoch].heard
+        for planned in rows.tolist():
+            item = self._item(planned, epoch, replaced)
+            draw = functools.partial(generator, self._seed, epoch, item.row)
+            if self._background is not None and heard.nobody[item.row]:
+                noise = self._background(len(item.samples), draw("no_speech"))
+                items.append(replace(item, samples=noise))
+                continue
+            another = functools.partial(another_voice, self._data, item.row)
+            samples = self._effects(item.samples, heard.stretch(item.row), draw, another)
+            items.append(replace(item, samples=samples))
+        masks = None
+        if self._spec_augment is not None:
+            draws = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
+            masks = draw_masks([len(item.samples) for item in items], self._spec_augment, draws)
+        return collate(items, self._prompt, masks, epoch)
+
+    def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:
+        row, why = planned, ""
+        for stand_in in itertools.chain([planned], self._nearest(planned)):
+            # Drawn apart from the augmentation, which stays what it was where no text is given.
+            with_previous = generator(self._seed, epoch, stand_in, "previous").random() < self._previous_text
+            pool = self._data.hotwords
+            expected = (
+                pool.draw(self._data.texts[stand_in], generator(self._seed, epoch, stand_in, "hotwords"))
+                if pool
+                else ""
+            )
+            try:
+                item = self._read(stand_in, with_previous, expected, self._plans[epoch].heard)
+            except UNREADABLE as error:
+                why = why or f"{type(error).__name__}: {error}"
+                continue
+            if stand_in != row:
+                replaced.append(Replaced(row, stand_in, why))
+            return item
+        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk there?")
+
+    def _read(self, row: int, *how: Any) -> Item:
+        for wait in _RETRY_AFTER:
+            with contextlib.suppress(*UNREADABLE):
+                return self._data.item(row, *how)
+            time.sleep(wait)
+        return self._data.item(row, *how)
+
+    def _nearest(self, row: int) -> Iterator[int]:
+        """Other rows, by how near their lengths are."""
+        apart = np.abs(self._data.seconds[self._data.rows] - self._data.seconds[row])
+        nearest = self._data.rows[np.argsort(apart, kind="stable")[: _STAND_INS + 1]]
+        return (other for other in nearest.tolist() if other != row)

@@ -1,0 +1,68 @@
+"""Weights spread over processes, by FSDP2 or by ZeRO stage 3, seen as if they were whole. What touches them is
+collective: all processes call it, or none."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model.forward import use_packed_attention
+from caspi.model.loading import Loaded, cast
+from caspi.training.distributed import deepspeed
+from caspi.training.distributed.processes import sharding
+
+
+def shard_on_cpu(accelerator: Accelerator) -> None:
+    """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
+    if sharding() == "fsdp2" and accelerator.distributed_type == DistributedType.MULTI_CPU:
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        # Both, because making an AcceleratorState copies the one into the other.
+        PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
+
+
+@torch.no_grad()
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """A parameter in one piece; itself where it is."""
+    if deepspeed.is_piece(parameter):
+        return deepspeed.whole(parameter)
+    if isinstance(parameter, DTensor):
+        return parameter.full_tensor()
+    return parameter.detach()
+
+
+@torch.no_grad()
+def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
+    """Gives a parameter its value, each process the piece it holds."""
+    if deepspeed.is_piece(parameter):
+        value = deepspeed.piece(parameter, value)
+    if isinstance(parameter, DTensor):
+        value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    held(parameter).copy_(value)
+
+
+def held(parameter: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a parameter: changing it changes the model."""
+    return parameter.ds_tensor if deepspeed.is_piece(parameter) else parameter  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
+    """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
+    spread = dict(loaded.model.named_parameters())
+    if not any(isinstance(parameter, DTensor) or deepspeed.is_piece(parameter) for parameter in spread.values()):
+        yield loaded
+        return
+    config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it
+    with torch.device(next(iter(spread.values())).device):
+        model = Qwen3ASRForConditionalGeneration(config)
+    cast(model, dtype or torch.float32)
+    use_packed_attention(model)
+    for name, parameter in model.named_parameters():
+        put(parameter, whole(spread[name]))
+    yield Loaded(model, loaded.prompt, loaded.processor)

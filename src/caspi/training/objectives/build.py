@@ -1,0 +1,29 @@
+"""A stage's objective, with the models it asks beside the one that is trained."""
+
+from __future__ import annotations
+
+import torch
+
+from caspi.model.config import ModelConfig
+from caspi.model.loading import Loaded
+from caspi.training.config import StageConfig
+from caspi.training.objective_config import DistillationObjective, SequenceObjective
+from caspi.training.objectives.base import Objective
+from caspi.training.objectives.cross_entropy import CrossEntropy
+from caspi.training.objectives.distillation import Distillation, frozen
+from caspi.training.objectives.grpo import Sequence
+
+
+def stage_objective(
+    stage: StageConfig, loaded: Loaded, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
+) -> Objective:
+    """start: the model the stage begins with, `loaded`."""
+    how, device = stage.objective, next(loaded.model.parameters()).device
+    if isinstance(how, DistillationObjective):
+        asked = ModelConfig(start=how.teacher, revision=how.revision)
+        teacher = frozen(asked, device, dtype, compiled=compiled)
+        return Distillation(loaded.model, dtype, teacher, how.weight)
+    if isinstance(how, SequenceObjective):
+        reference = frozen(start, device, dtype, compiled=compiled) if how.kl else None
+        return Sequence(loaded.model, dtype, how, loaded.prompt, reference, seed)
+    return CrossEntropy(loaded.model, dtype)

@@ -1,0 +1,144 @@
+"""Training on what the model itself says: hypotheses are drawn, scored against the transcript, and made more or less
+likely by how much better or worse than one another they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from caspi.inference.sampling import sample
+from caspi.language import language
+from caspi.language.codes import NO_SPEECH
+from caspi.model.batch import Batch, Spoken, pack
+from caspi.model.compiling import uncompiled
+from caspi.model.forward import Model, forward_audio, sequence_hidden
+from caspi.model.prompt import Example, Prompt
+from caspi.model.tensors import on
+from caspi.model.timestamps import without_times
+from caspi.randomness import generator
+from caspi.training.objective_config import SequenceObjective
+from caspi.training.objectives.base import Objective
+from caspi.training.objectives.fused_loss import SoftTargets
+
+_SPREAD = 1e-6
+_LONGER = 12  # tokens that a hypothesis may have more than the transcript
+
+
+class Sequence(Objective):
+    """Group-relative policy gradient (GRPO, Shao et al. 2024, arXiv:2402.03300, equation 3, each hypothesis used once
+    and so without clipping; a hypothesis counts by the mean over its tokens, as in GSPO, Zheng et al. 2025,
+    arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser, times left out.
+
+    What holds the model near the one the stage began with is the divergence of what it predicts from what that one
+    says, KL(reference || model) over the whole vocabulary at the tokens that were drawn: GRPO's is the other way around
+    and an estimate; this one needs no more than the head computes anyway, and forgives no token that the reference
+    finds likely. Both hear the same, masks included. A share of cross-entropy holds it near the transcript.
+
+    reference: of `frozen`, None where `how.kl` is 0. Which hypotheses are drawn follows from seed, epoch and row.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        compute_dtype: torch.dtype | None,
+        how: SequenceObjective,
+        prompt: Prompt,
+        reference: Model | None,
+        seed: int,
+    ) -> None:
+        super().__init__(model, compute_dtype)
+        self._how, self._prompt, self._reference, self._seed = how, prompt, (reference,), seed
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        audio = forward_audio(self.model, batch)
+        drawn = self._draw(batch, audio.detach())
+        examples, clips, weights, soft_weights = self._weighted(batch, drawn)
+        sequences = on(pack(examples, self._prompt), audio.device)
+        ends = np.cumsum([0, *batch.audio.tokens])
+        order = np.concatenate([np.arange(ends[clip], ends[clip + 1]) for clip in clips])
+        again = torch.from_numpy(order).to(audio.device)
+        hidden = sequence_hidden(self.model, audio[again], sequences)
+        soft = None
+        [reference] = self._reference
+        if reference is not None:
+            with torch.no_grad():
+                heard = forward_audio(reference, batch)
+                theirs = sequence_hidden(reference, heard[again], sequences)
+            soft = SoftTargets(theirs, reference.lm_head.weight, soft_weights.to(audio.device))
+        found: torch.Tensor = self.head(hidden, sequences.labels, weights.to(audio.device), soft)
+        if reference is not None:
+            self.note("kl", self.head.soft_part / self._how.kl, float(soft_weights.sum()) / self._how.kl)
+        self.note("policy_and_cross_entropy", found.detach() - self.head.soft_part, len(batch.labels))
+        return found
+
+    def _draw(self, batch: Batch, audio: torch.Tensor) -> list[list[list[int]]]:
+        """Of every clip its hypotheses, as token ids after the language."""
+        count, rows, limits, draws = self._how.hypotheses, [], [], []
+        for item, row in zip(batch.items, batch.rows, strict=True):
+            rows.append(self._asked(item))
+            limits.append(len(item.example.target) + _LONGER)  # more than that is wrong however it goes on
+            draw = generator(self._seed, batch.epoch, row, "hypotheses")
+            draws.append(draw.random((count, limits[-1]), dtype=np.float32))
+        with torch.no_grad(), uncompiled():
+            said = sample(self.model, self._prompt, rows, audio, draws)
+        return [[tokens[:limit] for tokens in some] for some, limit in zip(said, limits, strict=True)]
+
+    def _asked(self, item: Spoken) -> list[int]:
+        return item.example.prompt + self._prompt.language_prefix(item.language)
+
+    def _weighted(
+        self, batch: Batch, drawn: list[list[list[int]]]
+    ) -> tuple[list[Example], list[int], torch.Tensor, torch.Tensor]:
+        """Transcripts and hypotheses as sequences, the clip of each, and of each label what it counts for: with its
+        own cross-entropy, and with the divergence from the reference."""
+        examples, clips, weights, soft = [], [], [], []
+        for clip, (item, said) in enumerate(zip(batch.items, drawn, strict=True)):
+            target = item.example.target
+            examples.append(item.example)
+            clips.append(clip)
+            weights.append(np.full(len(target), self._how.cross_entropy))
+            soft.append(np.zeros(len(target)))
+            if item.language == NO_SPEECH:  # nothing to be near to: the transcript alone
+                continue
+            for tokens, share, advantage in self._advantages(item, said):
+                if not advantage and not self._how.kl:
+                    continue
+                examples.append(Example(self._asked(item), list(tokens)))
+                clips.append(clip)
+                # As much as the transcript's tokens count together, whatever the hypothesis' length.
+                each = np.full(len(tokens), len(target) / len(tokens))
+                weights.append(advantage * each)
+                soft.append(self._how.kl * share * each)
+        return (
+            examples,
+            clips,
+            torch.from_numpy(np.concatenate(weights)).float(),
+            torch.from_numpy(np.concatenate(soft)).float(),
+        )
+
+    def _advantages(self, item: Spoken, said: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
+        """Each different hypothesis, the share of draws that it was, and its advantage times that share."""
+        normalise = language(item.language).normalisers["fair"]
+        forced = self._prompt.language_prefix(item.language)
+
+        def words(text: str) -> list[str]:
+            return normalise(without_times(text)).split()
+
+        kinds = [tuple(tokens) for tokens in said]
+        rewards = {
+            kind: -Levenshtein.normalized_distance(words(item.text), words(self._prompt.parse([*forced, *kind])[1]))
+            for kind in set(kinds)
+        }
+        got = np.array([rewards[kind] for kind in kinds])
+        spread = got.std()
+        self.note("reward", float(got.mean()), 1)
+        self.note("reward_spread", float(spread), 1)
+        self.note("no_spread", float(spread < _SPREAD), 1)
+        self.note("hypothesis_tokens", sum(map(len, kinds)) / len(kinds), 1)
+        found = []
+        for kind in dict.fromkeys(kinds):
+            share = kinds.count(kind) / len(kinds)
+            advantage = 0.0 if spread < _SPREAD else float((rewards[kind] - got.mean()) / spread)
+            found.append((kind, share, advantage * share))
+        return found

@@ -1,0 +1,74 @@
+"""Optimizer and schedule of a stage. A new optimizer is a function here and a name in the recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from caspi.model.groups import STACKS, TrainableGroup
+from caspi.training.config import OptimizerName, Schedule, StageConfig
+from caspi.training.optim.adamw8bit import adamw8bit
+from caspi.training.optim.muon import Muon
+
+_SCHEDULES = {"warmup-stable-decay": "warmup_stable_decay", "constant": "constant_with_warmup"}
+
+
+def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) -> torch.optim.Optimizer:
+    """The stage's optimizer. Matrices decay, norms and biases do not (AdamW: Loshchilov and Hutter 2019)."""
+    parameters = dict(model.named_parameters())
+    param_groups: list[dict[str, Any]] = []
+    for group in groups:
+        steered = by_momentum(group, parameters, stage.optimizer)
+        matrices = [parameters[name] for name, momentum in steered.items() if momentum]
+        others = [parameters[name] for name, momentum in steered.items() if not momentum and parameters[name].ndim > 1]
+        vectors = [parameters[name] for name in steered if parameters[name].ndim <= 1]
+        muon = {"momentum": stage.momentum} | ({"rows": stage.momentum} if stage.optimizer == "normuon" else {})
+        for chosen, decay, more in (
+            (matrices, stage.weight_decay, muon),
+            (others, stage.weight_decay, {}),
+            (vectors, 0.0, {}),
+        ):
+            if chosen:
+                param_groups.append(
+                    {"params": chosen, "lr": group.lr, "weight_decay": decay, "group": group.name, **more}
+                )
+    if stage.optimizer == "adamw":
+        return torch.optim.AdamW(param_groups, betas=stage.betas, fused=True)
+    if stage.optimizer == "adamw8bit":
+        return adamw8bit(param_groups, stage.betas)
+    return Muon(param_groups, betas=stage.betas)
+
+
+def by_momentum(
+    group: TrainableGroup, parameters: Mapping[str, torch.Tensor], optimizer: OptimizerName
+) -> dict[str, bool]:
+    """Which of a group's parameters are stepped by Muon: the matrices inside of blocks, where the optimizer is one;
+    tables, convolutions and the projector have another geometry."""
+    inside = group.name in STACKS and group.lora is None and optimizer in ("muon", "normuon")
+    return {name: inside and parameters[name].ndim == 2 for name in group.names}
+
+
+def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning-rate schedule over `steps`."""
+    warmup = how.warmup(steps)
+    options = {}
+    if how.kind == "warmup-stable-decay":
+        decay = how.decay(steps)
+        warmup = min(warmup, steps - decay)  # where both overlapped, the rate would jump
+        options = {"num_decay_steps": decay}
+    return get_scheduler(
+        _SCHEDULES.get(how.kind, how.kind),
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=steps,
+        scheduler_specific_kwargs=options,
+    )
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Group name to its present rate."""
+    return {group["group"]: float(group["lr"]) for group in optimizer.param_groups}

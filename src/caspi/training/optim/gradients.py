@@ -1,0 +1,35 @@
+"""Gradients of a step, once every micro-batch was through: summed over processes, their norm, clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from caspi.training.distributed.sharding import whole
+
+
+def add_up(parameters: Sequence[torch.Tensor]) -> None:
+    """Sums every gradient over all processes; a parameter that none reached counts as zero."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    works = [dist.all_reduce(parameter.grad, async_op=True) for parameter in parameters]
+    for work in works:
+        work.wait()
+
+
+def scale(parameters: Sequence[torch.Tensor], factor: float) -> None:
+    """Multiplies every gradient that is there."""
+    if factor != 1.0 and (gradients := _of(parameters)):
+        torch._foreach_mul_(gradients, factor)
+
+
+def norm(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The norm of all gradients together, still on the device, so that the host need not wait for it."""
+    return whole(torch.nn.utils.get_total_norm(_of(parameters)))
+
+
+def _of(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

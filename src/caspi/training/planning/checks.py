@@ -1,0 +1,54 @@
+"""What a stage asks for that this run's processes cannot do: said before the first stage begins."""
+
+from __future__ import annotations
+
+from caspi.errors import UsageError
+from caspi.model.config import ModelConfig
+from caspi.model.loading import load_processor
+from caspi.model.prompt import Prompt
+from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.distributed.processes import sharded, sharding
+from caspi.training.objective_config import DistillationObjective, SequenceObjective
+from caspi.training.optim.adamw8bit import require_torchao
+from caspi.training.planning.shapes import configured
+from caspi.training.stage_setup import drops
+
+_WHOLE = "start it with torchrun, without an accelerate configuration that shards"
+
+
+def _check_teacher(stage: str, how: DistillationObjective, start: ModelConfig, prompt: Prompt) -> None:
+    tokenizer = load_processor(how.teacher, how.revision).tokenizer
+    sizes = {
+        configured(model).text_config.vocab_size
+        for model in (start, ModelConfig(start=how.teacher, revision=how.revision))
+    }
+    if tokenizer.get_vocab() != prompt.tokenizer.get_vocab() or len(sizes) > 1:
+        raise UsageError(f"stage {stage}: teacher {how.teacher} has another vocabulary than the model that is trained")
+
+
+def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: Prompt) -> None:
+    """start, prompt: of the model that is trained. Raises UsageError, MissingDependency."""
+    if isinstance(stage.objective, DistillationObjective):
+        _check_teacher(stage.name, stage.objective, start, prompt)
+    if config.compile is True and sharding() == "zero3":
+        raise UsageError("train.compile: under ZeRO blocks are not compiled, for it gathers weights in them: use auto")
+    if config.compile is True and config.recompute_every and drops(stage):
+        raise UsageError(
+            f"stage {stage.name}: adapters with dropout in blocks that recompute are not compiled: "
+            "use train.compile=auto, dropout: 0 or train.recompute_every=0"
+        )
+    if stage.optimizer == "adamw8bit":
+        require_torchao()
+    if not sharded():
+        return
+    if any(how.lora for how in stage.learn.values()):
+        raise UsageError(
+            f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: {_WHOLE}"
+        )
+    if isinstance(stage.objective, SequenceObjective):
+        raise UsageError(f"stage {stage.name}: hypotheses are not drawn from sharded weights: {_WHOLE}")
+    if sharding() == "zero3" and stage.optimizer != "adamw":
+        raise UsageError(
+            f"stage {stage.name}: ZeRO cuts matrices into pieces that {stage.optimizer} cannot step: use "
+            "recipes/accelerate/fsdp2.yaml, or optimizer: adamw"
+        )

@@ -1,0 +1,146 @@
+"""What a stage will need: memory of a GPU, seconds and dollars; whether it fits, and which change would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from caspi.errors import UsageError
+from caspi.training.config import TrainConfig
+from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+
+TABLE = Path(__file__).parent / "gpus.yaml"
+# The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
+# the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
+_OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
+_ORTHOGONAL_USE = 0.4  # of the rate, by the matrices that Muon makes orthogonal (H200, 2026-11-27, docs/log.md)
+_UNCOMPILED = 1.8  # times as long where blocks are not compiled
+_A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A kind of GPU; gpus.yaml says what its fields mean."""
+
+    name: str
+    memory: float
+    rate: float
+    bandwidth: float
+    link: float
+    price: float
+    use: float
+    overhead: float
+    launch: float
+
+
+def gpus(table: Path | None = None) -> dict[str, Gpu]:
+    """The kinds that are known, those of a user's own table included. Raises UsageError."""
+    known: dict[str, Gpu] = {}
+    for path in (TABLE, *([table] if table else [])):
+        try:
+            for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+                known[name] = _gpu(name, values)
+        except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{path} is no table of GPU kinds ({reason}); {TABLE} is one") from error
+    return known
+
+
+def _gpu(kind: str, values: Mapping[str, object]) -> Gpu:
+    """Raises ValueError."""
+    fields = [name for name in Gpu.__dataclass_fields__ if name != "name"]
+    missing = [name for name in ("name", *fields) if name not in values]
+    unknown = [str(name) for name in values if name not in ("name", *fields)]
+    if missing or unknown:
+        raise ValueError(f"{kind}: " + ("no " + ", ".join(missing) if missing else "unknown: " + ", ".join(unknown)))
+    numbers = {name: float(str(values[name])) for name in fields}
+    if bad := [name for name, value in numbers.items() if not value > 0 and name not in ("price", "launch")]:
+        raise ValueError(f"{kind}: {', '.join(bad)} must be more than 0")
+    return Gpu(str(values["name"]), **numbers)
+
+
+def recognised(device_name: str, known: Mapping[str, Gpu]) -> Gpu | None:
+    """The kind of a device, by what torch calls it."""
+    return next((gpu for gpu in known.values() if gpu.name in device_name), None)
+
+
+# GiB that the allocator holds beyond what is in use: 2 to 4 in docs/log.md's table, less where memory grows in place.
+ALLOCATOR = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Of one stage: the largest micro-batch's peak in GiB; seconds of all steps, without evaluation and saving."""
+
+    peak: float
+    seconds: float
+
+
+def seconds_each(shape: Shape, learning: Learning, loads: Loads, gpu: Gpu) -> np.ndarray:
+    """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
+    computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
+    return np.asarray(np.maximum(computing, gpu.launch * block_passes(shape, learning)))
+
+
+def running(gpu: Gpu, learning: Learning) -> Gpu:
+    """A kind of the table, whose figures are of compiled blocks, as what a stage runs on it reaches."""
+    if learning.compiled:
+        return gpu
+    use, overhead, launch = gpu.use / _UNCOMPILED, gpu.overhead * _UNCOMPILED, gpu.launch * _UNCOMPILED
+    return replace(gpu, use=use, overhead=overhead, launch=launch)
+
+
+def estimate(
+    shape: Shape, learning: Learning, loads: Loads, gpu: Gpu, ranks: int, *, optimizer_seconds: float | None = None
+) -> Estimate:
+    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
+    each = seconds_each(shape, learning, loads, gpu)
+    steps = int(loads.step.max()) + 1
+    by_rank = np.zeros((steps, ranks))
+    np.add.at(by_rank, (loads.step, loads.rank), each)
+    if optimizer_seconds is None:
+        optimizer_seconds = learning.parameters * _OPTIMIZER_BYTES / (gpu.bandwidth * 1e12 * _OPTIMIZER_USE)
+        optimizer_seconds += learning.orthogonal / (gpu.rate * 1e12 * _ORTHOGONAL_USE)
+    summing = 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
+    seconds = float(by_rank.max(axis=1).sum()) + steps * (optimizer_seconds + summing + _A_STEP)
+    return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)
+
+
+_OTHER_CLIPS = 1.03  # micro-batches that are cut anew are not shares of the old ones: a few hold more text
+
+
+def changes_that_fit(
+    shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, memory: float, ranks: int
+) -> list[str]:
+    """What to change in a recipe so that the largest micro-batch fits `memory` GiB, mildest first; each alone does."""
+    worst = loads.only(int(peak_memory(shape, learning, loads).argmax()))
+    memory /= _OTHER_CLIPS
+    again = replace(learning, recompute_every=1)
+    found = []
+    ways = [(learning, "")] + ([(again, "train.recompute_every=1 ")] if learning.recompute_every != 1 else [])
+    for how, names in ways:
+        if names and peak_memory(shape, how, worst)[0] <= memory:
+            found.append(names.strip())
+            break
+        share = _share_that_fits(shape, how, worst, memory)
+        seconds = int(share * worst.seconds[0])
+        if seconds >= config.max_seconds:
+            tokens = int(share * worst.tokens[0])
+            found.append(f"{names}train.budget_seconds={seconds} train.budget_tokens={max(tokens, 1)}")
+    if ranks > 1 and peak_memory(shape, learning, worst, shards=ranks)[0] <= memory:
+        found.append("recipes/accelerate/fsdp2.yaml")
+    return found
+
+
+def _share_that_fits(shape: Shape, learning: Learning, worst: Loads, memory: float) -> float:
+    """The largest share of a micro-batch that fits, by bisection: memory grows with it."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        fits = peak_memory(shape, learning, worst.only(0, middle))[0] <= memory
+        low, high = (middle, high) if fits else (low, middle)
+    return low

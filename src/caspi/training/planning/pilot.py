@@ -1,0 +1,99 @@
+"""A short measured pilot: a few micro-batches of every stage, computed on this machine, for `caspi plan`."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caspi.model.batch import Batch
+from caspi.model.tensors import on
+from caspi.training.objectives.base import Objective
+
+_ALIKE = 1e-6  # root mean square of relative errors: below any clock's precision, above rounding
+
+
+@dataclass(frozen=True, slots=True)
+class Pilot:
+    """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds that none goes below, and
+    seconds of an optimizer step; on a GPU the peak in GiB of the micro-batch that was expected to need most."""
+
+    rate: float
+    overhead: float
+    floor: float
+    optimizer_seconds: float
+    peak: float | None
+
+
+def measure(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    alike: list[list[Batch]],
+    work: np.ndarray,
+    heaviest: Batch,
+    *,
+    accumulates: bool,
+) -> Pilot:
+    """Computes micro-batches of a stage: of `alike`, lists of some with about the same FLOPs, which `work` has, each
+    once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
+    the gradients of those before it where it accumulates."""
+    objective.train()
+    device = next(objective.parameters()).device
+    most = on(heaviest, device)
+    _pass(objective, most)
+    stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
+    optimizer.zero_grad(set_to_none=True)
+    peak = None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2 if accumulates else 1):
+            _pass(objective, most)
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    seconds = []
+    for batches in ([on(batch, device) for batch in some] for some in alike):
+        taken = [_timed(functools.partial(_pass, objective, one), device) for one in batches]
+        seconds.append(float(np.median(taken)))
+    return Pilot(*fit(work, np.array(seconds)), stepping, peak)
+
+
+def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
+    """Rate, overhead and floor of seconds = max(floor, overhead + work / rate), by least squares of relative errors.
+    The points with least work make the floor, as many as fits best; the others the line. Where several explain the
+    points alike, the one with fewest points on the floor counts: rounding must not choose."""
+    order = np.argsort(work)
+    work, seconds = work[order], seconds[order]
+    errors, found = [], []
+    for on_floor in range(len(work)):
+        floor = float(np.mean(seconds[:on_floor])) if on_floor else 0.0
+        rate, overhead = _line(work[on_floor:], seconds[on_floor:])
+        error = np.maximum(floor, overhead + work / rate) / seconds - 1
+        errors.append(float(np.square(error).mean()) ** 0.5)
+        found.append((rate, overhead, floor))
+    return next(model for error, model in zip(errors, found, strict=True) if error <= min(errors) + _ALIKE)
+
+
+def _line(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """Rate and overhead, neither below nothing."""
+    design = np.stack([1 / seconds, work / seconds], axis=1)
+    overhead, slope = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)[0]
+    if len(work) < 2 or overhead < 0 or slope <= 0:
+        overhead, slope = 0.0, float((seconds / work).mean())
+    return float(1 / slope), float(overhead)
+
+
+def _pass(objective: Objective, batch: Batch) -> None:
+    (objective(batch) / len(batch.labels)).backward()
+
+
+def _timed(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started

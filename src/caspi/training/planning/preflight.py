@@ -1,0 +1,279 @@
+"""What a run would do, before it costs anything: groups and counts of every stage, decoded targets, memory, a pilot."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from caspi.errors import UsageError
+from caspi.model.config import ModelConfig
+from caspi.model.prompt import Prompt
+from caspi.progress import duration
+from caspi.training.config import StageConfig, TrainConfig, stage_seed
+from caspi.training.data.batch_plan import EpochPlan
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.stage_plan import audio_hours, plan_stage
+from caspi.training.data.steps import PlannedSteps
+from caspi.training.distributed.processes import compute_dtype, processes, sharded
+from caspi.training.objectives.build import stage_objective
+from caspi.training.optim import build
+from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+from caspi.training.planning.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
+from caspi.training.planning.pilot import Pilot
+from caspi.training.planning.pilot import measure as pilot
+from caspi.training.planning.shapes import _learning, shapes
+from caspi.training.stage_setup import arranged
+
+
+def decoded_targets(data: TrainingSet, prompt: Prompt, heard: Hearing, count: int = 3) -> list[dict[str, str]]:
+    """What the loss falls on in an epoch, decoded, for a few utterances: a look at this has saved many a run."""
+    shown = []
+    for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
+        text, language = data.said(row, heard)
+        example = prompt.example(0, text, language, data.contexts[row])
+        shown.append(
+            {
+                "id": data.ids[row],
+                "system_turn": data.contexts[row],
+                "target": prompt.tokenizer.decode(example.target),
+            }
+        )
+    return shown
+
+
+def show_targets(data: TrainingSet, prompt: Prompt, heard: Hearing) -> None:
+    """Prints `decoded_targets`: the last look before the first step."""
+    for shown in decoded_targets(data, prompt, heard):
+        told = f" (told: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
+        print(f"trains on {shown['id']}{told}: {shown['target']}", file=sys.stderr)
+
+
+def show_devices(ranks: int) -> None:
+    """Says so where GPUs are left idle, or where there is none."""
+    found = torch.cuda.device_count()
+    if not found:
+        print("no GPU here: for memory, hours and cost, caspi plan RECIPE --gpu KIND, or --pilot", file=sys.stderr)
+    if found > ranks:
+        print(
+            f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all",
+            file=sys.stderr,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A stage before it begins: its batches, what it trains (a row a group), what it costs and wastes in words."""
+
+    stage: StageConfig
+    plans: list[EpochPlan]
+    steps: int
+    groups: list[dict[str, Any]]
+    costs: str
+    waste: str
+
+
+def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: int, seed: int) -> list[Expected]:
+    """All stages of a run. Raises UsageError for what is wrong with one, or does not fit this process's GPU."""
+    shape, stages = shapes(start, config)
+    found = []
+    for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
+        peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
+        costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
+        waste = waste_line([counts(data, stage, plan, ranks)])
+        found.append(Expected(stage, plan.plans, plan.steps, what.rows, costs, waste))
+    return found
+
+
+def show_stage(ahead: Expected) -> None:
+    """Prints what a stage is about to train, and what it is expected to need."""
+    name = ahead.stage.name
+    for row in ahead.groups:
+        note = f" ({row['note']})" if row["note"] else ""
+        print(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
+    parameters = sum(row["parameters"] for row in ahead.groups)
+    print(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}", file=sys.stderr)
+    if ahead.costs:
+        print(f"stage {name}: {ahead.costs}", file=sys.stderr)
+    if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
+        print(f"warning: stage {name}: {warmup:,} steps of warmup: the rates are never reached", file=sys.stderr)
+    elif (left := ahead.steps - ahead.stage.schedule.decay(ahead.steps)) < warmup:
+        print(
+            f"warning: stage {name}: {warmup:,} steps of warmup reach into the decay: they end after {left:,}",
+            file=sys.stderr,
+        )
+    epoch = len(ahead.plans[0].steps)
+    if epoch == 1:
+        count = len(ahead.plans[0].rows(0))
+        print(f"warning: stage {name}: an epoch is one step: its batch holds all {count:,} utterances", file=sys.stderr)
+    if ahead.stage.epochs * epoch < 0.5:
+        print(
+            f"warning: stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps are less than one: one is taken",
+            file=sys.stderr,
+        )
+
+
+def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> str:
+    """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known; nothing
+    where there is no GPU."""
+    if not torch.cuda.is_available():
+        return ""
+    name = torch.cuda.get_device_name()
+    kind = recognised(name, gpus())
+    if kind is None:
+        return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
+    seconds = estimate(shape, learning, loads, running(kind, learning), ranks).seconds
+    cost = seconds / 3600 * kind.price * ranks
+    return f"about {peak:.1f} GiB, {duration(seconds)}, {cost:.2f} $ (estimated)"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage's micro-batches, as rows of the corpus and as what they cost."""
+
+    plans: list[EpochPlan]
+    steps: int
+    loads: Loads
+
+
+def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> list[PlannedStage]:
+    """All stages of a run, as training will take them."""
+    found = []
+    for number, stage in enumerate(config.stages):
+        plans, steps = plan_stage(data, config, stage, ranks, stage_seed(seed, number))
+        found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps, stage.objective.sequences)))
+    return found
+
+
+def counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, ranks: int) -> dict[str, Any]:
+    """Steps, micro-batches, hours of audio, and what balance and budget waste."""
+    return {
+        "name": stage.name,
+        "epochs": stage.epochs,
+        "mix": stage.mix or "",
+        "steps": plan.steps,
+        "steps_per_epoch": len(plan.plans[0].steps),
+        "effective_batch": len(plan.plans[0].rows(0)),
+        "micro_batches_per_step": len(plan.loads.step) / plan.steps / ranks,
+        "audio_hours": audio_hours(data, plan.plans, plan.steps),
+        "imbalance": float(np.mean([epoch.imbalance for epoch in plan.plans])),
+        "filled": float(np.mean([epoch.filled for epoch in plan.plans])),
+        "dropped": float(np.mean([epoch.dropped for epoch in plan.plans])),
+        "largest_micro_batch_seconds": float(plan.loads.seconds.max()),
+    }
+
+
+def waste_line(stages: list[dict[str, Any]]) -> str:
+    """What budget, balance and the last step of an epoch waste, of `counts`; the worst stage's."""
+    filled, apart = min(stage["filled"] for stage in stages), max(stage["imbalance"] for stage in stages)
+    dropped = max(stage["dropped"] for stage in stages)
+    left = f", {dropped:.0f} utterances an epoch left for another order" if dropped else ""
+    return f"micro-batches {filled:.0%} filled, ranks {apart:.1%} apart{left}"
+
+
+def costs(
+    shape: Shape,
+    learning: Learning,
+    loads: Loads,
+    config: TrainConfig,
+    gpu: Gpu | None,
+    ranks: int,
+    pilot: Pilot | None,
+) -> dict[str, Any]:
+    """Memory of a stage; with a GPU kind whether it fits and what it costs; hours with a kind or a pilot. A pilot says
+    what share of its rate a GPU reaches, also of another kind than the one it ran on."""
+    peak = float(peak_memory(shape, learning, loads).max())
+    found: dict[str, Any] = {"trainable": learning.parameters, "peak_gib": peak}
+    if pilot is not None:
+        found["pilot"] = asdict(pilot)
+    used = None if gpu is None else running(gpu, learning)
+    if pilot is not None:
+        here = this_machine(pilot, shape, learning)
+        used = here
+        if gpu is not None:
+            used = replace(gpu, use=min(1.0, here.use), overhead=here.overhead, launch=here.launch)
+    if used is None:
+        return found
+    seconds = estimate(
+        shape, learning, loads, used, ranks, optimizer_seconds=pilot.optimizer_seconds if pilot and not gpu else None
+    ).seconds
+    found["hours"] = seconds / 3600
+    if gpu is not None:
+        found["cost"] = found["hours"] * gpu.price * ranks
+        found["fits"] = peak + ALLOCATOR <= gpu.memory
+        if not found["fits"]:
+            found["changes"] = changes_that_fit(shape, learning, loads, config, gpu.memory - ALLOCATOR, ranks)
+    return found
+
+
+def this_machine(pilot: Pilot, shape: Shape, learning: Learning) -> Gpu:
+    """What a pilot ran on, as a kind of GPU: a known one, or one whose rate is what the pilot reached."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    kind = recognised(name, gpus())
+    launch = pilot.floor / block_passes(shape, learning)
+    if kind is None:
+        return Gpu(name, 0.0, pilot.rate / 1e12, 1.0, 1.0, 0.0, 1.0, pilot.overhead, launch)
+    return replace(kind, use=pilot.rate / (kind.rate * 1e12), overhead=pilot.overhead, launch=launch)
+
+
+def require_memory(
+    stage: str, shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, ranks: int
+) -> float:
+    """GiB that a stage is expected to need of this process's GPU; 0 on a CPU. Raises UsageError where it has less,
+    naming what would make it fit."""
+    if not torch.cuda.is_available():
+        return 0.0
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    free += torch.cuda.memory_reserved() / 2**30  # what this process holds itself
+    shards = ranks if sharded() else 1
+    peak = float(peak_memory(shape, learning, loads, shards).max())
+    if peak > free:
+        found = changes_that_fit(shape, learning, loads, config, free - ALLOCATOR, ranks)
+        hint = f"what fits: {'; or '.join(found)}" if found else "train fewer groups, or with lora, or on a larger GPU"
+        raise UsageError(
+            f"stage {stage} needs about {peak:.1f} GiB, this GPU has {free:.1f} free of {total:.1f}: {hint}"
+        )
+    if peak + ALLOCATOR > free and processes().is_main_process:
+        tight = "it may run out, and then goes on in smaller micro-batches"
+        print(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}", file=sys.stderr)
+    return peak
+
+
+def pilots(
+    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: Shape, seed: int
+) -> list[Pilot]:
+    """A short measured pilot of every stage, on this machine."""
+    state = processes()
+    dtype = compute_dtype(config.precision, state.device)
+    found = []
+    for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
+        drawn = stage_seed(seed, number)
+        model = arranged(start, config, stage, state.device, dtype, drawn)
+        learning = _learning(model.loaded.model, shape, model.groups, stage, config)
+        work = flops(shape, learning, plan.loads)
+        order = np.argsort(work, kind="stable")
+        middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]
+        alike = [order[max(0, middle - 1) : middle + 2] for middle in middles]
+        heaviest = int(peak_memory(shape, learning, plan.loads).argmax())
+        rows = [
+            (micro, number) for number, epoch in enumerate(plan.plans)
+            for step in epoch.steps for rank in step for micro in rank
+        ]  # fmt: skip
+        steps = PlannedSteps(data, plan.plans, plan.steps, 0, model.loaded.prompt, config, stage, drawn)
+        measured = pilot(
+            stage_objective(stage, model.loaded, start, dtype, drawn, compiled=model.compiled),
+            build.build(model.loaded.model, model.groups, stage),
+            [[steps.micro_batch(*rows[index]) for index in some] for some in alike],
+            np.array([np.median(work[some]) for some in alike]),
+            steps.micro_batch(*rows[heaviest]),
+            accumulates=not plan.loads.first[heaviest],
+        )
+        found.append(measured)
+        del model
+        gc.collect()
+    return found

@@ -1,0 +1,82 @@
+"""Parameter counts of a model and its stages, on the meta device: nothing is allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+
+from caspi.errors import UsageError, first_line
+from caspi.model.architectures import configuration
+from caspi.model.config import ModelConfig
+from caspi.model.groups import TrainableGroup, describe, select
+from caspi.model.loading import resolve
+from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.objective_config import DistillationObjective, SequenceObjective
+from caspi.training.planning.costs import Learning, Shape
+from caspi.training.stage_setup import compiles
+
+
+def configured(start: ModelConfig) -> Qwen3ASRConfig:
+    """The model's configuration. Raises UsageError."""
+    if start.scale is not None or (start.init == "random" and start.start != "tiny"):
+        return configuration(start.scale or "1.7b")
+    try:
+        return AutoConfig.from_pretrained(resolve(start.start), revision=start.revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"model {start.start}: cannot read its configuration ({first_line(error)}); "
+            "model.init=random model.scale=1.7b shows the released shape without it"
+        ) from error
+
+
+def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
+    """The model's shapes without its memory. Raises UsageError."""
+    with torch.device("meta"):
+        return Qwen3ASRForConditionalGeneration(configured(start))
+
+
+@dataclass(frozen=True, slots=True)
+class StageShape:
+    """A stage on the meta device: what it trains, and what that costs by."""
+
+    rows: list[dict[str, Any]]
+    learning: Learning
+
+
+def shapes(start: ModelConfig, config: TrainConfig) -> tuple[Shape, list[StageShape]]:
+    """The model's shape, and what each stage trains of it. Nothing is allocated. Raises UsageError."""
+    shape, found = None, []
+    for stage in config.stages:
+        model = on_meta_device(start)  # anew: a stage may put adapters into it
+        shape = shape or Shape.of(model, model.config)
+        groups = select(model, stage.learn)
+        learning = _learning(model, shape, groups, stage, config)
+        found.append(StageShape(describe(model, groups), learning))
+    assert shape is not None  # a recipe has a stage
+    return shape, found
+
+
+def _learning(
+    model: nn.Module, shape: Shape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
+) -> Learning:
+    """On a GPU: elsewhere nothing is predicted."""
+    how, beside = stage.objective, 0
+    if isinstance(how, DistillationObjective):
+        teacher = on_meta_device(ModelConfig(start=how.teacher, revision=how.revision))
+        beside = sum(parameter.numel() for parameter in teacher.parameters())
+    elif isinstance(how, SequenceObjective) and how.kl:
+        beside = shape.parameters
+    return Learning.of(
+        model,
+        shape,
+        groups,
+        optimizer=stage.optimizer,
+        recompute_every=config.recompute_every,
+        compiled=compiles(config, stage, on_gpu=True),
+        beside=beside,
+    )

@@ -1,0 +1,319 @@
+"""A run: stages one after another, the model carried over, optimizer and schedule fresh; resumes by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from caspi.atomic_output import REPORT, claim, locked, read_jsonl, write_whole
+from caspi.augmentation.waveform import Background, Effects
+from caspi.corpus.store import Corpus
+from caspi.errors import UsageError
+from caspi.interrupts import Interrupted, Interruption
+from caspi.model.config import ModelConfig
+from caspi.model.loading import load_processor
+from caspi.model.prompt import Prompt
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.checkpoint.files import point_to_best
+from caspi.training.checkpoint.provenance import Provenance
+from caspi.training.checkpoint.uploads import Uploaded, Uploads
+from caspi.training.config import StageConfig, TrainConfig, stage_seed
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.stage_plan import audio_hours
+from caspi.training.data.steps import PlannedSteps
+from caspi.training.distributed.deepspeed import deepspeed
+from caspi.training.distributed.processes import compute_dtype, processes, sharded, sharding
+from caspi.training.loop import StageTrainer, lesson
+from caspi.training.objectives.build import stage_objective
+from caspi.training.planning.checks import check_stage
+from caspi.training.planning.preflight import Expected, expected, show_devices, show_stage, show_targets
+from caspi.training.stage_setup import arranged
+from caspi.training.tracking import Tracker
+from caspi.training.validation import Validation
+
+DONE = "stage.json"
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run leaves: its folder, what every stage was and took, and what became of an upload."""
+
+    path: Path
+    stages: list[dict[str, Any]]
+    uploaded: Uploaded | None = None
+
+    @property
+    def final(self) -> Path:
+        """The last stage's last checkpoint."""
+        return checkpoints.complete(Path(self.stages[-1]["path"]))[-1]
+
+
+def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
+    """Where a stage keeps its checkpoints."""
+    return run / f"{number + 1}-{stage.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the stages of a run share."""
+
+    config: TrainConfig
+    data: TrainingSet
+    prompt: Prompt
+    validation: Validation
+    dtype: torch.dtype | None
+    seed: int
+    interruption: Interruption
+    provenance: Provenance
+    uploads: Uploads | None
+
+
+def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
+    """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
+    that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
+    """
+    if sharding() == "zero3":
+        deepspeed()  # said now where it is missing: accelerate asks for it as soon as there are processes
+    state, corpus = processes(), provenance.corpus
+    prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
+    for stage in config.stages:
+        check_stage(stage, config, start, prompt)
+    if sharded() and state.num_processes == 1:
+        raise UsageError("sharding needs several processes: accelerate launch --num_processes, or torchrun without it")
+    data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), prompt, config, seed)
+    if not len(data.rows):
+        raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
+    if config.previous_text and not any(data.previous) and state.is_main_process:
+        print(
+            "warning: train.previous_text: the corpus has no text before any utterance: nothing is given",
+            file=sys.stderr,
+        )
+    held_out = Corpus.open(corpus, "validation")
+    dtype = compute_dtype(config.precision, state.device)
+    validation = Validation(held_out, prompt, config, dtype, provenance.language)
+    # What is wrong with the last stage is found before the first begins.
+    for stage in config.stages:
+        augment = stage.augment or config.augment
+        Effects(augment)
+        if augment.second_speaker is not None and len(set(data.corpus.column("group"))) < 2:
+            raise UsageError(f"train.augment.second_speaker: corpus {corpus} has one recording or speaker only")
+    if config.no_speech is not None:
+        Background(config.no_speech)
+    stages = expected(start, config, data, state.num_processes, seed)
+    with contextlib.ExitStack() as held:
+        if state.is_main_process:
+            _claim_run(config, start, corpus, seed)
+            held.enter_context(locked(config.path, "train"))
+        state.wait_for_everyone()
+        uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
+        run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
+        if state.is_main_process:
+            show_devices(state.num_processes)
+            show_targets(data, prompt, stages[0].plans[0].heard)
+            for ahead in stages:
+                show_stage(ahead)
+        finished = []
+        with run.interruption.heard():
+            for number, ahead in enumerate(stages):
+                folder = stage_folder(config.path, number, ahead.stage)
+                finished.append(_finished(folder) or _run_stage(run, ahead, number, start))
+                start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
+                gc.collect()  # the stage's model, before the next one is loaded
+        _point_to_best(config, Path(start.start))
+        uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
+    return RunResult(config.path, finished, uploaded)
+
+
+def _point_to_best(config: TrainConfig, last: Path) -> None:
+    """`best` in the run's folder: the last stage's best checkpoint, its last one where none was measured."""
+    if processes().is_main_process:
+        found = checkpoints.best(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
+        point_to_best(config.path, found[0] if found else last)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    """What a stage that was trained to its end left; the run may have been moved since."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for found in summary["checkpoints"]:
+        found["path"] = str(folder / Path(found["path"]).name)
+    return summary | {"path": str(folder)}
+
+
+# What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
+# are cut or computed otherwise.
+_MAY_CHANGE = {
+    "path", "workers", "log_every", "save_every", "save_every_minutes", "track", "hub", "budget_seconds",
+    "budget_tokens", "recompute_every", "compile",
+}  # fmt: skip
+
+
+def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
+    """A run folder belongs to one corpus and one way of training: going on with another would mix two runs."""
+    content = json.loads((corpus / REPORT).read_text(encoding="utf-8"))
+    identity = {
+        "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
+        "model": start.model_dump(mode="json"),
+        "train": config.model_dump(mode="json", exclude=_MAY_CHANGE),
+        "seed": seed,
+        "sharding": sharding(),
+    }
+    marker = config.path / RUN
+    try:
+        if not marker.is_file():
+            claim(config.path, "train")
+            config.path.mkdir(parents=True, exist_ok=True)
+            write_whole(marker, json.dumps(identity, indent=1))
+        started = json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{marker} is damaged ({error}): set train.path to a new folder") from error
+    except OSError as error:
+        raise UsageError(
+            f"{config.path} cannot be written ({error.strerror}): set train.path to another folder"
+        ) from error
+    if changed := list(_differences(started, identity)):
+        named = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise UsageError(
+            f"{config.path} holds another run ({named}): undo that to go on with it, or set train.path to a new folder"
+        )
+
+
+def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
+    """Key by key, what was and what is."""
+    if isinstance(started, dict) and isinstance(asked, dict):
+        for key in {**started, **asked}:
+            yield from _differences(started.get(key), asked.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(started, list) and isinstance(asked, list) and len(started) == len(asked):
+        for index, pair in enumerate(zip(started, asked, strict=True)):
+            yield from _differences(*pair, f"{name}.{index}")
+    elif started != asked and name.rpartition(".")[2] not in _MAY_CHANGE:
+        yield f"{name}: {asked}, was {started}"
+
+
+def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> dict[str, Any]:
+    config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
+    folder = stage_folder(config.path, number, stage)
+    drawn = stage_seed(run.seed, number)
+    model = arranged(start, config, stage, state.device, run.dtype, drawn)
+    planned = PlannedSteps(
+        data,
+        ahead.plans,
+        steps,
+        state.process_index,
+        run.prompt,
+        config,
+        stage,
+        drawn,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    found = checkpoints.complete(folder)
+    first_step = checkpoints.step_of(found[-1]) if found else 0
+    trainer = StageTrainer(
+        objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
+        loaded=model.loaded,
+        config=config,
+        stage=stage,
+        groups=model.groups,
+        steps=planned,
+        arguments=_arguments(config, stage, folder, steps, drawn, state.device, run.provenance.name),
+        compute_dtype=run.dtype,
+        measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
+        metrics_file=config.path / METRICS,
+        interruption=run.interruption,
+        provenance=run.provenance,
+        uploads=run.uploads,
+    )
+    for name in config.track if state.is_main_process else ():
+        trainer.add_callback(Tracker(name, config.path, folder.name, run.provenance, first_step))
+    if (learnt := lesson(folder)) is not None:
+        planned.lower(learnt)
+    started = time.monotonic()
+    if state.is_main_process:
+        _forget_later_steps(config.path / METRICS, stage.name, first_step)
+    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
+    if trainer.stopping:
+        raise Interrupted(
+            f"stage {stage.name} was asked to end after step {trainer.state.global_step:,} of {steps:,}: "
+            "the same command continues"
+        )
+    summary = {
+        "name": stage.name,
+        "path": str(folder),
+        "steps": steps,
+        "audio_hours": audio_hours(data, ahead.plans, steps),
+        "groups": ahead.groups,
+        "seconds": time.monotonic() - started,
+        "replaced": _replaced(config.path / METRICS, stage.name),
+        "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],
+    }
+    if state.is_main_process:
+        write_whole(folder / DONE, json.dumps(summary, indent=1))
+    return summary
+
+
+def _replaced(metrics: Path, stage: str) -> int:
+    """Utterances of a stage that could not be read, whichever session found it out."""
+    if not metrics.is_file():
+        return 0
+    return sum(len(row.get("replaced", ())) for row in read_jsonl(metrics) if row["stage"] == stage)
+
+
+def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
+    """Drops logged steps after the checkpoint, and a line the kill cut in half: they are taken and logged again."""
+    if not metrics.is_file():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").split("\n"):
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if row["stage"] != stage or row["step"] <= step:
+                kept.append(line + "\n")
+    write_whole(metrics, "".join(kept))
+
+
+class OneDevice(TrainingArguments):  # type: ignore[misc]
+    """One process trains on one GPU. Trainer would spread a process over all it sees, with nn.DataParallel."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(1, super().n_gpu)
+
+
+def _arguments(
+    config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device, name: str
+) -> TrainingArguments:
+    every = min(config.evaluate.every, steps)
+    return OneDevice(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        max_grad_norm=stage.max_grad_norm,
+        logging_steps=config.log_every,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        seed=seed,
+        use_cpu=device.type == "cpu",
+        disable_tqdm=True,
+        run_name=f"{name}-{stage.name}",
+        project=name,
+        report_to=[],
+        remove_unused_columns=False,
+    )

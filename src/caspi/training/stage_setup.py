@@ -1,0 +1,72 @@
+"""A model arranged for a stage: what learns, what recomputes, what runs compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import Qwen3ASRForConditionalGeneration
+from transformers.trainer_utils import set_seed
+
+from caspi.model.activation_checkpointing import recompute
+from caspi.model.compiling import compile_blocks
+from caspi.model.config import ModelConfig
+from caspi.model.groups import TrainableGroup, select, set_trainable
+from caspi.model.loading import Loaded, load
+from caspi.training.config import StageConfig, TrainConfig
+from caspi.training.distributed.processes import sharding
+
+
+@dataclass(frozen=True, slots=True)
+class Arranged:
+    """The model of a stage, as it learns in it."""
+
+    loaded: Loaded
+    groups: list[TrainableGroup]
+    compiled: bool
+
+
+def arranged(
+    start: ModelConfig,
+    config: TrainConfig,
+    stage: StageConfig,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    seed: int,
+) -> Arranged:
+    """Loads `start` and arranges it; adapters begin as `seed` draws them."""
+    loaded = load(start, device)
+    set_seed(seed)
+    groups = select(loaded.model, stage.learn)
+    compiled = compiles(config, stage, on_gpu=device.type == "cuda")
+    arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
+    return Arranged(loaded, groups, compiled)
+
+
+def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
+    """Whether blocks are compiled: where it pays, where nobody else's hooks are inside of them, and where they do not
+    drop at random and compute again, which torch finds to be two things."""
+    if config.compile != "auto":
+        return config.compile
+    again_at_random = config.recompute_every > 0 and drops(stage)
+    return on_gpu and sharding() != "zero3" and not again_at_random
+
+
+def drops(stage: StageConfig) -> bool:
+    """Whether a stage's adapters drop some of what they are given."""
+    return any(how.lora is not None and how.lora.dropout > 0 for how in stage.learn.values())
+
+
+def arrange(
+    model: Qwen3ASRForConditionalGeneration,
+    groups: list[TrainableGroup],
+    dtype: torch.dtype | None,
+    recompute_every: int,
+    *,
+    compiled: bool,
+) -> None:
+    """In place; whatever an earlier stage left is taken back. dtype: what is computed in, None for fp32."""
+    set_trainable(model, groups, dtype or torch.float32)
+    recompute(model, recompute_every)
+    if compiled:
+        compile_blocks(model)

@@ -21,9 +21,9 @@ import soundfile
 
 from caspi.audio import SAMPLE_RATE, decode_flac, encode_flac
 from caspi.augmentation.config import Augmentation, Clipping, Codec, Noise, Reverberation, SecondSpeaker, Silence
-from caspi.augmentation.waveform import Effects
+from caspi.augmentation.waveform import WaveformAugmenter
 from caspi.randomness import generator
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 
 _ALONE = {
     "speed": Augmentation(speed=(0.9, 1.1)),
@@ -73,8 +73,8 @@ def _of_folder(folder: Path, draw: np.random.Generator) -> dict[str, Augmentatio
 
 
 def _show(name: str, how: Augmentation, clips: list[np.ndarray]) -> None:
-    effects = Effects(how)
-    heard = Hearing.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
+    effects = WaveformAugmenter(how)
+    heard = EpochLengths.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
 
     def run(row: int) -> object:
         draw = functools.partial(generator, 0, 0, row)

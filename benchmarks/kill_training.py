@@ -51,7 +51,7 @@ def main() -> None:
             if fell.pop("after the end", 0):  # it was quicker than the kill: once more from the last stage's middle
                 (killed / "report.json").unlink()
                 (killed / "2-all" / "stage.json").unlink()
-                for found in checkpoints.complete(killed / "2-all")[1:]:
+                for found in checkpoints.complete_checkpoints(killed / "2-all")[1:]:
                     subprocess.run(["rm", "-r", str(found)], check=True)
         while not (killed / "report.json").exists():
             subprocess.run([sys.executable, "-m", "caspi", "train", str(path)], check=False, capture_output=True)

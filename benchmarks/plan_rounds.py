@@ -19,10 +19,10 @@ from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.recipe import Recipe
 from caspi.training.data.dataset import TrainingSet
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.planning import shapes
-from caspi.training.planning.costs import Loads, peak_memory
+from caspi.training.planning.costs import MicroBatchLoads, peak_memory
 from caspi.training.planning.estimates import ALLOCATOR, changes_that_fit, estimate, gpus
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def _lengths(made: Recipe, prompt: Prompt) -> TrainingSet:
     return TrainingSet(
         corpus=None, rows=np.arange(len(lengths)), ids=[], seconds=lengths, texts=[], languages=[],
         contexts=[], previous=[], sources=names, target_tokens=target,
-        plain=Hearing.of(lengths, around + target),
+        plain=EpochLengths.of(lengths, around + target),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def _rows(made: Recipe, data: TrainingSet, gpu: str, count: int) -> list[list[st
     found: list[list[str]] = []
     for number, (stage, planned) in enumerate(zip(config.stages, stages, strict=True)):
         plans, steps = plan_stage(data, config, stage, count, number)
-        loads = Loads.of(data, plans, steps)
+        loads = MicroBatchLoads.of(data, plans, steps)
         peak = float(peak_memory(shape, planned.learning, loads).max())
         hours = estimate(shape, planned.learning, loads, kind, count).seconds / 3600
         fits = peak + ALLOCATOR <= kind.memory

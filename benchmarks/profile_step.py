@@ -27,15 +27,15 @@ from torch.profiler import ProfilerActivity, profile
 from train_throughput import add_corpus_options, idle_times, prepared
 
 from caspi.corpus.store import Corpus
-from caspi.model.tensors import on
+from caspi.model.tensors import to_device
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.loader import loader
 from caspi.training.data.stage_plan import plan_stage
-from caspi.training.data.steps import PlannedSteps, Step
+from caspi.training.data.steps import OptimizerStep, PlannedSteps
 from caspi.training.distributed.processes import compute_dtype
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from caspi.training.optim import build
-from caspi.training.stage_setup import arranged
+from caspi.training.stage_setup import load_for_stage
 
 PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backward", "optimizer")
 
@@ -82,7 +82,7 @@ def main() -> None:
         [stage] = config.stages
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = compute_dtype(config.precision, device)
-        model = arranged(made.model, config, stage, device, dtype, made.seed)
+        model = load_for_stage(made.model, config, stage, device, dtype, made.seed)
         loaded = model.loaded
         optimizer = build.build(loaded.model, model.groups, stage)
         data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), loaded.prompt, config, made.seed)
@@ -113,7 +113,7 @@ def main() -> None:
         _print(timed, 1 - statistics.median(busy) if device.type == "cpu" else idle_times(seen)["share"], seen, device)
 
 
-def _again(queue: Iterator[Step], planned: PlannedSteps, workers: int) -> Iterator[Step]:
+def _again(queue: Iterator[OptimizerStep], planned: PlannedSteps, workers: int) -> Iterator[OptimizerStep]:
     """Steps without end: those left, then from the beginning."""
     yield from queue
     while True:
@@ -130,12 +130,12 @@ def _listen(model: Any, marks: Marks) -> None:
 
 def _stepper(
     objective: CrossEntropy, optimizer: torch.optim.Optimizer, marks: Marks, device: torch.device
-) -> Callable[[Step], None]:
+) -> Callable[[OptimizerStep], None]:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def run(step: Step) -> None:
+    def run(step: OptimizerStep) -> None:
         for batch in step.batches:
-            here = on(batch, device)
+            here = to_device(batch, device)
             marks.mark("data")
             loss = objective(here) / step.target_tokens
             marks.mark("head")

@@ -23,15 +23,15 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.architectures import configuration
 from caspi.model.batch import Item, collate
-from caspi.model.config import Learn, ModelConfig
+from caspi.model.config import GroupTraining, ModelConfig
 from caspi.model.forward import use_packed_attention
 from caspi.model.groups import select
-from caspi.model.loading import Loaded, load
-from caspi.model.tensors import on
+from caspi.model.loading import LoadedModel, load
+from caspi.model.tensors import to_device
 from caspi.training.config import StageConfig
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from caspi.training.optim import build
-from caspi.training.stage_setup import arrange, drops
+from caspi.training.stage_setup import drops, set_up
 
 _ALL = {"audio_front": 1e-4, "audio_layers": 1e-4, "projector": 1e-4, "decoder_layers": 1e-4, "embeddings": 1e-4}
 _STAGES: dict[str, dict[str, Any]] = {
@@ -90,26 +90,28 @@ def main() -> None:
             options.out.write_text(json.dumps(where | {"command": " ".join(sys.argv), "rows": rows}, indent=1))
 
 
-def _released_shape(device: torch.device) -> Loaded:
+def _released_shape(device: torch.device) -> LoadedModel:
     """The 1.7B with its vocabulary of 151,936, random; texts are tokenised by tiny's tokenizer."""
     tiny = load(ModelConfig(start="tiny"))
     with device:
         model = Qwen3ASRForConditionalGeneration(configuration("1.7b"))
     use_packed_attention(model)
-    return Loaded(model, tiny.prompt, tiny.processor)
+    return LoadedModel(model, tiny.prompt, tiny.processor)
 
 
-def _measure(loaded: Loaded, name: str, every: int, micro_batches: int, seconds: int, kind: str) -> dict[str, float]:
-    learn = {group: Learn.model_validate(how) for group, how in _STAGES[name].items()}
+def _measure(
+    loaded: LoadedModel, name: str, every: int, micro_batches: int, seconds: int, kind: str
+) -> dict[str, float]:
+    learn = {group: GroupTraining.model_validate(how) for group, how in _STAGES[name].items()}
     stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name], "optimizer": kind})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
     # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
-    arrange(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))
+    set_up(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))
     device = next(loaded.model.parameters()).device
     optimizer = build.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()
     # Other clips each time, as training has them: what libraries remember of a shape is of no use to the next.
-    batches = [on(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]
+    batches = [to_device(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]
     batch = batches[-1]
     found: dict[str, float] = {
         "audio_seconds": batch.seconds, "clips": len(batch.sequences.bounds) - 1,

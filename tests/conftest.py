@@ -15,7 +15,7 @@ from hypothesis import settings
 from caspi import commands, recipe
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -43,12 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> Loaded:
+def tiny() -> LoadedModel:
     return load(ModelConfig(start="tiny"))
 
 
 @pytest.fixture
-def fresh_tiny() -> Loaded:
+def fresh_tiny() -> LoadedModel:
     """A tiny of one's own, to train or break."""
     return load(ModelConfig(start="tiny"))
 

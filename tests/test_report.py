@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from caspi import commands
 from caspi.reporting.charts import Chart, Line, draw, ticks
-from caspi.reporting.report import Page, Table, fingerprint, write
+from caspi.reporting.report import Page, Table, fingerprint, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -98,5 +98,5 @@ def test_ticks_are_few_and_enclose_the_data(low: float, span: float) -> None:
 
 
 def test_a_report_without_data_still_reads(tmp_path: Path) -> None:
-    path = write(tmp_path, Page("t", "h", [], [Chart("c", [], "x", "y"), Table("t", ("a",), [])]), {})
+    path = write_report(tmp_path, Page("t", "h", [], [Chart("c", [], "x", "y"), Table("t", ("a",), [])]), {})
     assert "no data" in path.read_text()

@@ -16,7 +16,7 @@ from caspi.errors import UsageError
 REPORT = "report.json"
 
 
-def claim(folder: Path, stage: str) -> None:
+def check_owned(folder: Path, stage: str) -> None:
     """Raises UsageError where `folder` holds something that `stage` did not make."""
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give a folder")
@@ -38,26 +38,26 @@ def report_of(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def start(folder: Path, stage: str) -> Path:
+def begin_atomic(folder: Path, stage: str) -> Path:
     """An empty folder beside `folder` to write into. Raises UsageError as `claim` does."""
     _put_back(folder)
-    claim(folder, stage)
+    check_owned(folder, stage)
     partial = _beside(folder, "partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
 
 
-def finish(partial: Path, folder: Path) -> None:
+def commit_atomic(partial: Path, folder: Path) -> None:
     """Puts a finished folder in the place of an earlier one of the same stage. At no moment is there neither."""
     for path in partial.rglob("*"):
-        sync(path)  # a rename may reach the disk before what was renamed
-    sync(partial)
+        sync_to_disk(path)  # a rename may reach the disk before what was renamed
+    sync_to_disk(partial)
     replaced = _beside(folder, "replaced")
     if folder.exists():
         folder.rename(replaced)
     partial.rename(folder)
-    sync(folder.parent)
+    sync_to_disk(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -69,10 +69,10 @@ def _put_back(folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def work(folder: Path, stage: str) -> Path:
+def work_folder(folder: Path, stage: str) -> Path:
     """A folder beside `folder` for what is worth keeping when a run is killed. Raises UsageError as `claim` does."""
     _put_back(folder)
-    claim(folder, stage)
+    check_owned(folder, stage)
     kept = _beside(folder, "work")
     kept.mkdir(parents=True, exist_ok=True)
     return kept
@@ -93,12 +93,12 @@ def write_whole(path: Path, text: str) -> None:
     """A text file that is there with all it says, or as it was before."""
     partial = _beside(path, "partial")
     partial.write_text(text, encoding="utf-8")
-    sync(partial)
+    sync_to_disk(partial)
     partial.replace(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
-def remove(folder: Path) -> None:
+def delete_atomic(folder: Path) -> None:
     """Deletes a folder so that at no moment a part of it is seen under its name."""
     hidden = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
@@ -106,7 +106,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

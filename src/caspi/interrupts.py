@@ -25,15 +25,15 @@ class Interruption:
         self.asked = False
 
     @contextlib.contextmanager
-    def heard(self) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Notes SIGTERM and the first Ctrl-C instead of dying of it; the second Ctrl-C ends at once. Only the main
         thread may listen; elsewhere it changes nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         # What a shell started in the background is deaf to Ctrl-C, and stays so.
-        heard = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
-        before = [(number, signal.signal(number, self._note)) for number in heard]
+        listening = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+        before = [(number, signal.signal(number, self._note)) for number in listening]
         try:
             yield
         finally:

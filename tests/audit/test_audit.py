@@ -12,7 +12,7 @@ from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Utterance
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 
 WORDS = [
     "casa",
@@ -55,7 +55,7 @@ def spanish_corpus(folder: Path, spoiled: float, halved: float = 0.0) -> Corpus:
 
 
 @pytest.mark.parametrize("spoiled", [0.0, 0.1, 0.25, 0.6])
-def test_the_bound_holds_however_many_transcripts_are_wrong(tiny: Loaded, tmp_path: Path, spoiled: float) -> None:
+def test_the_bound_holds_however_many_transcripts_are_wrong(tiny: LoadedModel, tmp_path: Path, spoiled: float) -> None:
     found = audit(spanish_corpus(tmp_path, spoiled), tiny, AuditConfig())
     assert found["at_most"] >= spoiled
     assert found["low_quality_interval"] == (0.0, found["at_most"])
@@ -66,7 +66,7 @@ def test_the_bound_holds_however_many_transcripts_are_wrong(tiny: Loaded, tmp_pa
 
 
 @pytest.mark.parametrize("halved", [0.2, 1.0])
-def test_missing_words_are_no_reason_to_proceed(tiny: Loaded, tmp_path: Path, halved: float) -> None:
+def test_missing_words_are_no_reason_to_proceed(tiny: LoadedModel, tmp_path: Path, halved: float) -> None:
     """A fifth of the transcripts without half of their words once passed as 0.0 %."""
     found = audit(spanish_corpus(tmp_path, 0.0, halved=halved), tiny, AuditConfig())
     assert found["decision"] == CAUTION

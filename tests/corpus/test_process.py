@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from caspi import audio
 from caspi.audio import SAMPLE_RATE, Stream
-from caspi.corpus.pipeline.process import Kept, Rejected, Rules, process, timed
+from caspi.corpus.pipeline.process import Accepted, Rejected, Rules, process, timed
 from caspi.corpus.pipeline.segmentation import Segmentation, spans
 from caspi.corpus.utterance import Recording, Segment, Word
 from tests.conftest import tone
@@ -49,7 +49,7 @@ def recording(segments: list[Segment], sizes: tuple[int, ...] = (4_096,), **fiel
 def test_streamed_clips_are_what_slicing_would_give(parts: list[tuple[float, float]], sizes: tuple[int, ...]) -> None:
     """Segments may overlap, touch or leave gaps; blocks may have any size."""
     segments = [Segment(start, start + length, f"שלום {n}", id=f"{n}") for n, (start, length) in enumerate(parts)]
-    found = {o.utterance.id: o for o in process(recording(segments, sizes), Rules()) if isinstance(o, Kept)}
+    found = {o.utterance.id: o for o in process(recording(segments, sizes), Rules()) if isinstance(o, Accepted)}
     for segment in segments:
         if segment.id in found:
             first, last = round(segment.start * SAMPLE_RATE), round(segment.end * SAMPLE_RATE)
@@ -94,7 +94,7 @@ def test_an_utterance_knows_what_was_said_before_it_in_its_recording() -> None:
         Segment(4, 6, "שלוש ארבע"),
         Segment(6, 8, "חמש"),
     ]
-    kept = [o.utterance for o in process(recording(segments, previous="לפני הכול"), Rules()) if isinstance(o, Kept)]
+    kept = [o.utterance for o in process(recording(segments, previous="לפני הכול"), Rules()) if isinstance(o, Accepted)]
     assert [u.previous for u in kept] == ["לפני הכול", "", "שלוש ארבע"]
 
 
@@ -194,7 +194,7 @@ def test_words_are_those_of_the_text_or_none(tokens: list[str]) -> None:
     )
     segment = Segment(0.0, float(len(tokens)), " ".join(tokens), words)
     for outcome in process(recording([segment]), rules):
-        if isinstance(outcome, Kept) and outcome.utterance.words:
+        if isinstance(outcome, Accepted) and outcome.utterance.words:
             assert [word.text for word in outcome.utterance.words] == outcome.utterance.text.split()
             times = [time for word in outcome.utterance.words for time in (word.start, word.end)]
             assert times == sorted(times)
@@ -206,5 +206,5 @@ def test_a_slice_of_just_the_longest_length_is_not_too_long() -> None:
         rules = Rules.model_validate({"filters": {"max_seconds": 20.0, "min_characters_per_second": 0}})
         whole = Recording("r", Blocks((4_096,), tone(seconds), []), "s", "g", "Hebrew", text="שלום לכם")
         [outcome] = process(whole, rules)
-        assert isinstance(outcome, Kept) == kept
-        assert not isinstance(outcome, Kept) or outcome.utterance.seconds == 20.0
+        assert isinstance(outcome, Accepted) == kept
+        assert not isinstance(outcome, Accepted) or outcome.utterance.seconds == 20.0

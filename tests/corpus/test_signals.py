@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caspi import audio, commands
-from caspi.corpus.signals import Signals, measure, spectrogram
+from caspi.corpus.signals import Signals, measure_signals, spectrogram
 from caspi.corpus.store import Corpus
 from tests.conftest import tone
 from tests.corpus.conftest import utterances, voice, write_manifest
 
 
 def signals(samples: np.ndarray) -> Signals:
-    return measure(samples, spectrogram(samples))
+    return measure_signals(samples, spectrogram(samples))
 
 
 SPEECH = voice("buenos dias a todos los presentes en esta sala")

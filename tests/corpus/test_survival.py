@@ -104,17 +104,17 @@ def test_a_part_cut_short_is_never_read(tmp_path: Path) -> None:
     folder.mkdir()
     recordings = [Recording(f"r{n}", FileAudio(tmp_path / "no.wav"), "s", "g", "Hebrew", "שלום") for n in range(3)]
     [block] = shards.blocks(iter(recordings), 0)
-    shards.make(block, folder, Rules())
-    [path], count = shards.made(folder)
+    shards.make_shard(block, folder, Rules())
+    [path], count = shards.made_shards(folder)
     assert count == 3
     (folder / f"{path.name}.99.partial").write_bytes(path.read_bytes()[:100])
-    assert shards.made(folder) == ([path], 3)
+    assert shards.made_shards(folder) == ([path], 3)
 
 
 def test_parts_behind_a_gap_do_not_count(tmp_path: Path) -> None:
     for name in ("000000000-064.arrow", "000000064-010.arrow", "000000100-064.arrow"):
         (tmp_path / name).touch()
-    found, following = shards.made(tmp_path)
+    found, following = shards.made_shards(tmp_path)
     assert ([path.name for path in found], following) == (["000000000-064.arrow", "000000064-010.arrow"], 74)
 
 
@@ -137,12 +137,12 @@ def test_a_decoder_that_dies_costs_its_own_recording_only(tmp_path: Path) -> Non
     folder.mkdir()
     blocks = [shards.Block(0, recordings[:2]), shards.Block(2, recordings[2:])]
     assert sum(made.recordings for made in local(blocks, folder, Rules(), 2)) == 3
-    paths, count = shards.made(folder)
+    paths, count = shards.made_shards(folder)
     assert count == 3
     outcomes = {
         identifier: reason
         for path in paths
-        for batch in shards.read(path)
+        for batch in shards.read_shard(path)
         for identifier, reason in zip(*(batch.column(c).to_pylist() for c in ("id", "reason")), strict=True)
     }
     assert outcomes == {f"r{n}": "decoder_crashed" if n == 1 else None for n in range(3)}
@@ -242,7 +242,7 @@ def test_two_at_once_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ig
     path = write_manifest(tmp_path / "in", clips(2))
     made = recipe_of([{"kind": "manifest", "path": path}])
     with (
-        atomic_output.locked(atomic_output.work(tmp_path / "corpus", "prepare"), "prepare"),
+        atomic_output.locked(atomic_output.work_folder(tmp_path / "corpus", "prepare"), "prepare"),
         pytest.raises(UsageError, match="another caspi prepare is at work"),
     ):
         commands.prepare.run(made)

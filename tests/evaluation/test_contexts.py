@@ -13,9 +13,9 @@ from caspi import commands
 from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Words, contexts, heard
-from caspi.evaluation.decode import Recogniser
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Words, context_conditions, with_context
+from caspi.evaluation.decode import ModelHandle
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.inference.transcriber import Transcript
 from tests.conftest import tone
 from tests.corpus.conftest import write_manifest
@@ -40,7 +40,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_lists_hold_what_is_said_among_what_is_not(corpus: Path) -> None:
     opened = Corpus.open(corpus, "test")
-    found = contexts(opened, 8)
+    found = context_conditions(opened, 8)
     assert len(found.words) == 8
     for row, words in enumerate(found.words):
         text = opened.utterance(row).text
@@ -54,12 +54,12 @@ def test_lists_hold_what_is_said_among_what_is_not(corpus: Path) -> None:
         turn.split(", ").index(words.own[0]) for turn, words in zip(found.turns[EXPECTED], found.words, strict=True)
     }
     assert len(places) > 2, "where a word stands does not give it away"
-    assert contexts(opened, 12).words[:8] == found.words, "an utterance's list is its own"
+    assert context_conditions(opened, 12).words[:8] == found.words, "an utterance's list is its own"
 
 
 def test_a_part_of_a_word_is_not_the_word() -> None:
-    pair = Pair(id="a", reference="תמר באה", hypothesis="התמרים באו, רמון", language="Hebrew")
-    assert heard([pair], [Words(("תמר",), ("רמון", "מון"))]) == {
+    pair = TranscriptPair(id="a", reference="תמר באה", hypothesis="התמרים באו, רמון", language="Hebrew")
+    assert with_context([pair], [Words(("תמר",), ("רמון", "מון"))]) == {
         "expected": {"words": 1, "heard": 0}, "others": {"words": 2, "heard": 1},
     }  # fmt: skip
 
@@ -74,7 +74,7 @@ class Parrot:
 def test_what_was_told_is_told_to_the_utterance_it_belongs_to(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recogniser, "on", lambda *_: Parrot())
+    monkeypatch.setattr(ModelHandle, "on", lambda *_: Parrot())
     summary = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=8)).summary
     found = summary["context"]
     assert list(found) == [NOTHING, EXPECTED, OTHERS, BEFORE]

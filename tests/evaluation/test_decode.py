@@ -12,7 +12,7 @@ from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import decode
-from caspi.evaluation.decode import Part, Recogniser
+from caspi.evaluation.decode import DecodeJob, ModelHandle
 from caspi.evaluation.stress import CONDITIONS
 from caspi.evaluation.summary import RESULTS
 from caspi.inference.transcriber import Transcript
@@ -24,13 +24,13 @@ def corpus(small_corpus: Path) -> Corpus:
     return Corpus.open(small_corpus, "test")
 
 
-TINY = Recogniser("tiny", "tiny")
+TINY = ModelHandle("tiny", "tiny")
 
 
 def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after its second block, in the middle of a line."""
     monkeypatch.setattr(decode, "_AT_ONCE", 3)
-    part, kept = Part(corpus, range(len(corpus))), tmp_path / "kept.jsonl"
+    part, kept = DecodeJob(corpus, range(len(corpus))), tmp_path / "kept.jsonl"
     whole, _ = decode.decode(TINY, part, tmp_path / "whole.jsonl", ["cpu"])
     lines = (tmp_path / "whole.jsonl").read_text(encoding="utf-8").split("\n")
     kept.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20], encoding="utf-8")
@@ -47,7 +47,7 @@ def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, m
 
 def test_several_devices_hear_what_one_does(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "_AT_ONCE", 4)
-    part = Part(corpus, range(len(corpus)))
+    part = DecodeJob(corpus, range(len(corpus)))
     one, _ = decode.decode(TINY, part, tmp_path / "one.jsonl", ["cpu"])
     two, _ = decode.decode(TINY, part, tmp_path / "two.jsonl", ["cpu", "cpu"])
     assert two == one
@@ -130,7 +130,7 @@ class Scripted:
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     model = Scripted()
-    monkeypatch.setattr(Recogniser, "on", lambda self, device: model)
+    monkeypatch.setattr(ModelHandle, "on", lambda self, device: model)
     return model
 
 
@@ -165,12 +165,12 @@ def test_another_configuration_is_another_model(small_run: Path, small_corpus: P
     """Its weights are the same: what was decoded with the other is not taken for what this one says."""
     model = tmp_path / "model"
     shutil.copytree(json.loads((small_run / "report.json").read_text())["final"], model)
-    before = decode.fingerprint(model)
+    before = decode.model_fingerprint(model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"longest_clip": 1.0}))
-    assert decode.fingerprint(model) != before
+    assert decode.model_fingerprint(model) != before
     (model / "config.json").write_text(json.dumps(config))
     (model / "README.md").write_text("another card")
     tokenizer = (model / "tokenizer.json").read_bytes()
     (model / "tokenizer.json").write_bytes(tokenizer + b" ")
-    assert decode.fingerprint(model) != before
+    assert decode.model_fingerprint(model) != before

@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.scoring.edits import Step, align, count, encode, path
+from caspi.scoring.edits import EditSpan, align, count, encode, path
 
 WORDS = st.sampled_from(["שלום", "עולם", "ילד", "לא", "כן", "a", "שלו", "מ"])
 TEXT = st.lists(WORDS, min_size=1, max_size=12).map(" ".join)
@@ -71,10 +71,10 @@ def test_words_that_are_alike_are_taken_for_each_other() -> None:
 def test_alignment_by_similarity_keeps_the_count_of_edits_and_every_word(expected: list[str], said: list[str]) -> None:
     steps, plain = align(expected, said), path(expected, said)
 
-    def edits(of: list[Step]) -> int:
+    def edits(of: list[EditSpan]) -> int:
         return sum(max(len(step.expected), len(step.said)) for step in of if step.kind != "equal")
 
-    def hits(of: list[Step]) -> int:
+    def hits(of: list[EditSpan]) -> int:
         return sum(len(step.expected) for step in of if step.kind == "equal")
 
     assert edits(steps) == edits(plain)

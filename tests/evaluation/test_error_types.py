@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from caspi.evaluation.error_types import ErrorTypes, made_up
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.error_types import ErrorTypes, hallucination_signs
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.language import language
 
 HEBREW = language("Hebrew")
@@ -45,24 +45,27 @@ def test_letters_and_prefixes_are_counted() -> None:
 @pytest.mark.parametrize(
     ("pair", "signs"),
     [
-        (Pair("a", "שלום", "שלום " * 9), ["loop", "long"]),
-        (Pair("a", "כן כן כן כן כן", "כן כן כן כן כן"), []),
-        (Pair("a", "מה שלומך היום", "מה שלומך היום מה שלומך היום מה שלומך היום מה שלומך היום ועוד"), ["loop", "long"]),
-        (Pair("a", "שלום עולם", "שלוווווווום עולם"), ["loop"]),
-        (Pair("a", "שלום עולם", "שלום " + "le" * 30), ["loop"]),
-        (Pair("a", "שלום עולם", "ויהי…" * 9), ["loop"]),
-        (Pair("a", "אחת שתיים שלוש ארבע", "אחת שתיים שלוש ארבע חמש שש שבע", seconds=0.8), ["long"]),
-        (Pair("a", "", "תודה שצפיתם"), ["over silence"]),
-        (Pair("a", "שלום", "שלום", silence=0.99), ["over silence"]),
-        (Pair("a", "שלום", "של", truncated=True), ["cut off"]),
-        (Pair("a", "שלום לכולם", ""), []),
-        (Pair("a", "שלום לכולם", "language Hebrew<asr_text>שלום לכולם"), ["leaked tags"]),
-        (Pair("a", "שלום לכולם", "<|0.00|>שלום לכולם<|1.20|>"), ["leaked tags"]),
+        (TranscriptPair("a", "שלום", "שלום " * 9), ["loop", "long"]),
+        (TranscriptPair("a", "כן כן כן כן כן", "כן כן כן כן כן"), []),
+        (
+            TranscriptPair("a", "מה שלומך היום", "מה שלומך היום מה שלומך היום מה שלומך היום מה שלומך היום ועוד"),
+            ["loop", "long"],
+        ),
+        (TranscriptPair("a", "שלום עולם", "שלוווווווום עולם"), ["loop"]),
+        (TranscriptPair("a", "שלום עולם", "שלום " + "le" * 30), ["loop"]),
+        (TranscriptPair("a", "שלום עולם", "ויהי…" * 9), ["loop"]),
+        (TranscriptPair("a", "אחת שתיים שלוש ארבע", "אחת שתיים שלוש ארבע חמש שש שבע", seconds=0.8), ["long"]),
+        (TranscriptPair("a", "", "תודה שצפיתם"), ["over silence"]),
+        (TranscriptPair("a", "שלום", "שלום", silence=0.99), ["over silence"]),
+        (TranscriptPair("a", "שלום", "של", truncated=True), ["cut off"]),
+        (TranscriptPair("a", "שלום לכולם", ""), []),
+        (TranscriptPair("a", "שלום לכולם", "language Hebrew<asr_text>שלום לכולם"), ["leaked tags"]),
+        (TranscriptPair("a", "שלום לכולם", "<|0.00|>שלום לכולם<|1.20|>"), ["leaked tags"]),
     ],
 )
-def test_what_was_not_heard_is_seen(pair: Pair, signs: list[str]) -> None:
+def test_what_was_not_heard_is_seen(pair: TranscriptPair, signs: list[str]) -> None:
     fair = HEBREW.normalisers["fair"]
-    assert made_up(pair, fair(pair.reference), fair(pair.hypothesis)) == signs
+    assert hallucination_signs(pair, fair(pair.reference), fair(pair.hypothesis)) == signs
 
 
 def test_an_hour_in_another_language_is_counted_in_time_that_grows_with_its_length() -> None:

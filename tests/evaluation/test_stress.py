@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caspi.audio import SAMPLE_RATE
-from caspi.evaluation.stress import CLEAN, CONDITIONS, under
+from caspi.evaluation.stress import CLEAN, CONDITIONS, apply_condition
 
 
 def someone_else(draw: np.random.Generator) -> np.ndarray:
@@ -24,37 +24,39 @@ def power(samples: np.ndarray) -> float:
 
 @pytest.mark.parametrize("condition", sorted(CONDITIONS.keys() - {CLEAN}))
 def test_a_condition_is_heard_and_is_the_same_every_time(clip: np.ndarray, condition: str) -> None:
-    once = under(condition, "one", clip, someone_else)
-    assert np.array_equal(once, under(condition, "one", clip, someone_else))
+    once = apply_condition(condition, "one", clip, someone_else)
+    assert np.array_equal(once, apply_condition(condition, "one", clip, someone_else))
     length = min(len(once), len(clip))
     assert power(once[:length] - clip[:length]) > 1e-4 * power(clip)
     assert np.isfinite(once).all()
 
 
 def test_clean_is_clean_and_noise_is_drawn_for_every_utterance(clip: np.ndarray) -> None:
-    assert np.array_equal(under(CLEAN, "one", clip, someone_else), clip)
+    assert np.array_equal(apply_condition(CLEAN, "one", clip, someone_else), clip)
     noisy = "noise (pink), 10 dB"
-    assert not np.array_equal(under(noisy, "one", clip, someone_else), under(noisy, "two", clip, someone_else))
+    assert not np.array_equal(
+        apply_condition(noisy, "one", clip, someone_else), apply_condition(noisy, "two", clip, someone_else)
+    )
 
 
 @pytest.mark.parametrize("ratio", [20, 10, 5, 0])
 def test_noise_is_as_loud_as_it_says(clip: np.ndarray, ratio: int) -> None:
-    noise = under(f"noise (pink), {ratio} dB", "one", clip, someone_else) - clip
+    noise = apply_condition(f"noise (pink), {ratio} dB", "one", clip, someone_else) - clip
     assert 10 * np.log10(power(clip) / power(noise)) == pytest.approx(ratio, abs=1.5)
 
 
 def test_speed_changes_the_length_and_the_telephone_leaves_nothing_above_4_khz(clip: np.ndarray) -> None:
     for factor in (0.85, 1.25):
-        assert len(under(f"speed, {factor} times", "one", clip, someone_else)) == pytest.approx(
+        assert len(apply_condition(f"speed, {factor} times", "one", clip, someone_else)) == pytest.approx(
             len(clip) / factor, abs=2
         )
-    spectrum = np.abs(np.fft.rfft(under("telephone, 8 kHz mu-law", "one", clip, someone_else))) ** 2
+    spectrum = np.abs(np.fft.rfft(apply_condition("telephone, 8 kHz mu-law", "one", clip, someone_else))) ** 2
     assert spectrum[len(spectrum) // 2 + 500 :].sum() < 0.01 * spectrum.sum()
 
 
 def test_a_tenth_is_clipped_and_the_other_speaker_is_10_db_below(clip: np.ndarray) -> None:
-    clipped = under("clipping, a tenth of the samples", "one", clip, someone_else)
+    clipped = apply_condition("clipping, a tenth of the samples", "one", clip, someone_else)
     assert (np.abs(clipped) >= np.abs(clipped).max() * 0.999).mean() == pytest.approx(0.1, abs=0.03)
-    beside = under("another speaker, 10 dB below", "one", clip, someone_else) - clip
+    beside = apply_condition("another speaker, 10 dB below", "one", clip, someone_else) - clip
     sounding = beside[np.abs(beside) > 0]
     assert 10 * np.log10(power(clip) / power(sounding)) == pytest.approx(10, abs=4)

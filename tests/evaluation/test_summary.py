@@ -8,15 +8,15 @@ import pytest
 
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.published import published
-from caspi.evaluation.spelling_variants import Equivalents
-from caspi.evaluation.summary import Measured, rows, summarise
+from caspi.evaluation.spelling_variants import SpellingVariants
+from caspi.evaluation.summary import ScoredPairs, rows, summarise
 from caspi.language.hebrew import fair
 
 
-def hebrew(reference: str, hypothesis: str, number: int = 0, **more: object) -> Pair:
-    return Pair(f"u{number}", reference, hypothesis, language="Hebrew", **more)  # type: ignore[arg-type]
+def hebrew(reference: str, hypothesis: str, number: int = 0, **more: object) -> TranscriptPair:
+    return TranscriptPair(f"u{number}", reference, hypothesis, language="Hebrew", **more)  # type: ignore[arg-type]
 
 
 def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
         hebrew("אמא שלחה וואטסאפ", "אימא שלחה ווצאפ", 1),
         hebrew("שלום לכולם", "שלום לך", 2),
     ]
-    summary = summarise(Measured.of(pairs), equivalents=Equivalents.read(table, fair))
+    summary = summarise(ScoredPairs.of(pairs), equivalents=SpellingVariants.read(table, fair))
     assert summary["fair"]["wer"] == pytest.approx(4 / 9)
     found = {name: round(9 * one["removed"]) for name, one in summary["relaxations"].items()}
     assert found == {"table": 1, "numerals": 1, "spelling": 1, "filled pauses": 0, "all": 3}
@@ -49,9 +49,9 @@ def test_a_table_of_spellings_that_is_wrong_is_named(tmp_path: Path, content: st
     path = tmp_path / "same.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
-        Equivalents.read(path, fair)
+        SpellingVariants.read(path, fair)
     with pytest.raises(UsageError, match="No such file"):
-        Equivalents.read(tmp_path / "none.csv", fair)
+        SpellingVariants.read(tmp_path / "none.csv", fair)
 
 
 def test_breakdowns_hold_every_utterance_once() -> None:
@@ -61,7 +61,7 @@ def test_breakdowns_hold_every_utterance_once() -> None:
         hebrew("קנה iPhone", "קנה", 2, seconds=20.0, snr_db=45.0, source="b"),
         hebrew("בשנת 1948", "בשנת 1949", 3, seconds=90.0, snr_db=None, source="b"),
     ]
-    found = by_utterance(pairs, Measured.of(pairs).counts)
+    found = by_utterance(pairs, ScoredPairs.of(pairs).counts)
     assert list(found["by_duration"]) == ["0-5 s", "5-15 s", "15-30 s", "30+ s"]
     assert list(found["by_noise"]) == ["below 0 dB", "10-20 dB", "30+ dB"]
     assert found["by_script"].keys() == {"letters of the language only", "with Latin", "with digits"}
@@ -76,15 +76,15 @@ def test_words_that_are_hard_are_counted_by_what_was_missed() -> None:
         hebrew("הגיע ד״ר כהן אמר", "הגיע דר לוי אמר", 1),
         hebrew("שלום שלום", "שלום שלום", 2),
     ]
-    words = Measured.of(pairs).hard_words()
+    words = ScoredPairs.of(pairs).hard_words()
     assert (words["name-like"]["words"], words["name-like"]["missed"]) == (3, 2)  # צה"ל, ד"ר, כהן
     assert words["rare"]["words"] == 6 - 1  # all but אמר and שלום
     assert words["left_out"] == 0
 
 
 def test_each_language_is_scored_by_its_own_rules() -> None:
-    pairs = [hebrew('צה"ל', "צה״ל", 0), Pair("b", "C'est ça", "c'est ça", language="French")]
-    summary = summarise(Measured.of(pairs))
+    pairs = [hebrew('צה"ל', "צה״ל", 0), TranscriptPair("b", "C'est ça", "c'est ça", language="French")]
+    summary = summarise(ScoredPairs.of(pairs))
     assert summary["language"] == "French/Hebrew"
     assert summary["fair"]["wer"] == 0
     assert summary["by_language"].keys() == {"Hebrew", "French"}
@@ -94,7 +94,7 @@ def test_rows_add_up_to_the_summary() -> None:
     draw = np.random.default_rng(0)
     words = ["שלום", "עולם", "ילד", "הלך"]
     pairs = [hebrew(" ".join(draw.choice(words, 5)), " ".join(draw.choice(words, 4)), n) for n in range(50)]
-    measured = Measured.of(pairs)
+    measured = ScoredPairs.of(pairs)
     summary, lines = summarise(measured), rows(measured)
     for count in ("hits", "substitutions", "deletions", "insertions", "words"):
         assert summary["leaderboard"][count] == sum(line[count] for line in lines)
@@ -116,7 +116,7 @@ def test_the_time_of_a_summary_grows_no_faster_than_its_utterances() -> None:
             for n in range(count)
         ]
         started = time.perf_counter()
-        summarise(Measured.of(pairs))
+        summarise(ScoredPairs.of(pairs))
         return time.perf_counter() - started
 
     seconds(100)
@@ -128,14 +128,14 @@ def test_what_a_relaxation_removes_is_never_below_nothing() -> None:
     pairs = [
         hebrew("הוא נולד בשנת אלף תשע מאות ארבעים ושמונה בחיפה", "הוא נולד בשנת אלף תשע מאות ארבעים ושמונה בירושלים", 0)
     ]
-    found = summarise(Measured.of(pairs))
+    found = summarise(ScoredPairs.of(pairs))
     assert all(one["removed"] >= 0 for one in found["relaxations"].values())
     assert found["relaxations"]["numerals"]["wer"] == found["fair"]["wer"]
 
 
 def test_of_many_speakers_those_with_most_errors_are_shown() -> None:
     pairs = [hebrew("שלום עולם", "שלום" if n % 2 else "שלום עולם", n, group=f"speaker {n}") for n in range(120)]
-    found = by_utterance(pairs, Measured.of(pairs).counts)
+    found = by_utterance(pairs, ScoredPairs.of(pairs).counts)
     assert found["parts"]["group"] == 120
     shown = list(found["by_group"])
     assert len(shown) == 50
@@ -146,7 +146,7 @@ def test_of_many_speakers_those_with_most_errors_are_shown() -> None:
 
 def test_utterances_with_names_are_a_part_of_their_own() -> None:
     pairs = [hebrew('דובר צה"ל אמר שלום', "דובר אמר שלום", 0), hebrew("שלום עולם", "שלום עולם", 1)]
-    found = by_utterance(pairs, Measured.of(pairs).counts)["by_names"]
+    found = by_utterance(pairs, ScoredPairs.of(pairs).counts)["by_names"]
     assert found["with name-like words"]["utterances"] == 1
     assert found["without name-like words"]["leaderboard"]["wer"] == 0
 
@@ -158,7 +158,7 @@ def test_intervals_of_parts_are_their_own() -> None:
         hebrew(" ".join(words), " ".join(word for word in words if draw.random() > rate), n, seconds=seconds)
         for n, (seconds, rate) in enumerate([(2.0, 0.05), (8.0, 0.5)] * 100)
     ]
-    parts = by_utterance(pairs, Measured.of(pairs).counts)["by_duration"]
+    parts = by_utterance(pairs, ScoredPairs.of(pairs).counts)["by_duration"]
     for name, rate in (("0-5 s", 0.05), ("5-15 s", 0.5)):
         low, high = parts[name]["leaderboard"]["wer_ci"]
         assert low < rate < high < rate + 0.1

@@ -169,7 +169,7 @@ def test_a_score_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("caspi.evaluation.summary.write", interrupted)
+    monkeypatch.setattr("caspi.evaluation.summary.write_results", interrupted)
     with pytest.raises(KeyboardInterrupt):
         commands.score.run(path, "Hebrew", tmp_path / "out")
     assert [found.name for found in tmp_path.iterdir()] == ["x.jsonl"]

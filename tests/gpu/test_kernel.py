@@ -8,19 +8,19 @@ import torch
 
 from caspi.augmentation.config import SpecAugment
 from caspi.augmentation.spec_augment import draw_masks
-from caspi.model.activation_checkpointing import recompute
+from caspi.model.activation_checkpointing import checkpoint_activations
 from caspi.model.attention import _kernel, _padded
 from caspi.model.batch import Item, collate
 from caspi.model.compiling import compile_blocks
-from caspi.model.config import GROUP_NAMES, GroupName, Learn, ModelConfig
+from caspi.model.config import GROUP_NAMES, GroupName, GroupTraining, ModelConfig
 from caspi.model.forward import label_logits
 from caspi.model.groups import select, set_trainable
 from caspi.model.loading import load
-from caspi.model.tensors import each_tensor, on
-from caspi.training.data.prefetch import Feed
+from caspi.model.tensors import each_tensor, to_device
+from caspi.training.data.prefetch import DevicePrefetcher
 from caspi.training.objectives.cross_entropy import CrossEntropy
 
-ALL: dict[GroupName, Learn] = {name: Learn(lr=1e-3) for name in GROUP_NAMES}
+ALL: dict[GroupName, GroupTraining] = {name: GroupTraining(lr=1e-3) for name in GROUP_NAMES}
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
 
@@ -67,7 +67,7 @@ def test_fp32_on_the_gpu_equals_the_cpu() -> None:
     batch = collate(items(), cpu.prompt)
     with torch.no_grad():
         expected = label_logits(cpu.model, batch)
-        found = label_logits(gpu.model, on(batch, torch.device("cuda")))
+        found = label_logits(gpu.model, to_device(batch, torch.device("cuda")))
     assert (found.cpu() - expected).abs().max() < 2e-2  # tf32 convolutions
 
 
@@ -75,14 +75,14 @@ def test_autocast_over_fp32_weights_runs_the_kernel(monkeypatch: pytest.MonkeyPa
     """Training computes so. The norms before attention leave fp32; the padded fallback would do, at twice the time."""
     monkeypatch.setattr("caspi.model.attention._padded", lambda *_: pytest.fail("the padded fallback ran"))
     loaded = load(ModelConfig(start="tiny"), "cuda")
-    batch = on(collate(items(), loaded.prompt), torch.device("cuda"))
+    batch = to_device(collate(items(), loaded.prompt), torch.device("cuda"))
     CrossEntropy(loaded.model, torch.bfloat16)(batch).backward()
 
 
 def test_bf16_with_frozen_bf16_weights_trains() -> None:
     loaded = load(ModelConfig(start="tiny"), "cuda")
-    set_trainable(loaded.model, select(loaded.model, {"projector": Learn(lr=1e-3)}), torch.bfloat16)
-    batch = on(collate(items(), loaded.prompt), torch.device("cuda"))
+    set_trainable(loaded.model, select(loaded.model, {"projector": GroupTraining(lr=1e-3)}), torch.bfloat16)
+    batch = to_device(collate(items(), loaded.prompt), torch.device("cuda"))
     CrossEntropy(loaded.model, torch.bfloat16)(batch).backward()
     gradient = loaded.model.model.multi_modal_projector.linear_1.weight.grad
     assert gradient is not None
@@ -104,7 +104,7 @@ def test_nothing_in_a_pass_waits_for_the_device(dtype: torch.dtype | None) -> No
         # The first pass compiles and fills caches.
         torch.cuda.set_sync_debug_mode("error" if number else "default")
         try:
-            objective(on(batch, torch.device("cuda"))).backward()
+            objective(to_device(batch, torch.device("cuda"))).backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -115,11 +115,11 @@ def test_compiled_blocks_compute_what_plain_ones_do(every: int) -> None:
     for compiled in (False, True):
         loaded = load(ModelConfig(start="tiny"), "cuda")
         set_trainable(loaded.model, select(loaded.model, ALL), torch.bfloat16)
-        recompute(loaded.model, every)
+        checkpoint_activations(loaded.model, every)
         if compiled:
             compile_blocks(loaded.model)
         objective = CrossEntropy(loaded.model, torch.bfloat16).train()
-        loss = objective(on(collate(items(), loaded.prompt), torch.device("cuda")))
+        loss = objective(to_device(collate(items(), loaded.prompt), torch.device("cuda")))
         loss.backward()
         gradients = [p.grad.flatten() for p in loaded.model.parameters() if p.grad is not None]
         found.append((float(loss.detach()), torch.cat(gradients)))
@@ -130,7 +130,7 @@ def test_compiled_blocks_compute_what_plain_ones_do(every: int) -> None:
 
 def test_the_next_micro_batch_arrives_whole() -> None:
     loaded = load(ModelConfig(start="tiny"))
-    feed = Feed(torch.device("cuda"))
+    feed = DevicePrefetcher(torch.device("cuda"))
     batches = [each_tensor(collate(items()[n:], loaded.prompt), torch.Tensor.pin_memory) for n in range(4)]
     for batch, following in zip(batches, [*batches[1:], None], strict=True):
         here = feed.take(batch)

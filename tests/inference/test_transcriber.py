@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from caspi import audio
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Word
-from caspi.inference.decoding import Clip, Decoder, Hypothesis
+from caspi.inference.decoding import Decoder, DecodeRequest, Hypothesis
 from caspi.inference.long_audio import windows
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import TimedText, Transcriber, Transcript
 from caspi.language import language
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded, load
-from caspi.model.timestamps import later, phrases, timed, without_times
+from caspi.model.loading import LoadedModel, load
+from caspi.model.timestamps import later, phrases, text_with_times, without_times
 from caspi.scoring.error_rates import score_corpus
 from caspi.serving.app import application
 
@@ -39,22 +39,22 @@ def clips() -> list[np.ndarray]:
     return [spoken(text) for text in SPANISH]
 
 
-def test_batched_decoding_equals_one_by_one(tiny: Loaded, clips: list[np.ndarray]) -> None:
-    inputs = [Clip(samples, "", "Spanish") for samples in clips]
+def test_batched_decoding_equals_one_by_one(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+    inputs = [DecodeRequest(samples, "", "Spanish") for samples in clips]
     together = Decoder(tiny).decode(inputs)
     assert together == [Decoder(tiny).decode([clip])[0] for clip in inputs]
 
 
-def test_decoding_stops_where_it_is_told_to(tiny: Loaded, clips: list[np.ndarray]) -> None:
+def test_decoding_stops_where_it_is_told_to(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     asked = itertools.chain([False] * 3, itertools.repeat(True))
-    [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([Clip(clips[0], "", "Spanish")])
-    [whole] = Decoder(tiny).decode([Clip(clips[0], "", "Spanish")])
+    [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([DecodeRequest(clips[0], "", "Spanish")])
+    [whole] = Decoder(tiny).decode([DecodeRequest(clips[0], "", "Spanish")])
     assert said.truncated
     assert len(said.text) < len(whole.text)
     assert whole.text.startswith(said.text)
 
 
-def test_decoding_equals_the_models_own_generate(tiny: Loaded, clips: list[np.ndarray]) -> None:
+def test_decoding_equals_the_models_own_generate(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     reference = load(ModelConfig(start="tiny")).model.eval()
     reference.config.audio_config._attn_implementation = "sdpa"
     reference.config.text_config._attn_implementation = "sdpa"
@@ -63,12 +63,12 @@ def test_decoding_equals_the_models_own_generate(tiny: Loaded, clips: list[np.nd
         with torch.no_grad():
             tokens = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
         theirs = tiny.prompt.parse(tokens[0, inputs["input_ids"].shape[1] :].tolist())
-        ours = Decoder(tiny).decode([Clip(samples)])[0]
+        ours = Decoder(tiny).decode([DecodeRequest(samples)])[0]
         assert (ours.language, ours.text) == theirs
 
 
-def test_the_base_recognises_a_language_it_was_made_on(tiny: Loaded, clips: list[np.ndarray]) -> None:
-    said = Decoder(tiny).decode([Clip(samples) for samples in clips])
+def test_the_base_recognises_a_language_it_was_made_on(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+    said = Decoder(tiny).decode([DecodeRequest(samples) for samples in clips])
     assert [hypothesis.language for hypothesis in said].count("Spanish") >= 3
     scores = score_corpus(
         SPANISH, [hypothesis.text for hypothesis in said], SPANISH, [language("Spanish")] * len(SPANISH)
@@ -77,11 +77,11 @@ def test_the_base_recognises_a_language_it_was_made_on(tiny: Loaded, clips: list
 
 
 def test_a_decode_that_hits_its_limit_says_so(
-    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_PER_SECOND_LIMIT", 0)
-    assert Decoder(tiny).decode([Clip(clips[0])])[0].truncated
+    assert Decoder(tiny).decode([DecodeRequest(clips[0])])[0].truncated
 
 
 @settings(max_examples=40)
@@ -102,7 +102,7 @@ def test_cuts_fall_in_pauses() -> None:
     assert 27.0 <= cut / 16_000 <= 27.8
 
 
-def test_windows_of_long_audio_are_joined_with_spaces(tiny: Loaded, clips: list[np.ndarray]) -> None:
+def test_windows_of_long_audio_are_joined_with_spaces(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     """Trap: joining windows with "" glues words."""
     pause = np.zeros(16_000, np.float32)
     long = np.concatenate([part for _ in range(4) for clip in clips for part in (clip, pause)])
@@ -130,12 +130,12 @@ def test_subtitles() -> None:
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
 
 
-def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_of_phrases_are_what_a_model_says_they_are(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three windows: one with times, one with times that cannot be, one without."""
     answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
     asked: list[str] = []
 
-    def decode(self: Decoder, clips: list[Clip]) -> list[Hypothesis]:
+    def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
         asked.extend(clip.context for clip in clips)
         return [Hypothesis(text, "Hebrew", False) for text in answers]
 
@@ -156,8 +156,8 @@ def test_times_of_phrases_are_what_a_model_says_they_are(tiny: Loaded, monkeypat
     assert plain.untimed == 0
 
 
-def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(self: Decoder, clips: list[Clip]) -> list[Hypothesis]:
+def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
         return [Hypothesis("<0.5>מילה<1.0>", "Hebrew", truncated=clip.seconds > 5) for clip in clips]
 
     monkeypatch.setattr(Decoder, "decode", decode)
@@ -178,7 +178,7 @@ def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -
         words.append(Word(text, (end + pause) / 10, (end + pause + length) / 10))
         end += pause + length
     text = " ".join(word.text for word in words)
-    marked = timed(text, words, ())
+    marked = text_with_times(text, words, ())
     found = phrases(marked or "", end / 10)
     assert [(one.text, one.start, one.end) for one in found] == [(w.text, w.start, w.end) for w in words]
     assert phrases(f"{marked} עוד", end / 10) == []
@@ -204,7 +204,7 @@ def test_times_that_cannot_be_are_none(said: str, seconds: float, found: list[tu
 
 
 def test_the_server_speaks_openais_protocol(
-    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
@@ -241,7 +241,7 @@ def test_the_server_speaks_openais_protocol(
     ],
 )
 def test_what_the_server_cannot_do_is_refused_before_the_work(
-    form: dict[str, str], status: int, message: str, tiny: Loaded, monkeypatch: pytest.MonkeyPatch
+    form: dict[str, str], status: int, message: str, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("it was transcribed"))
     client = TestClient(application(Transcriber(tiny)))
@@ -251,7 +251,7 @@ def test_what_the_server_cannot_do_is_refused_before_the_work(
 
 
 def test_a_language_is_named_by_its_code_too(
-    tiny: Loaded, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
     monkeypatch.setattr(Transcriber, "transcribe", lambda _, *__, **how: asked.append(how["languages"]) or [TRANSCRIPT])
@@ -262,7 +262,7 @@ def test_a_language_is_named_by_its_code_too(
     assert asked == [["Hebrew"], ["Hebrew"], [None]]
 
 
-def test_openais_client_shows_the_reason_of_an_error(tiny: Loaded, clips: list[np.ndarray]) -> None:
+def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     """The real client over the real application."""
     import httpx
     import openai
@@ -282,14 +282,16 @@ def test_openais_client_shows_the_reason_of_an_error(tiny: Loaded, clips: list[n
         asyncio.run(ask(language="Klingon"))
 
 
-def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: Loaded) -> None:
+def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: LoadedModel) -> None:
     client = TestClient(application(Transcriber(tiny)))
     answer = client.post("/v1/audio/transcriptions", content=b"x", headers={"content-length": str(700 * 2**20)})
     assert answer.status_code == 413
     assert "larger than 512 MiB" in answer.json()["error"]["message"]
 
 
-def test_a_body_without_a_length_is_refused_once_it_is_too_large(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_without_a_length_is_refused_once_it_is_too_large(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("caspi.serving.app.MAX_UPLOAD", 2**20)
     head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     body = (part for part in (head, *[bytes(2**16)] * 64, b"\r\n--x--\r\n"))
@@ -303,21 +305,21 @@ def test_a_body_without_a_length_is_refused_once_it_is_too_large(tiny: Loaded, m
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/audio/transcriptions", 405)]
 )
-def test_what_is_not_there_is_an_error_in_openais_shape(method: str, path: str, status: int, tiny: Loaded) -> None:
+def test_what_is_not_there_is_an_error_in_openais_shape(method: str, path: str, status: int, tiny: LoadedModel) -> None:
     answer = TestClient(application(Transcriber(tiny))).request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
-def test_where_there_is_nothing_to_hear_there_is_no_text(samples: np.ndarray, tiny: Loaded) -> None:
+def test_where_there_is_nothing_to_hear_there_is_no_text(samples: np.ndarray, tiny: LoadedModel) -> None:
     [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
     assert said.text == ""
     assert said.segments == ()
     assert said.silent >= 1
 
 
-def test_truncated_and_looping_windows_are_told(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_and_looping_windows_are_told(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Decoder, "decode", lambda _, clips: [Hypothesis("אור " * 9, "Hebrew", True) for _ in clips])
     [said] = Transcriber(tiny).transcribe([NOISE])
     assert (said.truncated, said.retried, said.looping) == (1, 1, 1)

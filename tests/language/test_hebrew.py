@@ -24,7 +24,7 @@ from caspi.language.hebrew import (
     is_yiddish,
     leaderboard,
     name_like,
-    objection,
+    rejection_reason,
     script_share,
     training_text,
     without_niqqud,
@@ -204,7 +204,7 @@ def test_every_rule_that_is_on_by_default_can_be_turned_off(rule: str, changed: 
 )
 def test_transcripts_that_a_policy_rejects(policy: dict[str, str], text: str, reason: str | None) -> None:
     chosen = TextPolicy(**policy)
-    assert objection(training_text(text, chosen), chosen) == reason
+    assert rejection_reason(training_text(text, chosen), chosen) == reason
 
 
 YIDDISH = [
@@ -394,11 +394,11 @@ def test_fair_forgives_what_nobody_can_hear(one: str, other: str) -> None:
 @pytest.mark.parametrize("one", ["½ כוס", "פרק Ⅳ", "3 כוסות"])
 def test_digits_of_any_kind_are_refused_where_numbers_are_rejected(one: str) -> None:
     policy = TextPolicy(numbers="reject")
-    assert objection(training_text(one, policy), policy) == "digits"
+    assert rejection_reason(training_text(one, policy), policy) == "digits"
 
 
 def test_text_that_was_spoilt_in_a_conversion_is_refused() -> None:
     for policy in (TextPolicy(), TextPolicy(punctuation="strip")):
-        assert objection(training_text("של\ufffdום עולם", policy), policy) == "lost_letters"
-        assert objection(training_text("םולש םלוע", policy), policy) == "visual_order"
-    assert objection("שלום עולם", TextPolicy()) is None
+        assert rejection_reason(training_text("של\ufffdום עולם", policy), policy) == "lost_letters"
+        assert rejection_reason(training_text("םולש םלוע", policy), policy) == "visual_order"
+    assert rejection_reason("שלום עולם", TextPolicy()) is None

@@ -98,4 +98,4 @@ def test_general_rules_hold_in_any_language() -> None:
     clean = language("Spanish").training_text
     assert clean("[risas] ¡Hola!! (laughter) ♪", TextPolicy()) == "¡Hola!"
     assert clean("¡Hola!", TextPolicy(punctuation="strip")) == "Hola"
-    assert language("Spanish").objection("tengo 3", TextPolicy(numbers="reject")) == "digits"
+    assert language("Spanish").rejection_reason("tengo 3", TextPolicy(numbers="reject")) == "digits"

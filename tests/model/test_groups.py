@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from caspi.errors import UsageError
 from caspi.model.architectures import configuration
-from caspi.model.config import Learn, ModelConfig
+from caspi.model.config import GroupTraining, ModelConfig
 from caspi.model.groups import describe, partition, select, set_trainable
-from caspi.model.loading import Loaded, load_tokenizer
+from caspi.model.loading import LoadedModel, load_tokenizer
 from caspi.training.planning.shapes import on_meta_device
 
 # FACTS.md, "The model": native names, 1.7B.
@@ -40,14 +40,14 @@ def test_random_weights_with_the_real_tokenizer_have_the_released_shape(real_tok
 
 
 @pytest.mark.parametrize("which", ["released", "tiny"])
-def test_every_parameter_is_in_exactly_one_group(which: str, released: torch.nn.Module, tiny: Loaded) -> None:
+def test_every_parameter_is_in_exactly_one_group(which: str, released: torch.nn.Module, tiny: LoadedModel) -> None:
     model = released if which == "released" else tiny.model
     members = [name for names in partition(model).values() for name in names]
     assert len(members) == len(set(members))
     assert set(members) == {name for name, _ in model.named_parameters()}
 
 
-def test_a_stranger_parameter_is_an_error(fresh_tiny: Loaded) -> None:
+def test_a_stranger_parameter_is_an_error(fresh_tiny: LoadedModel) -> None:
     fresh_tiny.model.model.extra = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"model\.extra\.weight belongs to no group"):
         partition(fresh_tiny.model)
@@ -64,30 +64,30 @@ def test_substring_traps_are_in_their_groups(released: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize(("top", "count"), [(12, 12), (0.43, 12), (1.0, 28), (None, 28)])
 def test_top_by_count_or_share(released: torch.nn.Module, top: int | float | None, count: int) -> None:
-    [group] = select(released, {"decoder_layers": Learn(lr=1e-4, top=top)})
+    [group] = select(released, {"decoder_layers": GroupTraining(lr=1e-4, top=top)})
     layers = {name.split(".")[3] for name in group.names if ".layers." in name}
     assert layers == {str(n) for n in range(28 - count, 28)}
     assert "model.language_model.norm.weight" in group.names
 
 
-def test_the_same_share_fits_tiny(tiny: Loaded) -> None:
-    [group] = select(tiny.model, {"decoder_layers": Learn(lr=1e-4, top=0.43)})
+def test_the_same_share_fits_tiny(tiny: LoadedModel) -> None:
+    [group] = select(tiny.model, {"decoder_layers": GroupTraining(lr=1e-4, top=0.43)})
     assert {name.split(".")[3] for name in group.names if ".layers." in name} == {"2", "3"}
 
 
-def test_more_layers_than_there_are_is_an_error(tiny: Loaded) -> None:
+def test_more_layers_than_there_are_is_an_error(tiny: LoadedModel) -> None:
     with pytest.raises(UsageError, match="12 layers asked for, the model has 4"):
-        select(tiny.model, {"decoder_layers": Learn(lr=1e-4, top=12)})
+        select(tiny.model, {"decoder_layers": GroupTraining(lr=1e-4, top=12)})
 
 
 @pytest.mark.parametrize("top", [0, 1.5, -0.1])
 def test_impossible_top_is_an_error(top: float) -> None:
     with pytest.raises(ValidationError):
-        Learn(lr=1e-4, top=top)
+        GroupTraining(lr=1e-4, top=top)
 
 
-def test_trainable_is_fp32_and_frozen_is_bf16(fresh_tiny: Loaded) -> None:
-    groups = select(fresh_tiny.model, {"projector": Learn(lr=1e-4), "embeddings": Learn(lr=1e-4)})
+def test_trainable_is_fp32_and_frozen_is_bf16(fresh_tiny: LoadedModel) -> None:
+    groups = select(fresh_tiny.model, {"projector": GroupTraining(lr=1e-4), "embeddings": GroupTraining(lr=1e-4)})
     set_trainable(fresh_tiny.model, groups, torch.bfloat16)
     trained = {name for group in groups for name in group.names}
     for name, parameter in fresh_tiny.model.named_parameters():
@@ -96,14 +96,14 @@ def test_trainable_is_fp32_and_frozen_is_bf16(fresh_tiny: Loaded) -> None:
     assert fresh_tiny.model.lm_head.weight is fresh_tiny.model.model.language_model.embed_tokens.weight
 
 
-def test_the_tied_head_is_reported(tiny: Loaded) -> None:
-    [row] = describe(tiny.model, select(tiny.model, {"embeddings": Learn(lr=1e-4)}))
+def test_the_tied_head_is_reported(tiny: LoadedModel) -> None:
+    [row] = describe(tiny.model, select(tiny.model, {"embeddings": GroupTraining(lr=1e-4)}))
     assert "lm_head" in row["note"]
 
 
-def test_bf16_training_moves_small_weights(fresh_tiny: Loaded) -> None:
+def test_bf16_training_moves_small_weights(fresh_tiny: LoadedModel) -> None:
     """Trap: at lr 2e-5 a bf16 weight of 0.02 never moves; an fp32 one does."""
-    groups = select(fresh_tiny.model, {"projector": Learn(lr=2e-5)})
+    groups = select(fresh_tiny.model, {"projector": GroupTraining(lr=2e-5)})
     set_trainable(fresh_tiny.model, groups, torch.bfloat16)
     weight = dict(fresh_tiny.model.named_parameters())[groups[0].names[0]]
     before = weight.detach().clone()

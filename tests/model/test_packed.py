@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.model.activation_checkpointing import recompute
+from caspi.model.activation_checkpointing import checkpoint_activations
 from caspi.model.attention import packed_attention
 from caspi.model.batch import AudioBatch, Item, collate
 from caspi.model.config import ModelConfig
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode, label_logits
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 from caspi.training.objectives.cross_entropy import CrossEntropy
 
 
@@ -32,7 +32,7 @@ def mixed() -> list[Item]:
     return items(1.0, 5.03, 12.3, 30.0)
 
 
-def native_logits(loaded: Loaded, item: Item) -> torch.Tensor:
+def native_logits(loaded: LoadedModel, item: Item) -> torch.Tensor:
     """The label logits of the model's own forward, its own processor, one utterance, windows looped over."""
     reference = load(ModelConfig(start="tiny")).model.eval()
     reference.config.audio_config._attn_implementation = "sdpa"
@@ -50,14 +50,14 @@ def native_logits(loaded: Loaded, item: Item) -> torch.Tensor:
     return logits[-target - 1 : -1]
 
 
-def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: Loaded, mixed: list[Item]) -> None:
+def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: LoadedModel, mixed: list[Item]) -> None:
     with torch.no_grad():
         ours = label_logits(tiny.model.eval(), collate(mixed, tiny.prompt))
     theirs = torch.cat([native_logits(tiny, item) for item in mixed])
     assert torch.allclose(ours, theirs, atol=2e-4), (ours - theirs).abs().max()
 
 
-def test_loss_falls_on_exactly_target_and_end(tiny: Loaded, mixed: list[Item]) -> None:
+def test_loss_falls_on_exactly_target_and_end(tiny: LoadedModel, mixed: list[Item]) -> None:
     """Trap: with left padding half of the loss tokens were <|audio_pad|>."""
     batch = collate(mixed, tiny.prompt)
     assert batch.sequences.input_ids[batch.sequences.label_positions + 1].tolist() == batch.labels.tolist()
@@ -71,7 +71,7 @@ def test_loss_falls_on_exactly_target_and_end(tiny: Loaded, mixed: list[Item]) -
     )
 
 
-def gradients(loaded: Loaded, batches: list[list[Item]]) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(loaded: LoadedModel, batches: list[list[Item]]) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients per target token over all micro-batches."""
     model = loaded.model
     model.zero_grad()
@@ -87,7 +87,7 @@ def gradients(loaded: Loaded, batches: list[list[Item]]) -> tuple[float, dict[st
 
 
 @pytest.mark.parametrize("sizes", [(2, 2, 2, 2), (1,) * 8, (5, 3)])
-def test_micro_batches_do_not_change_the_gradient(fresh_tiny: Loaded, sizes: tuple[int, ...]) -> None:
+def test_micro_batches_do_not_change_the_gradient(fresh_tiny: LoadedModel, sizes: tuple[int, ...]) -> None:
     clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3, 1.9, 6.0)
     loss, expected = gradients(fresh_tiny, [clips])
     cuts = np.cumsum((0, *sizes))
@@ -98,7 +98,7 @@ def test_micro_batches_do_not_change_the_gradient(fresh_tiny: Loaded, sizes: tup
     assert float((difference / size).sqrt()) <= 1e-5
 
 
-def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny: Loaded) -> None:
+def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny: LoadedModel) -> None:
     """What is left of the difference in fp32 is rounding: in float64 every tensor agrees."""
     fresh_tiny.model.double()
     clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3)
@@ -109,13 +109,13 @@ def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny:
 
 
 @pytest.mark.parametrize(("every", "twice"), [(1, 8), (2, 4), (3, 4), (0, 0)])
-def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: Loaded, every: int, twice: int) -> None:
+def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: LoadedModel, every: int, twice: int) -> None:
     """tiny has four blocks in encoder and decoder each."""
     clips = items(1.0, 2.5, 4.2)
     fresh_tiny.model.train()
     _, expected = gradients(fresh_tiny, [clips])
-    recompute(fresh_tiny.model, 1)
-    recompute(fresh_tiny.model, every)
+    checkpoint_activations(fresh_tiny.model, 1)
+    checkpoint_activations(fresh_tiny.model, every)
     calls = []
     for stack in (fresh_tiny.model.model.audio_tower.layers, fresh_tiny.model.model.language_model.layers):
         for layer in stack:
@@ -132,7 +132,7 @@ def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: Loaded, every: int
     st.one_of(st.integers(0, 320), st.integers(0, 15_999)),  # a second is over, a frame or less after it
     st.lists(st.floats(0.3, 1.0), min_size=1, max_size=3),
 )
-def test_every_clip_is_heard_as_it_is_alone(tiny: Loaded, seconds: int, rest: int, shares: list[float]) -> None:
+def test_every_clip_is_heard_as_it_is_alone(tiny: LoadedModel, seconds: int, rest: int, shares: list[float]) -> None:
     """Trap of ours: a longest clip of 3.002 s made a second more of log-mel than the encoder's grid had, and every clip
     but the first was heard shifted."""
     longest = seconds * 16_000 + rest

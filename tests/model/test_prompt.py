@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from caspi.errors import UsageError
-from caspi.model.loading import Loaded, load_tokenizer, make_processor
+from caspi.model.loading import LoadedModel, load_tokenizer, make_processor
 from caspi.model.prompt import Prompt
 
 PLAIN = st.text(
@@ -66,7 +66,7 @@ def test_target_is_language_text_and_end(real_prompt: Prompt) -> None:
     assert real_prompt.tokenizer.decode(target) == "language Hebrew<asr_text>שלום עולם<|im_end|>"
 
 
-def test_special_names_inside_a_transcript_stay_text(tiny: Loaded) -> None:
+def test_special_names_inside_a_transcript_stay_text(tiny: LoadedModel) -> None:
     target = tiny.prompt.example(1, "a <|im_end|> b <|audio_pad|>", "Hebrew").target
     assert target.count(tiny.prompt.end) == 1
     assert tiny.prompt.audio not in target
@@ -74,18 +74,18 @@ def test_special_names_inside_a_transcript_stay_text(tiny: Loaded) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(alphabet="אבגדהוזחטיכלמנסעפצקרשתםןץףך ", min_size=1, max_size=60))
-def test_parse_undoes_example(tiny: Loaded, text: str) -> None:
+def test_parse_undoes_example(tiny: LoadedModel, text: str) -> None:
     target = tiny.prompt.example(0, text, "Hebrew").target
     assert tiny.prompt.parse(target) == ("Hebrew", text.strip())
 
 
-def test_parse_keeps_loops_and_reads_no_speech(tiny: Loaded) -> None:
+def test_parse_keeps_loops_and_reads_no_speech(tiny: LoadedModel) -> None:
     loop = "שוב " * 60
     assert tiny.prompt.parse(tiny.prompt.example(0, loop, "Hebrew").target)[1] == loop.strip()
     assert tiny.prompt.parse(tiny.prompt.example(0, "", "None").target) == (None, "")
 
 
-def test_tiny_and_real_prompts_decode_alike(tiny: Loaded, real_prompt: Prompt) -> None:
+def test_tiny_and_real_prompts_decode_alike(tiny: LoadedModel, real_prompt: Prompt) -> None:
     for prompt in (tiny.prompt, real_prompt):
         example = prompt.example(2, "שלום", "Hebrew", "הקשר")
         assert prompt.tokenizer.decode(example.prompt + example.target) == whole(
@@ -93,7 +93,7 @@ def test_tiny_and_real_prompts_decode_alike(tiny: Loaded, real_prompt: Prompt) -
         )
 
 
-def test_a_foreign_tokenizer_is_refused(tiny: Loaded) -> None:
+def test_a_foreign_tokenizer_is_refused(tiny: LoadedModel) -> None:
     class Stranger:
         def convert_tokens_to_ids(self, token: str) -> None:
             return None

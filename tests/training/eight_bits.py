@@ -35,7 +35,10 @@ def main(path: str, last: int) -> None:
     sys.path.append(str(Path(sys.prefix) / "torchao"))  # where the Makefile puts it
     torch.compile = lambda function, **_: function  # it compiles its step for every shape there is: not here
     StageTrainer.training_step = training_step
-    part, processes.part = processes.part, lambda: None  # one group of processes for three runs
+    part, processes.shutdown_distributed = (
+        processes.shutdown_distributed,
+        lambda: None,
+    )  # one group of processes for three runs
     made = recipe.load(Path(path))
     with contextlib.suppress(Interrupted):
         commands.train.run(made)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from caspi.training.distributed.deepspeed import Zero3, whole
-from caspi.training.distributed.processes import part, processes
+from caspi.training.distributed.processes import processes, shutdown_distributed
 
 
 def model() -> nn.Sequential:
@@ -48,7 +48,7 @@ def main() -> None:
     optimizer.step()
     for parameter, known in zip(spread.parameters(), one.parameters(), strict=True):
         assert torch.allclose(whole(parameter), known, atol=1e-6)
-    part()
+    shutdown_distributed()
     os._exit(0)  # what libraries leave to the end of the interpreter has aborted a process once that was through
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from caspi import commands
 from caspi.errors import MissingDependency, UsageError
 from caspi.model.groups import select, set_trainable
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
 from caspi.training.optim import build
@@ -37,7 +37,7 @@ def torchao() -> Iterator[None]:
         del sys.modules[name]
 
 
-def built(loaded: Loaded, name: str) -> torch.optim.Optimizer:
+def built(loaded: LoadedModel, name: str) -> torch.optim.Optimizer:
     stage = StageConfig.model_validate({"name": "s", "learn": EVERYTHING, "optimizer": name})
     groups = select(loaded.model, stage.learn)
     set_trainable(loaded.model, groups, torch.float32)
@@ -45,7 +45,7 @@ def built(loaded: Loaded, name: str) -> torch.optim.Optimizer:
 
 
 @pytest.mark.usefixtures("torchao")
-def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: Loaded) -> None:
+def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: LoadedModel) -> None:
     start = {name: p.detach().clone() for name, p in fresh_tiny.model.named_parameters()}
     moved, sizes = [], []
     for name in ("adamw", "adamw8bit"):
@@ -62,7 +62,7 @@ def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: Loaded
 
 
 @pytest.mark.usefixtures("torchao")
-def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: Loaded, tmp_path: Path) -> None:
+def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: LoadedModel, tmp_path: Path) -> None:
     optimizer = built(fresh_tiny, "adamw8bit")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -115,7 +115,7 @@ def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_pa
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    [*_, written] = checkpoints.complete(tmp_path / "spread" / "train" / "1-all")
+    [*_, written] = checkpoints.complete_checkpoints(tmp_path / "spread" / "train" / "1-all")
     assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
     resumed, undisturbed = (final_weights(tmp_path / "spread" / name) for name in ("train", "undisturbed"))
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)

@@ -15,11 +15,11 @@ from caspi import commands
 from caspi.errors import UsageError
 from caspi.interrupts import Interrupted
 from caspi.model import adapters
-from caspi.model.activation_checkpointing import recompute
+from caspi.model.activation_checkpointing import checkpoint_activations
 from caspi.model.batch import Batch
-from caspi.model.config import Learn
+from caspi.model.config import GroupTraining
 from caspi.model.groups import describe, select, set_trainable
-from caspi.model.loading import TINY, Loaded
+from caspi.model.loading import TINY, LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from tests.model.test_packed import gradients, items
@@ -40,11 +40,11 @@ STAGES = (
 
 
 def learn(**groups: object) -> dict:  # type: ignore[type-arg]
-    return {name: Learn.model_validate(how) for name, how in groups.items()}
+    return {name: GroupTraining.model_validate(how) for name, how in groups.items()}
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: Loaded, dora: bool) -> None:
+def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: LoadedModel, dora: bool) -> None:
     before = {name: tensor.detach().clone() for name, tensor in fresh_tiny.model.named_parameters()}
     select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 3, "dora": dora}}))
     after = adapters.merged(fresh_tiny.model)
@@ -53,7 +53,7 @@ def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: Loaded, dora
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merged_weights_compute_what_adapters_do(fresh_tiny: Loaded, tiny: Loaded, dora: bool) -> None:
+def test_merged_weights_compute_what_adapters_do(fresh_tiny: LoadedModel, tiny: LoadedModel, dora: bool) -> None:
     groups = select(
         fresh_tiny.model,
         learn(
@@ -77,7 +77,7 @@ def test_merged_weights_compute_what_adapters_do(fresh_tiny: Loaded, tiny: Loade
     assert fresh_tiny.model.model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
 
 
-def test_only_adapters_of_the_group_learn(fresh_tiny: Loaded) -> None:
+def test_only_adapters_of_the_group_learn(fresh_tiny: LoadedModel) -> None:
     groups = select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "top": 1, "lora": {"rank": 2}}, projector=1e-4))
     set_trainable(fresh_tiny.model, groups, torch.float32)
     trained = {name for name, p in fresh_tiny.model.named_parameters() if p.requires_grad}
@@ -93,7 +93,7 @@ def test_only_adapters_of_the_group_learn(fresh_tiny: Loaded) -> None:
 
 
 @pytest.mark.parametrize("group", ["embeddings", "audio_front"])
-def test_groups_that_take_no_adapters_say_so(fresh_tiny: Loaded, group: str) -> None:
+def test_groups_that_take_no_adapters_say_so(fresh_tiny: LoadedModel, group: str) -> None:
     with pytest.raises(UsageError, match=rf"learn.{group}.lora: only audio_layers, decoder_layers, projector"):
         select(fresh_tiny.model, learn(**{group: {"lr": 1e-3, "lora": {}}}))
 
@@ -106,7 +106,7 @@ def adapted(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_what_adapters_learnt_is_in_plain_weights(adapted: Path) -> None:
-    folder = checkpoints.complete(adapted / "1-letters")[-1]
+    folder = checkpoints.complete_checkpoints(adapted / "1-letters")[-1]
     start = load_file(TINY / "model.safetensors")
     found = load_file(folder / "model.safetensors")
     assert found.keys() == start.keys()
@@ -122,8 +122,8 @@ def test_what_adapters_learnt_is_in_plain_weights(adapted: Path) -> None:
 
 
 def test_checkpoints_hold_the_average_and_what_training_goes_on_from(adapted: Path) -> None:
-    folder = checkpoints.complete(adapted / "2-all")[-1]
-    raw, average = checkpoints.trained(folder)
+    folder = checkpoints.complete_checkpoints(adapted / "2-all")[-1]
+    raw, average = checkpoints.trained_weights(folder)
     found = load_file(folder / "model.safetensors")
     assert raw.keys() == average.keys()
     assert all(torch.equal(found[name], average[name]) for name in average)
@@ -134,7 +134,7 @@ def test_killed_with_adapters_and_averages_it_is_bit_identical(
     adapted: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout, average, recomputation and all."""
-    real, published = checkpoints.publish, 0
+    real, published = checkpoints.make_visible, 0
 
     def publish(*arguments) -> None:  # type: ignore[no-untyped-def]
         nonlocal published
@@ -172,25 +172,25 @@ def test_a_step_is_given_up_for_a_machine_that_is_taken_away(
     with pytest.raises(Interrupted, match="stage letters was asked to end after step 0 of 4"):
         commands.train.run(made)
     assert passes == 1
-    assert not checkpoints.complete(tmp_path / "train" / "1-letters")
+    assert not checkpoints.complete_checkpoints(tmp_path / "train" / "1-letters")
     with pytest.raises(Interrupted, match="stage letters was asked to end after step 1 of 4"):
         commands.train.run(made)
     assert passes == 6
-    [left] = checkpoints.complete(tmp_path / "train" / "1-letters")
+    [left] = checkpoints.complete_checkpoints(tmp_path / "train" / "1-letters")
     assert checkpoints.step_of(left) == 1
     commands.train.run(made)
     undisturbed, resumed = final_weights(adapted), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
-def test_recomputed_blocks_drop_what_they_dropped(fresh_tiny: Loaded) -> None:
+def test_recomputed_blocks_drop_what_they_dropped(fresh_tiny: LoadedModel) -> None:
     select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 3, "dropout": 0.5}}))
     for name, parameter in fresh_tiny.model.named_parameters():
         if adapters.is_adapter(name):
             parameter.data += 0.05
     found = []
     for every in (0, 1):
-        recompute(fresh_tiny.model, every)
+        checkpoint_activations(fresh_tiny.model, every)
         fresh_tiny.model.train()
         torch.manual_seed(3)
         found.append(gradients(fresh_tiny, [items(1.0, 2.5)])[1])

@@ -15,7 +15,7 @@ from caspi.augmentation.spec_augment import draw_masks
 from caspi.corpus.store import Corpus
 from caspi.model.batch import FeatureMasks
 from caspi.model.config import MEL_BINS
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.randomness import generator
 from caspi.training.config import TrainConfig
 from caspi.training.data.dataset import TrainingSet
@@ -45,7 +45,7 @@ def test_masks_apply_to_the_right_axis() -> None:
     assert torch.nonzero((features == 0).all(dim=0)).flatten().tolist() == [10, 11, 12, 13, 14]
 
 
-def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, budget: float = 60) -> PlannedSteps:
+def steps(tiny: LoadedModel, corpus: Corpus, augment: Augmentation, batch: int, budget: float = 60) -> PlannedSteps:
     """Two epochs."""
     config = TrainConfig.model_validate({
         "path": "x", "effective_batch": batch, "budget_seconds": budget, "budget_tokens": 1_000_000,
@@ -56,7 +56,7 @@ def steps(tiny: Loaded, corpus: Corpus, augment: Augmentation, batch: int, budge
     return PlannedSteps(data, plans, count, 0, tiny.prompt, config, stage, 5)
 
 
-def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: Loaded, small_corpus: Path) -> None:
+def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: LoadedModel, small_corpus: Path) -> None:
     augment = Augmentation(speed=(0.6, 1.4), silence=Silence(seconds=(0.1, 1.0), probability=0.5))
     planned = steps(tiny, Corpus.open(small_corpus, "train"), augment, 24, budget=12)
     changed = []
@@ -71,7 +71,7 @@ def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: Loaded,
     assert max(changed) > 1.4
 
 
-def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
     """Resuming, or another batch size, must repeat it exactly."""
     corpus = Corpus.open(small_corpus, "train")
     augment = Augmentation(
@@ -96,7 +96,7 @@ def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: Loade
     assert all(found[0][row] == found[1][row] for row in found[0])
 
 
-def test_epochs_are_augmented_differently(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+def test_epochs_are_augmented_differently(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
     planned = steps(tiny, Corpus.open(small_corpus, "train"), Augmentation(gain_db=(-20, 20)), 48)
     first, second = planned[0].batches[0], planned[1].batches[0]
     places = {row: place for place, row in enumerate(second.rows)}
@@ -104,7 +104,7 @@ def test_epochs_are_augmented_differently(tiny: Loaded, small_corpus) -> None:  
     assert not torch.equal(first.audio.samples[0, :8_000], second.audio.samples[places[row], :8_000])
 
 
-def test_without_augmentation_samples_are_the_corpus(tiny: Loaded, small_corpus) -> None:  # type: ignore[no-untyped-def]
+def test_without_augmentation_samples_are_the_corpus(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
     corpus = Corpus.open(small_corpus, "train")
     micro = steps(tiny, corpus, Augmentation(), 8)[0].batches[0]
     assert micro.masks is None

@@ -15,8 +15,8 @@ from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool
-from caspi.model.loading import Loaded
-from caspi.model.timestamps import timed
+from caspi.model.loading import LoadedModel
+from caspi.model.timestamps import text_with_times
 from caspi.randomness import generator
 from caspi.training.config import TrainConfig, stage_seed
 from caspi.training.data.dataset import TrainingSet
@@ -40,7 +40,7 @@ def configured(batch: int, **options: object) -> TrainConfig:
 
 
 def sentences(
-    tiny: Loaded, corpus: Path, batch: int = 8, **options: object
+    tiny: LoadedModel, corpus: Path, batch: int = 8, **options: object
 ) -> dict[int, tuple[str, str, torch.Tensor]]:
     """System turn, assistant's turn and samples of every utterance in one epoch."""
     config, seed = configured(batch, **options), stage_seed(SEED, 0)
@@ -54,7 +54,7 @@ def sentences(
             packed = micro.sequences
             for place, row in enumerate(micro.rows):
                 ids = packed.input_ids[packed.bounds[place] : packed.bounds[place + 1]].tolist()
-                most = plans[0].heard.sequence_tokens[row]
+                most = plans[0].lengths.sequence_tokens[row]
                 assert len(ids) <= most + 3 * (config.hotwords is not None)
                 text = tiny.processor.tokenizer.decode(ids)
                 system = text.partition("system\n")[2].partition("<|im_end|>")[0]
@@ -93,7 +93,7 @@ def test_words_that_everybody_says_are_refused() -> None:
         HotwordPool(["אחד שתיים שלוש"] * 5, Hotwords(at_most=2))
 
 
-def test_hotwords_stand_in_the_system_turn_and_nowhere_else(tiny: Loaded, small_corpus: Path) -> None:
+def test_hotwords_stand_in_the_system_turn_and_nowhere_else(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
     how = Hotwords(probability=1, words=(1, 2), distractors=(2, 2), absent=0, at_most=5)
     found = sentences(tiny, small_corpus, hotwords=how)
@@ -103,7 +103,7 @@ def test_hotwords_stand_in_the_system_turn_and_nowhere_else(tiny: Loaded, small_
     assert all(sentences(tiny, small_corpus, batch=4, hotwords=how)[row][0] == found[row][0] for row in list(found)[:5])
 
 
-def test_noise_is_answered_with_nobody_speaks(tiny: Loaded, small_corpus: Path) -> None:
+def test_noise_is_answered_with_nobody_speaks(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
     found = sentences(tiny, small_corpus, no_speech=NoSpeech(share=0.5, below_db=(40, 40)))
     silent = [row for row, (_, said, _) in found.items() if said == "language None<asr_text><|im_end|>"]
@@ -137,17 +137,17 @@ WORDS = [("שלום", 0.1, 0.4), ("לכולם", 0.45, 0.9), ("ותודה", 1.3, 
 
 def test_times_of_words_stand_between_pauses() -> None:
     words = [Word(*word) for word in WORDS]
-    assert timed("שלום לכולם ותודה", (), words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
+    assert text_with_times("שלום לכולם ותודה", (), words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
     phrases = (Word("שלום לכולם", 0.0, 1.0), Word("ותודה", 1.0, 2.0))
-    assert timed("שלום לכולם ותודה", phrases, words) == "<0.0>שלום לכולם<1.0> <1.0>ותודה<2.0>"
+    assert text_with_times("שלום לכולם ותודה", phrases, words) == "<0.0>שלום לכולם<1.0> <1.0>ותודה<2.0>"
     whole = (Word("שלום לכולם ותודה", 0.0, 2.0),)
-    assert timed("שלום לכולם ותודה", whole, words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
-    assert timed("שלום לכולם ותודה", whole, ()) == "<0.0>שלום לכולם ותודה<2.0>"
-    assert timed("שלום לכולם, ותודה", phrases, words) is None
-    assert timed("", (), ()) is None
+    assert text_with_times("שלום לכולם ותודה", whole, words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
+    assert text_with_times("שלום לכולם ותודה", whole, ()) == "<0.0>שלום לכולם ותודה<2.0>"
+    assert text_with_times("שלום לכולם, ותודה", phrases, words) is None
+    assert text_with_times("", (), ()) is None
 
 
-def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_path: Path) -> None:
+def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: LoadedModel, tmp_path: Path) -> None:
     """Half of the utterances, another half in every epoch; speed and silence would move what is said."""
     clips = [(tone(2.0, seed=n), "שלום לכולם ותודה") for n in range(24)]
     verse = {"start": 0.0, "end": 2.0, "text": "שלום לכולם ותודה", "words": WORDS}
@@ -174,7 +174,7 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: Loaded, tmp_
     options = {"augment": moving, "timestamps": 0.5, "no_speech": NoSpeech(share=0.3)}
     config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
-    heard = data.heard(config, config.stages[0], stage_seed(SEED, 0), 0)
+    heard = data.epoch_lengths(config, config.stages[0], stage_seed(SEED, 0), 0)
     shown = [one["target"] for one in decoded_targets(data, tiny.prompt, heard, count=24)]
     assert shown == [found[row][1] for row in range(24)]
     assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
@@ -192,7 +192,7 @@ def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:
     assert not (tmp_path / "train").exists()
 
 
-def test_another_language_is_replayed_under_its_own_name(tiny: Loaded, tmp_path: Path) -> None:
+def test_another_language_is_replayed_under_its_own_name(tiny: LoadedModel, tmp_path: Path) -> None:
     """Replay is a source of the mix: so much of an epoch, and its utterances keep the language that they are in."""
     for name, language, text, count in (
         ("new", "Hebrew", "שלום לכולם", 12), ("known", "Spanish", "muchas gracias", 8),

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.model.config import Learn, ModelConfig
+from caspi.model.config import GroupTraining, ModelConfig
 from caspi.model.groups import select
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.config import TrainConfig
 from caspi.training.data.dataset import TrainingSet
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 from caspi.training.planning import preflight, shapes
-from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, flops, peak_memory
 from caspi.training.planning.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
 from caspi.training.planning.pilot import fit
 from tests.training.test_stages import run_recipe
@@ -44,21 +44,21 @@ def named(row: dict) -> str:  # type: ignore[type-arg]
 RELEASED = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
 
 
-def loads(row: dict, share: float = 1.0) -> Loads:  # type: ignore[type-arg]
+def loads(row: dict, share: float = 1.0) -> MicroBatchLoads:  # type: ignore[type-arg]
     def one(key: str) -> np.ndarray:
         return np.array([row[key] * share])
 
-    return Loads(
+    return MicroBatchLoads(
         one("audio_seconds"), one("tokens"), one("audio_tokens"), one("labels"), np.array([0]), np.array([0]),
         np.array([row["micro_batches"] == 1]),
     )  # fmt: skip
 
 
-def learning(row: dict) -> tuple[Shape, Learning]:  # type: ignore[type-arg]
+def learning(row: dict) -> tuple[ModelShape, TrainableShape]:  # type: ignore[type-arg]
     model = shapes.on_meta_device(RELEASED)
-    shape = Shape.of(model, model.config)
-    groups = select(model, {name: Learn.model_validate(how) for name, how in row["learn"].items()})
-    return shape, Learning.of(
+    shape = ModelShape.of(model, model.config)
+    groups = select(model, {name: GroupTraining.model_validate(how) for name, how in row["learn"].items()})
+    return shape, TrainableShape.of(
         model, shape, groups, recompute_every=row["recompute_every"], compiled=row.get("compiled", False),
         optimizer=row.get("optimizer", "adamw"),
     )  # fmt: skip
@@ -95,7 +95,7 @@ def test_an_optimizers_time_and_memory_are_predicted(row: dict) -> None:  # type
 
 def test_the_parameters_are_those_of_the_released_model() -> None:
     model = shapes.on_meta_device(RELEASED)
-    assert Shape.of(model, model.config).parameters == 2_038_052_480
+    assert ModelShape.of(model, model.config).parameters == 2_038_052_480
 
 
 def lengths(seed: int) -> TrainingSet:
@@ -105,7 +105,7 @@ def lengths(seed: int) -> TrainingSet:
     target = np.ceil(seconds * draw.uniform(3, 6, 2000)).astype(np.int64)
     return TrainingSet(
         corpus=None, rows=np.arange(2000), ids=[], seconds=seconds, texts=[], languages=[], contexts=[], previous=[],
-        sources=[], target_tokens=target, plain=Hearing.of(seconds, target + 30),
+        sources=[], target_tokens=target, plain=EpochLengths.of(seconds, target + 30),
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_a_change_that_is_proposed_fits(row: dict, memory: float, seed: int) -> 
     shape, learns = learning(row)
     data = lengths(seed)
 
-    def plan(**changes: int) -> tuple[TrainConfig, Loads]:
+    def plan(**changes: int) -> tuple[TrainConfig, MicroBatchLoads]:
         stages = [{"name": "a", "learn": {"projector": 1e-3}}]
         config = TrainConfig.model_validate(
             {"path": "x", "max_seconds": 15, "effective_batch": 256, "stages": stages, "budget_seconds": 240} | changes
@@ -140,7 +140,7 @@ def test_time_is_that_of_the_slowest_rank() -> None:
     computing = gpu.overhead + flops(shape, learns, one)[0] / (gpu.rate * 1e12 * gpu.use)
     between = 0.05
     assert alone == pytest.approx(max(computing, gpu.launch * block_passes(shape, learns)) + between)
-    two = Loads(*(np.repeat(getattr(one, name), 3) for name in Loads.__dataclass_fields__))
+    two = MicroBatchLoads(*(np.repeat(getattr(one, name), 3) for name in MicroBatchLoads.__dataclass_fields__))
     two.rank[:] = [0, 1, 1]
     summing = 4 * learns.parameters / (gpu.link * 1e9)
     both = estimate(shape, learns, two, gpu, 2, optimizer_seconds=0.0).seconds
@@ -213,7 +213,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(
         preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
 
 
-def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={}")
     config = made.require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
@@ -225,7 +225,7 @@ def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: Loaded, tmp_
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
 
 
-def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     found = []
     for augment in ("{}", "{speed: [0.5], silence: {seconds: [0.25, 0.25], probability: 1}}"):
         config = run_recipe(tmp_path, small_corpus, f"train.augment={augment}").require_train()
@@ -244,7 +244,7 @@ def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loade
 
 
 def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
-    small_corpus: Path, tiny: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_corpus: Path, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={speed: [0.5]}")
     config, taken = made.require_train(), []

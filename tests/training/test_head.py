@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from caspi.training.objectives import fused_loss
-from caspi.training.objectives.fused_loss import LabelHead
+from caspi.training.objectives.fused_loss import FusedLoss
 
 VOCABULARY, WIDTH, LABELS = 97, 16, 23
 
@@ -32,7 +32,7 @@ def gradients(
 
 
 def ours(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> torch.Tensor:
-    return LabelHead(weight)(hidden, labels)  # type: ignore[no-any-return]
+    return FusedLoss(weight)(hidden, labels)  # type: ignore[no-any-return]
 
 
 def torchs(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> torch.Tensor:

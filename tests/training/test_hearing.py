@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from caspi.augmentation.config import Augmentation, Silence
-from caspi.training.data.epoch_lengths import Hearing, chosen
+from caspi.training.data.epoch_lengths import EpochLengths, chosen
 
 HOW = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), probability=0.5))
 
 
 def drawn(count: int = 1_000, seed: int = 3, epoch: int = 2) -> list[np.ndarray]:
-    heard = Hearing.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
+    heard = EpochLengths.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
     return [heard.speed, heard.before, heard.after, chosen(count, 0.5, seed, epoch, "timestamps")]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from caspi.training import metrics_log as told
-from caspi.training.metrics_log import Journal
+from caspi.training.metrics_log import MetricsLog
 
 
 class Clock:
@@ -30,7 +30,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_loss_is_per_token_over_all_steps_since_the_last_line(tmp_path: Path, clock: Clock) -> None:
-    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
     journal.took(loss=1.0, tokens=30, audio=40.0)
     journal.took(loss=5.0, tokens=10, audio=20.0)
     journal.waited(3.0)
@@ -46,7 +46,7 @@ def test_a_loss_is_per_token_over_all_steps_since_the_last_line(tmp_path: Path, 
 def test_what_is_left_goes_by_the_steps_of_this_session(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=True)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=True)
     journal.first_step = 100
     clock.now += 60
     pace = {"audio_seconds_per_second": 50.0, "waited": 0.05}
@@ -65,13 +65,13 @@ def test_what_is_left_goes_by_the_steps_of_this_session(
 
 
 def test_workers_that_share_a_cpu_with_training_are_no_news(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
     journal.report(1, 2, {"loss": 1.0, "audio_seconds_per_second": 5.0, "waited": 0.5})
     assert "waiting" not in capsys.readouterr().err
 
 
 def test_one_process_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal("s", tmp_path / "m.jsonl", speaks=False, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=False, on_gpu=False)
     journal.say(1, "said")
     journal.record(1, {"skipped": "loss nan"})
     journal.report(1, 2, {"eval_loss": 1.0})
@@ -81,11 +81,11 @@ def test_one_process_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "m.jsonl").mkdir()
-    Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
+    MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
     assert capsys.readouterr().err == f"warning: {tmp_path / 'm.jsonl'}: Is a directory; this line is lost\n"
 
 
 def test_numbers_that_json_does_not_have_are_null(tmp_path: Path, clock: Clock) -> None:
-    journal = Journal("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
     journal.record(1, {"loss": float("nan"), "of": [1.0, float("inf")]})
     assert json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=pytest.fail)["of"] == [1.0, None]

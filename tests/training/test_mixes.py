@@ -8,7 +8,7 @@ import pytest
 from caspi import commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.recipe import Recipe
 from caspi.training.config import Mix, TrainConfig
 from caspi.training.data.dataset import TrainingSet
@@ -34,7 +34,7 @@ def two_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "corpus"
 
 
-def training_set(corpus: Path, tiny: Loaded) -> TrainingSet:
+def training_set(corpus: Path, tiny: LoadedModel) -> TrainingSet:
     return TrainingSet.of(Corpus.open(corpus, "train"), tiny.prompt, 30.0)
 
 
@@ -43,7 +43,7 @@ def config(**fields: object) -> TrainConfig:
     return TrainConfig.model_validate({"path": "x", "effective_batch": 6, "stages": stages, **fields})
 
 
-def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: Loaded) -> None:
+def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: LoadedModel) -> None:
     """Pre-train on one source, then on a mix: two stages."""
     data = training_set(two_sources, tiny)
     made = config(
@@ -69,7 +69,7 @@ def test_a_mix_nobody_named_is_refused() -> None:
         config(stages=[{"name": "a", "learn": {"embeddings": 1e-3}, "mix": "both"}])
 
 
-def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: Loaded) -> None:
+def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: LoadedModel) -> None:
     made = config(mixes={"m": Mix(sources={"other": 1.0}).model_dump()}, stages=[
         {"name": "a", "learn": {"embeddings": 1e-3}, "mix": "m"}
     ])  # fmt: skip
@@ -78,7 +78,7 @@ def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: Loaded) 
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
-def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded, probability: float) -> None:
+def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: LoadedModel, probability: float) -> None:
     made = config(previous_text=probability)
     data = TrainingSet.to_train_on(Corpus.open(two_sources, "train"), tiny.prompt, made, 0)
     plans, steps = plan_stage(data, made, made.stages[0], 1, 0)
@@ -88,7 +88,7 @@ def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded
         batches = [batch for n in range(steps) for batch in planned[n].batches]
         for batch in batches:  # planned for, so that budgets hold
             lengths = np.diff(batch.sequences.bounds)
-            assert (lengths <= plans[0].heard.sequence_tokens[list(batch.rows)]).all()
+            assert (lengths <= plans[0].lengths.sequence_tokens[list(batch.rows)]).all()
         decoded = [tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist()) for batch in batches]
         return [turn for text in decoded for turn in text.split("<|im_start|>system\n")[1:]]
 

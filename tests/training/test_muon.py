@@ -12,7 +12,7 @@ from torch import nn
 from caspi import commands
 from caspi.errors import UsageError
 from caspi.model.groups import select, set_trainable
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
 from caspi.training.optim import build
@@ -90,7 +90,7 @@ def test_normuon_moves_every_row_as_far() -> None:
 
 
 @pytest.mark.parametrize("kind", ["muon", "normuon"])
-def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: Loaded, kind: str) -> None:
+def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: LoadedModel, kind: str) -> None:
     stage = StageConfig(name="s", learn=EVERYTHING, optimizer=kind)
     groups = select(fresh_tiny.model, learn(**EVERYTHING))
     set_trainable(fresh_tiny.model, groups, torch.float32)
@@ -104,7 +104,7 @@ def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: Loaded, kind: str)
     assert not any("norm" in name or name.endswith("bias") for name in decayed)
 
 
-def test_adapters_stay_with_adamw(fresh_tiny: Loaded) -> None:
+def test_adapters_stay_with_adamw(fresh_tiny: LoadedModel) -> None:
     how = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
     groups = select(fresh_tiny.model, how)
     found = build.build(fresh_tiny.model, groups, StageConfig(name="s", learn=how, optimizer="muon"))

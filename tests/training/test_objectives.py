@@ -14,16 +14,16 @@ import torch
 from caspi import commands
 from caspi.errors import UsageError
 from caspi.inference.decoding import prefill
-from caspi.inference.sampling import sample
-from caspi.model.batch import Batch, FeatureMasks, Spoken, collate, pack
+from caspi.inference.sampling import sample_hypotheses
+from caspi.model.batch import Batch, FeatureMasks, TargetText, collate, pack
 from caspi.model.config import ModelConfig
 from caspi.model.forward import forward_audio, label_logits
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 from caspi.model.prompt import Example
 from caspi.training.objective_config import SequenceObjective
 from caspi.training.objectives.cross_entropy import CrossEntropy
-from caspi.training.objectives.distillation import Distillation, frozen
-from caspi.training.objectives.grpo import Sequence
+from caspi.training.objectives.distillation import Distillation, load_frozen
+from caspi.training.objectives.grpo import GroupRelativePolicy
 from tests.model.test_packed import items
 from tests.training.test_sharding import accelerate_environment
 from tests.training.test_stages import logged, metrics, run_recipe
@@ -31,13 +31,13 @@ from tests.training.test_stages import logged, metrics, run_recipe
 NOTHING = Example([], [])
 
 
-def batch(loaded: Loaded, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
+def batch(loaded: LoadedModel, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
     clips = [replace(item, row=number) for number, item in enumerate(items(1.0, 2.5, 4.0))]
     return collate(clips, loaded.prompt, masks, epoch)
 
 
-def teacher(loaded: Loaded, noise: float = 0.02) -> torch.nn.Module:
-    model = frozen(ModelConfig(start="tiny"), torch.device("cpu"), None, compiled=False)
+def teacher(loaded: LoadedModel, noise: float = 0.02) -> torch.nn.Module:
+    model = load_frozen(ModelConfig(start="tiny"), torch.device("cpu"), None, compiled=False)
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -45,7 +45,7 @@ def teacher(loaded: Loaded, noise: float = 0.02) -> torch.nn.Module:
     return model
 
 
-def test_distillation_is_the_divergence_torch_computes(fresh_tiny: Loaded) -> None:
+def test_distillation_is_the_divergence_torch_computes(fresh_tiny: LoadedModel) -> None:
     """Half of it the transcript's cross-entropy. The teacher hears what is masked."""
     masks = FeatureMasks(torch.tensor([[[0, 60]]] * 3), torch.tensor([[[10, 50]]] * 3))
     given, model, other = batch(fresh_tiny, masks), fresh_tiny.model, teacher(fresh_tiny)
@@ -67,7 +67,7 @@ def test_distillation_is_the_divergence_torch_computes(fresh_tiny: Loaded) -> No
     assert not any(p.grad is not None for p in other.parameters())
 
 
-def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: Loaded) -> None:
+def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: LoadedModel) -> None:
     """Each per target token and unweighted; they make up the loss."""
     given, other = batch(fresh_tiny), teacher(fresh_tiny)
     objective = Distillation(fresh_tiny.model, None, other, 0.25)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corp
         assert row["kl"] >= -1e-4
 
 
-def test_a_student_ends_where_its_teacher_is(fresh_tiny: Loaded) -> None:
+def test_a_student_ends_where_its_teacher_is(fresh_tiny: LoadedModel) -> None:
     given, other = batch(fresh_tiny), teacher(fresh_tiny, 0.01)
     objective = Distillation(fresh_tiny.model, None, other, 1.0)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(fresh_tiny.model.parameters(), 1e-4)
@@ -117,19 +117,19 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_the_first_stage(small
 
 
 def test_a_model_that_is_asked_keeps_its_angles() -> None:
-    model = frozen(ModelConfig(start="tiny"), torch.device("cpu"), torch.bfloat16, compiled=False)
+    model = load_frozen(ModelConfig(start="tiny"), torch.device("cpu"), torch.bfloat16, compiled=False)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
 
 
-def drawn(loaded: Loaded, given: Batch, count: int, first: int = 0) -> list[list[list[int]]]:
+def drawn(loaded: LoadedModel, given: Batch, count: int, first: int = 0) -> list[list[list[int]]]:
     rows = [item.example.prompt + loaded.prompt.language_prefix(item.language) for item in given.items]
     draws = [np.random.default_rng(first + row).random((count, 12)) for row in given.rows]
     with torch.no_grad():
-        return sample(loaded.model, loaded.prompt, rows, forward_audio(loaded.model, given), draws)
+        return sample_hypotheses(loaded.model, loaded.prompt, rows, forward_audio(loaded.model, given), draws)
 
 
-def test_what_is_drawn_is_the_same_in_any_company(tiny: Loaded) -> None:
+def test_what_is_drawn_is_the_same_in_any_company(tiny: LoadedModel) -> None:
     together = drawn(tiny, batch(tiny), 3)
     clips = [replace(item, row=number) for number, item in enumerate(items(1.0, 2.5, 4.0))]
     alone = [drawn(tiny, collate([clip], tiny.prompt), 3)[0] for clip in clips]
@@ -138,7 +138,7 @@ def test_what_is_drawn_is_the_same_in_any_company(tiny: Loaded) -> None:
     assert drawn(tiny, batch(tiny), 3, first=9) != together
 
 
-def test_first_tokens_are_drawn_as_often_as_they_are_likely(tiny: Loaded) -> None:
+def test_first_tokens_are_drawn_as_often_as_they_are_likely(tiny: LoadedModel) -> None:
     given = collate([replace(items(2.5)[0], row=0)], tiny.prompt)
     row = given.items[0].example.prompt + tiny.prompt.language_prefix("Hebrew")
     with torch.no_grad():
@@ -149,18 +149,18 @@ def test_first_tokens_are_drawn_as_often_as_they_are_likely(tiny: Loaded) -> Non
     likely = logits.softmax(dim=0)
     draws = [np.random.default_rng(0).random((4000, 1))]
     with torch.no_grad():
-        [said] = sample(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given), draws)
+        [said] = sample_hypotheses(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given), draws)
     often = torch.bincount(torch.tensor([tokens[0] for tokens in said]), minlength=len(likely)) / len(said)
     assert float((often - likely).abs().sum()) < 0.35  # total variation 0.17: some 600 tokens, 4,000 draws
     assert float((often - likely).abs().max()) < 0.02
 
 
-def objective(loaded: Loaded, reference: object = None, **options: float) -> Sequence:
+def objective(loaded: LoadedModel, reference: object = None, **options: float) -> GroupRelativePolicy:
     how = SequenceObjective.model_validate({"kl": 0.0, "cross_entropy": 0.0} | options)
-    return Sequence(loaded.model, None, how, loaded.prompt, reference, 0)  # type: ignore[arg-type]
+    return GroupRelativePolicy(loaded.model, None, how, loaded.prompt, reference, 0)  # type: ignore[arg-type]
 
 
-def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three draws of two hypotheses, the better one twice; written out with torch, all logits there. Masks are heard
     by both models."""
     masks = FeatureMasks(torch.tensor([[[0, 60]]] * 3), torch.tensor([[[10, 50]]] * 3))
@@ -203,7 +203,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: Loaded, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["distillation", "sequence"])
-def test_micro_batches_change_nothing(kind: str, fresh_tiny: Loaded) -> None:
+def test_micro_batches_change_nothing(kind: str, fresh_tiny: LoadedModel) -> None:
     other = teacher(fresh_tiny)
     made = (
         Distillation(fresh_tiny.model, None, other, 0.5)  # type: ignore[arg-type]
@@ -222,13 +222,13 @@ def test_micro_batches_change_nothing(kind: str, fresh_tiny: Loaded) -> None:
         assert (other_way - found[0]).norm() < 1e-5 * found[0].norm()
 
 
-def advantages(loaded: Loaded, text: str, *said: str) -> list[float]:
+def advantages(loaded: LoadedModel, text: str, *said: str) -> list[float]:
     made = objective(loaded, hypotheses=len(said))
     tokens = [[*loaded.prompt._encode_plain(one), loaded.prompt.end] for one in said]
-    return [advantage / share for _, share, advantage in made._advantages(Spoken(text, "Hebrew", NOTHING), tokens)]
+    return [advantage / share for _, share, advantage in made._advantages(TargetText(text, "Hebrew", NOTHING), tokens)]
 
 
-def test_what_is_rewarded(fresh_tiny: Loaded) -> None:
+def test_what_is_rewarded(fresh_tiny: LoadedModel) -> None:
     right, wrong, silent = advantages(fresh_tiny, "שלום לכולם", "שלום, לכולם!", "שלום עולם", "")
     assert right > wrong > silent
     said = ("<0.2>שלום לכולם<1.7>", "<0.1>שלום<0.9>", "שלום לכולם")
@@ -237,16 +237,16 @@ def test_what_is_rewarded(fresh_tiny: Loaded) -> None:
     assert advantages(fresh_tiny, "", "אבג", "") == [-1.0, 1.0]
 
 
-def test_a_language_named_again_hides_nothing(fresh_tiny: Loaded) -> None:
+def test_a_language_named_again_hides_nothing(fresh_tiny: LoadedModel) -> None:
     """What stands before it is read as text by whoever decodes."""
     prompt, made = fresh_tiny.prompt, objective(fresh_tiny, hypotheses=2)
     honest = [*prompt._encode_plain("שלום"), prompt.end]
     junk = [*prompt._encode_plain("בלה בלה"), prompt.asr_text, *honest]
-    [(_, _, better), (_, _, worse)] = made._advantages(Spoken("שלום", "Hebrew", NOTHING), [honest, junk])
+    [(_, _, better), (_, _, worse)] = made._advantages(TargetText("שלום", "Hebrew", NOTHING), [honest, junk])
     assert better > worse
 
 
-def test_noise_has_its_transcript_alone(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_has_its_transcript_alone(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: [[[300, 301], [302]]])
     given = collate([replace(items(2.5)[0], text="", language="None", row=0)], fresh_tiny.prompt)
     loss = objective(fresh_tiny, hypotheses=2, cross_entropy=0.5)(given)
@@ -254,7 +254,7 @@ def test_noise_has_its_transcript_alone(fresh_tiny: Loaded, monkeypatch: pytest.
 
 
 def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
-    fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch
+    fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh_tiny.model.train()
     monkeypatch.setattr(fresh_tiny.model, "generate", lambda **_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
@@ -263,7 +263,7 @@ def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
     assert fresh_tiny.model.training
 
 
-def test_alike_hypotheses_teach_nothing(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alike_hypotheses_teach_nothing(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 3] * 3
     monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
     loss = objective(fresh_tiny, hypotheses=3)(batch(fresh_tiny))
@@ -272,7 +272,9 @@ def test_alike_hypotheses_teach_nothing(fresh_tiny: Loaded, monkeypatch: pytest.
     assert all(float(p.grad.abs().max()) == 0 for p in fresh_tiny.model.parameters() if p.grad is not None)
 
 
-def test_with_the_transcript_alone_it_is_cross_entropy(fresh_tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_transcript_alone_it_is_cross_entropy(
+    fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 2] * 3
     monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
     given = batch(fresh_tiny)
@@ -280,9 +282,9 @@ def test_with_the_transcript_alone_it_is_cross_entropy(fresh_tiny: Loaded, monke
     assert float(found) == pytest.approx(0.3 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
 
 
-def test_the_reference_holds_it_near(fresh_tiny: Loaded) -> None:
+def test_the_reference_holds_it_near(fresh_tiny: LoadedModel) -> None:
     """Where it begins the divergence is nothing; away from there it grows, and its gradient leads back."""
-    reference = frozen(ModelConfig(start="tiny"), torch.device("cpu"), None, compiled=False)
+    reference = load_frozen(ModelConfig(start="tiny"), torch.device("cpu"), None, compiled=False)
     given = batch(fresh_tiny)
     held = objective(fresh_tiny, reference, hypotheses=2, kl=1.0)
     free = objective(fresh_tiny, hypotheses=2)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from caspi.training.config import Budget, EffectiveBatch
 from caspi.training.data.batch_plan import EpochPlan, cut, plan_epoch, shuffled
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 
 
 def plan(
@@ -14,8 +14,8 @@ def plan(
 ) -> EpochPlan:
     batch = EffectiveBatch(batch) if isinstance(batch, int) else batch
     order = shuffled(np.arange(len(seconds)), seed, epoch)
-    heard = Hearing.of(seconds, 5 * seconds)
-    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, heard=heard)
+    heard = EpochLengths.of(seconds, 5 * seconds)
+    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, lengths=heard)
 
 
 @settings(max_examples=60)
@@ -53,7 +53,12 @@ def test_a_plan_keeps_its_promises(
 def test_a_budget_of_tokens_cuts_too() -> None:
     seconds = np.full(8, 2.0)
     made = plan_epoch(
-        seconds, np.arange(8), batch=EffectiveBatch(8), budget=Budget(1000, 250), ranks=1, heard=Hearing.of(seconds, 74)
+        seconds,
+        np.arange(8),
+        batch=EffectiveBatch(8),
+        budget=Budget(1000, 250),
+        ranks=1,
+        lengths=EpochLengths.of(seconds, 74),
     )
     assert [len(micro) for micro in made.steps[0][0]] == [2, 2, 2, 2]
 

@@ -14,7 +14,7 @@ from caspi.audio import decode_flac
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
 from caspi.model.features import EDGE
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.config import stage_seed
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
@@ -38,7 +38,7 @@ def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path:
     assert np.array_equal(second, gain)
 
 
-def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     augment = "{speed: [0.8, 1.25], silence: {probability: 0.5}, gain_db: [-20, 0], noise: {snr_db: [10, 30]}}"
     made = run_recipe(tmp_path, small_corpus, f"train.augment={augment}", "seed=7", "train.stages.1.epochs=2")
     done = commands.augment_preview.run(made, "all", 1, tmp_path / "page")

@@ -38,7 +38,7 @@ def kill_a_rank(command: list[str], environment: dict[str, str], run: Path) -> N
     """Starts two processes and kills the second one once the second stage has a checkpoint."""
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
-    while not checkpoints.complete(run / "2-all"):
+    while not checkpoints.complete_checkpoints(run / "2-all"):
         assert time.monotonic() < deadline
         assert started.poll() is None
         time.sleep(0.005)

@@ -9,7 +9,7 @@ import pytest
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi import commands, recipe
-from caspi.model.config import Learn, ModelConfig
+from caspi.model.config import GroupTraining, ModelConfig
 from caspi.training.planning import shapes
 from tests.conftest import RECIPES, tone
 from tests.corpus.conftest import write_manifest
@@ -59,7 +59,7 @@ def test_round3_has_two_phases_and_half_of_its_prompts_the_text_before() -> None
 def test_lora_is_of_rank_16_and_merged() -> None:
     [stage] = stages("lora")
     how = stage.learn["decoder_layers"]
-    assert isinstance(how, Learn)
+    assert isinstance(how, GroupTraining)
     assert how.lora is not None
     assert (how.lora.rank, how.lora.alpha, how.lora.dropout) == (16, 32, 0.1)
 

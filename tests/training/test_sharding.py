@@ -106,7 +106,7 @@ def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, whole: Path) ->
 
 
 def test_a_sharded_checkpoint_loads_with_plain_transformers(kind: str, sharded: Path) -> None:
-    folder = checkpoints.complete(sharded / "2-all")[-1]
+    folder = checkpoints.complete_checkpoints(sharded / "2-all")[-1]
     state = torch.load(folder / {"fsdp2": "optimizer.bin", "zero3": "optimizer.pt"}[kind])
     assert {"fsdp2": "param_groups", "zero3": "moments"}[kind] in state, "it was not sharded at all"
     model = Qwen3ASRForConditionalGeneration.from_pretrained(folder)

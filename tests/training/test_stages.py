@@ -15,7 +15,7 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 from caspi import atomic_output, commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError, UsageError
-from caspi.model.loading import TINY, Loaded
+from caspi.model.loading import TINY, LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import Schedule, StageConfig, TrainConfig
 from caspi.training.data.dataset import TrainingSet
@@ -74,8 +74,8 @@ def test_a_checkpoint_loads_with_plain_transformers(small_run: Path, small_corpu
 def test_each_stage_trains_its_groups_and_nothing_else(small_run: Path) -> None:
     """Trap: freezing by substring; a rebuilt optimizer that hides the new parameters."""
     start = load_file(TINY / "model.safetensors")
-    first = load_file(checkpoints.complete(small_run / "1-letters")[-1] / "model.safetensors")
-    last = load_file(checkpoints.complete(small_run / "2-all")[-1] / "model.safetensors")
+    first = load_file(checkpoints.complete_checkpoints(small_run / "1-letters")[-1] / "model.safetensors")
+    last = load_file(checkpoints.complete_checkpoints(small_run / "2-all")[-1] / "model.safetensors")
     moved_first = {n for n in start if not torch.equal(first[n].float(), start[n].float())}
     assert {n.split(".")[1] if "embed" not in n else "embeddings" for n in moved_first} == {
         "multi_modal_projector", "embeddings",
@@ -89,16 +89,16 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
         staged = tmp_path / ".partial"
         staged.mkdir()
         (staged / "model.safetensors").write_bytes(b"x")
-        checkpoints.publish(staged, tmp_path / f"checkpoint-{step}", {"wer": wer, "loss": 1.0})
-    checkpoints.prune(tmp_path, keep=2)
-    assert [checkpoints.step_of(path) for path in checkpoints.complete(tmp_path)] == [20, 30, 50]
-    assert [checkpoints.step_of(path) for path in checkpoints.best(tmp_path, 2)] == [20, 30]
+        checkpoints.make_visible(staged, tmp_path / f"checkpoint-{step}", {"wer": wer, "loss": 1.0})
+    checkpoints.prune_checkpoints(tmp_path, keep=2)
+    assert [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path)] == [20, 30, 50]
+    assert [checkpoints.step_of(path) for path in checkpoints.best_checkpoints(tmp_path, 2)] == [20, 30]
 
 
 def test_a_half_written_checkpoint_is_invisible(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-10").mkdir()
     (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"half")
-    assert checkpoints.complete(tmp_path) == []
+    assert checkpoints.complete_checkpoints(tmp_path) == []
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> No
     shutil.rmtree(small_run / "average")
 
 
-def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: Loaded) -> None:
+def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: LoadedModel) -> None:
     corpus = Corpus.open(small_corpus, "train")
     least = {"path": "x", "stages": [{"name": "s", "learn": {"projector": 1e-3}}]}
     configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": asked}) for asked in (False, True))
@@ -179,11 +179,11 @@ def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tin
     assert sum(a == b for a, b in zip(right.texts, control.texts, strict=True)) <= 1
 
 
-def test_norms_and_biases_do_not_decay(tiny: Loaded) -> None:
-    from caspi.model.config import Learn
+def test_norms_and_biases_do_not_decay(tiny: LoadedModel) -> None:
+    from caspi.model.config import GroupTraining
     from caspi.model.groups import select
 
-    groups = select(tiny.model, {"audio_layers": Learn(lr=1e-3), "projector": Learn(lr=2e-3)})
+    groups = select(tiny.model, {"audio_layers": GroupTraining(lr=1e-3), "projector": GroupTraining(lr=2e-3)})
     optimizer = build(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))
     for group in optimizer.param_groups:
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
@@ -195,7 +195,7 @@ def test_best_names_the_better_of_the_average_and_its_parts(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(small_run, run, symlinks=True)
-    best = checkpoints.best(run / "2-all", 1)[0]
+    best = checkpoints.best_checkpoints(run / "2-all", 1)[0]
     assert (run / "best").resolve() == best.resolve()
     for wer, expected in ((99.0, best), (-1.0, run / "average")):
         found = {"wer": wer, "cer": 1.0, "loss": 1.0, "truncated": 0.0}
@@ -264,7 +264,7 @@ def test_a_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path) -> Non
     assert arguments.n_gpu == 1
 
 
-def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     config = run_recipe(tmp_path, small_corpus).require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, 15.0)
     with pytest.raises(UsageError, match="leaves some of 16 processes without an utterance"):
@@ -277,7 +277,7 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
     folder = tmp_path / "train" / "2-all"
     (tmp_path / "train" / "report.json").unlink()
     (folder / "stage.json").unlink()
-    last = checkpoints.complete(folder)[-1]
+    last = checkpoints.complete_checkpoints(folder)[-1]
     weights = last / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CaspiError, match=r"checkpoint-6 cannot be gone on from .* goes on from the one before"):
@@ -302,7 +302,9 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(
     assert not (tmp_path / "train").exists()
 
 
-def test_a_validation_split_of_long_clips_alone_is_refused(small_corpus: Path, tiny: Loaded, tmp_path: Path) -> None:
+def test_a_validation_split_of_long_clips_alone_is_refused(
+    small_corpus: Path, tiny: LoadedModel, tmp_path: Path
+) -> None:
     config = run_recipe(tmp_path, small_corpus, "train.max_seconds=0.1").require_train()
     with pytest.raises(UsageError, match=r"no validation utterance is within train\.max_seconds = 0.1"):
         Validation(Corpus.open(small_corpus, "validation"), tiny.prompt, config, None, "Hebrew")
@@ -358,7 +360,7 @@ def test_a_deletion_that_was_killed_leaves_nothing_that_looks_whole(tmp_path: Pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("caspi.atomic_output.shutil.rmtree", rmtree)
-        checkpoints.prune(tmp_path, 1)
-    assert [path.name for path in checkpoints.complete(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+        checkpoints.prune_checkpoints(tmp_path, 1)
+    assert [path.name for path in checkpoints.complete_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
     assert all(name.startswith(".") for name in seen)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-2", "checkpoint-3"]

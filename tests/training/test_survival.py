@@ -22,7 +22,7 @@ from caspi.corpus.store import Corpus
 from caspi.errors import CaspiError
 from caspi.interrupts import Interrupted
 from caspi.model.batch import Batch
-from caspi.model.loading import TINY, Loaded
+from caspi.model.loading import TINY, LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.data import steps
 from caspi.training.objectives.cross_entropy import CrossEntropy
@@ -228,7 +228,7 @@ def taken_away(monkeypatch: pytest.MonkeyPatch, evaluation: int) -> list[Validat
     """SIGTERM as that evaluation begins, counted from 1; the evaluations there were."""
     real, begun = Validation.__call__, []
 
-    def measure(self: Validation, loaded: Loaded, give_up: Callable[[], bool]) -> dict[str, float] | None:
+    def measure(self: Validation, loaded: LoadedModel, give_up: Callable[[], bool]) -> dict[str, float] | None:
         begun.append(self)
         if len(begun) == evaluation:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -262,7 +262,7 @@ def test_a_corpus_that_is_gone_ends_the_run(
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, calls = checkpoints.check, []
+    real, calls = checkpoints.check_readable, []
 
     def check(folder: Path) -> None:
         calls.append(folder)
@@ -276,7 +276,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
         "checkpoint-2 could not be written ([Errno 28] No space left on device); the run goes"
         in capsys.readouterr().err
     )
-    steps = [checkpoints.step_of(path) for path in checkpoints.complete(tmp_path / "train" / "2-all")]
+    steps = [checkpoints.step_of(path) for path in checkpoints.complete_checkpoints(tmp_path / "train" / "2-all")]
     assert steps == [4, 6]
     assert not (tmp_path / "train" / "2-all" / ".partial").exists()
 
@@ -299,7 +299,7 @@ def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_pat
         assert first.returncode == 1
         assert "the run goes on, make space" in first.stderr
         assert "make space; the same command continues" in first.stderr.splitlines()[-1]
-        assert any(checkpoints.complete(folder) for folder in (disk / "train").glob("*-*"))
+        assert any(checkpoints.complete_checkpoints(folder) for folder in (disk / "train").glob("*-*"))
         subprocess.run(["mount", "-o", "remount,size=400m", str(disk)], check=True)
         subprocess.run(command, capture_output=True, check=True)
         undisturbed, found = final_weights(small_run), final_weights(disk / "train")
@@ -328,7 +328,7 @@ def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: 
     said = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 75
     assert "was asked to end after step" in said.splitlines()[-1]
-    assert checkpoints.complete(tmp_path / "train" / "2-all")
+    assert checkpoints.complete_checkpoints(tmp_path / "train" / "2-all")
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
@@ -435,12 +435,14 @@ def test_checkpoints_come_as_often_as_they_are_asked_for(
         "train.stages.1.epochs=0.5",
     )  # fmt: skip
     seen: list[str] = []
-    real = checkpoints.publish
+    real = checkpoints.make_visible
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "publish", lambda s, final, m: seen.append(final.name) or real(s, final, m))
         commands.train.run(made)
     assert seen[:2] == ["checkpoint-1", "checkpoint-2"]
-    assert len(checkpoints.complete(tmp_path / "train" / "2-all")) == 1  # the last one, which is the best too
+    assert (
+        len(checkpoints.complete_checkpoints(tmp_path / "train" / "2-all")) == 1
+    )  # the last one, which is the best too
 
 
 def test_weights_that_diverged_are_said_to_have_and_the_log_stays_json(

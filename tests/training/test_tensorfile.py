@@ -32,7 +32,7 @@ def test_the_library_reads_what_was_written(
         tensor = (torch.randn(shape) * 50).to(dtype)
         tensors[name] = tensor.T if transposed and tensor.dim() == 2 else tensor
     path = tmp_path_factory.getbasetemp() / "some.safetensors"
-    safetensors_writer.write(path, tensors, metadata)
+    safetensors_writer.write_safetensors(path, tensors, metadata)
     found = load_file(path)
     assert found.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -46,5 +46,5 @@ def test_the_library_reads_what_was_written(
 def test_more_than_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safetensors_writer, "_AT_ONCE", 1000)
     tensors = {"long": torch.randn(777), "short": torch.randn(3)}
-    safetensors_writer.write(tmp_path / "some.safetensors", tensors)
+    safetensors_writer.write_safetensors(tmp_path / "some.safetensors", tensors)
     assert all(torch.equal(value, tensors[name]) for name, value in load_file(tmp_path / "some.safetensors").items())

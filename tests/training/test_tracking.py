@@ -88,7 +88,7 @@ def card_of(folder: Path) -> tuple[dict, str]:  # type: ignore[type-arg]
 
 def test_every_checkpoint_has_a_card_that_says_where_it_is_from(small_run: Path) -> None:
     for stage in ("1-letters", "2-all"):
-        for folder in checkpoints.complete(small_run / stage):
+        for folder in checkpoints.complete_checkpoints(small_run / stage):
             header, text = card_of(folder)
             assert header["language"] == "he"
             assert header["pipeline_tag"] == "automatic-speech-recognition"
@@ -176,7 +176,7 @@ def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
     small_run: Path, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every checkpoint of a run has files of the same sizes, so an older one must not pass for the last."""
-    last = checkpoints.complete(small_run / "2-all")[-1]
+    last = checkpoints.complete_checkpoints(small_run / "2-all")[-1]
     hub = FakeHub(tmp_path / "hub")
     hub.open.set()
     monkeypatch.setattr("caspi.hub.HfApi", lambda: hub)

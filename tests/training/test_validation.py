@@ -11,7 +11,7 @@ import pytest
 from caspi import audio, commands
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Utterance
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.config import TrainConfig
 from caspi.training.validation import Validation
 from tests.conftest import tone
@@ -33,7 +33,7 @@ def corpus_of(folder: Path, split: str = "validation") -> Corpus:
     return Corpus.open(folder, split)  # type: ignore[arg-type]
 
 
-def test_every_language_is_scored_by_its_own_rules_and_the_recipes_ranks(tiny: Loaded, tmp_path: Path) -> None:
+def test_every_language_is_scored_by_its_own_rules_and_the_recipes_ranks(tiny: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     validation = Validation(corpus_of(tmp_path), tiny.prompt, CONFIG, None, "Hebrew")
     heard = {"Hebrew": 'שלום עולם ד"ר כהן', "Spanish": "que tal señor", "Hindi": "नमस्ते दुनीया"}

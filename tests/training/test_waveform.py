@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi.augmentation.config import Augmentation, Clipping, Codec, Noise, Reverberation, SecondSpeaker, Silence
-from caspi.augmentation.waveform import Effects, coloured
+from caspi.augmentation.waveform import WaveformAugmenter, coloured
 from caspi.errors import UsageError
 from caspi.randomness import generator
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 
 RATE = 16_000
 
@@ -36,8 +36,10 @@ OTHER = speechlike(1.0, seed=2)[::-1].copy()
 
 def heard(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
     samples = speechlike() if samples is None else samples
-    hearing = Hearing.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
-    found = Effects(how)(samples, hearing.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER)
+    hearing = EpochLengths.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
+    found = WaveformAugmenter(how)(
+        samples, hearing.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER
+    )
     assert len(found) / RATE == pytest.approx(hearing.seconds[row], abs=3 / RATE), "as long as was planned"
     return found
 
@@ -193,7 +195,7 @@ def test_a_sound_that_is_none_is_named_before_training(tmp_path: Path, content: 
     (tmp_path / "rain.wav").write_bytes(content)
     how = Augmentation.model_validate({"noise": {"snr_db": [0, 1], "folder": str(tmp_path)}})
     with pytest.raises(UsageError, match=r"rain.wav cannot be decoded \(.+\): take it out of its folder"):
-        Effects(how)
+        WaveformAugmenter(how)
 
 
 @pytest.mark.parametrize(
@@ -207,4 +209,4 @@ def test_a_folder_without_sound_says_so(tmp_path: Path, how: dict[str, Any], sai
     for effect in how.values():
         effect["folder"] = effect["folder"].replace("EMPTY", str(tmp_path))
     with pytest.raises(UsageError, match=said.replace("EMPTY", str(tmp_path))):
-        Effects(Augmentation.model_validate(how))
+        WaveformAugmenter(Augmentation.model_validate(how))

@@ -22,8 +22,8 @@ from caspi.config import Config
 from caspi.corpus.store import Corpus
 from caspi.model.batch import Item, collate
 from caspi.model.forward import label_logits
-from caspi.model.loading import Loaded
-from caspi.model.tensors import on
+from caspi.model.loading import LoadedModel
+from caspi.model.tensors import to_device
 from caspi.progress import Progress
 
 CAUTION = "CAUTION"
@@ -36,7 +36,7 @@ class AuditConfig(Config):
     seed: int = 0
 
 
-def audit(corpus: Corpus, loaded: Loaded, config: AuditConfig) -> dict[str, Any]:
+def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str, Any]:
     """The content of alignment_report.json. `at_most`: the share of transcripts of other utterances that there are no
     more of (95 %)."""
     rows = _sample(corpus, config)
@@ -127,10 +127,10 @@ def _wrong_texts(texts: Sequence[str]) -> list[str]:
 
 
 @torch.no_grad()
-def token_losses(loaded: Loaded, items: Sequence[Item]) -> list[float]:
+def token_losses(loaded: LoadedModel, items: Sequence[Item]) -> list[float]:
     """Mean cross-entropy of the text tokens of each item, the language tokens before them left out."""
     device = next(loaded.model.parameters()).device
-    batch = on(collate(items, loaded.prompt), device)
+    batch = to_device(collate(items, loaded.prompt), device)
     losses = torch.nn.functional.cross_entropy(
         label_logits(loaded.model, batch).float(), batch.labels, reduction="none"
     )

@@ -46,7 +46,7 @@ _LOWEST = 20.0  # Hz: below it tilted noise is no louder
 _LONGEST_ROOM = 2.0  # seconds of an impulse response that are used
 
 
-class Effects:
+class WaveformAugmenter:
     """The waveform's part of an augmentation. Raises UsageError where a folder of it holds no sound."""
 
     def __init__(self, how: Augmentation) -> None:
@@ -60,7 +60,7 @@ class Effects:
     def __call__(
         self,
         samples: np.ndarray,
-        stretch: Stretch,
+        stretch: TempoAndPadding,
         draw: Callable[[str], Draw],
         another: Callable[[Draw], np.ndarray],
     ) -> np.ndarray:
@@ -183,7 +183,7 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
         coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
     else:
         kilobits = _CODECS[kind][3]
-        coded = through(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
+        coded = encode_decode(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
     coded = coded[: len(samples)]
     return np.pad(coded, (0, len(samples) - len(coded))) * np.float32(peak)
 
@@ -204,7 +204,7 @@ def _telephone_gain(size: int) -> np.ndarray:
     return gain.astype(np.float32)
 
 
-def through(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:
+def encode_decode(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:
     """Through mp3 or Opus at so many kbit a second, delays taken off by the container's own word on them: float32, a
     frame longer or shorter. Samples are within full scale."""
     codec, container, options, _ = _CODECS[kind]
@@ -268,7 +268,7 @@ def _response(path: Path) -> np.ndarray:
     return sound
 
 
-class Stretch(NamedTuple):
+class TempoAndPadding(NamedTuple):
     """How an utterance is made longer or shorter: a factor of its speed, and seconds of silence around it."""
 
     speed: float = 1.0

@@ -75,7 +75,7 @@ def run(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
         **summary,
     }
     out = corpus.with_name(corpus.name + "-audit")
-    page = report.write(out, audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
+    page = report.write_report(out, audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
     (out / "alignment_report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
     line = f"{summary['decision']}: {summary['reason']}"
     return Outcome(line, page, summary)

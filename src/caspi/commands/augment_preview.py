@@ -12,13 +12,13 @@ from caspi.commands.outcome import Outcome
 from caspi.errors import UsageError
 from caspi.recipe import Recipe
 from caspi.reporting import report
-from caspi.reporting.report import Clip, Page, Table
+from caspi.reporting.report import AudioCell, Page, Table
 
 if TYPE_CHECKING:
-    from caspi.training.data.preview import Heard
+    from caspi.training.data.preview import PreviewClip
 
 
-def preview_page(name: str, stage: str, heard: Sequence[Heard]) -> Page:
+def preview_page(name: str, stage: str, heard: Sequence[PreviewClip]) -> Page:
     """Clips under augmentation, to listen to."""
     by_id = {one.id: one.text for one in heard}
     return Page(
@@ -33,7 +33,7 @@ def preview_page(name: str, stage: str, heard: Sequence[Heard]) -> Page:
                 text,
                 ("listen", "how", "seconds", "drawn"),
                 [
-                    (Clip(one.flac), one.how, f"{one.seconds:.2f}", ", ".join(one.values))
+                    (AudioCell(one.flac), one.how, f"{one.seconds:.2f}", ", ".join(one.values))
                     for one in heard
                     if one.id == identifier
                 ],
@@ -51,7 +51,7 @@ def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
     from caspi.model.prompt import Prompt
     from caspi.training.config import stage_seed
     from caspi.training.data.dataset import TrainingSet
-    from caspi.training.data.preview import active, listen
+    from caspi.training.data.preview import active, preview_clips
 
     config = recipe.require_train()
     numbers = {one.name: number for number, one in enumerate(config.stages)}
@@ -62,10 +62,10 @@ def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
     how = chosen.augment or config.augment
     if not active(how):
         raise UsageError(f"stage {chosen.name} has no augmentation that is heard: train.augment names some")
-    atomic_output.claim(out, "augment-preview")
+    atomic_output.check_owned(out, "augment-preview")
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
     data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
-    heard = list(listen(data, how, count, stage_seed(recipe.seed, number)))
+    heard = list(preview_clips(data, how, count, stage_seed(recipe.seed, number)))
     summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in heard})}
-    page = report.write(out, preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
+    page = report.write_report(out, preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
     return Outcome(f"{len(summary['ids'])} utterances in {len(heard)} versions", page, summary)

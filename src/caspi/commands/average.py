@@ -53,7 +53,7 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     """The best checkpoints of a run's last stage, averaged, and measured as they were."""
     from caspi.training.checkpoint import averaging
     from caspi.training.checkpoint import files as checkpoints
-    from caspi.training.checkpoint.model_card import card
+    from caspi.training.checkpoint.model_card import model_card
     from caspi.training.checkpoint.provenance import Provenance
     from caspi.training.validation import measure_checkpoint
 
@@ -62,11 +62,11 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     content = json.loads((run / REPORT).read_text(encoding="utf-8"))
     recipe = recipes.load(run / report.RECIPE)
     stage = Path(content["stages"][-1]["path"])
-    chosen = checkpoints.best(run / stage.name if (run / stage.name).is_dir() else stage, top)
+    chosen = checkpoints.best_checkpoints(run / stage.name if (run / stage.name).is_dir() else stage, top)
     if weights is not None and len(weights) != len(chosen):
         raise UsageError(f"--weights: {len(weights)} given, {len(chosen)} checkpoints are averaged")
     out = run / "average"
-    partial = atomic_output.start(out, "average")
+    partial = atomic_output.begin_atomic(out, "average")
     averaging.average(chosen, partial, weights)
     measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train(), recipe.language)
     parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
@@ -80,10 +80,10 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
         recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
     )
     what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
-    text = card(provenance, what, measured, report.environment(), recipe.require_train().max_seconds)
+    text = model_card(provenance, what, measured, report.environment(), recipe.require_train().max_seconds)
     (partial / "README.md").write_text(text, encoding="utf-8")
-    report.write(partial, average_page(str(run), summary), summary)
-    atomic_output.finish(partial, out)
+    report.write_report(partial, average_page(str(run), summary), summary)
+    atomic_output.commit_atomic(partial, out)
     best = min([{"path": str(out), **measured}, *parts], key=checkpoints.quality)["path"]
     checkpoints.point_to_best(run, Path(best))
     summary["best"] = best

@@ -16,7 +16,7 @@ def run(a: Path, b: Path, out: Path) -> Outcome:
     from caspi.evaluation import compare as stage
     from caspi.evaluation.comparison_page import Changed, compare_page
 
-    atomic_output.claim(out, "compare")
+    atomic_output.check_owned(out, "compare")
     rows = stage.read_both(a, b)
     scores = stage.scores(*rows, a, b)
     changed = Changed.between(*rows)
@@ -33,5 +33,5 @@ def run(a: Path, b: Path, out: Path) -> Outcome:
         "better": len(changed.better),
         "worse": len(changed.worse),
     }
-    page = report.write(out, compare_page(summary, changed, clips), summary)
+    page = report.write_report(out, compare_page(summary, changed, clips), summary)
     return Outcome(scores["leaderboard"].sentence(), page, summary)

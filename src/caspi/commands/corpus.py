@@ -12,14 +12,14 @@ from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
 from caspi.progress import duration
 from caspi.reporting import report
-from caspi.reporting.report import Clip, Page, Table
+from caspi.reporting.report import AudioCell, Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE
 
 if TYPE_CHECKING:
-    from caspi.corpus.inspection import Drawn
+    from caspi.corpus.inspection import SampledUtterance
 
 
-def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
+def sample_page(folder: str, drawn: Sequence[SampledUtterance]) -> Page:
     """Utterances to listen to."""
     seconds = sum(d.utterance.seconds for d in drawn)
     return Page(
@@ -32,7 +32,7 @@ def sample_page(folder: str, drawn: Sequence[Drawn]) -> Page:
                 ("listen", "text", "seconds", "split", "source", "group", "peak dB", "SNR dB", "up to kHz"),
                 [
                     (
-                        Clip(d.flac),
+                        AudioCell(d.flac),
                         d.utterance.text,
                         f"{d.utterance.seconds:.1f}",
                         d.split,
@@ -70,7 +70,7 @@ def info(folder: Path) -> Outcome:
     """What a corpus holds."""
     from caspi.corpus import inspection
 
-    summary = {"stage": "corpus info", **inspection.info(folder)}
+    summary = {"stage": "corpus info", **inspection.corpus_info(folder)}
     hours = sum(split["hours"] for split in summary["splits"].values())
     count = sum(split["utterances"] for split in summary["splits"].values())
     return Outcome(f"{count:,} utterances, {hours:.2f} hours", folder, summary)
@@ -84,11 +84,11 @@ def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) ->
     chosen = next((known for known in SPLITS if known == split), None)
     if split is not None and chosen is None:
         raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
-    atomic_output.claim(out, "corpus sample")
-    drawn = inspection.sample(folder, count, seed, chosen)
+    atomic_output.check_owned(out, "corpus sample")
+    drawn = inspection.draw_utterances(folder, count, seed, chosen)
     ids = [d.utterance.id for d in drawn]
     summary = {"stage": "corpus sample", "corpus": str(folder), "seed": seed, "ids": ids}
-    page = report.write(out, sample_page(str(folder), drawn), summary)
+    page = report.write_report(out, sample_page(str(folder), drawn), summary)
     return Outcome(f"{len(drawn)} utterances to listen to", page, summary)
 
 
@@ -98,11 +98,11 @@ def export(folder: Path, to: str, out: Path) -> Outcome:
 
     if to != "jsonl":
         raise UsageError(f"--to {to}: not one of jsonl")
-    partial = atomic_output.start(out, "corpus export")
+    partial = atomic_output.begin_atomic(out, "corpus export")
     written = to_jsonl(folder, partial, out)
     summary = {"stage": "corpus export", "corpus": str(folder), "to": to, "utterances": written}
-    report.write(partial, jsonl_page(str(folder), written), summary)
-    atomic_output.finish(partial, out)
+    report.write_report(partial, jsonl_page(str(folder), written), summary)
+    atomic_output.commit_atomic(partial, out)
     return Outcome(f"{sum(written.values()):,} utterances as JSONL and WAV", out, summary)
 
 

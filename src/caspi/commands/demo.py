@@ -94,7 +94,7 @@ def run(out: Path, seed: int) -> Outcome:
         "comparison": comparison.summary,
         "transcript": said.summary["files"][0]["text"],
     }
-    page = report.write(out, _page(summary, corpus), summary, recipe.dump(loaded))
+    page = report.write_report(out, _page(summary, corpus), summary, recipe.dump(loaded))
     return Outcome(_verdict(final.summary), page, summary)
 
 
@@ -194,7 +194,7 @@ def _heard(corpus: Path) -> report.Table:
     ]
     ids = test.column("id")[:_SHOWN]
     rows = [
-        (report.Clip(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
+        (report.AudioCell(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
         for row, key in enumerate(ids)
     ]
     columns = ("listen", "said", "heard before training", "heard after")

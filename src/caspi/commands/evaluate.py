@@ -19,13 +19,13 @@ from caspi.reporting.wording import counted, rate
 if TYPE_CHECKING:
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import Split
-    from caspi.evaluation.spelling_variants import Equivalents
+    from caspi.evaluation.spelling_variants import SpellingVariants
     from caspi.language import Language
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """Beside model and corpora: see caspi.evaluation.run.Asked."""
+    """Beside model and corpora: see caspi.evaluation.run.EvaluationRequest."""
 
     split: str = "test"
     limit: int | None = None
@@ -43,11 +43,11 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
     from caspi.corpus.utterance import SPLITS
     from caspi.evaluation import benchmarks
     from caspi.evaluation import run as stage
-    from caspi.evaluation.decode import Recogniser, devices, fingerprint
+    from caspi.evaluation.decode import ModelHandle, devices, model_fingerprint
     from caspi.language import language
     from caspi.model.loading import resolve
 
-    atomic_output.claim(out, "evaluate")
+    atomic_output.check_owned(out, "evaluate")
     if options.split not in SPLITS:
         raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
     spoken = _language(options.language)
@@ -56,7 +56,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
     for corpus in opened:
         _say_groups(corpus)
     rules = language(opened[0].utterance(0).language)
-    asked = stage.Asked(
+    asked = stage.EvaluationRequest(
         opened,
         others,
         options.limit,
@@ -66,12 +66,12 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
         _equivalents(options.equivalents, rules),
     )
     folder = Path(resolve(model))
-    recogniser = Recogniser(model, fingerprint(folder) if folder.is_dir() else model)
+    recogniser = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
     recogniser.on(devices()[0])  # a model that is none is said before anything is written
-    kept = atomic_output.work(out, "evaluate")
+    kept = atomic_output.work_folder(out, "evaluate")
     with atomic_output.locked(kept, "evaluate"):
         _take_over(out / stage.TRANSCRIPTS, kept / stage.TRANSCRIPTS)
-        partial = atomic_output.start(out, "evaluate")
+        partial = atomic_output.begin_atomic(out, "evaluate")
         summary = stage.evaluate(recogniser, asked, kept / stage.TRANSCRIPTS, partial)
         inputs = {
             "model": model,
@@ -88,7 +88,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
             ],
         }
         _write_evaluation(partial, "evaluate", f"caspi evaluate · {model}", summary, inputs)
-        atomic_output.finish(partial, out)
+        atomic_output.commit_atomic(partial, out)
     shutil.rmtree(kept)
     return Outcome(verdict(summary), out / report.HTML, summary)
 
@@ -128,10 +128,10 @@ def _take_over(transcripts: Path, kept: Path) -> None:
             shutil.copy(path, kept)
 
 
-def _equivalents(path: Path | None, spoken: Language) -> Equivalents | None:
-    from caspi.evaluation.spelling_variants import Equivalents
+def _equivalents(path: Path | None, spoken: Language) -> SpellingVariants | None:
+    from caspi.evaluation.spelling_variants import SpellingVariants
 
-    return Equivalents.read(path, spoken.normalisers["fair"]) if path else None
+    return SpellingVariants.read(path, spoken.normalisers["fair"]) if path else None
 
 
 def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
@@ -142,7 +142,7 @@ def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any]
     rows = read_jsonl(out / RESULTS)
     clips = clips_of(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
     page = evaluation_pages.evaluate_page(title, summary, rows, clips, published())
-    report.write(out, page, {"stage": stage, **inputs, **summary})
+    report.write_report(out, page, {"stage": stage, **inputs, **summary})
 
 
 def clips_of(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:

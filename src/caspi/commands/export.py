@@ -26,5 +26,5 @@ def run(model: str, to: str, out: Path) -> Outcome:
     stage(model, to, out)
     files = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
     summary = {"stage": "export", "model": model, "to": to, "files": files, "fingerprint": report.fingerprint(out)}
-    report.write(out, export_page(model, to, files), summary)
+    report.write_report(out, export_page(model, to, files), summary)
     return Outcome(f"{to}, {sum(files.values()) / 2**20:,.1f} MiB", out, summary)

@@ -106,9 +106,9 @@ def run(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False, 
     summary = {
         "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "measured": measured, "stages": rows,
         "parameters": shape.parameters, "groups": shape.groups,
-        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, plans[0].plans[0].heard),
+        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, plans[0].plans[0].lengths),
     }  # fmt: skip
-    page = report.write(
+    page = report.write_report(
         recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan"),
         plan_page(recipe.name, summary),
         summary,

@@ -108,7 +108,7 @@ def run(recipe: Recipe, engine: str = "local") -> Outcome:
     summary = stage.prepare(config, recipe.language, engine)
     partial = summary.pop("partial")
     summary = {"stage": "prepare", "name": recipe.name, "engine": engine, **summary}
-    report.write(partial, prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
+    report.write_report(partial, prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
     stage.finish(partial, config.path)
     rejected = sum(summary["rejected"].values())
     for warning in summary["warnings"]:

@@ -27,7 +27,7 @@ def run(
     columns: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Any system's transcripts, scored as `evaluate` scores ours. columns: of reference, hypothesis, id, group."""
-    from caspi.evaluation.summary import Measured, summarise, write
+    from caspi.evaluation.summary import ScoredPairs, summarise, write_results
     from caspi.evaluation.transcripts import Columns, read_transcripts
     from caspi.language import language
 
@@ -35,11 +35,11 @@ def run(
     found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
     _say_columns(found)
     table = _equivalents(equivalents, spoken)
-    measured = Measured.of(found.pairs)
-    partial = atomic_output.start(out, "score")
+    measured = ScoredPairs.of(found.pairs)
+    partial = atomic_output.begin_atomic(out, "score")
     try:
         summary = summarise(measured, equivalents=table)
-        write(partial, measured, summary)
+        write_results(partial, measured, summary)
         inputs = {"file": str(file), "fingerprint": report.fingerprint(file), "columns": found.used}
         if hypotheses is not None:
             inputs |= {"hypotheses": str(hypotheses), "hypotheses_fingerprint": report.fingerprint(hypotheses)}
@@ -47,7 +47,7 @@ def run(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    atomic_output.finish(partial, out)
+    atomic_output.commit_atomic(partial, out)
     return Outcome(verdict(summary), out / report.HTML, summary)
 
 

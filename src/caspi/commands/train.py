@@ -96,9 +96,9 @@ def run(recipe: Recipe) -> Outcome:
     """All stages, or what is left of them."""
     from caspi.training.checkpoint.provenance import Provenance
     from caspi.training.checkpoint.uploads import as_json
-    from caspi.training.distributed.processes import part, processes
+    from caspi.training.distributed.processes import processes, shutdown_distributed
     from caspi.training.run import METRICS
-    from caspi.training.run import train as run
+    from caspi.training.run import train_run as run
 
     config = recipe.require_train()
     text = recipes.dump(recipe)
@@ -119,12 +119,12 @@ def run(recipe: Recipe) -> Outcome:
     page = config.path / report.HTML
     if processes().is_main_process:
         content = train_page(recipe.name, summary, config.path / METRICS)
-        report.write(config.path, content, summary, text)
+        report.write_report(config.path, content, summary, text)
     last = result.stages[-1]["checkpoints"][-1]
     line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
     is_main = processes().is_main_process
     outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)
-    part()
+    shutdown_distributed()
     return outcome
 
 

@@ -34,7 +34,7 @@ def run(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    request = stage.Request(model, format_name, context, _language(language_name), times)
+    request = stage.FileRequest(model, format_name, context, _language(language_name), times)
     outputs = stage.Outputs(files, request, out)
     found = []
     with Progress("transcribe", unit="files", total=len(files)) as progress:

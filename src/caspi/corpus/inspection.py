@@ -25,7 +25,7 @@ def splits_of(folder: Path) -> list[Corpus]:
     return [Corpus.open(folder, split) for split in SPLITS if any(folder.glob(f"{split}-*.arrow"))]
 
 
-def info(folder: Path) -> dict[str, Any]:
+def corpus_info(folder: Path) -> dict[str, Any]:
     """Hours and utterances by split, source and group; how lengths, rates and signals are distributed."""
     report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else {}
     opened = splits_of(folder)
@@ -60,7 +60,7 @@ def info(folder: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledUtterance:
     """An utterance to listen to."""
 
     split: Split
@@ -68,11 +68,14 @@ class Drawn:
     flac: bytes
 
 
-def sample(folder: Path, count: int, seed: int, split: Split | None = None) -> list[Drawn]:
+def draw_utterances(folder: Path, count: int, seed: int, split: Split | None = None) -> list[SampledUtterance]:
     """`count` utterances drawn evenly from all that there are, or from one split."""
     opened = [corpus for corpus in splits_of(folder) if split in (None, corpus.split)]
     if not opened:
         raise UsageError(f"corpus {folder} has no utterances in its {split} split")
     where = [(corpus, row) for corpus in opened for row in range(len(corpus))]
     chosen = np.random.default_rng(seed).permutation(len(where))[:count]
-    return [Drawn(where[n][0].split, where[n][0].utterance(where[n][1]), where[n][0].flac(where[n][1])) for n in chosen]
+    return [
+        SampledUtterance(where[n][0].split, where[n][0].utterance(where[n][1]), where[n][0].flac(where[n][1]))
+        for n in chosen
+    ]

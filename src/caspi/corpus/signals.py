@@ -63,7 +63,7 @@ def spectrogram(samples: np.ndarray) -> np.ndarray:
     return power
 
 
-def measure(samples: np.ndarray, power: np.ndarray) -> Signals:
+def measure_signals(samples: np.ndarray, power: np.ndarray) -> Signals:
     """Signals of a clip, float32 [n] at 16 kHz, and its spectrogram."""
     magnitude = np.abs(samples)
     peak = float(magnitude.max(initial=0.0))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from caspi import atomic_output, audio
 from caspi.atomic_output import REPORT
 from caspi.audio import SAMPLE_RATE, AudioError
-from caspi.corpus.signals import measure, spectrogram
+from caspi.corpus.signals import measure_signals, spectrogram
 from caspi.corpus.sources.base import Source
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
@@ -130,9 +130,9 @@ def _fetch(
 ) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists():
-        atomic_output.claim(folder, _STAGE)
+        atomic_output.check_owned(folder, _STAGE)
     identity = identity or source.identity()
-    partial = atomic_output.start(folder, _STAGE)
+    partial = atomic_output.begin_atomic(folder, _STAGE)
     try:
         writer = ShardWriter(partial, "test")
         with Progress(f"fetch {name}", unit="utterances") as progress:
@@ -149,7 +149,7 @@ def _fetch(
         "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint, "grouped_by": grouped,
     }  # fmt: skip
     (partial / REPORT).write_text(json.dumps(content, indent=1), encoding="utf-8")
-    atomic_output.finish(partial, folder)
+    atomic_output.commit_atomic(partial, folder)
 
 
 def _utterances(source: Source, name: str, language: str) -> Iterator[tuple[Utterance, bytes]]:
@@ -193,6 +193,6 @@ def _utterance(recording: Recording, part: Segment, whole: np.ndarray, time: int
         source=recording.source,
         group=recording.group,
         language=recording.language,
-        signals=measure(samples, spectrogram(samples)),
+        signals=measure_signals(samples, spectrogram(samples)),
     )
     return utterance, audio.encode_flac(audio.pcm16(samples))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from caspi.audio import Seconds
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.language import language
 from caspi.scoring.edits import Counts, align
 from caspi.scoring.error_rates import total
@@ -35,7 +35,7 @@ def duration_class(seconds: Seconds | None) -> str | None:
     return _step(seconds, DURATIONS, "s")
 
 
-def _script(pair: Pair) -> str:
+def _script(pair: TranscriptPair) -> str:
     latin = any(letter.isascii() and letter.isalpha() for letter in pair.reference)
     digits = any(letter.isdigit() for letter in pair.reference)
     if latin and language(pair.language).script_share("a") < 1:
@@ -43,12 +43,12 @@ def _script(pair: Pair) -> str:
     return "with digits" if digits else "letters of the language only"
 
 
-def _names(pair: Pair) -> str:
+def _names(pair: TranscriptPair) -> str:
     named = any(language(pair.language).ears.name_like(pair.reference.split()))
     return "with name-like words" if named else "without name-like words"
 
 
-_KEYS: dict[str, Callable[[Pair], str | None]] = {
+_KEYS: dict[str, Callable[[TranscriptPair], str | None]] = {
     "source": lambda pair: pair.source or None,
     "duration": lambda pair: duration_class(pair.seconds),
     "group": lambda pair: pair.group or None,
@@ -61,7 +61,7 @@ _KEYS: dict[str, Callable[[Pair], str | None]] = {
 
 
 def by_utterance(
-    pairs: Sequence[Pair], counts: dict[str, Counts], keys: Sequence[str] = tuple(_KEYS)
+    pairs: Sequence[TranscriptPair], counts: dict[str, Counts], keys: Sequence[str] = tuple(_KEYS)
 ) -> dict[str, dict[str, Any]]:
     """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores, of the 50 with most errors
     where there are more. `parts`: how many there are."""
@@ -77,7 +77,9 @@ def by_utterance(
     return found
 
 
-def _parts(pairs: Sequence[Pair], counts: dict[str, Counts], places: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
+def _parts(
+    pairs: Sequence[TranscriptPair], counts: dict[str, Counts], places: dict[str, list[int]]
+) -> dict[str, dict[str, Any]]:
     errors = counts["leaderboard"].errors
     most = sorted(places, key=lambda name: -int(errors[places[name]].sum()))[:_PARTS_AT_MOST]
     parts: dict[str, dict[str, Any]] = {}
@@ -96,7 +98,7 @@ def _in_order(name: str) -> tuple[bool, list[tuple[int, str]]]:
     return (not name.startswith("below"), [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces])
 
 
-def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Of words that are hard for a reason, how many were not heard: name-like, rare (once in all references), with
     digits, in Latin letters. `treated`: reference and hypothesis of each pair, treated by `fair`.
 
@@ -119,7 +121,7 @@ def by_word(pairs: Sequence[Pair], treated: Sequence[tuple[str, str]]) -> dict[s
     return {"left_out": left_out, **{kind: _missed(rows) for kind, rows in sorted(missed.items())}}
 
 
-def _kinds(pair: Pair, treated: list[str], heard: Counter[str]) -> list[list[str]] | None:
+def _kinds(pair: TranscriptPair, treated: list[str], heard: Counter[str]) -> list[list[str]] | None:
     """Of each treated word the kinds it is of; None where words of the text and of its treatment do not match."""
     spoken = language(pair.language)
     words = pair.reference.split()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.stress import drawn_for
 from caspi.language import language
 from caspi.model.config import Hotwords
@@ -27,14 +27,14 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Contexts:
+class ContextConditions:
     """Of the first utterances of a corpus: their lists of words, and by what is shown the system turn of each."""
 
     words: list[Words]
     turns: dict[str, list[str]]
 
 
-def contexts(corpus: Corpus, count: int) -> Contexts:
+def context_conditions(corpus: Corpus, count: int) -> ContextConditions:
     """As many words and distractors as `train.hotwords` draws by default; which ones follows from the utterance's id.
     Raises UsageError where no word of the split is rare."""
     texts = corpus.column("text")
@@ -54,10 +54,10 @@ def contexts(corpus: Corpus, count: int) -> Contexts:
         turns[OTHERS].append(joined(utterance.context, ", ".join(found.others)))
     if any(before):
         turns[BEFORE] = [joined(u.context, text) for u, text in zip(utterances, before, strict=True)]
-    return Contexts(words, turns)
+    return ContextConditions(words, turns)
 
 
-def heard(pairs: Sequence[Pair], words: Sequence[Words]) -> dict[str, dict[str, int]]:
+def with_context(pairs: Sequence[TranscriptPair], words: Sequence[Words]) -> dict[str, dict[str, int]]:
     """How many of the words to expect were heard, and of the others that nobody said; words as `fair` treats them."""
     found = {"expected": {"words": 0, "heard": 0}, "others": {"words": 0, "heard": 0}}
     for pair, of in zip(pairs, words, strict=True):

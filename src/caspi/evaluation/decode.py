@@ -21,8 +21,8 @@ from caspi.atomic_output import read_jsonl
 from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
-from caspi.evaluation.pairs import Pair
-from caspi.evaluation.stress import CLEAN, under
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.stress import CLEAN, apply_condition
 from caspi.inference.transcriber import Transcriber
 from caspi.progress import Progress
 from caspi.reporting import report
@@ -34,7 +34,7 @@ _READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*
 
 
 @dataclass(frozen=True, slots=True)
-class Recogniser:
+class ModelHandle:
     """model: a folder or a Hub id; fingerprint: of all that loading it reads, which may change under the same name."""
 
     model: str
@@ -47,7 +47,7 @@ class Recogniser:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DecodeJob:
     """What is decoded under one name: rows of a split, under a condition. identify: the model names the language.
     shown: what stands in the system turns, which are `turns`, one a row; "": what the corpus has."""
 
@@ -58,16 +58,24 @@ class Part:
     shown: str = ""
     turns: Sequence[str] = ()
 
-    def key(self, recogniser: Recogniser, fingerprint: str) -> str:
+    def key(self, recogniser: ModelHandle, corpus_fingerprint: str) -> str:
         """Names what a model makes of it, by all that this depends on, the code that decodes among it."""
         code = (report.revision(), torch.__version__, torch.cuda.is_available())
-        told = (recogniser.fingerprint, fingerprint, self.corpus.split, self.condition, self.identify, self.shown, code)
+        told = (
+            recogniser.fingerprint,
+            corpus_fingerprint,
+            self.corpus.split,
+            self.condition,
+            self.identify,
+            self.shown,
+            code,
+        )
         plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.shown or self.condition}")
         return f"{plain}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class DecodedUtterance:
     """What the model made of an utterance. seconds: its part of the time its block took."""
 
     id: str
@@ -78,7 +86,7 @@ class Heard:
     seconds: Seconds = 0.0
 
 
-def fingerprint(model: Path) -> str:
+def model_fingerprint(model: Path) -> str:
     """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
     files = sorted({path for pattern in _READ for path in model.glob(pattern) if path.is_file()})
     told = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
@@ -90,11 +98,13 @@ def devices() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
-def decode(recogniser: Recogniser, part: Part, kept: Path, on: Sequence[str]) -> tuple[list[Pair], float]:
+def decode(
+    recogniser: ModelHandle, part: DecodeJob, kept: Path, on: Sequence[str]
+) -> tuple[list[TranscriptPair], float]:
     """Every utterance of a part with what was heard, and the seconds that took. A line an utterance goes to the file
     `kept` as it is decoded; what has a line there already is not decoded again."""
     ids = part.corpus.column("id")
-    heard = {row["id"]: Heard(**row) for row in _whole_lines(kept)}
+    heard = {row["id"]: DecodedUtterance(**row) for row in _whole_lines(kept)}
     seconds_of = part.corpus.numbers("seconds")
     # Longest first: a block's clips are about as long as each other, and no device ends long after the others.
     todo = sorted((row for row in part.rows if ids[row] not in heard), key=lambda row: -seconds_of[row])
@@ -125,8 +135,8 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _decoded(
-    recogniser: Recogniser, part: Part, blocks: list[list[int]], on: Sequence[str]
-) -> Iterator[tuple[list[Heard], float]]:
+    recogniser: ModelHandle, part: DecodeJob, blocks: list[list[int]], on: Sequence[str]
+) -> Iterator[tuple[list[DecodedUtterance], float]]:
     """Block after block, in any order, with the seconds of this machine's time that each took."""
     if len(on) == 1 or len(blocks) < 2:
         for block in blocks:
@@ -150,7 +160,9 @@ def _decoded(
             pool.shutdown(cancel_futures=True)
 
 
-def _block(recogniser: Recogniser, device: str, part: Part, rows: Sequence[int]) -> tuple[list[Heard], float]:
+def _block(
+    recogniser: ModelHandle, device: str, part: DecodeJob, rows: Sequence[int]
+) -> tuple[list[DecodedUtterance], float]:
     transcriber = recogniser.on(device)
     utterances = [part.corpus.utterance(row) for row in rows]
     started = time.monotonic()
@@ -162,16 +174,16 @@ def _block(recogniser: Recogniser, device: str, part: Part, rows: Sequence[int])
     seconds = time.monotonic() - started
     named = [one.language or "none" if part.identify else "" for one in said]
     return [
-        Heard(u.id, t.text, t.truncated > 0, t.retried > 0, name)
+        DecodedUtterance(u.id, t.text, t.truncated > 0, t.retried > 0, name)
         for u, t, name in zip(utterances, said, named, strict=True)
     ], seconds
 
 
-def _samples(part: Part, row: int, utterance: Utterance) -> Any:
+def _samples(part: DecodeJob, row: int, utterance: Utterance) -> Any:
     samples = part.corpus.samples(row)
     if part.condition == CLEAN:
         return samples
-    return under(part.condition, utterance.id, samples, lambda draw: _another(part.corpus, utterance, draw))
+    return apply_condition(part.condition, utterance.id, samples, lambda draw: _another(part.corpus, utterance, draw))
 
 
 def _another(corpus: Corpus, utterance: Utterance, draw: Any) -> Any:
@@ -182,9 +194,9 @@ def _another(corpus: Corpus, utterance: Utterance, draw: Any) -> Any:
     return corpus.samples(row)
 
 
-def _pair(utterance: Utterance, heard: Heard, part: Part) -> Pair:
+def _pair(utterance: Utterance, heard: DecodedUtterance, part: DecodeJob) -> TranscriptPair:
     signals = utterance.signals
-    return Pair(
+    return TranscriptPair(
         id=utterance.id if part.condition == CLEAN else f"{utterance.id} ({part.condition})",
         reference=utterance.text,
         hypothesis=heard.text,

@@ -10,7 +10,7 @@ from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.inference.loops import loops
 from caspi.language import Language
 from caspi.scoring.edits import align, path, regions
@@ -151,7 +151,7 @@ def _alike(pair: tuple[str, str], spoken: Language) -> bool:
     return any(pair[0] in group and pair[1] in group for group in spoken.ears.alike)
 
 
-def made_up(pair: Pair, expected: str, said: str) -> list[str]:
+def hallucination_signs(pair: TranscriptPair, expected: str, said: str) -> list[str]:
     """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`, `leaked tags` (of
     the model's own output). Texts treated by `fair`."""
     found = []

@@ -10,7 +10,7 @@ from caspi.evaluation.published import Published
 from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.reporting.charts import Bar, Bars, Chart, Line
-from caspi.reporting.report import Browser, Clip, Difference, Page, Table
+from caspi.reporting.report import AudioCell, Browser, DifferenceCell, Page, Table
 from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, counted, plural, rate
 from caspi.scoring.edits import align
 
@@ -288,7 +288,7 @@ def _retention(summary: dict[str, Any]) -> list[Table]:
     return [Table("What is left of other languages", columns, rows)] if rows else []
 
 
-def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
+def difference(row: Mapping[str, Any], hypothesis: str) -> DifferenceCell:
     """Reference against hypothesis, word by word as the leaderboard score compares them, spelt as they were written."""
     spoken = language(str(row.get("language") or "Hebrew"))
     normalise = spoken.normalisers["leaderboard"]
@@ -299,7 +299,7 @@ def difference(row: Mapping[str, Any], hypothesis: str) -> Difference:
     for step in align(expected, said):
         ours, theirs = itertools.islice(written, len(step.expected)), itertools.islice(heard, len(step.said))
         steps += [(step.kind, one, other) for one, other in itertools.zip_longest(ours, theirs, fillvalue="")]
-    return Difference(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
+    return DifferenceCell(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
 
 
 def _spelt(text: str, treated: list[str], normalise: Normaliser) -> list[str]:
@@ -338,5 +338,5 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
     return [table]
 
 
-def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> Clip | str:
-    return Clip(clips[row["id"]]) if row["id"] in clips else ""
+def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> AudioCell | str:
+    return AudioCell(clips[row["id"]]) if row["id"] in clips else ""

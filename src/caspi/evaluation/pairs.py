@@ -8,7 +8,7 @@ from caspi.audio import Seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class TranscriptPair:
     """A reference, a hypothesis, and what breakdowns need; None and "" where it is not known.
 
     group: recording or speaker. snr_db, silence: of the audio (corpus.signals). language: what was spoken;

@@ -12,18 +12,18 @@ from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, context_test, decode
 from caspi.evaluation.breakdowns import by_utterance
-from caspi.evaluation.decode import Part, Recogniser
-from caspi.evaluation.pairs import Pair
-from caspi.evaluation.spelling_variants import Equivalents
+from caspi.evaluation.decode import DecodeJob, ModelHandle
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.spelling_variants import SpellingVariants
 from caspi.evaluation.stress import CLEAN, CONDITIONS, FAMILIES
-from caspi.evaluation.summary import Measured, summarise, write
+from caspi.evaluation.summary import ScoredPairs, summarise, write_results
 from caspi.reporting import report
 
 TRANSCRIPTS = "transcripts"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EvaluationRequest:
     """What to evaluate on. corpora: what counts; retention: other languages, told apart. limit: utterances of each.
 
     stress: so many utterances of each corpus are heard under every condition too. context: so many with words to
@@ -37,16 +37,16 @@ class Asked:
     stress: int = 0
     context: int = 0
     identify: bool = False
-    equivalents: Equivalents | None = None
+    equivalents: SpellingVariants | None = None
 
 
-def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dict[str, Any]:
+def evaluate(recogniser: ModelHandle, asked: EvaluationRequest, kept: Path, out: Path) -> dict[str, Any]:
     """Decodes what `kept` does not hold yet, writes results.jsonl, summary.json and the transcripts into `out`;
     returns the summary."""
     decoder = _Decoding(recogniser, kept, asked)
     _check_ids(asked.corpora)
     pairs, seconds = decoder.all(asked.corpora, asked.limit)
-    measured = Measured.of(pairs)
+    measured = ScoredPairs.of(pairs)
     summary = summarise(measured, seconds, asked.equivalents)
     summary["evaluated"] = [_what(corpus, asked.limit) for corpus in asked.corpora]
     if asked.stress:
@@ -57,28 +57,30 @@ def evaluate(recogniser: Recogniser, asked: Asked, kept: Path, out: Path) -> dic
         summary["retention"] = {
             str(corpus.folder): _retained(decoder.all([corpus], asked.limit)[0]) for corpus in asked.retention
         }
-    write(out, measured, summary)
+    write_results(out, measured, summary)
     shutil.copytree(kept, out / TRANSCRIPTS)
     return summary
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoding:
-    recogniser: Recogniser
+    recogniser: ModelHandle
     kept: Path
-    asked: Asked
+    asked: EvaluationRequest
 
-    def all(self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN) -> tuple[list[Pair], float]:
-        pairs: list[Pair] = []
+    def all(
+        self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN
+    ) -> tuple[list[TranscriptPair], float]:
+        pairs: list[TranscriptPair] = []
         seconds = 0.0
         for corpus in corpora:
             rows = range(min(len(corpus), limit or len(corpus)))
-            found, taken = self.one(Part(corpus, rows, condition, self.asked.identify))
+            found, taken = self.one(DecodeJob(corpus, rows, condition, self.asked.identify))
             pairs += found
             seconds += taken
         return pairs, seconds
 
-    def one(self, part: Part) -> tuple[list[Pair], float]:
+    def one(self, part: DecodeJob) -> tuple[list[TranscriptPair], float]:
         file = self.kept / f"{part.key(self.recogniser, report.fingerprint(part.corpus.folder))}.jsonl"
         return decode.decode(self.recogniser, part, file, decode.devices())
 
@@ -107,12 +109,12 @@ def _check_ids(corpora: Sequence[Corpus]) -> None:
 _SUBSETS = ("with name-like words", "with Latin", "with Latin and digits", "with digits")
 
 
-def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
+def _stress(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
     """Condition -> scores of the same utterances, of those with names and with Latin among them, and of hard words."""
     found: dict[str, dict[str, Any]] = {}
     for condition in CONDITIONS:
         pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
-        measured = Measured.of(pairs)
+        measured = ScoredPairs.of(pairs)
         words = measured.hard_words()
         parts = by_utterance(pairs, measured.counts, ("names", "script"))
         named = parts["by_names"] | parts["by_script"]
@@ -124,28 +126,28 @@ def _stress(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
     return {"conditions": found, "families": families}
 
 
-def _context(decoder: _Decoding, asked: Asked) -> dict[str, Any]:
+def _context(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
     """What is shown -> scores of the same utterances, and which words of the lists were heard."""
-    made = [(corpus, context_test.contexts(corpus, asked.context)) for corpus in asked.corpora]
+    made = [(corpus, context_test.context_conditions(corpus, asked.context)) for corpus in asked.corpora]
     words = [of for _, found in made for of in found.words]
     pairs = {context_test.NOTHING: decoder.all(asked.corpora, asked.context)[0]}
     for shown in dict.fromkeys(name for _, found in made for name in found.turns):
         pairs[shown] = []
         for corpus, found in made:
             turns = found.turns.get(shown) or [corpus.utterance(row).context for row in range(len(found.words))]
-            part = Part(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
+            part = DecodeJob(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
             pairs[shown] += decoder.one(part)[0]
-    return {shown: _scored(Measured.of(of)) | context_test.heard(of, words) for shown, of in pairs.items()}
+    return {shown: _scored(ScoredPairs.of(of)) | context_test.with_context(of, words) for shown, of in pairs.items()}
 
 
-def _scored(measured: Measured) -> dict[str, Any]:
+def _scored(measured: ScoredPairs) -> dict[str, Any]:
     score = measured.total("leaderboard")
     return {name: getattr(score, name) for name in ("wer", "wer_ci", "cer", "words", "utterances")}
 
 
-def _retained(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _retained(pairs: Sequence[TranscriptPair]) -> dict[str, Any]:
     languages = sorted({pair.language for pair in pairs})
     return {
-        spoken: asdict(Measured.of([pair for pair in pairs if pair.language == spoken]).total("leaderboard"))
+        spoken: asdict(ScoredPairs.of([pair for pair in pairs if pair.language == spoken]).total("leaderboard"))
         for spoken in languages
     }

@@ -12,7 +12,7 @@ from caspi.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Equivalents:
+class SpellingVariants:
     """spellings: words of a spelling -> those it is written with instead; longest: words of the longest one."""
 
     spellings: dict[tuple[str, ...], tuple[str, ...]]

@@ -26,7 +26,7 @@ def _noise(ratio: float) -> Condition:
 def _codec(kind: CodecName, kilobits: float) -> Condition:
     def apply(samples: np.ndarray, draw: Draw, another: Another) -> np.ndarray:
         peak = np.float32(max(1.0, float(np.abs(samples).max(initial=0.0))))
-        return waveform.through(kind, kilobits, samples / peak) * peak
+        return waveform.encode_decode(kind, kilobits, samples / peak) * peak
 
     return apply
 
@@ -74,7 +74,7 @@ def drawn_for(condition: str, identifier: str) -> Draw:
     return np.random.default_rng(seed)
 
 
-def under(condition: str, identifier: str, samples: np.ndarray, another: Another) -> np.ndarray:
+def apply_condition(condition: str, identifier: str, samples: np.ndarray, another: Another) -> np.ndarray:
     """float32 [n] to float32 [m]; what is drawn follows from the utterance and the condition alone."""
     heard = CONDITIONS[condition](samples, drawn_for(condition, identifier), another)
     return heard.astype(np.float32, copy=False)

@@ -14,9 +14,9 @@ import numpy as np
 
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance, by_word
-from caspi.evaluation.error_types import ErrorTypes, made_up
-from caspi.evaluation.pairs import Pair
-from caspi.evaluation.spelling_variants import Equivalents
+from caspi.evaluation.error_types import ErrorTypes, hallucination_signs
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.spelling_variants import SpellingVariants
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
 from caspi.scoring.edits import Counts, count
@@ -27,15 +27,15 @@ SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class ScoredPairs:
     """Pairs with their texts treated (reference and hypothesis of each) and their edits, under each score."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[TranscriptPair]
     treated: dict[str, list[tuple[str, str]]]
     counts: dict[str, Counts]
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair]) -> Measured:
+    def of(cls, pairs: Sequence[TranscriptPair]) -> ScoredPairs:
         """Raises UsageError where no reference holds a word."""
         treated = {name: _treat(pairs, name) for name in SCORES}
         measured = cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
@@ -53,13 +53,13 @@ class Measured:
     @functools.cached_property
     def signs(self) -> list[list[str]]:
         """Of each pair, that it was made up."""
-        return [made_up(pair, *texts) for pair, texts in zip(self.pairs, self.treated["fair"], strict=True)]
+        return [hallucination_signs(pair, *texts) for pair, texts in zip(self.pairs, self.treated["fair"], strict=True)]
 
     def hard_words(self) -> dict[str, Any]:
         return by_word(self.pairs, self.treated["fair"])
 
 
-def _treat(pairs: Sequence[Pair], score: str) -> list[tuple[str, str]]:
+def _treat(pairs: Sequence[TranscriptPair], score: str) -> list[tuple[str, str]]:
     normalisers = {name: language(name).normalisers[score] for name in {pair.language for pair in pairs}}
     return [(normalisers[pair.language](pair.reference), normalisers[pair.language](pair.hypothesis)) for pair in pairs]
 
@@ -69,7 +69,7 @@ def _count(texts: Sequence[tuple[str, str]]) -> Counts:
 
 
 def summarise(
-    measured: Measured, decode_seconds: float | None = None, equivalents: Equivalents | None = None
+    measured: ScoredPairs, decode_seconds: float | None = None, equivalents: SpellingVariants | None = None
 ) -> dict[str, Any]:
     """The content of summary.json; rates are fractions."""
     pairs = measured.pairs
@@ -100,7 +100,7 @@ def summarise(
     }
 
 
-def _macro(measured: Measured) -> dict[str, float]:
+def _macro(measured: ScoredPairs) -> dict[str, float]:
     """Score -> the mean of the WER of every source, each counting alike: benchmarks of several sets are often given
     so, while `wer` pools their words."""
     places: defaultdict[str, list[int]] = defaultdict(list)
@@ -112,7 +112,7 @@ def _macro(measured: Measured) -> dict[str, float]:
     }
 
 
-def relaxations(measured: Measured, equivalents: Equivalents | None) -> dict[str, dict[str, float]]:
+def relaxations(measured: ScoredPairs, equivalents: SpellingVariants | None) -> dict[str, dict[str, float]]:
     """What the fair WER is when a difference is overlooked, and how much that removes; `all`: all of them. Rates stay
     over the words of the fair score: overlooking may join several into one."""
     names = sorted({name for pair in measured.pairs for name in language(pair.language).relaxations})
@@ -147,7 +147,7 @@ def _chained(normalisers: Sequence[Normaliser]) -> Normaliser:
     return apply
 
 
-def _error_types(measured: Measured) -> dict[str, Any]:
+def _error_types(measured: ScoredPairs) -> dict[str, Any]:
     types = ErrorTypes()
     for pair, (expected, said) in zip(measured.pairs, measured.treated["fair"], strict=True):
         if expected != said:
@@ -155,7 +155,7 @@ def _error_types(measured: Measured) -> dict[str, Any]:
     return types.as_json()
 
 
-def _named(pairs: Sequence[Pair]) -> dict[str, dict[str, int]] | None:
+def _named(pairs: Sequence[TranscriptPair]) -> dict[str, dict[str, int]] | None:
     """Spoken language -> what the model took it for -> utterances; None where it was told."""
     if not any(pair.named for pair in pairs):
         return None
@@ -163,7 +163,7 @@ def _named(pairs: Sequence[Pair]) -> dict[str, dict[str, int]] | None:
     return {name: dict(Counter(p.named or "none" for p in pairs if p.language == name)) for name in spoken}
 
 
-def rows(measured: Measured) -> list[dict[str, Any]]:
+def rows(measured: ScoredPairs) -> list[dict[str, Any]]:
     """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` beside."""
     scores = [_columns("", measured.counts["leaderboard"]), _columns("fair_", measured.counts["fair"])]
     return [
@@ -183,7 +183,7 @@ def _columns(prefix: str, counts: Counts) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*(v.tolist() for v in found.values()), strict=True)]
 
 
-def write(out: Path, measured: Measured, summary: dict[str, Any]) -> None:
+def write_results(out: Path, measured: ScoredPairs, summary: dict[str, Any]) -> None:
     """results.jsonl and summary.json."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / RESULTS).open("w", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from caspi.atomic_output import not_utf8
 from caspi.corpus.sources.base import SPEAKER_KEYS
 from caspi.errors import UsageError
-from caspi.evaluation.pairs import Pair
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.transcript_files import paired_files
 from caspi.language import named
 
@@ -53,7 +53,7 @@ class Columns:
 class Transcripts:
     """pairs: what was read. used: what of the file each field is; unused: columns that count for nothing."""
 
-    pairs: list[Pair]
+    pairs: list[TranscriptPair]
     used: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ def read_transcripts(
     hypotheses (transcript_files); in `language` where a row names no other. Raises UsageError: file, line."""
     try:
         if hypotheses is not None:
-            found = [Pair(id=key, reference=one, hypothesis=other, language=language) for key, one, other in
+            found = [TranscriptPair(id=key, reference=one, hypothesis=other, language=language) for key, one, other in
                      paired_files(path, hypotheses)]  # fmt: skip
             return Transcripts(_distinct(found, path))
         rows = list(_rows(path))
@@ -83,7 +83,7 @@ def read_transcripts(
     return Transcripts(_distinct(pairs, path), used, unused)
 
 
-def _distinct(pairs: list[Pair], path: Path) -> list[Pair]:
+def _distinct(pairs: list[TranscriptPair], path: Path) -> list[TranscriptPair]:
     """Raises UsageError where two have one id."""
     if not pairs:
         raise UsageError(f"{path} holds no utterance")
@@ -201,7 +201,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, spoken: str) -> Pair:
+def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, spoken: str) -> TranscriptPair:
     def given(name: str) -> str:
         """A cell as text, "" where there is none; 0 is a name as good as any."""
         value = row.get(used.get(name, ""))
@@ -211,7 +211,7 @@ def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, sp
         language = named(given("language") or spoken)
     except ValueError as error:
         raise UsageError(f"{path}, line {number}: {error}") from error
-    return Pair(
+    return TranscriptPair(
         id=given("id") or f"line-{number}",
         reference=_text(row, used["reference"], path, number),
         hypothesis=_text(row, used["hypothesis"], path, number),
@@ -222,7 +222,9 @@ def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, sp
     )
 
 
-def _named_by_file(pairs: list[Pair], rows: Sequence[tuple[int, dict[str, Any]]], used: dict[str, str]) -> list[Pair]:
+def _named_by_file(
+    pairs: list[TranscriptPair], rows: Sequence[tuple[int, dict[str, Any]]], used: dict[str, str]
+) -> list[TranscriptPair]:
     """Ids by the audio's name, where there is a column of it and no name occurs twice."""
     has = {_plain(str(name)): name for _, row in rows for name in row}
     column = next((has[_plain(name)] for name in _FILE_NAMES if _plain(name) in has), None)
@@ -230,11 +232,11 @@ def _named_by_file(pairs: list[Pair], rows: Sequence[tuple[int, dict[str, Any]]]
     if column is None or len(set(names)) < len(names) or not all(names):
         return pairs
     used["id"] = column
-    return [Pair(**{**_fields(pair), "id": name}) for pair, name in zip(pairs, names, strict=True)]
+    return [TranscriptPair(**{**_fields(pair), "id": name}) for pair, name in zip(pairs, names, strict=True)]
 
 
-def _fields(pair: Pair) -> dict[str, Any]:
-    return {name: getattr(pair, name) for name in Pair.__dataclass_fields__}
+def _fields(pair: TranscriptPair) -> dict[str, Any]:
+    return {name: getattr(pair, name) for name in TranscriptPair.__dataclass_fields__}
 
 
 def _seconds(value: Any, path: Path, number: int) -> float | None:

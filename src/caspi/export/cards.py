@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from caspi.audio import Seconds
-from caspi.training.checkpoint.model_card import limit
+from caspi.training.checkpoint.model_card import clip_limit_notice
 
 _USE = """## Use
 ```python
@@ -38,6 +38,6 @@ _LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
 def original_card(native: str, longest: Seconds | None) -> str:
     """The card of the native layout with its use replaced."""
     spoken = found[1] if (found := _LANGUAGE.search(native)) else "Hebrew"
-    use = _USE.format(language=spoken, limit=limit(longest))
+    use = _USE.format(language=spoken, limit=clip_limit_notice(longest))
     text = native.replace("library_name: transformers", "library_name: qwen-asr")
     return _SECTION.sub(lambda _: use + "\n", text) if _SECTION.search(text) else f"{text}\n{use}"

@@ -159,7 +159,7 @@ def export(model: str, to: str, out: Path) -> Path:
     source = Path(resolve(model))
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
-    partial = atomic_output.start(out, "export")
+    partial = atomic_output.begin_atomic(out, "export")
     FORMATS[to](source, partial)
-    atomic_output.finish(partial, out)
+    atomic_output.commit_atomic(partial, out)
     return out

@@ -18,9 +18,9 @@ from caspi.model.attention import decoder_attention
 from caspi.model.batch import AudioBatch
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.model.prompt import Prompt
-from caspi.model.tensors import on
+from caspi.model.tensors import to_device
 
 # More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
@@ -28,7 +28,7 @@ TOKENS_AT_LEAST = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class DecodeRequest:
     """What is to be transcribed. A forced language is prefilled; without one the model names it."""
 
     samples: np.ndarray
@@ -95,7 +95,7 @@ class Decoder:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         *,
         budget: Seconds = 240.0,
         dtype: torch.dtype | None = None,
@@ -107,12 +107,12 @@ class Decoder:
         self._dtype = dtype
         self._stopping = StoppingCriteriaList([_GivenUp(give_up)])
 
-    def decode(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+    def decode(self, clips: Sequence[DecodeRequest]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips."""
         results = dict(itertools.chain.from_iterable(self.decode_each(clips)))
         return [results[index] for index in range(len(clips))]
 
-    def decode_each(self, clips: Sequence[Clip]) -> Iterator[list[tuple[int, Hypothesis]]]:
+    def decode_each(self, clips: Sequence[DecodeRequest]) -> Iterator[list[tuple[int, Hypothesis]]]:
         """Batch after batch, each hypothesis with the place of its clip: for who may stop in between."""
         order = sorted(range(len(clips)), key=lambda index: len(clips[index].samples))
         batch: list[int] = []
@@ -125,7 +125,7 @@ class Decoder:
             yield list(zip(batch, self._decode_batch([clips[i] for i in batch]), strict=True))
 
     @torch.inference_mode()
-    def _decode_batch(self, clips: Sequence[Clip]) -> list[Hypothesis]:
+    def _decode_batch(self, clips: Sequence[DecodeRequest]) -> list[Hypothesis]:
         model, prompt = self._loaded.model, self._loaded.prompt
         with (
             evaluating(model),
@@ -145,17 +145,17 @@ class Decoder:
             )
         return [self._read(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]
 
-    def _prefill(self, clips: Sequence[Clip]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prefill(self, clips: Sequence[DecodeRequest]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompt embeddings [clips, longest, width], padded on the left, and their mask [clips, longest]."""
         model, prompt = self._loaded.model, self._loaded.prompt
-        audio = on(AudioBatch.of(*pad_clips([clip.samples for clip in clips])), self._device)
+        audio = to_device(AudioBatch.of(*pad_clips([clip.samples for clip in clips])), self._device)
         rows = []
         for clip, count in zip(clips, audio.tokens, strict=True):
             forced = prompt.language_prefix(clip.language) if clip.language else []
             rows.append(prompt.prefix(count, clip.context) + forced)
         return prefill(model, prompt, rows, encode(model, audio))
 
-    def _read(self, clip: Clip, tokens: list[int]) -> Hypothesis:
+    def _read(self, clip: DecodeRequest, tokens: list[int]) -> Hypothesis:
         prompt = self._loaded.prompt
         forced = prompt.language_prefix(clip.language) if clip.language else []
         language, text = prompt.parse(forced + tokens)

@@ -20,7 +20,7 @@ _DONE = ".caspi-transcribe.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class FileRequest:
     """How files are transcribed. format: a name of subtitles.FORMATS; times: of phrases."""
 
     model: str
@@ -55,7 +55,7 @@ class Outputs:
     """Texts in a folder, one a file, and a list beside them of what they were made from; nothing on the disk without a
     folder."""
 
-    def __init__(self, files: Sequence[Path], request: Request, folder: Path | None) -> None:
+    def __init__(self, files: Sequence[Path], request: FileRequest, folder: Path | None) -> None:
         """Raises UsageError where two files would share a name, or the folder holds texts that were made otherwise."""
         self._folder = folder
         self._paths: dict[Path, Path] = {}
@@ -72,7 +72,7 @@ class Outputs:
             self._paths[file] = path
         self._begin(request)
 
-    def _begin(self, request: Request) -> None:
+    def _begin(self, request: FileRequest) -> None:
         made = asdict(request)
         assert self._list is not None  # only called with a folder
         if self._list.is_file():
@@ -113,7 +113,7 @@ def _state(file: Path) -> list[int] | None:
 
 
 def transcribe(
-    files: Sequence[Path], request: Request, outputs: Outputs, load: Callable[[], Transcriber]
+    files: Sequence[Path], request: FileRequest, outputs: Outputs, load: Callable[[], Transcriber]
 ) -> Iterator[FileResult]:
     """Results as they are there, in the order of the files. The model is loaded for the first file that needs it."""
     transcriber: Transcriber | None = None
@@ -137,7 +137,7 @@ def transcribe(
 
 
 def _decoded(
-    waiting: Sequence[tuple[Path, Any, list[str]]], request: Request, outputs: Outputs, transcriber: Transcriber
+    waiting: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
 ) -> Iterator[FileResult]:
     found = transcriber.transcribe(
         [samples for _, samples, _ in waiting],

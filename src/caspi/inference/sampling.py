@@ -26,7 +26,7 @@ class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
-def sample(
+def sample_hypotheses(
     model: Qwen3ASRForConditionalGeneration,
     prompt: Prompt,
     rows: Sequence[list[int]],

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE, Seconds
-from caspi.inference.decoding import Clip, Decoder, Hypothesis
+from caspi.inference.decoding import Decoder, DecodeRequest, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded, load
-from caspi.model.timestamps import asking, later, phrases, without_times
+from caspi.model.loading import LoadedModel, load
+from caspi.model.timestamps import later, phrases, timestamp_prompt, without_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Transcriber:
     """Windows long audio, decodes everything in batches, joins windows with spaces. No window is longer than the clips
     a model was trained on, where it says so."""
 
-    def __init__(self, loaded: Loaded, *, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None) -> None:
         self._decoder = Decoder(loaded, dtype=dtype)
         self._window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
 
@@ -100,7 +100,7 @@ class Transcriber:
         contexts = contexts or [""] * len(recordings)
         cuts = [windows(samples, self._window) for samples in recordings]
         clips = [
-            Clip(samples[first:last], asking(context) if times else context, spoken)
+            DecodeRequest(samples[first:last], timestamp_prompt(context) if times else context, spoken)
             for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
             for first, last in spans
         ]
@@ -110,7 +110,7 @@ class Transcriber:
             for samples, spans in zip(recordings, cuts, strict=True)
         ]
 
-    def _heard(self, clips: list[Clip]) -> list[Hypothesis]:
+    def _heard(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips, empty ones of those without sound."""
         loud = [place for place, clip in enumerate(clips) if not is_silent(clip.samples)]
         said = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
@@ -118,7 +118,7 @@ class Transcriber:
             said[place] = hypothesis
         return said
 
-    def _decode(self, clips: list[Clip]) -> list[Hypothesis]:
+    def _decode(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
         """Decodes; a clip that hits its token limit is cut in two and tried again once."""
         said = self._decoder.decode(clips)
         failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
@@ -133,12 +133,12 @@ class Transcriber:
         return said
 
 
-def _halves(clip: Clip) -> list[Clip]:
+def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
     spans = windows(clip.samples, clip.seconds * 0.75)
     cut = spans[0][1]
     return [
-        Clip(clip.samples[:cut], clip.context, clip.language),
-        Clip(clip.samples[cut:], clip.context, clip.language),
+        DecodeRequest(clip.samples[:cut], clip.context, clip.language),
+        DecodeRequest(clip.samples[cut:], clip.context, clip.language),
     ]
 
 

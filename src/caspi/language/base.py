@@ -49,7 +49,7 @@ TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script", "lost
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
+class ConfusableLetters:
     """What is hard to hear in a language. alike: groups of letters that sound alike; prefixes: letters that are words
     of their own, written on the next one; name_like: which of an utterance's words look like names or terms."""
 
@@ -62,7 +62,7 @@ class Ears:
 class Language:
     """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
 
-    training_text: cleans a transcript under a policy, idempotent. objection: why a cleaned
+    training_text: cleans a transcript under a policy, idempotent. rejection_reason: why a cleaned
     transcript is not for training under a policy, or None. rules: keys of the policy that it knows; values: of one of
     them, where it knows some only. normalisers: score name -> text treatment. standard: whose treatment the score
     `leaderboard` is. script_share: share of a text's letters that are in the language's own script, 0 to 1.
@@ -74,14 +74,14 @@ class Language:
     name: str
     code: str
     training_text: Callable[[str, TextPolicy], str]
-    objection: Callable[[str, TextPolicy], TextReason | None]
+    rejection_reason: Callable[[str, TextPolicy], TextReason | None]
     script_share: Callable[[str], float]
     rules: frozenset[str]
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
     normalisers: dict[str, Normaliser] = field(default_factory=dict)
     standard: str = ""
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
-    ears: Ears = Ears()
+    ears: ConfusableLetters = ConfusableLetters()
     loses_points: Callable[[str], bool] = lambda text: False
     unit: Literal["word", "character"] = "word"
     right_to_left: bool = False

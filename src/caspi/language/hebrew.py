@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from num2words import num2words
 
 from caspi.language import markup
-from caspi.language.base import Ears, Language, TextPolicy, TextReason
+from caspi.language.base import ConfusableLetters, Language, TextPolicy, TextReason
 from caspi.language.hebrew_numbers import as_digits, units_unified
 from caspi.language.plain import whisper_basic, without_punctuation
 
@@ -138,9 +138,9 @@ def _spelled(match: re.Match[str]) -> str:
     return prefix + num2words(value, lang="he")
 
 
-def objection(cleaned: str, policy: TextPolicy) -> TextReason | None:
+def rejection_reason(cleaned: str, policy: TextPolicy) -> TextReason | None:
     """Why a transcript, cleaned by `training_text`, is not for training."""
-    if (general := markup.objection(cleaned, policy)) is not None:
+    if (general := markup.rejection_reason(cleaned, policy)) is not None:
         return general
     if _is_reversed(cleaned):
         return "visual_order"
@@ -284,7 +284,7 @@ LANGUAGE = Language(
     name="Hebrew",
     code="he",
     training_text=training_text,
-    objection=objection,
+    rejection_reason=rejection_reason,
     script_share=script_share,
     rules=frozenset(TextPolicy.model_fields),
     normalisers={"leaderboard": leaderboard, "fair": fair},
@@ -294,7 +294,7 @@ LANGUAGE = Language(
         "spelling": vowel_letters_dropped,
         "filled pauses": without_filled_pauses,
     },
-    ears=Ears(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
+    ears=ConfusableLetters(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
     loses_points=loses_points,
     right_to_left=True,
 )

@@ -105,7 +105,7 @@ def _in_number(text: str, place: int) -> bool:
     return character in SPOKEN_SIGNS or (character in _IN_NUMBERS and text[place + 1 : place + 2].isdigit())
 
 
-def objection(cleaned_text: str, policy: TextPolicy) -> TextReason | None:
+def rejection_reason(cleaned_text: str, policy: TextPolicy) -> TextReason | None:
     """Why a cleaned transcript is not for training: letters lost in a conversion, or digits where none may be."""
     if LOST in cleaned_text:
         return "lost_letters"

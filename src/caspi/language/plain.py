@@ -94,7 +94,7 @@ def plain_language(name: str) -> Language:
         name=name,
         code=CODES.get(name, "und"),
         training_text=_training_text,
-        objection=markup.objection,
+        rejection_reason=markup.rejection_reason,
         script_share=_script_share,
         rules=markup.RULES,
         values={"numbers": ("keep", "reject")},

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Qwen3ASRForConditionalGeneration
 
 
-def recompute(model: Qwen3ASRForConditionalGeneration, every: int) -> None:
+def checkpoint_activations(model: Qwen3ASRForConditionalGeneration, every: int) -> None:
     """Every `every`-th block of encoder and decoder recomputes; 0: none does. Takes back what an earlier call set."""
     # Randomness is restored only where there is some: the dropout of adapters.
     random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

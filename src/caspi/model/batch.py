@@ -39,7 +39,7 @@ class Sequences:
     labels: torch.Tensor
 
 
-class Spoken(NamedTuple):
+class TargetText(NamedTuple):
     """What is said in a clip, in which language, and as token ids."""
 
     text: str
@@ -57,7 +57,7 @@ class Batch:
     seconds: float
     rows: tuple[int, ...] = ()
     masks: FeatureMasks | None = None
-    items: tuple[Spoken, ...] = ()
+    items: tuple[TargetText, ...] = ()
     epoch: int = 0
 
     @property
@@ -91,7 +91,7 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
         seconds=float(frames.sum()) / FRAMES_PER_SECOND,
         rows=tuple(item.row for item in items),
         masks=masks,
-        items=tuple(Spoken(item.text, item.language, made) for item, made in zip(items, examples, strict=True)),
+        items=tuple(TargetText(item.text, item.language, made) for item, made in zip(items, examples, strict=True)),
         epoch=epoch,
     )
 

@@ -41,7 +41,7 @@ class Lora(Config):
     dora: bool = False
 
 
-class Learn(Config):
+class GroupTraining(Config):
     """How one group learns: its rate, for a stack of layers how many of the top ones (a count or a share), and
     whether through adapters while its own weights stay."""
 
@@ -55,7 +55,7 @@ class Learn(Config):
         return {"lr": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
-    def _sensible_top(self) -> Learn:
+    def _sensible_top(self) -> GroupTraining:
         if isinstance(self.top, float) and not 0 < self.top <= 1:
             raise ValueError(f"top: {self.top} is neither a share in (0, 1] nor a whole number of layers")
         if isinstance(self.top, int) and self.top < 1:

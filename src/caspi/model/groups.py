@@ -17,7 +17,7 @@ from torch import nn
 
 from caspi.errors import UsageError
 from caspi.model import adapters
-from caspi.model.config import GROUP_NAMES, GroupName, Learn, Lora
+from caspi.model.config import GROUP_NAMES, GroupName, GroupTraining, Lora
 
 STACKS = ("audio_layers", "decoder_layers")
 _ADAPTED = (*STACKS, "projector")
@@ -75,7 +75,7 @@ def _label(name: str, layers: dict[str, int]) -> str:
     raise ValueError(f"parameter {name} belongs to no group")
 
 
-def select(model: nn.Module, learn: dict[GroupName, Learn]) -> list[TrainableGroup]:
+def select(model: nn.Module, learn: dict[GroupName, GroupTraining]) -> list[TrainableGroup]:
     """The groups a stage trains, adapters put into those that learn through them. Raises UsageError."""
     for name, how in learn.items():
         if how.lora is not None:

@@ -26,7 +26,7 @@ TINY = Path(__file__).parent / "assets" / "tiny"
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedModel:
     """A model with packed attention, its prompt builder and its processor (saved beside every checkpoint)."""
 
     model: Qwen3ASRForConditionalGeneration
@@ -82,7 +82,7 @@ def make_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRProcessor:
     return Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(), tokenizer, chat_template=CHAT_TEMPLATE)
 
 
-def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
+def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel:
     """The model in fp32 on `device`. Raises UsageError where it cannot be loaded."""
     if torch.device(device).type == "cpu":
         keep_freed_memory()
@@ -97,7 +97,7 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> Loaded:
         except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(f"model {config.start}: cannot load its weights ({first_line(error)})") from error
     use_packed_attention(model)
-    return Loaded(model.to(device), Prompt(processor.tokenizer), processor)
+    return LoadedModel(model.to(device), Prompt(processor.tokenizer), processor)
 
 
 def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3ASRForConditionalGeneration:

@@ -23,6 +23,6 @@ def each_tensor(holder: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
     return replace(holder, **changed)  # type: ignore[type-var]
 
 
-def on(holder: T, device: torch.device) -> T:
+def to_device(holder: T, device: torch.device) -> T:
     """The holder on the device; the host does not wait where its memory is pinned."""
     return holder if device.type == "cpu" else each_tensor(holder, lambda t: t.to(device, non_blocking=True))

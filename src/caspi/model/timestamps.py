@@ -63,12 +63,12 @@ def without_times(text: str) -> str:
     return _MARK.sub("", text)
 
 
-def asking(context: str) -> str:
+def timestamp_prompt(context: str) -> str:
     """The system turn that asks for times, before what else it holds."""
     return f"{SWITCH}\n{context}" if context else SWITCH
 
 
-def timed(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str | None:
+def text_with_times(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str | None:
     """A text with the times of its segments, or of its words between pauses where there are more of these, to a tenth
     of a second; None where neither says the same."""
     ways: list[list[Sequence[Timed]]] = [[[segment] for segment in segments], list(_runs(words))]

@@ -28,7 +28,7 @@ _LIBRARIES = ("caspi", "torch", "transformers", "accelerate", "tokenizers", "num
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class AudioCell:
     """A cell to listen to: the audio is in the page itself."""
 
     flac: bytes
@@ -39,7 +39,7 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DifferenceCell:
     """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align.
     direction: rtl or ltr, of the language: a row that begins with a Latin word is Hebrew still."""
 
@@ -141,7 +141,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write(folder: Path, page: Page, content: dict[str, Any], recipe: str | None = None) -> Path:
+def write_report(folder: Path, page: Page, content: dict[str, Any], recipe: str | None = None) -> Path:
     """Writes report.json, report.html and the resolved recipe into `folder`; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {**content, "environment": environment()}
@@ -159,8 +159,8 @@ def render(page: Page, content: dict[str, Any]) -> str:
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters["svg"] = draw
-    templates.tests["clip"] = lambda cell: isinstance(cell, Clip)
-    templates.tests["difference"] = lambda cell: isinstance(cell, Difference)
+    templates.tests["clip"] = lambda cell: isinstance(cell, AudioCell)
+    templates.tests["difference"] = lambda cell: isinstance(cell, DifferenceCell)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)
     templates.tests["browser"] = lambda part: isinstance(part, Browser)
     templates.tests["bars"] = lambda part: isinstance(part, Bars)

@@ -46,7 +46,7 @@ class Counts:
         return Counts(*(getattr(self, column.name)[places] for column in fields(self)))
 
 
-class Step(NamedTuple):
+class EditSpan(NamedTuple):
     """A stretch of reference words and what was heard for them; one of the two may be empty. kind: equal, replace,
     delete or insert."""
 
@@ -111,15 +111,15 @@ def _distances(one: Sequence[str], other: Sequence[str]) -> np.ndarray:
     return process.cpdist(one, other, scorer=Levenshtein.distance, dtype=np.int64)
 
 
-def path(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
+def path(expected: Sequence[str], said: Sequence[str]) -> list[EditSpan]:
     """The same path over letters (or words), neighbouring steps of one kind in one."""
     return [
-        Step(step.tag, tuple(expected[step.src_start : step.src_end]), tuple(said[step.dest_start : step.dest_end]))
+        EditSpan(step.tag, tuple(expected[step.src_start : step.src_end]), tuple(said[step.dest_start : step.dest_end]))
         for step in Levenshtein.opcodes(list(expected), list(said))
     ]
 
 
-def align(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
+def align(expected: Sequence[str], said: Sequence[str]) -> list[EditSpan]:
     """Words, with as few edits: of the paths that are as short, one in which words that were taken for each other are
     alike. Neighbouring steps of one kind in one."""
     steps = [step for region in regions(path(expected, said)) for step in _by_similarity(region)]
@@ -127,7 +127,7 @@ def align(expected: Sequence[str], said: Sequence[str]) -> list[Step]:
     return list(_grouped(kinds, (w for step in steps for w in step.expected), (w for step in steps for w in step.said)))
 
 
-def regions(steps: Sequence[Step]) -> Iterator[list[Step]]:
+def regions(steps: Sequence[EditSpan]) -> Iterator[list[EditSpan]]:
     """Steps in order: those that are errors and stand together, each equal one alone."""
     for is_equal, found in itertools.groupby(steps, key=lambda step: step.kind == "equal"):
         if is_equal:
@@ -136,7 +136,7 @@ def regions(steps: Sequence[Step]) -> Iterator[list[Step]]:
             yield list(found)
 
 
-def _by_similarity(region: list[Step]) -> list[Step]:
+def _by_similarity(region: list[EditSpan]) -> list[EditSpan]:
     """A region of errors by a path with as few edits in which words that were taken for each other are most alike; a
     word that both have may come out right."""
     expected = [word for step in region for word in step.expected]
@@ -169,9 +169,9 @@ def _by_similarity(region: list[Step]) -> list[Step]:
     return list(_grouped(kinds[::-1], iter(expected), iter(said)))
 
 
-def _grouped(kinds: list[str], expected: Iterator[str], said: Iterator[str]) -> Iterator[Step]:
+def _grouped(kinds: list[str], expected: Iterator[str], said: Iterator[str]) -> Iterator[EditSpan]:
     for kind, found in itertools.groupby(kinds):
         count = len(list(found))
         ours = () if kind == "insert" else tuple(itertools.islice(expected, count))
         theirs = () if kind == "delete" else tuple(itertools.islice(said, count))
-        yield Step(kind, ours, theirs)
+        yield EditSpan(kind, ours, theirs)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from caspi.audio import Seconds
 from caspi.augmentation.config import Augmentation, NoSpeech
 from caspi.config import Config
-from caspi.model.config import GroupName, Hotwords, Learn
+from caspi.model.config import GroupName, GroupTraining, Hotwords
 from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
 
 
@@ -142,7 +142,7 @@ class StageConfig(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    learn: dict[GroupName, Learn] = Field(min_length=1)
+    learn: dict[GroupName, GroupTraining] = Field(min_length=1)
     epochs: float = Field(1.0, gt=0, le=1000)
     mix: str | None = None
     schedule: Schedule = Schedule()

@@ -33,32 +33,32 @@ from caspi.interrupts import Interruption
 from caspi.model.batch import Batch
 from caspi.model.compiling import uncompiled
 from caspi.model.groups import TrainableGroup
-from caspi.model.loading import Loaded
-from caspi.model.tensors import on
+from caspi.model.loading import LoadedModel
+from caspi.model.tensors import to_device
 from caspi.randomness import generator
 from caspi.reporting.report import environment
 from caspi.training.checkpoint import files as checkpoints
-from caspi.training.checkpoint.model_card import card
+from caspi.training.checkpoint.model_card import model_card
 from caspi.training.checkpoint.provenance import Provenance
 from caspi.training.checkpoint.state import Checkpointer
 from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.loader import loader
-from caspi.training.data.prefetch import Feed
-from caspi.training.data.steps import PlannedSteps, Step
+from caspi.training.data.prefetch import DevicePrefetcher
+from caspi.training.data.steps import OptimizerStep, PlannedSteps
 from caspi.training.distributed.deepspeed import Zero3
 from caspi.training.distributed.processes import sharding
-from caspi.training.distributed.sharding import alone, shard_on_cpu
-from caspi.training.metrics_log import Journal
+from caspi.training.distributed.sharding import shard_on_cpu, unsharded_copy
+from caspi.training.metrics_log import MetricsLog
 from caspi.training.optim import build, gradients
 
 _LESSON = "budget-{rank}.json"  # of a stage's folder: what memory turned out to hold, by who found it out
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
 _CONTINUES = "the same command continues from the last checkpoint"
-Measure = Callable[[Loaded], dict[str, float] | None]  # None: given up, because the run was asked to end
+Measure = Callable[[LoadedModel], dict[str, float] | None]  # None: given up, because the run was asked to end
 
 
-def lesson(stage_folder: Path) -> Budget | None:
+def learned_budget(stage_folder: Path) -> Budget | None:
     """The smallest budget that memory taught a stage; None where it never ran out."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in stage_folder.glob(_LESSON.format(rank="*"))]
     return Budget(min(one["seconds"] for one in found), min(one["tokens"] for one in found)) if found else None
@@ -103,7 +103,7 @@ class _SaveAndStop(TrainerCallback):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class StepResult:
     """What became of a step's micro-batches on one rank, or on all: counts are sums.
 
     loss: summed over targets, by the planned target tokens of the effective batch, float64 and on the device, so that
@@ -119,7 +119,7 @@ class Tally:
     losses: list[torch.Tensor] = field(default_factory=list)
     failed: Batch | None = None
 
-    def agreed(self, accelerator: Accelerator) -> Tally:
+    def agreed(self, accelerator: Accelerator) -> StepResult:
         """The sums over all ranks, the same on every one."""
         if accelerator.num_processes == 1:
             return self
@@ -128,7 +128,7 @@ class Tally:
         )
         total = torch.cat([self.loss[None], counts.to(self.loss.device)])
         dist.all_reduce(total)
-        return Tally(total[0], *total[1:].tolist())
+        return StepResult(total[0], *total[1:].tolist())
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -142,7 +142,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         objective: nn.Module,
-        loaded: Loaded,
+        loaded: LoadedModel,
         config: TrainConfig,
         stage: StageConfig,
         groups: list[TrainableGroup],
@@ -166,14 +166,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._saved_at = time.monotonic()
         self._measured: dict[str, float] = {}
         self._staging = False
-        self._feed = Feed(arguments.device)
-        self._incoming: Iterator[Step | CaspiError] = iter(())
-        self._queued: Step | None = None
+        self._feed = DevicePrefetcher(arguments.device)
+        self._incoming: Iterator[OptimizerStep | CaspiError] = iter(())
+        self._queued: OptimizerStep | None = None
         super().__init__(model=objective, args=arguments, train_dataset=steps, eval_dataset=steps)
         spread = self._sharding != "none"
         self._kept = Checkpointer(loaded, stage, config.max_seconds, spread=spread, writes=arguments.should_save)
         speaks, on_gpu = self.is_world_process_zero(), arguments.device.type != "cpu"
-        self._journal = Journal(stage.name, metrics_file, speaks=speaks, on_gpu=on_gpu)
+        self._journal = MetricsLog(stage.name, metrics_file, speaks=speaks, on_gpu=on_gpu)
         self.add_callback(_MeasureAtTheEnd)
         self.add_callback(_SaveAndStop(self))
         self.add_callback(_Average(self))
@@ -205,11 +205,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Saves the last whole step, where that was not done, and ends as Trainer does on a callback's word."""
         self.stopping = True
         here = Path(self.args.output_dir) / f"{checkpoints.PREFIX}{self.state.global_step}"
-        if self.state.global_step > 0 and here not in checkpoints.complete(here.parent):
+        if self.state.global_step > 0 and here not in checkpoints.complete_checkpoints(here.parent):
             self._save_checkpoint(self.model, None)
         self.control = self.callback_handler.on_train_end(self.args, self.state, self.control)
 
-    def get_train_dataloader(self) -> DataLoader[Step | CaspiError]:
+    def get_train_dataloader(self) -> DataLoader[OptimizerStep | CaspiError]:
         on_gpu, ranks = self.args.device.type != "cpu", self.accelerator.num_processes
         return loader(self._steps, self._config.loader_workers(on_gpu=on_gpu, ranks=ranks))
 
@@ -245,13 +245,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Step], None]:
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[OptimizerStep], None]:
         """The step to be taken; the one after it is asked for while the device computes."""
         self._incoming = epoch_iterator
         step, self._queued = self._queued or self._next(), None
         return [step] if step is not None else [], None
 
-    def _next(self) -> Step | None:
+    def _next(self) -> OptimizerStep | None:
         """Counts the time it takes, unless the device was still at work when it was over."""
         started, launched = time.monotonic(), None
         if self.args.device.type == "cuda":
@@ -271,7 +273,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             with contextlib.suppress(torch.OutOfMemoryError):  # then it is copied when it is needed
                 self._feed.ahead(self._queued.batches[0])
 
-    def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: OptimizerStep, num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradient of the loss per target token over the whole effective batch, whatever its micro-batches.
 
         Ranks meet once all of them have been through their micro-batches, so that one that ran out of memory keeps
@@ -308,7 +310,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._skip(inputs, mine, loss, norm)
         return torch.zeros((), device=self.args.device)  # `log` has its own average, over tokens
 
-    def _accumulate(self, model: nn.Module, step: Step) -> Tally:
+    def _accumulate(self, model: nn.Module, step: OptimizerStep) -> StepResult:
         """Forward and backward of this rank's micro-batches; stops at one that memory does not hold, and where the run
         is to end and no other rank waits for them."""
         losses: list[torch.Tensor] = []
@@ -330,7 +332,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._look_ahead()
         if self._sharding != "none":
             self._keep_pace(model, step, failed)
-        return Tally(
+        return StepResult(
             loss=sum(losses, nothing),
             tokens=sum(len(batch.labels) for batch in step.batches),
             out_of_memory=failed is not None,
@@ -350,7 +352,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         return late and self.is_world_process_zero()
 
-    def _keep_pace(self, model: nn.Module, step: Step, failed: Batch | None) -> None:
+    def _keep_pace(self, model: nn.Module, step: OptimizerStep, failed: Batch | None) -> None:
         """Sharded weights are gathered by all processes in every pass: one that is through with its micro-batches goes
         on with passes that count nothing, and one that ran out of memory cannot repeat alone. Raises CaspiError."""
         if failed is not None:
@@ -363,9 +365,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 f"{budget.seconds:.0f} s and {budget.tokens:.0f} tokens at most: {_CONTINUES}"
             )
         for _ in range(step.rounds - len(step.batches)):
-            self.accelerator.backward(model(on(step.batches[-1], self.args.device)) * 0.0)
+            self.accelerator.backward(model(to_device(step.batches[-1], self.args.device)) * 0.0)
 
-    def _make_room(self, step: Step, mine: Tally) -> Step:
+    def _make_room(self, step: OptimizerStep, mine: StepResult) -> OptimizerStep:
         """The step in smaller micro-batches; they stay smaller. Raises CaspiError where there is nothing to split."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -424,7 +426,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _learning(self) -> list[torch.Tensor]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
-    def _skip(self, step: Step, mine: Tally, loss: float, norm: float) -> None:
+    def _skip(self, step: OptimizerStep, mine: StepResult, loss: float, norm: float) -> None:
         """Names the utterances of a step that is left out. Raises CaspiError where too many were."""
         suspects = [
             batch.rows for batch, value in zip(step.batches, mine.losses, strict=True) if not torch.isfinite(value)
@@ -452,14 +454,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if all(bool(torch.isfinite(parameter).all()) for parameter in self._learning()):
             return
         self._record({"diverged": what})
-        found = checkpoints.complete(Path(self.args.output_dir))
+        found = checkpoints.complete_checkpoints(Path(self.args.output_dir))
         start = f"start another run from {found[-1]} (model.start)" if found else "start another run"
         raise CaspiError(
             f"stage {self._stage.name}: the weights are not finite since step {self.state.global_step:,}: training "
             f"diverged; {start} with a lower learning rate, more warmup or a lower max_grad_norm"
         )
 
-    def _note_replaced(self, step: Step) -> None:
+    def _note_replaced(self, step: OptimizerStep) -> None:
         mine = [
             {"utterance": this, "by": other, "why": entry.why}
             for entry in step.replaced
@@ -484,7 +486,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Measures the model as it would ship; not where the run was asked to end, or is asked meanwhile."""
         if self.stopping:
             return {}
-        with self._kept.as_it_ships(), uncompiled(), alone(self._loaded, self._compute_dtype) as loaded:
+        with self._kept.as_it_ships(), uncompiled(), unsharded_copy(self._loaded, self._compute_dtype) as loaded:
             measured = self._measure(loaded)
         if measured is None:
             self.stopping = self.control.should_save = self.control.should_training_stop = True
@@ -512,14 +514,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _measure_last(self) -> None:
         """Measures a stage's last checkpoint where the run was asked to end before it was, and then went on."""
-        last = checkpoints.complete(Path(self.args.output_dir))[-1]
+        last = checkpoints.complete_checkpoints(Path(self.args.output_dir))[-1]
         measured_before = "wer" in checkpoints.metrics_of(last)
         if measured_before or self.stopping or self.state.global_step < self.state.max_steps:
             return
         measured = self.evaluate()
         self.accelerator.wait_for_everyone()
         if measured and self.is_world_process_zero():
-            checkpoints.note_metrics(last, measured)
+            checkpoints.add_metrics(last, measured)
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = Path(self.args.output_dir)
@@ -541,7 +543,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         try:
             super()._save_checkpoint(model, trial)
             if self.args.should_save:
-                checkpoints.check(staging / name)
+                checkpoints.check_readable(staging / name)
         except (OSError, RuntimeError, SafetensorError) as error:
             failure = first_line(error)
         finally:
@@ -549,10 +551,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         failures = [found for found in gather_object([failure]) if found]
         if self.args.should_save and not failures:
             measured = self._measured_here()
-            checkpoints.publish(staging / name, folder / name, {"step": self.state.global_step, **measured})
+            checkpoints.make_visible(staging / name, folder / name, {"step": self.state.global_step, **measured})
             if self._uploads is not None:
                 self._uploads.offer(folder / name, self._what())
-            checkpoints.prune(folder, self._config.evaluate.keep)
+            checkpoints.prune_checkpoints(folder, self._config.evaluate.keep)
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
@@ -566,7 +568,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         folder = Path(output_dir or self.args.output_dir)
         self._kept.save_model(folder)
         if self.args.should_save:
-            text = card(self._provenance, self._what(), self._measured_here(), environment(), self._config.max_seconds)
+            text = model_card(
+                self._provenance, self._what(), self._measured_here(), environment(), self._config.max_seconds
+            )
             (folder / "README.md").write_text(text, encoding="utf-8")
 
     def _what(self) -> str:

@@ -23,7 +23,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Journal:
+class MetricsLog:
     """speaks: only one process does, the others keep count. on_gpu: there, waiting for data is worth a word (workers
     would share a CPU with training)."""
 

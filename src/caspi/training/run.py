@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from caspi.atomic_output import REPORT, claim, locked, read_jsonl, write_whole
-from caspi.augmentation.waveform import Background, Effects
+from caspi.atomic_output import REPORT, check_owned, locked, read_jsonl, write_whole
+from caspi.augmentation.waveform import Background, WaveformAugmenter
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.interrupts import Interrupted, Interruption
@@ -34,11 +34,11 @@ from caspi.training.data.stage_plan import audio_hours
 from caspi.training.data.steps import PlannedSteps
 from caspi.training.distributed.deepspeed import deepspeed
 from caspi.training.distributed.processes import compute_dtype, processes, sharded, sharding
-from caspi.training.loop import StageTrainer, lesson
+from caspi.training.loop import StageTrainer, learned_budget
 from caspi.training.objectives.build import stage_objective
 from caspi.training.planning.checks import check_stage
-from caspi.training.planning.preflight import Expected, expected, show_devices, show_stage, show_targets
-from caspi.training.stage_setup import arranged
+from caspi.training.planning.preflight import StageForecast, forecast, show_devices, show_stage, show_targets
+from caspi.training.stage_setup import load_for_stage
 from caspi.training.tracking import Tracker
 from caspi.training.validation import Validation
 
@@ -58,7 +58,7 @@ class RunResult:
     @property
     def final(self) -> Path:
         """The last stage's last checkpoint."""
-        return checkpoints.complete(Path(self.stages[-1]["path"]))[-1]
+        return checkpoints.complete_checkpoints(Path(self.stages[-1]["path"]))[-1]
 
 
 def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
@@ -81,7 +81,7 @@ class _Run:
     uploads: Uploads | None
 
 
-def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
+def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
     """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
     that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
     """
@@ -107,12 +107,12 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
     # What is wrong with the last stage is found before the first begins.
     for stage in config.stages:
         augment = stage.augment or config.augment
-        Effects(augment)
+        WaveformAugmenter(augment)
         if augment.second_speaker is not None and len(set(data.corpus.column("group"))) < 2:
             raise UsageError(f"train.augment.second_speaker: corpus {corpus} has one recording or speaker only")
     if config.no_speech is not None:
         Background(config.no_speech)
-    stages = expected(start, config, data, state.num_processes, seed)
+    stages = forecast(start, config, data, state.num_processes, seed)
     with contextlib.ExitStack() as held:
         if state.is_main_process:
             _claim_run(config, start, corpus, seed)
@@ -122,15 +122,15 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
         run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
         if state.is_main_process:
             show_devices(state.num_processes)
-            show_targets(data, prompt, stages[0].plans[0].heard)
+            show_targets(data, prompt, stages[0].plans[0].lengths)
             for ahead in stages:
                 show_stage(ahead)
         finished = []
-        with run.interruption.heard():
+        with run.interruption.listening():
             for number, ahead in enumerate(stages):
                 folder = stage_folder(config.path, number, ahead.stage)
                 finished.append(_finished(folder) or _run_stage(run, ahead, number, start))
-                start = ModelConfig(start=str(checkpoints.complete(folder)[-1]))
+                start = ModelConfig(start=str(checkpoints.complete_checkpoints(folder)[-1]))
                 gc.collect()  # the stage's model, before the next one is loaded
         _point_to_best(config, Path(start.start))
         uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
@@ -140,7 +140,7 @@ def train(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed:
 def _point_to_best(config: TrainConfig, last: Path) -> None:
     """`best` in the run's folder: the last stage's best checkpoint, its last one where none was measured."""
     if processes().is_main_process:
-        found = checkpoints.best(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
+        found = checkpoints.best_checkpoints(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
         point_to_best(config.path, found[0] if found else last)
 
 
@@ -176,7 +176,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
     marker = config.path / RUN
     try:
         if not marker.is_file():
-            claim(config.path, "train")
+            check_owned(config.path, "train")
             config.path.mkdir(parents=True, exist_ok=True)
             write_whole(marker, json.dumps(identity, indent=1))
         started = json.loads(marker.read_text(encoding="utf-8"))
@@ -205,11 +205,11 @@ def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {asked}, was {started}"
 
 
-def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> dict[str, Any]:
+def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig) -> dict[str, Any]:
     config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
     folder = stage_folder(config.path, number, stage)
     drawn = stage_seed(run.seed, number)
-    model = arranged(start, config, stage, state.device, run.dtype, drawn)
+    model = load_for_stage(start, config, stage, state.device, run.dtype, drawn)
     planned = PlannedSteps(
         data,
         ahead.plans,
@@ -221,7 +221,7 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
         drawn,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    found = checkpoints.complete(folder)
+    found = checkpoints.complete_checkpoints(folder)
     first_step = checkpoints.step_of(found[-1]) if found else 0
     trainer = StageTrainer(
         objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
@@ -240,7 +240,7 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
     )
     for name in config.track if state.is_main_process else ():
         trainer.add_callback(Tracker(name, config.path, folder.name, run.provenance, first_step))
-    if (learnt := lesson(folder)) is not None:
+    if (learnt := learned_budget(folder)) is not None:
         planned.lower(learnt)
     started = time.monotonic()
     if state.is_main_process:
@@ -259,7 +259,9 @@ def _run_stage(run: _Run, ahead: Expected, number: int, start: ModelConfig) -> d
         "groups": ahead.groups,
         "seconds": time.monotonic() - started,
         "replaced": _replaced(config.path / METRICS, stage.name),
-        "checkpoints": [{"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete(folder)],
+        "checkpoints": [
+            {"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete_checkpoints(folder)
+        ],
     }
     if state.is_main_process:
         write_whole(folder / DONE, json.dumps(summary, indent=1))

@@ -8,39 +8,39 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 from transformers.trainer_utils import set_seed
 
-from caspi.model.activation_checkpointing import recompute
+from caspi.model.activation_checkpointing import checkpoint_activations
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, select, set_trainable
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.distributed.processes import sharding
 
 
 @dataclass(frozen=True, slots=True)
-class Arranged:
+class StageModel:
     """The model of a stage, as it learns in it."""
 
-    loaded: Loaded
+    loaded: LoadedModel
     groups: list[TrainableGroup]
     compiled: bool
 
 
-def arranged(
+def load_for_stage(
     start: ModelConfig,
     config: TrainConfig,
     stage: StageConfig,
     device: torch.device,
     dtype: torch.dtype | None,
     seed: int,
-) -> Arranged:
+) -> StageModel:
     """Loads `start` and arranges it; adapters begin as `seed` draws them."""
     loaded = load(start, device)
     set_seed(seed)
     groups = select(loaded.model, stage.learn)
     compiled = compiles(config, stage, on_gpu=device.type == "cuda")
-    arrange(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
-    return Arranged(loaded, groups, compiled)
+    set_up(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
+    return StageModel(loaded, groups, compiled)
 
 
 def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
@@ -57,7 +57,7 @@ def drops(stage: StageConfig) -> bool:
     return any(how.lora is not None and how.lora.dropout > 0 for how in stage.learn.values())
 
 
-def arrange(
+def set_up(
     model: Qwen3ASRForConditionalGeneration,
     groups: list[TrainableGroup],
     dtype: torch.dtype | None,
@@ -67,6 +67,6 @@ def arrange(
 ) -> None:
     """In place; whatever an earlier stage left is taken back. dtype: what is computed in, None for fp32."""
     set_trainable(model, groups, dtype or torch.float32)
-    recompute(model, recompute_every)
+    checkpoint_activations(model, recompute_every)
     if compiled:
         compile_blocks(model)

@@ -13,13 +13,13 @@ from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.inference.decoding import Clip, Decoder, evaluating
+from caspi.inference.decoding import Decoder, DecodeRequest, evaluating
 from caspi.language import language
 from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded, load
+from caspi.model.loading import LoadedModel, load
 from caspi.model.prompt import Prompt
-from caspi.model.tensors import on
+from caspi.model.tensors import to_device
 from caspi.scoring.error_rates import Score, score_corpus
 from caspi.training.config import TrainConfig
 from caspi.training.data.batch_plan import cut
@@ -54,7 +54,7 @@ class Validation:
         self._rows = chosen[np.argsort(self._data.seconds[chosen], kind="stable")]
         self._groups = [corpus.utterance(int(row)).group for row in self._rows]
 
-    def __call__(self, loaded: Loaded, give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+    def __call__(self, loaded: LoadedModel, give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """`loss`, `wer`, `cer`, `truncated`, the same on every process; None on every one where one gave up. A share
         that memory does not hold is cut smaller."""
         state = processes()
@@ -103,16 +103,16 @@ class Validation:
         )["leaderboard"]
 
     def _decoded(
-        self, loaded: Loaded, items: list[Item], places: range, give_up: Callable[[], bool]
+        self, loaded: LoadedModel, items: list[Item], places: range, give_up: Callable[[], bool]
     ) -> list[_Measured]:
         """All, or what was decoded before giving up."""
         decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype, give_up=give_up)
-        clips = [Clip(item.samples, item.context, item.language) for item in items]
+        clips = [DecodeRequest(item.samples, item.context, item.language) for item in items]
         said = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
         return [_Measured(places[index], found.text, found.truncated) for batch in said for index, found in batch]
 
     @torch.no_grad()
-    def _loss(self, loaded: Loaded, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:
+    def _loss(self, loaded: LoadedModel, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:
         """Cross-entropy summed over the targets of `rows`, and how many they are."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
@@ -122,7 +122,7 @@ class Validation:
                 if give_up():
                     break
                 batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)
-                total += float(objective(on(batch, device)))
+                total += float(objective(to_device(batch, device)))
                 tokens += len(batch.labels)
         return total, tokens
 

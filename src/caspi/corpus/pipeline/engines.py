@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Literal
 
 from caspi.corpus.pipeline.process import Rules
-from caspi.corpus.pipeline.shards import Block, Made, make, make_crashed
+from caspi.corpus.pipeline.shards import Block, MadeShard, make_crashed, make_shard
 from caspi.errors import MissingDependency
 
 EngineName = Literal["local", "ray"]
-Engine = Callable[[Iterable[Block], Path, Rules, int], Iterator[Made]]
+Engine = Callable[[Iterable[Block], Path, Rules, int], Iterator[MadeShard]]
 _AHEAD = 3  # blocks a worker has waiting: enough to keep it busy, few enough for memory
 
 
-def local(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[Made]:
+def local(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[MadeShard]:
     """Processes of this machine. A worker that dies (a decoder's fault, the kernel's memory killer) costs the
     recording it died of, and no other."""
-    work = functools.partial(make, folder=folder, rules=rules)
+    work = functools.partial(make_shard, folder=folder, rules=rules)
     if workers == 1:
         yield from map(work, blocks)
         return
@@ -44,11 +44,11 @@ def local(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> 
 def _keep_busy(
     pool: ProcessPoolExecutor,
     source: Iterator[Block],
-    work: Callable[[Block], Made],
+    work: Callable[[Block], MadeShard],
     ahead: int,
     taken: dict[str, Block],
-) -> Iterator[Made]:
-    running: dict[Future[Made], str] = {}
+) -> Iterator[MadeShard]:
+    running: dict[Future[MadeShard], str] = {}
 
     def submit(count: int) -> None:
         for block in itertools.islice(source, count):
@@ -69,11 +69,11 @@ def _keep_busy(
         raise
 
 
-def _one_by_one(blocks: list[Block], folder: Path, rules: Rules) -> Iterator[Made]:
+def _one_by_one(blocks: list[Block], folder: Path, rules: Rules) -> Iterator[MadeShard]:
     """Every block in a process of its own, and every recording of one that kills it: the guilty one is named."""
     for block in blocks:
         if (folder / block.name).exists():
-            yield Made(len(block.recordings), 0.0)
+            yield MadeShard(len(block.recordings), 0.0)
         elif (made := _alone(block, folder, rules)) is not None:
             yield made
         else:
@@ -82,9 +82,9 @@ def _one_by_one(blocks: list[Block], folder: Path, rules: Rules) -> Iterator[Mad
                 yield _alone(single, folder, rules) or make_crashed(single, folder)
 
 
-def _alone(block: Block, folder: Path, rules: Rules) -> Made | None:
+def _alone(block: Block, folder: Path, rules: Rules) -> MadeShard | None:
     with contextlib.suppress(BrokenExecutor), _pool(1) as pool:
-        return pool.submit(make, block, folder, rules).result()
+        return pool.submit(make_shard, block, folder, rules).result()
     return None
 
 
@@ -106,7 +106,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[Made]:
+def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[MadeShard]:
     """Ray Data over a cluster, or over this machine where there is none. `folder` must be one that every node sees.
 
     `workers` bounds the blocks in flight: a source is a stream, and Ray Data takes lists.
@@ -123,13 +123,13 @@ def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) ->
     home = folder.resolve()
 
     def work(item: dict[str, Block]) -> dict[str, float]:
-        done = make(item["item"], home, rules)
+        done = make_shard(item["item"], home, rules)
         return {"recordings": done.recordings, "seconds": done.seconds}
 
     source = iter(blocks)
     while window := list(itertools.islice(source, max(16, workers * _AHEAD))):
         for done in ray.data.from_items(window, override_num_blocks=len(window)).map(work).iter_rows():
-            yield Made(int(done["recordings"]), float(done["seconds"]))
+            yield MadeShard(int(done["recordings"]), float(done["seconds"]))
 
 
 ENGINES: dict[EngineName, Engine] = {"local": local, "ray": on_ray}

@@ -51,7 +51,7 @@ class Filters(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ClipLengths:
     """What a filter looks at: text as it will be trained on, its share of letters in the language's script."""
 
     seconds: Seconds
@@ -61,7 +61,7 @@ class Heard:
     quality: float | None
 
 
-def reject(heard: Heard, limits: Filters) -> Reason | None:
+def reject(heard: ClipLengths, limits: Filters) -> Reason | None:
     """The first reason to leave an utterance out, or None."""
     reasons: tuple[tuple[bool, Reason], ...] = (
         (not heard.text, "empty_text"),

@@ -34,7 +34,7 @@ from caspi.corpus.pipeline import shards
 from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.pipeline.engines import ENGINES, EngineName
 from caspi.corpus.pipeline.process import Rules
-from caspi.corpus.pipeline.selection import Judge, SourceRows, Verdicts
+from caspi.corpus.pipeline.selection import Selection, Selector, SourceRows
 from caspi.corpus.pipeline.splits import Splits
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.sources import Source, SourceConfig
@@ -115,7 +115,7 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
     kept, CaspiError where the disk is full.
     """
     started = time.monotonic()
-    work = atomic_output.work(config.path, "prepare")
+    work = atomic_output.work_folder(config.path, "prepare")
     with atomic_output.locked(work, "prepare"):
         try:
             summary = _prepare(config, spoken_language, engine, work)
@@ -134,8 +134,8 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
     whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
     keys = [_key(source, config, spoken_language) for source in config.sources]
     known = _reusable(earlier, keys, whole)
-    partial = atomic_output.start(config.path, "prepare")
-    judge = Judge(config.filters, config.splits, evaluation, _boundaries(earlier, config.splits))
+    partial = atomic_output.begin_atomic(config.path, "prepare")
+    judge = Selector(config.filters, config.splits, evaluation, _boundaries(earlier, config.splits))
     reports: list[SourceReport] = []
     for number, (source, key) in enumerate(zip(config.sources, keys, strict=True)):
         if number < len(known):
@@ -161,8 +161,8 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
 
 def finish(partial: Path, folder: Path) -> None:
     """Puts the corpus in its place; its parts are no longer needed."""
-    atomic_output.finish(partial, folder)
-    shutil.rmtree(atomic_output.work(folder, "prepare"), ignore_errors=True)
+    atomic_output.commit_atomic(partial, folder)
+    shutil.rmtree(atomic_output.work_folder(folder, "prepare"), ignore_errors=True)
 
 
 def _digest(*parts_of_it: str) -> str:
@@ -173,7 +173,7 @@ def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
     """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
     version = importlib.metadata.version(DISTRIBUTION)
     inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
-    return _digest(*inputs, version, str(shards.PART_SCHEMA))
+    return _digest(*inputs, version, str(shards.SHARD_SCHEMA))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -203,13 +203,13 @@ def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[Sour
     return found
 
 
-def _link(report: SourceReport, corpus: Path, partial: Path, judge: Judge) -> SourceReport:
+def _link(report: SourceReport, corpus: Path, partial: Path, judge: Selector) -> SourceReport:
     """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
     rows = SourceRows()
     for split in SPLITS:
         for name in report.shards[split]:
             _link_file(corpus / name, partial / name)
-            for batch in shards.read(corpus / name):
+            for batch in shards.read_shard(corpus / name):
                 rows.extend(batch, split)
     judge.remember(rows)
     return report
@@ -230,7 +230,7 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("*.partial"):
         leftover.unlink()
-    _, done = shards.made(folder)
+    _, done = shards.made_shards(folder)
     if done:
         print(f"prepare: {done:,} recordings of this source were done before", file=sys.stderr)
     found = shards.blocks(source.heard(spoken_language, done), done)
@@ -243,10 +243,10 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
 
 
 def _assemble(
-    source: Source, key: str, folder: Path, partial: Path, judge: Judge, first: dict[str, int]
+    source: Source, key: str, folder: Path, partial: Path, judge: Selector, first: dict[str, int]
 ) -> SourceReport:
     """Steps 2 and 3."""
-    paths, _ = shards.made(folder)
+    paths, _ = shards.made_shards(folder)
     rows = SourceRows.read(paths)
     _refuse_yiddish(source, rows)
     verdicts = judge.decide(rows)
@@ -256,7 +256,7 @@ def _assemble(
     tally = _Tally(report)
     start = 0
     for path in paths:
-        for batch in shards.read(path):
+        for batch in shards.read_shard(path):
             stop = start + batch.num_rows
             tally.add(batch, rows, verdicts, start)
             for split, writer in writers.items():
@@ -288,7 +288,7 @@ def _refuse_yiddish(source: Source, rows: SourceRows) -> None:
         )
 
 
-def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Verdicts, start: int) -> pa.RecordBatch:
+def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Selection, start: int) -> pa.RecordBatch:
     """The chosen rows of a part, the first of which is number `start` of its source, as rows of the corpus."""
     taken = batch.take(pa.array(chosen, pa.int64()))
     columns = {name: taken.column(name) for name in SCHEMA.names}
@@ -314,7 +314,7 @@ class _Tally:
         self._groups: defaultdict[str, set[str]] = defaultdict(set)
         self._signals: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    def add(self, batch: pa.RecordBatch, rows: SourceRows, verdicts: Verdicts, start: int) -> None:
+    def add(self, batch: pa.RecordBatch, rows: SourceRows, verdicts: Selection, start: int) -> None:
         report = self._report
         details = batch.column("detail").to_pylist()
         synthetic = batch.column("synthetic").to_pylist()

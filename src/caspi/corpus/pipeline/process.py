@@ -15,9 +15,9 @@ from caspi import audio
 from caspi.audio import SAMPLE_RATE, AudioError, Stream
 from caspi.config import Config
 from caspi.corpus.dedup import acoustic_fingerprint
-from caspi.corpus.pipeline.filters import Filters, Heard, Reason, reject
+from caspi.corpus.pipeline.filters import ClipLengths, Filters, Reason, reject
 from caspi.corpus.pipeline.segmentation import Segmentation, Span, spans
-from caspi.corpus.signals import FRAME, measure, spectrogram
+from caspi.corpus.signals import FRAME, measure_signals, spectrogram
 from caspi.corpus.utterance import Recording, Split, Utterance, Word
 from caspi.language import TextPolicy, is_yiddish, language
 from caspi.language.base import Language
@@ -35,7 +35,7 @@ class Rules(Config):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Accepted:
     """An utterance that passed every filter that looks at it alone.
 
     exact, words: its fingerprints; shifted: those of its sound half a frame later, to find copies cut elsewhere.
@@ -59,7 +59,7 @@ class Rejected:
     detail: str
 
 
-def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
+def process(recording: Recording, rules: Rules) -> Iterator[Accepted | Rejected]:
     """Every utterance of a recording, kept or rejected, in order; at least one outcome."""
     if recording.problem:
         yield Rejected(recording.id, recording.source, recording.problem_is, recording.problem)
@@ -90,7 +90,7 @@ def process(recording: Recording, rules: Rules) -> Iterator[Kept | Rejected]:
             return
         outcome = maker.outcome(name, piece, samples, previous)
         yield outcome
-        previous = outcome.utterance.text if isinstance(outcome, Kept) else ""
+        previous = outcome.utterance.text if isinstance(outcome, Accepted) else ""
 
 
 def _reason(error: AudioError) -> Reason:
@@ -126,7 +126,7 @@ class _Maker:
     language: Language
     limit: float
 
-    def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Kept | Rejected:
+    def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Accepted | Rejected:
         samples = self._without_padding(samples)
         seconds = len(samples) / SAMPLE_RATE
         if reason := self._misplaced(piece, seconds):
@@ -140,8 +140,10 @@ class _Maker:
         notes += self._notes(piece, seconds)
         pcm = audio.pcm16(samples)
         power = spectrogram(samples)
-        heard = Heard(seconds, text, self.language.script_share(text), measure(samples, power), self.recording.quality)
-        rejected = self._objection(piece.text, text) or reject(heard, self.rules.filters)
+        heard = ClipLengths(
+            seconds, text, self.language.script_share(text), measure_signals(samples, power), self.recording.quality
+        )
+        rejected = self._rejection_reason(piece.text, text) or reject(heard, self.rules.filters)
         if rejected == "too_long" and not piece.words and not piece.phrases:
             rejected = "long_without_times"
         if rejected:
@@ -164,7 +166,7 @@ class _Maker:
             dead_channel=self.stream.findings.dead_channel,
             signals=heard.signals,
         )
-        return Kept(
+        return Accepted(
             utterance,
             audio.encode_flac(pcm),
             self.recording.split,
@@ -185,11 +187,11 @@ class _Maker:
             notes.append("pointed")
         return notes
 
-    def _objection(self, written: str, cleaned: str) -> Reason | None:
+    def _rejection_reason(self, written: str, cleaned: str) -> Reason | None:
         """Yiddish is found in whatever language a source calls it."""
         if self.recording.language == "Yiddish" or is_yiddish(written):
             return "yiddish"
-        return self.language.objection(cleaned, self.rules.text)
+        return self.language.rejection_reason(cleaned, self.rules.text)
 
     def _clean(self, text: str) -> str:
         return self.language.training_text(text, self.rules.text) if text else ""

@@ -62,7 +62,7 @@ class SourceRows:
     def read(cls, paths: Iterable[Path]) -> SourceRows:
         rows = cls()
         for path in paths:
-            for batch in shards.read(path):
+            for batch in shards.read_shard(path):
                 rows.extend(batch)
         return rows
 
@@ -75,7 +75,7 @@ class SourceRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class Selection:
     """reason: None for what is kept; then its id, split and repeat count, and whether the text before it may be used.
 
     boundaries: where validation ends, by source.
@@ -89,7 +89,7 @@ class Verdicts:
     boundaries: dict[str, float]
 
 
-class Judge:
+class Selector:
     """Carries from source to source what was there before."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Judge:
             self._copies.add(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
             self._repeats.add(compared)
 
-    def decide(self, rows: SourceRows) -> Verdicts:
+    def decide(self, rows: SourceRows) -> Selection:
         """Judges the outcomes of one source."""
         rates = _odd_rates(rows, self._filters.rate_deviations)
         others = frozenset(self._ids)
@@ -126,7 +126,7 @@ class Judge:
         self._drawn |= boundaries  # a name that comes again has its boundary
         split = self._splits_of(rows, reasons, boundaries)
         previous = [self._may_be_told(rows, reasons, n) for n in range(len(rows.id))]
-        return Verdicts(reasons, names, previous, split, repeats, boundaries)
+        return Selection(reasons, names, previous, split, repeats, boundaries)
 
     def _splits_of(self, rows: SourceRows, reasons: list[Reason | None], boundaries: dict[str, float]) -> list[Split]:
         """The split of every row. A group stays where it came first, in an earlier source or by its source's wish.

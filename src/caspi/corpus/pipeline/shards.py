@@ -14,12 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from caspi.atomic_output import sync
-from caspi.corpus.pipeline.process import Kept, Rejected, Rules, process
+from caspi.atomic_output import sync_to_disk
+from caspi.corpus.pipeline.process import Accepted, Rejected, Rules, process
 from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, row
 from caspi.corpus.utterance import Recording
 
-PART_SCHEMA = pa.schema(
+SHARD_SCHEMA = pa.schema(
     [
         *SCHEMA,
         ("shifted", pa.binary()),
@@ -44,7 +44,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class MadeShard:
     """What a worker says of a part it wrote."""
 
     recordings: int
@@ -66,48 +66,48 @@ def blocks(recordings: Iterable[Recording], first: int) -> Iterator[Block]:
         yield Block(first, held)
 
 
-def make(block: Block, folder: Path, rules: Rules) -> Made:
+def make_shard(block: Block, folder: Path, rules: Rules) -> MadeShard:
     """Processes a block and leaves its part in `folder`."""
     partial = folder / f"{block.name}.{os.getpid()}.partial"
     seconds = 0.0
     try:
-        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, PART_SCHEMA) as writer:
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
             rows: list[dict[str, Any]] = []
             for recording in block.recordings:
                 for outcome in process(recording, rules):
-                    seconds += outcome.utterance.seconds if isinstance(outcome, Kept) else 0.0
+                    seconds += outcome.utterance.seconds if isinstance(outcome, Accepted) else 0.0
                     rows.append(_row(outcome))
                     if len(rows) >= ROWS_PER_BATCH:
-                        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=PART_SCHEMA))
+                        writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
                         rows = []
             if rows:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=PART_SCHEMA))
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=SHARD_SCHEMA))
         _publish(partial, folder / block.name)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    return Made(len(block.recordings), seconds)
+    return MadeShard(len(block.recordings), seconds)
 
 
-def make_crashed(block: Block, folder: Path) -> Made:
+def make_crashed(block: Block, folder: Path) -> MadeShard:
     """The part of a single recording that no worker survived."""
     assert len(block.recordings) == 1
     recording = block.recordings[0]
     outcome = Rejected(recording.id, recording.source, "decoder_crashed", "the process that decoded it died")
     partial = folder / f"{block.name}.{os.getpid()}.partial"
-    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, PART_SCHEMA) as writer:
-        writer.write_batch(pa.RecordBatch.from_pylist([_row(outcome)], schema=PART_SCHEMA))
+    with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, SHARD_SCHEMA) as writer:
+        writer.write_batch(pa.RecordBatch.from_pylist([_row(outcome)], schema=SHARD_SCHEMA))
     _publish(partial, folder / block.name)
-    return Made(1, 0.0)
+    return MadeShard(1, 0.0)
 
 
 def _publish(partial: Path, final: Path) -> None:
-    sync(partial)  # else a part that lost its contents with the power would stand there under its name
+    sync_to_disk(partial)  # else a part that lost its contents with the power would stand there under its name
     partial.rename(final)
 
 
-def _row(outcome: Kept | Rejected) -> dict[str, Any]:
-    if isinstance(outcome, Kept):
+def _row(outcome: Accepted | Rejected) -> dict[str, Any]:
+    if isinstance(outcome, Accepted):
         columns = row(outcome.utterance, outcome.flac, outcome.exact, outcome.words.tobytes())
         return {
             **columns,
@@ -119,7 +119,7 @@ def _row(outcome: Kept | Rejected) -> dict[str, Any]:
     return {"id": outcome.id, "source": outcome.source, "reason": outcome.reason, "detail": outcome.detail}
 
 
-def made(folder: Path) -> tuple[list[Path], int]:
+def made_shards(folder: Path) -> tuple[list[Path], int]:
     """Parts that follow one another from the first recording on, and how many recordings they hold."""
     found, following = [], 0
     for path in sorted(folder.glob("*.arrow")):
@@ -130,7 +130,7 @@ def made(folder: Path) -> tuple[list[Path], int]:
     return found, following
 
 
-def read(path: Path) -> Iterator[pa.RecordBatch]:
+def read_shard(path: Path) -> Iterator[pa.RecordBatch]:
     """Record batches of a part."""
     with pa.memory_map(str(path)) as file:
         reader = pa.ipc.open_file(file)

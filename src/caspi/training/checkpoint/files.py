@@ -14,9 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import GenerationConfig, Qwen3ASRForConditionalGeneration
 
-from caspi.atomic_output import remove, sync, write_whole
+from caspi.atomic_output import delete_atomic, sync_to_disk, write_whole
 from caspi.audio import Seconds
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import safetensors_writer
 
 PREFIX = "checkpoint-"
@@ -27,7 +27,7 @@ OPTIMIZER = "optimizer.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
+def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
     """Weights, configuration, tokenizer, processor, chat template and generation settings. longest: of the clips it was
     trained on, for whoever cuts long recordings for it."""
     prompt = loaded.prompt
@@ -39,20 +39,22 @@ def save_model(loaded: Loaded, weights: dict[str, torch.Tensor], folder: Path, l
     GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
     ).save_pretrained(folder)
-    safetensors_writer.write(folder / "model.safetensors", weights)
+    safetensors_writer.write_safetensors(folder / "model.safetensors", weights)
     loaded.processor.save_pretrained(folder)
 
 
 def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
     """What training goes on from, where that is not the model's own weights: adapters, and what an average follows."""
     kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
-    safetensors_writer.write(folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()})
+    safetensors_writer.write_safetensors(
+        folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()}
+    )
 
 
 def save_optimizer(folder: Path, state: dict[str, Any]) -> None:
     """The state of an optimizer that keeps nothing but tensors of every parameter."""
     kept = {f"{number}.{name}": value for number, of in state["state"].items() for name, value in of.items()}
-    safetensors_writer.write(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
+    safetensors_writer.write_safetensors(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
 
 
 def optimizer_state(folder: Path) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def optimizer_state(folder: Path) -> dict[str, Any]:
         return {"state": state, "param_groups": json.loads(file.metadata()["param_groups"])}
 
 
-def trained(folder: Path) -> tuple[Weights, Weights]:
+def trained_weights(folder: Path) -> tuple[Weights, Weights]:
     """The trained parameters a checkpoint goes on from, and their average where one is kept, by their names."""
     if (folder / TRAINED).is_file():
         stored = load_file(folder / TRAINED)
@@ -80,7 +82,7 @@ def _named(stored: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
 
 
-def complete(stage_folder: Path) -> list[Path]:
+def complete_checkpoints(stage_folder: Path) -> list[Path]:
     """Checkpoints of a stage that were written to the end, oldest first."""
     found = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
     return sorted(found, key=step_of)
@@ -97,15 +99,15 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
     return metrics
 
 
-def note_metrics(checkpoint: Path, metrics: dict[str, float]) -> None:
+def add_metrics(checkpoint: Path, metrics: dict[str, float]) -> None:
     """Adds what was measured on a checkpoint after it was written."""
     write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | metrics, indent=1))
 
 
-def best(stage_folder: Path, count: int) -> list[Path]:
+def best_checkpoints(stage_folder: Path, count: int) -> list[Path]:
     """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
     measured, because the run was asked to end, is none of them."""
-    measured = [path for path in complete(stage_folder) if "wer" in metrics_of(path)]
+    measured = [path for path in complete_checkpoints(stage_folder) if "wer" in metrics_of(path)]
     return sorted(measured, key=lambda path: quality(metrics_of(path)))[:count]
 
 
@@ -114,7 +116,7 @@ def quality(measured: Mapping[str, Any]) -> tuple[float, float]:
     return measured["wer"], measured["loss"]
 
 
-def check(folder: Path) -> None:
+def check_readable(folder: Path) -> None:
     """Reads back what was written: every tensor's place in the weight files, every archive's directory.
 
     Raises OSError, SafetensorError or RuntimeError where something is cut short.
@@ -133,16 +135,16 @@ def check(folder: Path) -> None:
             raise OSError(f"{path} is cut short ({error})") from error
 
 
-def publish(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
+def make_visible(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
     """Makes a staged checkpoint visible: metrics last, everything on disk, then one rename."""
     (staged / METRICS).write_text(json.dumps(metrics, indent=1))
     for path in staged.iterdir():
-        sync(path)
-    sync(staged)
+        sync_to_disk(path)
+    sync_to_disk(staged)
     if final.exists():  # left by a run that was resumed from an earlier step
-        remove(final)
+        delete_atomic(final)
     staged.rename(final)
-    sync(final.parent)
+    sync_to_disk(final.parent)
 
 
 BEST = "best"
@@ -153,17 +155,17 @@ def point_to_best(run: Path, model: Path) -> None:
     link, partial = run / BEST, run / f".{BEST}.partial"
     partial.unlink(missing_ok=True)
     if link.is_dir() and not link.is_symlink():  # a copy of the run, in which links have become what they named
-        remove(link)
+        delete_atomic(link)
     partial.symlink_to(os.path.relpath(model.resolve(), run.resolve()))
     partial.replace(link)
 
 
-def prune(stage_folder: Path, keep: int) -> None:
+def prune_checkpoints(stage_folder: Path, keep: int) -> None:
     """Deletes all but the best `keep` and the last, and what a kill left of an earlier deletion."""
     for path in stage_folder.glob(f".{PREFIX}*.removed"):
         shutil.rmtree(path, ignore_errors=True)
-    last = complete(stage_folder)[-1:]
-    kept = {*best(stage_folder, keep), *last}
-    for path in complete(stage_folder):
+    last = complete_checkpoints(stage_folder)[-1:]
+    kept = {*best_checkpoints(stage_folder, keep), *last}
+    for path in complete_checkpoints(stage_folder):
         if path not in kept:
-            remove(path)
+            delete_atomic(path)

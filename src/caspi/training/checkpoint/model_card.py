@@ -12,7 +12,7 @@ from caspi.language import language
 from caspi.training.checkpoint.provenance import Provenance
 
 
-def card(
+def model_card(
     provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any], longest: Seconds
 ) -> str:
     """README.md of a checkpoint. what: one line, such as `stage all, step 300`. measured: names and fractions, empty
@@ -37,12 +37,12 @@ def card(
         measured=measured,
         corpus=corpus,
         environment=environment,
-        limit=limit(longest),
+        limit=clip_limit_notice(longest),
     )
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}"))
 
 
-def limit(longest: Seconds | None) -> str:
+def clip_limit_notice(longest: Seconds | None) -> str:
     """What a reader must know of long recordings."""
     if longest is None:
         return ""

@@ -18,7 +18,9 @@ _TYPES = {
 _AT_ONCE = 64 * 2**20
 
 
-def write(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """A file that safetensors reads (its README, "Format"): the header's length, the header, the bytes in order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0

@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from caspi.audio import Seconds
 from caspi.errors import CaspiError, first_line
 from caspi.model import adapters
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
 from caspi.training.distributed.deepspeed import Zero3
-from caspi.training.distributed.sharding import held, put, whole
+from caspi.training.distributed.sharding import full_tensor, load_shard, local_shard
 from caspi.training.optim.ema import Ema
 
 
@@ -26,7 +26,9 @@ class Checkpointer:
     """Writes and reads the weights, the average and the optimizer of one stage. All processes call it; the one that
     `writes` does. longest: of the clips trained on. spread: over processes, a piece of every parameter on each."""
 
-    def __init__(self, loaded: Loaded, stage: StageConfig, longest: Seconds, *, spread: bool, writes: bool) -> None:
+    def __init__(
+        self, loaded: LoadedModel, stage: StageConfig, longest: Seconds, *, spread: bool, writes: bool
+    ) -> None:
         self._loaded, self._stage, self._longest = loaded, stage, longest
         self._spread, self._writes = spread, writes
         self._adapted = any(how.lora is not None for how in stage.learn.values())
@@ -41,11 +43,11 @@ class Checkpointer:
         """Starts the average of a stage that keeps one: where the checkpoint left it, or where the weights are now."""
         if self._stage.ema is None:
             return
-        self._ema = Ema({name: held(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
+        self._ema = Ema({name: local_shard(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
         if self._left_average:
             with self._ema.in_place():
                 for name, parameter in self.trained().items():
-                    put(parameter, self._left_average[name])
+                    load_shard(parameter, self._left_average[name])
         self._left_average = {}
 
     def average(self, step: int) -> None:
@@ -79,9 +81,9 @@ class Checkpointer:
         Raises CaspiError where the checkpoint is not of this recipe, or not whole.
         """
         try:
-            raw, average = checkpoints.trained(folder)
+            raw, average = checkpoints.trained_weights(folder)
             for name, parameter in self.trained().items():
-                put(parameter, raw[name])
+                load_shard(parameter, raw[name])
             if self._stage.ema is not None:
                 self._left_average = {name: average[name] for name in self.trained()}
         except (KeyError, RuntimeError, OSError, SafetensorError) as error:
@@ -116,7 +118,7 @@ class Checkpointer:
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}
         for name, tensor in tensors.items():
-            value = whole(tensor)
+            value = full_tensor(tensor)
             if self._writes:
                 found[name] = value.cpu()
         return found

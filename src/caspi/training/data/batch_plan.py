@@ -13,19 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from caspi.training.config import Budget, EffectiveBatch
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
-    """steps[step][rank] is a list of micro-batches, each an array of corpus rows. heard: how long each row is.
+    """steps[step][rank] is a list of micro-batches, each an array of corpus rows. lengths: of every row.
 
     imbalance: share of rank time spent waiting for the rank with the most seconds, averaged over steps. filled: share
     of the budget's seconds that a micro-batch uses, averaged. dropped: utterances left over after the last full step.
     """
 
     steps: list[list[list[np.ndarray]]]
-    heard: Hearing
+    lengths: EpochLengths
     imbalance: float
     filled: float
     dropped: int
@@ -48,29 +48,29 @@ def shuffled(rows: np.ndarray, seed: int, epoch: int, easy: np.ndarray | None = 
 
 def plan_epoch(
     seconds: np.ndarray, order: np.ndarray, *, batch: EffectiveBatch, budget: Budget, ranks: int,
-    heard: Hearing | None = None, sequences: int = 1,
+    lengths: EpochLengths | None = None, sequences: int = 1,
 ) -> EpochPlan:  # fmt: skip
     """Plans one epoch over corpus rows in `order`. seconds: of every row as it lies in the corpus, by which effective
-    batches are counted; heard: as the epoch hears it, which is what budget and balance go by, the decoder so many
+    batches are counted; lengths: after augmentation, which is what budget and balance go by, the decoder so many
     `sequences` of it.
 
     The utterances left over after the last full effective batch wait for another epoch's order; with fewer than one
     effective batch holds, the epoch is one step of all of them.
     """
-    heard = Hearing.of(seconds) if heard is None else heard
-    lengths, tokens = heard.seconds, heard.sequence_tokens * sequences
+    lengths = EpochLengths.of(seconds) if lengths is None else lengths
+    seconds_each, tokens = lengths.seconds, lengths.sequence_tokens * sequences
     steps: list[list[list[np.ndarray]]] = []
     waiting, filled, used = [], [], 0
     for rows in _steps(order, seconds, batch):
         used += len(rows)
-        rows = rows[np.argsort(-lengths[rows], kind="stable")]  # noqa: PLW2901
+        rows = rows[np.argsort(-seconds_each[rows], kind="stable")]  # noqa: PLW2901
         dealt = _deal(len(rows), ranks)
         shares = [rows[dealt == rank] for rank in range(ranks)] if ranks > 1 else [rows]
-        steps.append([cut(share, lengths, tokens, budget) for share in shares])
-        loads = [float(lengths[share].sum()) for share in shares]
+        steps.append([cut(share, seconds_each, tokens, budget) for share in shares])
+        loads = [float(seconds_each[share].sum()) for share in shares]
         waiting.append(1 - sum(loads) / (ranks * max(loads)))
         filled.append(sum(loads) / (budget.seconds * sum(map(len, steps[-1]))))
-    return EpochPlan(steps, heard, float(np.mean(waiting)), float(np.mean(filled)), len(order) - used)
+    return EpochPlan(steps, lengths, float(np.mean(waiting)), float(np.mean(filled)), len(order) - used)
 
 
 def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Iterator[np.ndarray]:

@@ -17,9 +17,9 @@ from caspi.model.batch import Item
 from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, tail
 from caspi.model.prompt import Prompt
-from caspi.model.timestamps import asking, timed
+from caspi.model.timestamps import text_with_times, timestamp_prompt
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.data.epoch_lengths import Hearing, chosen
+from caspi.training.data.epoch_lengths import EpochLengths, chosen
 
 _STAND_INS = 20  # utterances tried in the place of one that cannot be read
 UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
@@ -42,7 +42,7 @@ class TrainingSet:
     previous: list[str]
     sources: list[str]
     target_tokens: np.ndarray
-    plain: Hearing
+    plain: EpochLengths
     hotwords: HotwordPool | None = None
     timed_texts: list[str | None] = field(default_factory=list)
 
@@ -81,7 +81,9 @@ class TrainingSet:
         if with_times and shuffle_seed is None:
             timed_texts = _timed_texts(corpus, texts)
             found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
-            around += prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([asking("")])
+            around += (
+                prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([timestamp_prompt("")])
+            )
         return cls(
             corpus=corpus,
             rows=np.flatnonzero(seconds <= max_seconds),
@@ -93,7 +95,7 @@ class TrainingSet:
             previous=previous,
             sources=corpus.column("source"),
             target_tokens=target_tokens,
-            plain=Hearing.of(seconds, around + target_tokens),
+            plain=EpochLengths.of(seconds, around + target_tokens),
             hotwords=pool,
             timed_texts=timed_texts,
         )
@@ -111,42 +113,44 @@ class TrainingSet:
             with_times=config.timestamps > 0,
         )
 
-    def heard(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> Hearing:
+    def epoch_lengths(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> EpochLengths:
         """How an epoch of a stage hears it."""
         count = len(self.seconds)
-        nobody = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
+        no_speech = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
         timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
         if timed.any():
             timed = timed & np.array([text is not None for text in self.timed_texts])
         how = stage.augment or config.augment
-        return self.plain.drawn(how, seed, epoch, timed=timed, nobody=nobody)
+        return self.plain.drawn(how, seed, epoch, timed=timed, no_speech=no_speech)
 
-    def said(self, row: int, heard: Hearing) -> tuple[str, str]:
-        """Text and language of an utterance in an epoch: with its times, or of nobody, where that was drawn."""
-        if heard.nobody[row]:
+    def target_of(self, row: int, lengths: EpochLengths) -> tuple[str, str]:
+        """Text and language of an utterance in an epoch: with its times, or that of no speech, where that was drawn."""
+        if lengths.no_speech[row]:
             return "", NO_SPEECH
-        timed = self.timed_texts[row] if heard.timed[row] else None
+        timed = self.timed_texts[row] if lengths.timed[row] else None
         return timed or self.texts[row], self.languages[row]
 
-    def item(self, row: int, with_previous: bool = False, hotwords: str = "", heard: Hearing | None = None) -> Item:
+    def item(
+        self, row: int, with_previous: bool = False, hotwords: str = "", lengths: EpochLengths | None = None
+    ) -> Item:
         """One utterance with the samples that the corpus has; in its context what is asked for, beside its own. Said is
         what is `heard`; without it, what the corpus has."""
-        heard = heard or self.plain
+        lengths = lengths or self.plain
         context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
-        asked = asking(context) if heard.timed[row] else context
-        return Item(self.corpus.samples(row), *self.said(row, heard), asked, row)
+        asked = timestamp_prompt(context) if lengths.timed[row] else context
+        return Item(self.corpus.samples(row), *self.target_of(row, lengths), asked, row)
 
 
 def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
     """Every text with its times, None where they are not known. Raises UsageError where none are."""
     columns = ([[Word(**word) for word in of] for of in corpus.column(name)] for name in ("segments", "words"))
-    found = [timed(*row) for row in zip(texts, *columns, strict=True)]
+    found = [text_with_times(*row) for row in zip(texts, *columns, strict=True)]
     if not any(found):
         raise UsageError(f"train.timestamps: corpus {corpus.folder} holds no times of what is said")
     return found
 
 
-def another_voice(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
+def second_speaker_clip(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
     """A clip of another group than the row's. Raises CaspiError where twenty draws find none that can be read."""
     mine, why = data.corpus.utterance(row).group, "all utterances drawn were of one group"
     for _ in range(_STAND_INS):

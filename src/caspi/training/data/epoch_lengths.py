@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from caspi.augmentation.config import Augmentation
-from caspi.augmentation.waveform import Stretch
+from caspi.augmentation.waveform import TempoAndPadding
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 
 _ALL = 2**32  # no row has this number: what is drawn of all is apart from what is drawn of one
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
+class EpochLengths:
     """Of every row of the corpus: seconds that are heard; tokens of the encoder, and of the decoder's sequence, audio
     included; stretches; whether its transcript has times, and whether noise is heard in its place. Neither of those
     two is stretched."""
@@ -28,10 +28,10 @@ class Hearing:
     before: np.ndarray
     after: np.ndarray
     timed: np.ndarray
-    nobody: np.ndarray
+    no_speech: np.ndarray
 
     @classmethod
-    def of(cls, seconds: np.ndarray, text_tokens: np.ndarray | int = 0) -> Hearing:
+    def of(cls, seconds: np.ndarray, text_tokens: np.ndarray | int = 0) -> EpochLengths:
         """The corpus as it is. text_tokens: of a sequence, beside its audio's."""
         count, tokens = len(seconds), audio_tokens(seconds)
         one, none, no = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
@@ -44,15 +44,17 @@ class Hearing:
         epoch: int,
         *,
         timed: np.ndarray | None = None,
-        nobody: np.ndarray | None = None,
-    ) -> Hearing:
+        no_speech: np.ndarray | None = None,
+    ) -> EpochLengths:
         """Of the corpus as it is: as an epoch's augmentation has it. What stays shares its arrays."""
-        found = replace(
-            self, timed=self.timed if timed is None else timed, nobody=self.nobody if nobody is None else nobody
-        )
+        found = self
+        if timed is not None:
+            found = replace(found, timed=timed)
+        if no_speech is not None:
+            found = replace(found, no_speech=no_speech)
         if not how.speed and how.silence is None:
             return found
-        count, moved = len(self.seconds), ~(found.timed | found.nobody)
+        count, moved = len(self.seconds), ~(found.timed | found.no_speech)
         if how.speed:
             speed = _draw(seed, epoch, "speed").choice(how.speed, count)
             found = replace(found, speed=np.where(moved, speed, 1.0))
@@ -61,14 +63,14 @@ class Hearing:
             around = _draw(seed, epoch, "silence seconds").uniform(*how.silence.seconds, (count, 2))
             before, after = np.where(padded[:, None], around, 0).astype(np.float32).T
             found = replace(found, before=before, after=after)
-        heard = self.seconds / found.speed + found.before + found.after
-        tokens = audio_tokens(heard)
+        seconds = self.seconds / found.speed + found.before + found.after
+        tokens = audio_tokens(seconds)
         sequences = self.sequence_tokens - self.audio_tokens + tokens
-        return replace(found, seconds=heard, audio_tokens=tokens, sequence_tokens=sequences)
+        return replace(found, seconds=seconds, audio_tokens=tokens, sequence_tokens=sequences)
 
-    def stretch(self, row: int) -> Stretch:
+    def stretch(self, row: int) -> TempoAndPadding:
         """What is done to the length of one utterance."""
-        return Stretch(float(self.speed[row]), float(self.before[row]), float(self.after[row]))
+        return TempoAndPadding(float(self.speed[row]), float(self.before[row]), float(self.after[row]))
 
 
 def chosen(count: int, probability: float, seed: int, epoch: int, purpose: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from caspi.errors import CaspiError
-from caspi.training.data.steps import PlannedSteps, Step
+from caspi.training.data.steps import OptimizerStep, PlannedSteps
 
 
 class _OneByOne:
@@ -46,11 +46,11 @@ def _end_workers_at_exit() -> None:
     atexit.register(kill)
 
 
-def _only(steps: list[Step | CaspiError]) -> Step | CaspiError:
+def _only(steps: list[OptimizerStep | CaspiError]) -> OptimizerStep | CaspiError:
     return steps[0]
 
 
-def loader(steps: PlannedSteps, workers: int) -> DataLoader[Step | CaspiError]:
+def loader(steps: PlannedSteps, workers: int) -> DataLoader[OptimizerStep | CaspiError]:
     """Loads steps in order, ahead of the device where there are workers."""
     if workers:
         _end_workers_at_exit()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from caspi.model.batch import Batch
-from caspi.model.tensors import each_tensor, on
+from caspi.model.tensors import each_tensor, to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class _Copy:
     done: torch.cuda.Event
 
 
-class Feed:
+class DevicePrefetcher:
     """One micro-batch ahead, on a stream of its own; without a GPU there is nothing to copy."""
 
     def __init__(self, device: torch.device) -> None:
@@ -30,13 +30,13 @@ class Feed:
         if self._stream is None or batch is None:
             return
         with torch.cuda.stream(self._stream):
-            self._ahead = _Copy(batch, on(batch, self._device), self._stream.record_event())
+            self._ahead = _Copy(batch, to_device(batch, self._device), self._stream.record_event())
 
     def take(self, batch: Batch) -> Batch:
         """The batch on the device, copied now where that was not begun."""
         copy, self._ahead = self._ahead, None
         if copy is None or copy.of is not batch:
-            return on(batch, self._device)
+            return to_device(batch, self._device)
         current = torch.cuda.current_stream(self._device)
         current.wait_event(copy.done)
 

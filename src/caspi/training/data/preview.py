@@ -11,16 +11,16 @@ import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds, encode_flac
 from caspi.augmentation.config import Augmentation
-from caspi.augmentation.waveform import Effects, Stretch
+from caspi.augmentation.waveform import TempoAndPadding, WaveformAugmenter
 from caspi.config import Config
 from caspi.randomness import generator
-from caspi.training.data.dataset import TrainingSet, another_voice
+from caspi.training.data.dataset import TrainingSet, second_speaker_clip
 
 _EPOCHS = 2  # of the whole chain: what training hears differs from one to the next
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class PreviewClip:
     """A clip under one effect, or under all. values: what was drawn for it, as `snr db 12.3`."""
 
     id: str
@@ -45,13 +45,13 @@ class _Noted(np.random.Generator):
         return value
 
 
-def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Iterator[Heard]:
+def preview_clips(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Iterator[PreviewClip]:
     """`count` utterances of the split, drawn: each as it is, under every effect alone, whatever its probability, and as
     training hears it in two epochs."""
     alone = {name: Augmentation.model_validate({name: _always(how, name)}) for name in active(how)}
     versions = [(f"{name.removesuffix('_db').replace('_', ' ')} alone", one, 0) for name, one in alone.items()]
     versions += [(f"as trained on, epoch {epoch + 1}", how, epoch) for epoch in range(_EPOCHS)]
-    made = [(name, Effects(one), data.plain.drawn(one, seed, epoch), epoch) for name, one, epoch in versions]
+    made = [(name, WaveformAugmenter(one), data.plain.drawn(one, seed, epoch), epoch) for name, one, epoch in versions]
     for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
         yield _heard(data, row, "as it is", samples, [])
@@ -59,11 +59,11 @@ def listen(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Itera
             stretch = hearing.stretch(row)
             values = _lengths(stretch)
             draw = functools.partial(_noted, how, values, seed, epoch, row)
-            another = functools.partial(another_voice, data, row)
+            another = functools.partial(second_speaker_clip, data, row)
             yield _heard(data, row, name, effects(samples, stretch, draw, another), values)
 
 
-def _lengths(stretch: Stretch) -> list[str]:
+def _lengths(stretch: TempoAndPadding) -> list[str]:
     """What is done to the length of a clip, in words."""
     named = [("speed", stretch.speed, 1.0), ("silence before", stretch.before, 0.0), ("after", stretch.after, 0.0)]
     return [f"{name} {value:.3g}" for name, value, without in named if value != without]
@@ -86,7 +86,7 @@ def _always(how: Augmentation, name: str) -> object:
     return effect.model_copy(update={"probability": 1.0}) if isinstance(effect, Config) else effect
 
 
-def _heard(data: TrainingSet, row: int, how: str, samples: np.ndarray, values: Sequence[str]) -> Heard:
+def _heard(data: TrainingSet, row: int, how: str, samples: np.ndarray, values: Sequence[str]) -> PreviewClip:
     peak = max(1.0, float(np.abs(samples).max()))  # FLAC holds no more than full scale
     flac = encode_flac(samples / np.float32(peak))
-    return Heard(data.ids[row], data.texts[row], how, tuple(values), len(samples) / SAMPLE_RATE, flac)
+    return PreviewClip(data.ids[row], data.texts[row], how, tuple(values), len(samples) / SAMPLE_RATE, flac)

@@ -40,7 +40,7 @@ def plan_stage(
                 batch=config.batch,
                 budget=config.budget,
                 ranks=ranks,
-                heard=data.heard(config, stage, seed, epoch),
+                lengths=data.epoch_lengths(config, stage, seed, epoch),
                 sequences=stage.objective.sequences,
             )
         )

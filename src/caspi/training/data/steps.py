@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset, get_worker_info
 
 from caspi.augmentation.spec_augment import draw_masks
-from caspi.augmentation.waveform import Background, Effects
+from caspi.augmentation.waveform import Background, WaveformAugmenter
 from caspi.errors import CaspiError
 from caspi.model.batch import Batch, Item, collate
 from caspi.model.prompt import Prompt
@@ -23,7 +23,7 @@ from caspi.model.tensors import each_tensor
 from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
-from caspi.training.data.dataset import _STAND_INS, UNREADABLE, TrainingSet, another_voice
+from caspi.training.data.dataset import _STAND_INS, UNREADABLE, TrainingSet, second_speaker_clip
 
 _RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
 
@@ -38,7 +38,7 @@ class Replaced:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class OptimizerStep:
     """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned; rounds:
     the micro-batches of the rank that has most."""
 
@@ -49,12 +49,12 @@ class Step:
     epoch: int = 0
     replaced: tuple[Replaced, ...] = ()
 
-    def pin_memory(self) -> Step:
+    def pin_memory(self) -> OptimizerStep:
         """In memory that a GPU copies from by itself; DataLoader asks for it."""
         return replace(self, batches=[each_tensor(batch, torch.Tensor.pin_memory) for batch in self.batches])
 
 
-class PlannedSteps(Dataset[Step | CaspiError]):
+class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
     """Steps of a stage, epoch after epoch, of one rank.
 
     An utterance that cannot be read is tried again, then replaced by the one nearest to it in length.
@@ -73,7 +73,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
         augment = stage.augment or config.augment
-        self._effects, self._spec_augment = Effects(augment), augment.spec_augment
+        self._effects, self._spec_augment = WaveformAugmenter(augment), augment.spec_augment
         self._seed, self._previous_text = seed, config.previous_text
         self._background = None if config.no_speech is None else Background(config.no_speech)
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
@@ -84,7 +84,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
     def __len__(self) -> int:
         return len(self._where)
 
-    def __getitem__(self, index: int) -> Step | CaspiError:
+    def __getitem__(self, index: int) -> OptimizerStep | CaspiError:
         """A step; from a worker also why there is none, for torch would wrap an error into a traceback."""
         if get_worker_info() is None:
             return self._step(index)
@@ -93,13 +93,13 @@ class PlannedSteps(Dataset[Step | CaspiError]):
         except CaspiError as error:
             return error
 
-    def _step(self, index: int) -> Step:
+    def _step(self, index: int) -> OptimizerStep:
         epoch, number = self._where[index]
         plan = self._plans[epoch]
         rows = plan.rows(number)
         replaced: list[Replaced] = []
         parts = [[part for rows in rank for part in self._parts(rows, epoch)] for rank in plan.steps[number]]
-        return Step(
+        return OptimizerStep(
             batches=[self._batch(part, epoch, replaced) for part in parts[self._rank]],
             target_tokens=int(self._data.target_tokens[rows].sum()),
             seconds=float(self._data.seconds[rows].sum()),
@@ -110,8 +110,8 @@ class PlannedSteps(Dataset[Step | CaspiError]):
 
     def _parts(self, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
         """A micro-batch, as memory turned out to hold it."""
-        heard = self._plans[epoch].heard
-        return cut(rows, heard.seconds, heard.sequence_tokens, self.budget)
+        lengths = self._plans[epoch].lengths
+        return cut(rows, lengths.seconds, lengths.sequence_tokens, self.budget)
 
     @property
     def budget(self) -> Budget:
@@ -125,10 +125,10 @@ class PlannedSteps(Dataset[Step | CaspiError]):
 
     def size(self, batch: Batch) -> Budget:
         """What a micro-batch holds."""
-        heard, rows = self._plans[batch.epoch].heard, np.array(batch.rows)
-        return Budget(float(heard.seconds[rows].sum()), float(heard.sequence_tokens[rows].sum()))
+        lengths, rows = self._plans[batch.epoch].lengths, np.array(batch.rows)
+        return Budget(float(lengths.seconds[rows].sum()), float(lengths.sequence_tokens[rows].sum()))
 
-    def refit(self, step: Step) -> Step:
+    def refit(self, step: OptimizerStep) -> OptimizerStep:
         """The same step in micro-batches that fit the lowered budget. Every utterance is drawn as it was before."""
         batches: list[Batch] = []
         for batch in step.batches:
@@ -152,16 +152,16 @@ class PlannedSteps(Dataset[Step | CaspiError]):
         return self._batch(rows, epoch, [])
 
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
-        items, heard = [], self._plans[epoch].heard
+        items, lengths = [], self._plans[epoch].lengths
         for planned in rows.tolist():
             item = self._item(planned, epoch, replaced)
             draw = functools.partial(generator, self._seed, epoch, item.row)
-            if self._background is not None and heard.nobody[item.row]:
+            if self._background is not None and lengths.no_speech[item.row]:
                 noise = self._background(len(item.samples), draw("no_speech"))
                 items.append(replace(item, samples=noise))
                 continue
-            another = functools.partial(another_voice, self._data, item.row)
-            samples = self._effects(item.samples, heard.stretch(item.row), draw, another)
+            another = functools.partial(second_speaker_clip, self._data, item.row)
+            samples = self._effects(item.samples, lengths.stretch(item.row), draw, another)
             items.append(replace(item, samples=samples))
         masks = None
         if self._spec_augment is not None:
@@ -181,7 +181,7 @@ class PlannedSteps(Dataset[Step | CaspiError]):
                 else ""
             )
             try:
-                item = self._read(stand_in, with_previous, expected, self._plans[epoch].heard)
+                item = self._read(stand_in, with_previous, expected, self._plans[epoch].lengths)
             except UNREADABLE as error:
                 why = why or f"{type(error).__name__}: {error}"
                 continue

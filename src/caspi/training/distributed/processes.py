@@ -60,7 +60,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if precision == "bf16" else None
 
 
-def part() -> None:
+def shutdown_distributed() -> None:
     """Ends what the processes share, once all are done: one that exits while others still listen may abort."""
     if distributed.is_initialized():
         distributed.barrier()

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Qwen3ASRForConditionalGeneration
 
 from caspi.model.forward import use_packed_attention
-from caspi.model.loading import Loaded, cast
+from caspi.model.loading import LoadedModel, cast
 from caspi.training.distributed import deepspeed
 from caspi.training.distributed.processes import sharding
 
@@ -27,7 +27,7 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 
 
 @torch.no_grad()
-def whole(parameter: torch.Tensor) -> torch.Tensor:
+def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
     """A parameter in one piece; itself where it is."""
     if deepspeed.is_piece(parameter):
         return deepspeed.whole(parameter)
@@ -37,22 +37,22 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def put(parameter: torch.Tensor, value: torch.Tensor) -> None:
+def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
     """Gives a parameter its value, each process the piece it holds."""
     if deepspeed.is_piece(parameter):
         value = deepspeed.piece(parameter, value)
     if isinstance(parameter, DTensor):
         value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
-    held(parameter).copy_(value)
+    local_shard(parameter).copy_(value)
 
 
-def held(parameter: torch.Tensor) -> torch.Tensor:
+def local_shard(parameter: torch.Tensor) -> torch.Tensor:
     """What this process holds of a parameter: changing it changes the model."""
     return parameter.ds_tensor if deepspeed.is_piece(parameter) else parameter  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
-def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
+def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[LoadedModel]:
     """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
     spread = dict(loaded.model.named_parameters())
     if not any(isinstance(parameter, DTensor) or deepspeed.is_piece(parameter) for parameter in spread.values()):
@@ -64,5 +64,5 @@ def alone(loaded: Loaded, dtype: torch.dtype | None) -> Iterator[Loaded]:
     cast(model, dtype or torch.float32)
     use_packed_attention(model)
     for name, parameter in model.named_parameters():
-        put(parameter, whole(spread[name]))
-    yield Loaded(model, loaded.prompt, loaded.processor)
+        load_shard(parameter, full_tensor(spread[name]))
+    yield LoadedModel(model, loaded.prompt, loaded.processor)

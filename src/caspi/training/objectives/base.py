@@ -10,7 +10,7 @@ from torch import nn
 
 from caspi.model.batch import Batch
 from caspi.model.forward import Model
-from caspi.training.objectives.fused_loss import LabelHead
+from caspi.training.objectives.fused_loss import FusedLoss
 
 
 class Objective(nn.Module):
@@ -18,7 +18,7 @@ class Objective(nn.Module):
 
     def __init__(self, model: Model, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.model, self.head, self._compute_dtype = model, LabelHead(model.lm_head.weight), compute_dtype
+        self.model, self.head, self._compute_dtype = model, FusedLoss(model.lm_head.weight), compute_dtype
         # What accelerate shards by itself, by transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]

@@ -5,25 +5,25 @@ from __future__ import annotations
 import torch
 
 from caspi.model.config import ModelConfig
-from caspi.model.loading import Loaded
+from caspi.model.loading import LoadedModel
 from caspi.training.config import StageConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.objectives.base import Objective
 from caspi.training.objectives.cross_entropy import CrossEntropy
-from caspi.training.objectives.distillation import Distillation, frozen
-from caspi.training.objectives.grpo import Sequence
+from caspi.training.objectives.distillation import Distillation, load_frozen
+from caspi.training.objectives.grpo import GroupRelativePolicy
 
 
 def stage_objective(
-    stage: StageConfig, loaded: Loaded, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
+    stage: StageConfig, loaded: LoadedModel, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
 ) -> Objective:
     """start: the model the stage begins with, `loaded`."""
     how, device = stage.objective, next(loaded.model.parameters()).device
     if isinstance(how, DistillationObjective):
         asked = ModelConfig(start=how.teacher, revision=how.revision)
-        teacher = frozen(asked, device, dtype, compiled=compiled)
+        teacher = load_frozen(asked, device, dtype, compiled=compiled)
         return Distillation(loaded.model, dtype, teacher, how.weight)
     if isinstance(how, SequenceObjective):
-        reference = frozen(start, device, dtype, compiled=compiled) if how.kl else None
-        return Sequence(loaded.model, dtype, how, loaded.prompt, reference, seed)
+        reference = load_frozen(start, device, dtype, compiled=compiled) if how.kl else None
+        return GroupRelativePolicy(loaded.model, dtype, how, loaded.prompt, reference, seed)
     return CrossEntropy(loaded.model, dtype)

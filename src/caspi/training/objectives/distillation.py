@@ -40,7 +40,7 @@ class Distillation(Objective):
         return found
 
 
-def frozen(start: ModelConfig, device: torch.device, dtype: torch.dtype | None, *, compiled: bool) -> Model:
+def load_frozen(start: ModelConfig, device: torch.device, dtype: torch.dtype | None, *, compiled: bool) -> Model:
     """A model that is asked and never trained, in the compute dtype."""
     model = cast(load(start, device).model, dtype or torch.float32).requires_grad_(False).eval()
     if compiled:

@@ -23,7 +23,7 @@ class SoftTargets:
     weights: torch.Tensor | float
 
 
-class LabelHead(nn.Module):
+class FusedLoss(nn.Module):
     """Summed losses of hidden states through an output head. It holds the head's weight itself, which may be spread
     over processes: what gathers weights does so for the module that owns them."""
 
@@ -45,11 +45,11 @@ class LabelHead(nn.Module):
         weight times the Kullback-Leibler divergence of what is predicted from what the other model says.
         """
         loss: torch.Tensor
-        loss, self.soft_part = _Losses.apply(hidden, self.weight, labels, weights, soft)  # type: ignore[no-untyped-call]
+        loss, self.soft_part = _FusedLossFunction.apply(hidden, self.weight, labels, weights, soft)  # type: ignore[no-untyped-call]
         return loss
 
 
-class _Losses(torch.autograd.Function):
+class _FusedLossFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from caspi.inference.sampling import sample
+from caspi.inference.sampling import sample_hypotheses
 from caspi.language import language
 from caspi.language.codes import NO_SPEECH
-from caspi.model.batch import Batch, Spoken, pack
+from caspi.model.batch import Batch, TargetText, pack
 from caspi.model.compiling import uncompiled
 from caspi.model.forward import Model, forward_audio, sequence_hidden
 from caspi.model.prompt import Example, Prompt
-from caspi.model.tensors import on
+from caspi.model.tensors import to_device
 from caspi.model.timestamps import without_times
 from caspi.randomness import generator
 from caspi.training.objective_config import SequenceObjective
@@ -25,7 +25,7 @@ _SPREAD = 1e-6
 _LONGER = 12  # tokens that a hypothesis may have more than the transcript
 
 
-class Sequence(Objective):
+class GroupRelativePolicy(Objective):
     """Group-relative policy gradient (GRPO, Shao et al. 2024, arXiv:2402.03300, equation 3, each hypothesis used once
     and so without clipping; a hypothesis counts by the mean over its tokens, as in GSPO, Zheng et al. 2025,
     arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser, times left out.
@@ -54,7 +54,7 @@ class Sequence(Objective):
         audio = forward_audio(self.model, batch)
         drawn = self._draw(batch, audio.detach())
         examples, clips, weights, soft_weights = self._weighted(batch, drawn)
-        sequences = on(pack(examples, self._prompt), audio.device)
+        sequences = to_device(pack(examples, self._prompt), audio.device)
         ends = np.cumsum([0, *batch.audio.tokens])
         order = np.concatenate([np.arange(ends[clip], ends[clip + 1]) for clip in clips])
         again = torch.from_numpy(order).to(audio.device)
@@ -81,10 +81,10 @@ class Sequence(Objective):
             draw = generator(self._seed, batch.epoch, row, "hypotheses")
             draws.append(draw.random((count, limits[-1]), dtype=np.float32))
         with torch.no_grad(), uncompiled():
-            said = sample(self.model, self._prompt, rows, audio, draws)
+            said = sample_hypotheses(self.model, self._prompt, rows, audio, draws)
         return [[tokens[:limit] for tokens in some] for some, limit in zip(said, limits, strict=True)]
 
-    def _asked(self, item: Spoken) -> list[int]:
+    def _asked(self, item: TargetText) -> list[int]:
         return item.example.prompt + self._prompt.language_prefix(item.language)
 
     def _weighted(
@@ -117,7 +117,7 @@ class Sequence(Objective):
             torch.from_numpy(np.concatenate(soft)).float(),
         )
 
-    def _advantages(self, item: Spoken, said: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
+    def _advantages(self, item: TargetText, said: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
         """Each different hypothesis, the share of draws that it was, and its advantage times that share."""
         normalise = language(item.language).normalisers["fair"]
         forced = self._prompt.language_prefix(item.language)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from caspi.training.distributed.sharding import whole
+from caspi.training.distributed.sharding import full_tensor
 
 
 def add_up(parameters: Sequence[torch.Tensor]) -> None:
@@ -28,7 +28,7 @@ def scale(parameters: Sequence[torch.Tensor], factor: float) -> None:
 
 def norm(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
     """The norm of all gradients together, still on the device, so that the host need not wait for it."""
-    return whole(torch.nn.utils.get_total_norm(_of(parameters)))
+    return full_tensor(torch.nn.utils.get_total_norm(_of(parameters)))
 
 
 def _of(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

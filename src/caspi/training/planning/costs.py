@@ -18,7 +18,7 @@ from caspi.model.groups import TrainableGroup, partition
 from caspi.training.config import OptimizerName
 from caspi.training.data.batch_plan import EpochPlan
 from caspi.training.data.dataset import TrainingSet
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 from caspi.training.objectives.fused_loss import AT_ONCE
 from caspi.training.optim.build import by_momentum
 from caspi.training.optim.muon import orthogonal_flops
@@ -48,7 +48,7 @@ _EMBEDDINGS_GRADIENT = 4  # bytes an entry of a trained table, in fp32, while th
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """A model, as computing and memory see it: widths, blocks, parameters of each kind of group."""
 
     width: int
@@ -60,7 +60,7 @@ class Shape:
     groups: dict[str, int]
 
     @classmethod
-    def of(cls, model: nn.Module, config: Qwen3ASRConfig) -> Shape:
+    def of(cls, model: nn.Module, config: Qwen3ASRConfig) -> ModelShape:
         """Of a model that may be on the meta device; adapters are not of its shape."""
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name}
         groups: dict[str, int] = {}
@@ -83,7 +83,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Learning:
+class TrainableShape:
     """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through.
     kept: bytes of the optimizer's state; orthogonal: FLOPs of a step of Muon; beside: parameters of another model that
     is asked."""
@@ -106,14 +106,14 @@ class Learning:
     def of(
         cls,
         model: nn.Module,
-        shape: Shape,
+        shape: ModelShape,
         groups: Sequence[TrainableGroup],
         *,
         optimizer: OptimizerName = "adamw",
         recompute_every: int = 0,
         compiled: bool = False,
         beside: int = 0,
-    ) -> Learning:
+    ) -> TrainableShape:
         parameters = dict(model.named_parameters())
         sizes = {name: parameter.numel() for name, parameter in parameters.items()}
         names = {name for group in groups for name in group.names}
@@ -146,7 +146,7 @@ class Learning:
 
 
 @dataclass(frozen=True, slots=True)
-class Loads:
+class MicroBatchLoads:
     """Micro-batches, one an entry of each array: seconds of audio, tokens of the decoder and of the encoder, labels;
     the step and rank each belongs to, and whether it is the first of them there."""
 
@@ -159,12 +159,12 @@ class Loads:
     first: np.ndarray
 
     @classmethod
-    def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int, sequences: int = 1) -> Loads:
+    def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int, sequences: int = 1) -> MicroBatchLoads:
         """Of the first `steps` steps of a stage; `sequences`: so many of the decoder for every clip."""
         parts, before = [], 0
         for plan in plans:
             if taken := plan.steps[: steps - before]:
-                parts.append(cls._of_epoch(data.target_tokens, plan.heard, taken, before, sequences))
+                parts.append(cls._of_epoch(data.target_tokens, plan.lengths, taken, before, sequences))
                 before += len(taken)
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
@@ -172,11 +172,11 @@ class Loads:
     def _of_epoch(
         cls,
         target_tokens: np.ndarray,
-        heard: Hearing,
+        lengths: EpochLengths,
         steps: Sequence[list[list[np.ndarray]]],
         before: int,
         sequences: int,
-    ) -> Loads:
+    ) -> MicroBatchLoads:
         found = list(_micro_batches(steps))
         rows = np.concatenate([micro for *_, micro in found])
         starts = np.cumsum([0, *(len(micro) for *_, micro in found[:-1])])
@@ -185,21 +185,21 @@ class Loads:
             return np.add.reduceat(values[rows].astype(np.float64), starts)
 
         return cls(
-            seconds=total(heard.seconds),
-            tokens=total(heard.sequence_tokens) * sequences,
-            audio_tokens=total(heard.audio_tokens),
+            seconds=total(lengths.seconds),
+            tokens=total(lengths.sequence_tokens) * sequences,
+            audio_tokens=total(lengths.audio_tokens),
             labels=total(target_tokens) * sequences,
             step=before + np.array([step for step, *_ in found]),
             rank=np.array([rank for _, rank, _, _ in found]),
             first=np.array([first for *_, first, _ in found]),
         )
 
-    def only(self, index: int, share: float = 1.0) -> Loads:
+    def only(self, index: int, share: float = 1.0) -> MicroBatchLoads:
         """One micro-batch, or a share of it: then its step has several, and gradients of those before are there."""
-        kept = {name: getattr(self, name)[index : index + 1] for name in Loads.__dataclass_fields__}
+        kept = {name: getattr(self, name)[index : index + 1] for name in MicroBatchLoads.__dataclass_fields__}
         for name in ("seconds", "tokens", "audio_tokens", "labels"):
             kept[name] = kept[name] * share
-        return Loads(**kept | {"first": kept["first"] & (share == 1.0)})
+        return MicroBatchLoads(**kept | {"first": kept["first"] & (share == 1.0)})
 
 
 def _micro_batches(steps: Sequence[list[list[np.ndarray]]]) -> Iterator[tuple[int, int, bool, np.ndarray]]:
@@ -209,7 +209,7 @@ def _micro_batches(steps: Sequence[list[list[np.ndarray]]]) -> Iterator[tuple[in
                 yield number, rank, place == 0, micro
 
 
-def flops(shape: Shape, learning: Learning, loads: Loads) -> np.ndarray:
+def flops(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads) -> np.ndarray:
     """Of each micro-batch, forward and backward: 2 a weight and token forward, 2 more for each gradient of inputs and
     of weights; convolutions by their outputs; attention scores, which short clips make few, left out."""
     decoder = 2 * shape.groups["decoder_layers"] / shape.decoder_blocks * loads.tokens  # one block, forward
@@ -234,7 +234,7 @@ def flops(shape: Shape, learning: Learning, loads: Loads) -> np.ndarray:
     return np.asarray(forward + backward + again + asked)
 
 
-def block_passes(shape: Shape, learning: Learning) -> float:
+def block_passes(shape: ModelShape, learning: TrainableShape) -> float:
     """How often a micro-batch goes through a block in one direction: what launching its kernels takes is by this, not
     by how much is in it."""
     trained = learning.decoder_blocks + learning.encoder_blocks
@@ -245,7 +245,7 @@ def block_passes(shape: Shape, learning: Learning) -> float:
     return passes + _RECOMPUTED * again + _ADAPTED_PASS * adapted
 
 
-def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1) -> np.ndarray:
+def peak_memory(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, shards: int = 1) -> np.ndarray:
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
     width, every = shape.width, learning.recompute_every
     compiled = learning.compiled and not learning.adapted
@@ -281,7 +281,7 @@ def peak_memory(shape: Shape, learning: Learning, loads: Loads, shards: int = 1)
     return np.asarray((np.maximum(np.maximum(forward, turning), backward) + whole + beside) / _GIB)
 
 
-def _gathered(shape: Shape) -> float:
+def _gathered(shape: ModelShape) -> float:
     """What sharding holds in one piece: everything outside the blocks with its gradient, and two blocks."""
     outside = shape.groups["audio_front"] + shape.groups["projector"] + shape.groups["embeddings"]
     return 8.0 * outside + 2 * 8.0 * shape.groups["decoder_layers"] / shape.decoder_blocks

@@ -11,7 +11,7 @@ import yaml
 
 from caspi.errors import UsageError
 from caspi.training.config import TrainConfig
-from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, flops, peak_memory
 
 TABLE = Path(__file__).parent / "gpus.yaml"
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
@@ -80,13 +80,13 @@ class Estimate:
     seconds: float
 
 
-def seconds_each(shape: Shape, learning: Learning, loads: Loads, gpu: Gpu) -> np.ndarray:
+def seconds_each(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, gpu: Gpu) -> np.ndarray:
     """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
     computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
     return np.asarray(np.maximum(computing, gpu.launch * block_passes(shape, learning)))
 
 
-def running(gpu: Gpu, learning: Learning) -> Gpu:
+def running(gpu: Gpu, learning: TrainableShape) -> Gpu:
     """A kind of the table, whose figures are of compiled blocks, as what a stage runs on it reaches."""
     if learning.compiled:
         return gpu
@@ -95,7 +95,13 @@ def running(gpu: Gpu, learning: Learning) -> Gpu:
 
 
 def estimate(
-    shape: Shape, learning: Learning, loads: Loads, gpu: Gpu, ranks: int, *, optimizer_seconds: float | None = None
+    shape: ModelShape,
+    learning: TrainableShape,
+    loads: MicroBatchLoads,
+    gpu: Gpu,
+    ranks: int,
+    *,
+    optimizer_seconds: float | None = None,
 ) -> Estimate:
     """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
     each = seconds_each(shape, learning, loads, gpu)
@@ -114,7 +120,7 @@ _OTHER_CLIPS = 1.03  # micro-batches that are cut anew are not shares of the old
 
 
 def changes_that_fit(
-    shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, memory: float, ranks: int
+    shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, config: TrainConfig, memory: float, ranks: int
 ) -> list[str]:
     """What to change in a recipe so that the largest micro-batch fits `memory` GiB, mildest first; each alone does."""
     worst = loads.only(int(peak_memory(shape, learning, loads).argmax()))
@@ -136,7 +142,7 @@ def changes_that_fit(
     return found
 
 
-def _share_that_fits(shape: Shape, learning: Learning, worst: Loads, memory: float) -> float:
+def _share_that_fits(shape: ModelShape, learning: TrainableShape, worst: MicroBatchLoads, memory: float) -> float:
     """The largest share of a micro-batch that fits, by bisection: memory grows with it."""
     low, high = 0.0, 1.0
     for _ in range(20):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from caspi.model.batch import Batch
-from caspi.model.tensors import on
+from caspi.model.tensors import to_device
 from caspi.training.objectives.base import Objective
 
 _ALIKE = 1e-6  # root mean square of relative errors: below any clock's precision, above rounding
@@ -29,7 +29,7 @@ class Pilot:
     peak: float | None
 
 
-def measure(
+def measure_passes(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
     alike: list[list[Batch]],
@@ -43,7 +43,7 @@ def measure(
     the gradients of those before it where it accumulates."""
     objective.train()
     device = next(objective.parameters()).device
-    most = on(heaviest, device)
+    most = to_device(heaviest, device)
     _pass(objective, most)
     stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
     optimizer.zero_grad(set_to_none=True)
@@ -54,7 +54,7 @@ def measure(
             _pass(objective, most)
         peak = torch.cuda.max_memory_allocated() / 2**30
     seconds = []
-    for batches in ([on(batch, device) for batch in some] for some in alike):
+    for batches in ([to_device(batch, device) for batch in some] for some in alike):
         taken = [_timed(functools.partial(_pass, objective, one), device) for one in batches]
         seconds.append(float(np.median(taken)))
     return Pilot(*fit(work, np.array(seconds)), stepping, peak)

@@ -17,25 +17,25 @@ from caspi.progress import duration
 from caspi.training.config import StageConfig, TrainConfig, stage_seed
 from caspi.training.data.batch_plan import EpochPlan
 from caspi.training.data.dataset import TrainingSet
-from caspi.training.data.epoch_lengths import Hearing
+from caspi.training.data.epoch_lengths import EpochLengths
 from caspi.training.data.stage_plan import audio_hours, plan_stage
 from caspi.training.data.steps import PlannedSteps
 from caspi.training.distributed.processes import compute_dtype, processes, sharded
 from caspi.training.objectives.build import stage_objective
 from caspi.training.optim import build
-from caspi.training.planning.costs import Learning, Loads, Shape, block_passes, flops, peak_memory
+from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, flops, peak_memory
 from caspi.training.planning.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
 from caspi.training.planning.pilot import Pilot
-from caspi.training.planning.pilot import measure as pilot
+from caspi.training.planning.pilot import measure_passes as pilot
 from caspi.training.planning.shapes import _learning, shapes
-from caspi.training.stage_setup import arranged
+from caspi.training.stage_setup import load_for_stage
 
 
-def decoded_targets(data: TrainingSet, prompt: Prompt, heard: Hearing, count: int = 3) -> list[dict[str, str]]:
+def decoded_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths, count: int = 3) -> list[dict[str, str]]:
     """What the loss falls on in an epoch, decoded, for a few utterances: a look at this has saved many a run."""
     shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        text, language = data.said(row, heard)
+        text, language = data.target_of(row, lengths)
         example = prompt.example(0, text, language, data.contexts[row])
         shown.append(
             {
@@ -47,9 +47,9 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, heard: Hearing, count: in
     return shown
 
 
-def show_targets(data: TrainingSet, prompt: Prompt, heard: Hearing) -> None:
+def show_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths) -> None:
     """Prints `decoded_targets`: the last look before the first step."""
-    for shown in decoded_targets(data, prompt, heard):
+    for shown in decoded_targets(data, prompt, lengths):
         told = f" (told: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
         print(f"trains on {shown['id']}{told}: {shown['target']}", file=sys.stderr)
 
@@ -67,7 +67,7 @@ def show_devices(ranks: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class StageForecast:
     """A stage before it begins: its batches, what it trains (a row a group), what it costs and wastes in words."""
 
     stage: StageConfig
@@ -78,7 +78,7 @@ class Expected:
     waste: str
 
 
-def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: int, seed: int) -> list[Expected]:
+def forecast(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: int, seed: int) -> list[StageForecast]:
     """All stages of a run. Raises UsageError for what is wrong with one, or does not fit this process's GPU."""
     shape, stages = shapes(start, config)
     found = []
@@ -86,11 +86,11 @@ def expected(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: 
         peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
         costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
         waste = waste_line([counts(data, stage, plan, ranks)])
-        found.append(Expected(stage, plan.plans, plan.steps, what.rows, costs, waste))
+        found.append(StageForecast(stage, plan.plans, plan.steps, what.rows, costs, waste))
     return found
 
 
-def show_stage(ahead: Expected) -> None:
+def show_stage(ahead: StageForecast) -> None:
     """Prints what a stage is about to train, and what it is expected to need."""
     name = ahead.stage.name
     for row in ahead.groups:
@@ -118,7 +118,7 @@ def show_stage(ahead: Expected) -> None:
         )
 
 
-def costs_line(shape: Shape, learning: Learning, loads: Loads, ranks: int, peak: float) -> str:
+def costs_line(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, ranks: int, peak: float) -> str:
     """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known; nothing
     where there is no GPU."""
     if not torch.cuda.is_available():
@@ -138,7 +138,7 @@ class PlannedStage:
 
     plans: list[EpochPlan]
     steps: int
-    loads: Loads
+    loads: MicroBatchLoads
 
 
 def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> list[PlannedStage]:
@@ -146,7 +146,7 @@ def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
     found = []
     for number, stage in enumerate(config.stages):
         plans, steps = plan_stage(data, config, stage, ranks, stage_seed(seed, number))
-        found.append(PlannedStage(plans, steps, Loads.of(data, plans, steps, stage.objective.sequences)))
+        found.append(PlannedStage(plans, steps, MicroBatchLoads.of(data, plans, steps, stage.objective.sequences)))
     return found
 
 
@@ -177,9 +177,9 @@ def waste_line(stages: list[dict[str, Any]]) -> str:
 
 
 def costs(
-    shape: Shape,
-    learning: Learning,
-    loads: Loads,
+    shape: ModelShape,
+    learning: TrainableShape,
+    loads: MicroBatchLoads,
     config: TrainConfig,
     gpu: Gpu | None,
     ranks: int,
@@ -211,7 +211,7 @@ def costs(
     return found
 
 
-def this_machine(pilot: Pilot, shape: Shape, learning: Learning) -> Gpu:
+def this_machine(pilot: Pilot, shape: ModelShape, learning: TrainableShape) -> Gpu:
     """What a pilot ran on, as a kind of GPU: a known one, or one whose rate is what the pilot reached."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(name, gpus())
@@ -222,7 +222,7 @@ def this_machine(pilot: Pilot, shape: Shape, learning: Learning) -> Gpu:
 
 
 def require_memory(
-    stage: str, shape: Shape, learning: Learning, loads: Loads, config: TrainConfig, ranks: int
+    stage: str, shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, config: TrainConfig, ranks: int
 ) -> float:
     """GiB that a stage is expected to need of this process's GPU; 0 on a CPU. Raises UsageError where it has less,
     naming what would make it fit."""
@@ -245,7 +245,7 @@ def require_memory(
 
 
 def pilots(
-    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: Shape, seed: int
+    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: ModelShape, seed: int
 ) -> list[Pilot]:
     """A short measured pilot of every stage, on this machine."""
     state = processes()
@@ -253,7 +253,7 @@ def pilots(
     found = []
     for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
         drawn = stage_seed(seed, number)
-        model = arranged(start, config, stage, state.device, dtype, drawn)
+        model = load_for_stage(start, config, stage, state.device, dtype, drawn)
         learning = _learning(model.loaded.model, shape, model.groups, stage, config)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")

@@ -17,7 +17,7 @@ from caspi.model.groups import TrainableGroup, describe, select
 from caspi.model.loading import resolve
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
-from caspi.training.planning.costs import Learning, Shape
+from caspi.training.planning.costs import ModelShape, TrainableShape
 from caspi.training.stage_setup import compiles
 
 
@@ -45,15 +45,15 @@ class StageShape:
     """A stage on the meta device: what it trains, and what that costs by."""
 
     rows: list[dict[str, Any]]
-    learning: Learning
+    learning: TrainableShape
 
 
-def shapes(start: ModelConfig, config: TrainConfig) -> tuple[Shape, list[StageShape]]:
+def shapes(start: ModelConfig, config: TrainConfig) -> tuple[ModelShape, list[StageShape]]:
     """The model's shape, and what each stage trains of it. Nothing is allocated. Raises UsageError."""
     shape, found = None, []
     for stage in config.stages:
         model = on_meta_device(start)  # anew: a stage may put adapters into it
-        shape = shape or Shape.of(model, model.config)
+        shape = shape or ModelShape.of(model, model.config)
         groups = select(model, stage.learn)
         learning = _learning(model, shape, groups, stage, config)
         found.append(StageShape(describe(model, groups), learning))
@@ -62,8 +62,8 @@ def shapes(start: ModelConfig, config: TrainConfig) -> tuple[Shape, list[StageSh
 
 
 def _learning(
-    model: nn.Module, shape: Shape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
-) -> Learning:
+    model: nn.Module, shape: ModelShape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
+) -> TrainableShape:
     """On a GPU: elsewhere nothing is predicted."""
     how, beside = stage.objective, 0
     if isinstance(how, DistillationObjective):
@@ -71,7 +71,7 @@ def _learning(
         beside = sum(parameter.numel() for parameter in teacher.parameters())
     elif isinstance(how, SequenceObjective) and how.kl:
         beside = shape.parameters
-    return Learning.of(
+    return TrainableShape.of(
         model,
         shape,
         groups,

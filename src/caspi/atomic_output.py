@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -143,3 +144,12 @@ def read_jsonl(path: Path) -> list[Any]:
             except ValueError as error:
                 raise UsageError(f"{path}, line {number} is not JSON ({error}): was the file cut off?") from error
     return values
+
+
+def finite(value: Any) -> Any:
+    """With null for numbers that JSON does not have (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -78,7 +78,7 @@ class Findings:
         """Of all this, what a person should know; declared: seconds that the header claims."""
         ends_early = declared is not None and self.seconds < WHOLE * declared - SLACK
         noted: list[tuple[bool, Note]] = [
-            (ends_early, "ends_early"),
+            (ends_early and not self.more_follows, "ends_early"),
             (self.more_follows, "more_follows"),
             (self.damaged, "damaged"),
             (bool(self.gaps) and not self.damaged, "gaps"),
@@ -236,10 +236,22 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None) -> Str
 def _joined_mp3(source: bytes | Path) -> list[bytes]:
     """The files that an mp3 was joined from, none where it is one: libsndfile ends where the first Xing header says."""
     content = source if isinstance(source, bytes) else source.read_bytes()
-    starts = [place.start() for place in _FIRST_FRAME.finditer(content)]
-    if len(starts) < 2:
-        return []
-    return [content[start:end] for start, end in zip([0, *starts[1:]], [*starts[1:], len(content)], strict=True)]
+    firsts = [place.start() for place in _FIRST_FRAME.finditer(content)]
+    cuts = set(firsts[1:])
+    for first, following in zip(firsts, [*firsts[1:], len(content)], strict=True):
+        end = first + _bytes_of_mp3(content, first)
+        if first < end < following - _UNACCOUNTED and _is_mp3(content[end : end + 12]):
+            cuts.add(end)  # what follows is an mp3 without such a frame
+    ends = [*sorted(cuts), len(content)]
+    return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)] if cuts else []
+
+
+def _bytes_of_mp3(content: bytes, first: int) -> int:
+    """Bytes that the first frame of an mp3 counts, itself included; 0 where it counts none."""
+    mark = min(at for tag in (b"Xing", b"Info") if (at := content.find(tag, first)) >= 0)
+    flags = int.from_bytes(content[mark + 4 : mark + 8], "big")
+    at = mark + 8 + (4 if flags & 1 else 0)
+    return int.from_bytes(content[at : at + 4], "big") if flags & 2 else 0
 
 
 def _times_as_long(source: bytes | Path) -> float:
@@ -261,11 +273,21 @@ _UNACCOUNTED = 4096  # bytes that may follow the chunks of a WAV file: tags of o
 
 
 def _more_follows(source: bytes | Path) -> bool:
-    """Whether a WAV or MP4 file goes on behind what its first header describes: files joined, or a wrong length."""
+    """Whether a file goes on behind what its first header describes: files joined, or a wrong length. Of the formats
+    that say how long they are."""
     head, size = _head(source), _size(source)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return _behind_chunks(source, size)
-    return head[4:8] == b"ftyp" and sum(name == b"moov" for name in _mp4_boxes(source, size)) > 1
+    if head[4:8] == b"ftyp":
+        return sum(name == b"moov" for name in _mp4_boxes(source, size)) > 1
+    says = size
+    if head[:4] == b"FORM":
+        says = int.from_bytes(head[4:8], "big") + 8
+    elif head[:4] == b"riff":
+        says = int.from_bytes(_head(source, 8, 16), "little")
+    elif head[:4] == b"caff":
+        says = _end_of_caf(source) or size
+    return 12 < says < size - _UNACCOUNTED
 
 
 def _behind_chunks(source: bytes | Path, size: int) -> bool:

@@ -407,7 +407,9 @@ def score(
     group: Annotated[str, typer.Option(help="The column that says who speaks.")] = "",
     id_: Annotated[str, typer.Option("--id", help="The column of ids.")] = "",
     out: Annotated[Optional[Path], typer.Option(help="Where the results go (default: FILE-score).")] = None,
-    language: Annotated[str, typer.Option(help="Whose text rules, where a row names no language.")] = "Hebrew",
+    language: Annotated[
+        Optional[str], typer.Option(help="Whose text rules, where a row names no language (default: Hebrew).")
+    ] = None,
     equivalents: Annotated[
         Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
     ] = None,

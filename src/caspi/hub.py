@@ -7,8 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from huggingface_hub.utils.sha import git_hash
 
@@ -38,9 +46,38 @@ def upload(repository: str, folder: Path, files: Iterable[str], card: str, *, ki
         api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, allow_patterns=names)
         if card:
             api.upload_file(path_or_fileobj=card.encode(), path_in_repo=CARD, repo_id=repository, repo_type=kind)
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+    except Exception as error:
+        if unreachable(error):
+            raise CaspiError(f"{repository}: the Hub cannot be reached ({first_line(error)})") from error
+        if not isinstance(error, HfHubHTTPError | LocalTokenNotFoundError | OSError):
+            raise
         raise CaspiError(
             f"upload to {repository} failed: {first_line(error)}; set HF_TOKEN with write access"
+        ) from error
+
+
+def unreachable(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is of the network. By its name: which library's it is depends on the
+    version of huggingface_hub."""
+    while error is not None:
+        if any(mark in type(error).__name__ for mark in ("Connect", "Timeout", "Offline")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def fetch(repository: str, file: str, revision: str | None = None) -> None:
+    """Has a file of a model in the cache, where it is not there yet. Raises UsageError where there is no such model, or
+    nobody can be asked; a model without the file is no error."""
+    try:
+        hf_hub_download(repository, file, revision=revision)
+    except LocalEntryNotFoundError as error:
+        raise UsageError(f"model {repository} is not on this machine, and the Hub cannot be reached") from error
+    except EntryNotFoundError:
+        return
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise UsageError(
+            f"model {repository} is missing, private or gated: check the name, accept its licence, set HF_TOKEN"
         ) from error
 
 

@@ -211,6 +211,20 @@ def test_a_wav_file_whose_header_knows_no_length_is_heard_whole(size: int) -> No
     assert len(audio.decode(bytes(content))) == pytest.approx(32_000, abs=100)
 
 
+def test_an_mp3_without_a_first_frame_after_one_with_it_is_heard_too() -> None:
+    one, two = (encoded(tone(length, 16_000, seed=7), 16_000, "mp3", "libmp3lame") for length in (4.0, 5.0))
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(two)) as known, av.open(buffer, "w", format="mp3", options={"write_xing": "0"}) as out:
+        stream = out.add_stream_from_template(known.streams.audio[0])
+        for packet in known.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    samples, notes = audio.read(one + buffer.getvalue())
+    assert len(samples) / 16_000 == pytest.approx(9.0, abs=0.3)
+    assert notes == []
+
+
 def test_files_that_hold_more_than_their_header_says_are_told() -> None:
     wav = encoded(tone(2.0), 16_000, "wav", "pcm_s16le")
     m4a = encoded(tone(2.0), 16_000, "ipod", "aac")
@@ -219,6 +233,10 @@ def test_files_that_hold_more_than_their_header_says_are_told() -> None:
     wrong_length[at + 4 : at + 8] = (20_000).to_bytes(4, "little")
     for content in (wav + wav, m4a + m4a, bytes(wrong_length)):
         assert audio.read(content)[1] == ["more_follows"]
+    for container, codec in (("aiff", "pcm_s16be"), ("w64", "pcm_s16le"), ("caf", "pcm_s16le")):
+        content = encoded(tone(2.0), 16_000, container, codec)
+        assert audio.read(content)[1] == []
+        assert audio.read(content + content)[1] == ["more_follows"], container
     for content in (wav, m4a, wav + b"TAG" + bytes(125), wav[:40_000], m4a + bytes(2_000)):
         assert "more_follows" not in audio.read(content)[1]
 

@@ -163,3 +163,10 @@ def test_a_manifest_is_evaluated_in_the_language_it_is_in(
     assert "groups by client_id" in capsys.readouterr().err
     other = commands.evaluate.EvaluateOptions(language="es", group_key="audio")
     assert commands.evaluate.run("tiny", [str(path)], tmp_path / "out", other).summary["independent"] == 2
+
+
+def test_a_group_key_that_no_line_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"audio": "a.wav", "text": "שלום", "voice": "a"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="--group-key nope: no line of"):
+        benchmarks.open_manifest(path, None, "nope")

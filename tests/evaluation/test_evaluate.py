@@ -26,8 +26,8 @@ def test_evaluate_keeps_its_file_contract(small_run: Path, small_corpus: Path, t
     assert all(wanted <= row.keys() for row in rows)
     summary = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))
     for name in ("leaderboard", "fair"):
-        low, high = summary[name]["wer_ci"]
-        assert low <= summary[name]["wer"] <= high
+        found = summary[name]["wer_ci"]  # none where a loop has most of the errors, which `tiny` is free to have
+        assert found is None or found[0] <= summary[name]["wer"] <= found[1]
     errors, words = sum(row["errors"] for row in rows), sum(row["words"] for row in rows)
     assert summary["leaderboard"]["wer"] == pytest.approx(errors / words)
     assert summary["rtfx"] > 0

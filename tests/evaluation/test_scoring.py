@@ -118,16 +118,40 @@ def test_intervals_cover_where_speakers_differ(speakers: int, rate: float, utter
 def test_intervals_hold_the_rate_and_have_a_width_that_means_something(rows: list[tuple[int, int, str]]) -> None:
     errors, words, groups = zip(*rows, strict=True)
     found = rate_interval(errors, words, groups)
+    sums = {group: [sum(row[n] for row in rows if row[2] == group) for n in (0, 1)] for group in groups}
     if found is None:
-        assert len(set(groups)) == 1
+        dominated = any(wrong > sum(errors) / 2 and wrong > said for wrong, said in sums.values())
+        assert len(sums) == 1 or dominated
         return
     rate = sum(errors) / max(1, sum(words))
-    assert 0 <= found[0] <= rate <= found[1]
+    assert 0 <= found[0] <= rate <= found[1] < np.inf
     assert found[1] > found[0]
-    worst = max(
-        sum(e for e, _, g in rows if g == group) / max(1, sum(w for _, w, g in rows if g == group)) for group in groups
-    )
-    assert found[1] <= max(1.0, worst, rate)
+    if all(wrong <= said for wrong, said in sums.values()):
+        assert found[1] <= 1
+
+
+@pytest.mark.parametrize("speakers", [12, 40])
+def test_intervals_cover_where_more_is_heard_than_was_said(speakers: int) -> None:
+    draw = np.random.default_rng(2)
+    covered = 0
+    for _ in range(400):
+        words = draw.integers(20, 60, speakers)
+        found = rate_interval(draw.poisson(words * draw.lognormal(0.3, 0.4, speakers)), words, range(speakers))
+        assert found is not None
+        covered += found[0] <= np.exp(0.3 + 0.4**2 / 2) <= found[1]
+    assert covered >= 0.89 * 400
+
+
+def test_one_loop_among_few_errors_gives_no_interval() -> None:
+    assert rate_interval([264, *[0] * 9], [5] * 10, range(10)) is None
+    assert rate_interval([264, *[0] * 39], [5] * 40, range(40)) is None
+
+
+@pytest.mark.parametrize("heard_in_silence", [1, 3])
+def test_words_heard_in_silence_leave_room_on_both_sides(heard_in_silence: int) -> None:
+    errors, words = [0] * 20 + [heard_in_silence] * 100, [4] * 20 + [0] * 100
+    low, high = interval(np.array(errors), np.array(words), [str(n) for n in range(120)])
+    assert low < heard_in_silence * 100 / 80 < high < np.inf
 
 
 def test_all_wrong_is_no_certainty_either() -> None:
@@ -201,8 +225,13 @@ def test_three_errors_that_fall_alike_prove_nothing() -> None:
     assert paired([0, 0], [10, 10], ["a", "b"]) == Paired((0.0, 0.0), 1.0)
 
 
+def test_matched_pairs_of_equal_differences_are_a_sign_test() -> None:
+    assert matched_pairs([1] * 6) == pytest.approx(2 / 64)
+    assert matched_pairs([0, 0, 0]) == 1
+
+
 def test_matched_pairs_are_the_normal_test_of_mean_differences() -> None:
     segments = [1, 0, 2, -1, 1, 1, 0, 1]
     z = np.mean(segments) / (np.std(segments, ddof=1) / len(segments) ** 0.5)
     assert matched_pairs(segments) == pytest.approx(2 * (1 - 0.5 * (1 + math.erf(z / 2**0.5))))
-    assert matched_pairs([1, 1]) == 1
+    assert matched_pairs([1, 1]) == 0.5

@@ -186,3 +186,11 @@ def test_json_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("\n".join(json.dumps({"text": r, "pred_text": h}) for r, h in ROWS))
     assert texts(path) == ROWS
+
+
+def test_letters_of_another_language_ask_for_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "spanish.jsonl"
+    path.write_text('{"reference": "hola mundo", "hypothesis": "hola"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="its letters are not Hebrew: give --language"):
+        commands.score.run(path, None, tmp_path / "out")
+    assert commands.score.run(path, "Spanish", tmp_path / "out").summary["fair"]["wer"] == 0.5

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import soundfile
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi import commands
-from caspi.errors import UsageError
+from caspi.errors import CaspiError, UsageError
 from caspi.export.formats import native_name, original_name
 from caspi.model.config import ModelConfig
 from caspi.model.loading import TINY, load, load_tokenizer
@@ -160,3 +161,29 @@ def test_the_code_of_a_card_runs(small_run: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     exec(code.replace("REPOSITORY", str(final)).replace("max_new_tokens=512", "max_new_tokens=8"), {})
     assert capsys.readouterr().out.strip()
+
+
+class ConnectError(Exception):
+    """As whichever library huggingface_hub talks through names it."""
+
+
+def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise ConnectError("Name or service not known")
+
+    monkeypatch.setattr("caspi.hub.HfApi.create_repo", down)
+    with pytest.raises(CaspiError, match="the Hub cannot be reached"):
+        commands.publish.run("tiny", "me/model", dry_run=False)
+
+
+def test_a_model_that_is_not_here_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def nowhere(repository: str, file: str, **_: Any) -> None:
+        asked.append(file)
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr("caspi.hub.hf_hub_download", nowhere)
+    with pytest.raises(UsageError, match="model someone/model is not on this machine, and the Hub cannot be reached"):
+        load(ModelConfig(start="someone/model"))
+    assert asked == ["config.json"]

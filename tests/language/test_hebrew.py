@@ -308,6 +308,9 @@ def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
         ("מיליארד ושלושה", "1000000003"),
         ("2 5 מיליון", "2500000"),
         ("שלוש וחצי", "3 5"),
+        ("שלוש נקודה חמש", "3 5"),
+        ("רבע מיליון", "250000"),
+        ("שני טריליון", "2000000000000"),
         ("3 וחצי", "3 5"),
         ("בשלוש וחצי", "ב3 5"),
         ("חצי מיליון", "500000"),
@@ -383,7 +386,7 @@ def test_the_demo_has_at_least_200_words() -> None:
     ("one", "other"),
     [
         ("ב-1948", "ב1948"), ("ב-Google", "בGoogle"), ("1,250", "1250"), ("50%", "50 אחוז"), ("25 ₪", "25 שקל"),
-        ("°20", "20 מעלות"), ("25 ₪ 30", "25 שקל 30"),
+        ("ב-$5", "ב5 דולר"), ("10 ℃", "10 מעלות"), ("°20", "20 מעלות"), ("25 ₪ 30", "25 שקל 30"),
         ("₪25", '25 ש"ח'), ("20 °C", "20 מעלות"),  ("[צחוק] כן", "כן"), ("(צחוק) כן<|1.00|>", "כן"),
     ],
 )  # fmt: skip
@@ -402,3 +405,8 @@ def test_text_that_was_spoilt_in_a_conversion_is_refused() -> None:
         assert rejection_reason(training_text("של\ufffdום עולם", policy), policy) == "lost_letters"
         assert rejection_reason(training_text("םולש םלוע", policy), policy) == "visual_order"
     assert rejection_reason("שלום עולם", TextPolicy()) is None
+
+
+def test_signs_that_are_spoken_are_no_pictures() -> None:
+    assert training_text("הטמפרטורה 10 ℃", TextPolicy()) == "הטמפרטורה 10 ℃"
+    assert training_text("1️⃣ אחד", TextPolicy()) == "1 אחד"

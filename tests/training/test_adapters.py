@@ -143,7 +143,7 @@ def test_killed_with_adapters_and_averages_it_is_bit_identical(
         if published in (1, 3):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "publish", publish)
+    monkeypatch.setattr(checkpoints, "make_visible", publish)
     made = run_recipe(tmp_path, small_corpus, *STAGES)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

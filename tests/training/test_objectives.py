@@ -171,7 +171,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: LoadedModel, mo
     near = [target[len(forced) :] for target in targets]
     far = [tokens[3:] for tokens in near]
     said = [[one, two, one] for one, two in zip(near, far, strict=True)]
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
     how = {"hypotheses": 3, "kl": 0.3, "cross_entropy": 0.2}
     loss = objective(fresh_tiny, reference, **how)(given)
     loss.backward()
@@ -247,7 +247,7 @@ def test_a_language_named_again_hides_nothing(fresh_tiny: LoadedModel) -> None:
 
 
 def test_noise_has_its_transcript_alone(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: [[[300, 301], [302]]])
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: [[[300, 301], [302]]])
     given = collate([replace(items(2.5)[0], text="", language="None", row=0)], fresh_tiny.prompt)
     loss = objective(fresh_tiny, hypotheses=2, cross_entropy=0.5)(given)
     assert float(loss) == pytest.approx(0.5 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
@@ -265,7 +265,7 @@ def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
 
 def test_alike_hypotheses_teach_nothing(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 3] * 3
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
     loss = objective(fresh_tiny, hypotheses=3)(batch(fresh_tiny))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -276,7 +276,7 @@ def test_with_the_transcript_alone_it_is_cross_entropy(
     fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 2] * 3
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample", lambda *_: said)
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
     given = batch(fresh_tiny)
     found = objective(fresh_tiny, hypotheses=2, cross_entropy=0.3)(given)
     assert float(found) == pytest.approx(0.3 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)

@@ -270,7 +270,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
             raise OSError(28, "No space left on device")
         real(folder)
 
-    monkeypatch.setattr(checkpoints, "check", check)
+    monkeypatch.setattr(checkpoints, "check_readable", check)
     commands.train.run(run_recipe(tmp_path, small_corpus))
     assert (
         "checkpoint-2 could not be written ([Errno 28] No space left on device); the run goes"
@@ -437,7 +437,7 @@ def test_checkpoints_come_as_often_as_they_are_asked_for(
     seen: list[str] = []
     real = checkpoints.make_visible
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "publish", lambda s, final, m: seen.append(final.name) or real(s, final, m))
+        patch.setattr(checkpoints, "make_visible", lambda s, final, m: seen.append(final.name) or real(s, final, m))
         commands.train.run(made)
     assert seen[:2] == ["checkpoint-1", "checkpoint-2"]
     assert (

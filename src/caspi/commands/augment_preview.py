@@ -13,6 +13,7 @@ from caspi.errors import UsageError
 from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import AudioCell, Page, Table
+from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
     from caspi.training.data.preview import PreviewClip
@@ -23,7 +24,7 @@ def preview_page(name: str, stage: str, heard: Sequence[PreviewClip]) -> Page:
     by_id = {one.id: one.text for one in heard}
     return Page(
         title=f"caspi augment-preview · {name}",
-        headline=f"What stage {stage} hears: {len(by_id)} utterances in {len(heard)} versions",
+        headline=f"What stage {stage} hears: {plural(len(by_id), 'utterance')} in {len(heard)} versions",
         facts=[
             ("utterances", str(len(by_id))),
             ("effects", str(sum("alone" in one.how for one in heard) // len(by_id))),
@@ -68,4 +69,4 @@ def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
     heard = list(preview_clips(data, how, count, stage_seed(recipe.seed, number)))
     summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in heard})}
     page = report.write_report(out, preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
-    return Outcome(f"{len(summary['ids'])} utterances in {len(heard)} versions", page, summary)
+    return Outcome(f"{plural(len(summary['ids']), 'utterance')} in {len(heard)} versions", page, summary)

@@ -13,7 +13,7 @@ from caspi.errors import UsageError
 from caspi.progress import duration
 from caspi.reporting import report
 from caspi.reporting.report import AudioCell, Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE
+from caspi.reporting.wording import SYNTHETIC_NOTE, plural
 
 if TYPE_CHECKING:
     from caspi.corpus.inspection import SampledUtterance
@@ -24,7 +24,7 @@ def sample_page(folder: str, drawn: Sequence[SampledUtterance]) -> Page:
     seconds = sum(d.utterance.seconds for d in drawn)
     return Page(
         title=f"caspi corpus sample · {folder}",
-        headline=f"{len(drawn)} utterances to listen to",
+        headline=f"{plural(len(drawn), 'utterance')} to listen to",
         facts=[("utterances", str(len(drawn))), ("audio", duration(seconds))],
         parts=[
             Table(
@@ -60,7 +60,7 @@ def jsonl_page(folder: str, written: dict[str, int]) -> Page:
     """What was written for other programs."""
     return Page(
         title=f"caspi corpus export · {folder}",
-        headline=f"{sum(written.values()):,} utterances as JSONL and WAV",
+        headline=f"{plural(sum(written.values()), 'utterance')} as JSONL and WAV",
         facts=[(split, f"{count:,}") for split, count in written.items()],
         parts=[],
     )
@@ -73,7 +73,7 @@ def info(folder: Path) -> Outcome:
     summary = {"stage": "corpus info", **inspection.corpus_info(folder)}
     hours = sum(split["hours"] for split in summary["splits"].values())
     count = sum(split["utterances"] for split in summary["splits"].values())
-    return Outcome(f"{count:,} utterances, {hours:.2f} hours", folder, summary)
+    return Outcome(f"{plural(count, 'utterance')}, {hours:.2f} hours", folder, summary)
 
 
 def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
@@ -89,7 +89,7 @@ def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) ->
     ids = [d.utterance.id for d in drawn]
     summary = {"stage": "corpus sample", "corpus": str(folder), "seed": seed, "ids": ids}
     page = report.write_report(out, sample_page(str(folder), drawn), summary)
-    return Outcome(f"{len(drawn)} utterances to listen to", page, summary)
+    return Outcome(f"{plural(len(drawn), 'utterance')} to listen to", page, summary)
 
 
 def export(folder: Path, to: str, out: Path) -> Outcome:
@@ -103,7 +103,7 @@ def export(folder: Path, to: str, out: Path) -> Outcome:
     summary = {"stage": "corpus export", "corpus": str(folder), "to": to, "utterances": written}
     report.write_report(partial, jsonl_page(str(folder), written), summary)
     atomic_output.commit_atomic(partial, out)
-    return Outcome(f"{sum(written.values()):,} utterances as JSONL and WAV", out, summary)
+    return Outcome(f"{plural(sum(written.values()), 'utterance')} as JSONL and WAV", out, summary)
 
 
 def push(folder: Path, repository: str, private: bool, dry_run: bool) -> Outcome:

@@ -13,7 +13,7 @@ from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE, _hours
+from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, plural
 
 
 def prepare_page(name: str, summary: dict[str, Any]) -> Page:
@@ -21,7 +21,7 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
     rejected = sum(summary["rejected"].values())
     return Page(
         title=f"caspi prepare · {name}",
-        headline=f"{_hours(summary['hours'])} kept in {summary['kept']:,} utterances; {rejected:,} of "
+        headline=f"{_hours(summary['hours'])} kept in {plural(summary['kept'], 'utterance')}; {rejected:,} of "
         f"{summary['input']:,} rejected",
         facts=[
             ("input", f"{summary['input']:,}"),
@@ -113,5 +113,5 @@ def run(recipe: Recipe, engine: str = "local") -> Outcome:
     rejected = sum(summary["rejected"].values())
     for warning in summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    line = f"{summary['kept']:,} utterances kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
+    line = f"{plural(summary['kept'], 'utterance')} kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
     return Outcome(line, config.path / report.HTML, summary)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from caspi import atomic_output
 from caspi.commands.evaluate import _equivalents, _write_evaluation, verdict
 from caspi.commands.outcome import Outcome, _language
+from caspi.errors import UsageError
 from caspi.reporting import report
 
 if TYPE_CHECKING:
     from caspi.evaluation.transcripts import Transcripts
+    from caspi.language import Language
 
 
 def run(
     file: Path,
-    language_name: str,
+    language_name: str | None,
     out: Path,
     equivalents: Path | None = None,
     *,
@@ -33,6 +35,8 @@ def run(
 
     spoken = language(_language(language_name) or "Hebrew")
     found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
+    if language_name is None and "language" not in found.used:
+        _check_letters(file, found, spoken)
     _say_columns(found)
     table = _equivalents(equivalents, spoken)
     measured = ScoredPairs.of(found.pairs)
@@ -49,6 +53,15 @@ def run(
         raise
     atomic_output.commit_atomic(partial, out)
     return Outcome(verdict(summary), out / report.HTML, summary)
+
+
+def _check_letters(file: Path, found: Transcripts, spoken: Language) -> None:
+    """Raises UsageError where no language is named and the references are not written in that of the default."""
+    if spoken.script_share(" ".join(pair.reference for pair in found.pairs)) < 0.5:
+        raise UsageError(
+            f"{file} names no language, and its letters are not {spoken.name}: give --language, such as --language "
+            "Spanish"
+        )
 
 
 def _say_columns(found: Transcripts) -> None:

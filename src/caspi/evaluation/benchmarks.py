@@ -72,6 +72,8 @@ def open_manifest(path: Path, language: str | None = None, group_key: str = "") 
     change. Raises UsageError as `open_set` does, and where neither a line nor `language` nor the letters name
     the language."""
     source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test", group_key=group_key)
+    if group_key and source.grouped_by() != group_key:
+        raise UsageError(f"--group-key {group_key}: no line of {path} has this field with a value")
     spoken = language or _by_its_letters(source)
     place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     folder = _cache() / f"{path.stem}@{place}"

@@ -15,7 +15,7 @@ from caspi.evaluation.breakdowns import duration_class
 from caspi.evaluation.error_types import ErrorTypes
 from caspi.evaluation.summary import RESULTS, SUMMARY
 from caspi.language import language
-from caspi.reporting.wording import plural
+from caspi.reporting.wording import FEW, plural
 from caspi.scoring.edits import align
 from caspi.scoring.intervals import Interval, matched_pairs, paired
 
@@ -51,6 +51,8 @@ class Comparison:
         counted = f"{self.utterances:,} utterances"
         if self.groups < self.utterances:
             counted += f" in {plural(self.groups, 'group')}"
+        if 1 < self.groups < FEW:
+            counted += ", so its interval is rough"
         if self.identical:
             return f"A and B have the same texts: both {self.wer_a:.3f}, {counted}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"

@@ -108,11 +108,17 @@ def _over(summary: dict[str, Any]) -> str:
     independent, utterances = summary["independent"], summary["utterances"]
     if independent == utterances:
         unnamed = "" if summary["groups"] else ", for no recordings or speakers are named"
-        return f"Intervals are over utterances{unnamed}."
+        return f"Intervals are over utterances{unnamed}.{_dominated(summary)}"
     if independent == 1:
         return "No intervals: all utterances are of one group (recording or speaker), which says nothing of others."
     few = "; so few make them rough" if independent < FEW else ""
-    return f"Intervals are over {independent:,} groups (recordings or speakers){few}."
+    return f"Intervals are over {independent:,} groups (recordings or speakers){few}.{_dominated(summary)}"
+
+
+def _dominated(summary: dict[str, Any]) -> str:
+    if summary["leaderboard"]["wer_ci"] is not None:
+        return ""
+    return " There is no interval: one of them holds most of the errors and has more errors than words (is it a loop?)."
 
 
 def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[Table]:

@@ -226,7 +226,7 @@ _SIGNS = {"%": "אחוז", "₪": "שקל", "$": "דולר", "€": "אירו", 
 _AFTER_NUMBER = re.compile(r"(?<=\d)\s*([%₪$€£°])(?:\s?C(?![A-Za-z]))?")
 _BEFORE_NUMBER = re.compile(r"(?<!\d)(?<!\d\s)([₪$€£°])\s*(\d+(?:[.,]\d+)*)")
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_HYPHEN_AFTER_PREFIX = re.compile(rf"(?<![{_LETTER}])([ובהלמשכ]{{1,4}})[-–{MAQAF}](?=[0-9A-Za-z])")
+_HYPHEN_AFTER_PREFIX = re.compile(rf"(?<![{_LETTER}])([ובהלמשכ]{{1,4}})[-–{MAQAF}](?=[0-9A-Za-z₪$€£°])")
 
 
 def fair(text: str) -> str:

@@ -24,9 +24,12 @@ _TENS = {
     for word in words.split()
 }
 _TEN, _HUNDREDS, _THOUSANDS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים")
-_MILLIONS = dict.fromkeys(("מיליון", "מליון"), 10**6) | dict.fromkeys(("מיליארד", "מליארד"), 10**9)
+_MILLIONS = (
+    dict.fromkeys(("מיליון", "מליון"), 10**6) | dict.fromkeys(("מיליארד", "מליארד"), 10**9) | {"טריליון": 10**12}
+)
 _SCALES = _MILLIONS | {"אלף": 1000}
-_AND_HALF = "וחצי"
+_PARTS = {"חצי": 2, "רבע": 4}
+_AND_HALF, _POINT = "וחצי", "נקודה"
 _PREFIXED = re.compile("([ובהלמשכ]{1,3})(?=[א-ת]{3})")
 _UNITS = {"אחוזים": "אחוז", "שקלים": "שקל", "שח": "שקל", "דולרים": "דולר", "יורו": "אירו", "פאונדים": "פאונד"}
 _UNIT = re.compile(rf"(?<=\d) ({'|'.join(_UNITS)})(?!\S)")
@@ -66,14 +69,16 @@ def _scaled(match: re.Match[str]) -> str:
 def _number_and_half(words: list[str], start: int) -> tuple[str, int] | None:
     """As `_number`, with the half that may follow: שלוש וחצי is `3 5` (3.5 without its point)."""
     word, after = words[start], words[start + 1] if start + 1 < len(words) else ""
-    if word == "חצי" and after in _SCALES:
-        return str(_SCALES[after] // 2), start + 2
+    if word in _PARTS and after in _SCALES:
+        return str(_SCALES[after] // _PARTS[word]), start + 2
     found = (
         (int(word), start + 1) if word.isascii() and word.isdigit() and after == _AND_HALF else _number(words, start)
     )
     if found is None:
         return None
     value, place = found
+    if place + 1 < len(words) and words[place] == _POINT and (decimals := _number(words, place + 1)):
+        return f"{value} {decimals[0]}", decimals[1]
     if place == len(words) or words[place] != _AND_HALF:
         return str(value), place
     if place + 1 < len(words) and words[place + 1] in _SCALES:
@@ -97,7 +102,7 @@ def _prefixed_number(words: list[str], start: int) -> tuple[str, int] | None:
 
 def _number(words: list[str], start: int) -> tuple[int, int] | None:
     """The number that begins at a word, and where it ends; None where none does."""
-    total, place, scale = 0, start, 10**12
+    total, place, scale = 0, start, 10**15
     while True:
         value, after = _below_thousand(words, place, first=place == start) or (None, place)
         word = _bare(words, after, first=after == start)

@@ -12,7 +12,7 @@ from caspi.language.base import TextPolicy, TextReason
 RULES = frozenset(
     "punctuation repeated_punctuation noise_tags brackets html symbols time_codes speaker_labels numbers".split()
 )
-SPOKEN_SIGNS = "%°$€£₪"  # after or before a number, and said
+SPOKEN_SIGNS = "%°℃℉$€£₪"  # after or before a number, and said
 LOST = "\ufffd"  # what a conversion leaves of a letter that it could not read
 _IN_NUMBERS = ".,:/#+*=" + SPOKEN_SIGNS
 
@@ -41,7 +41,7 @@ _SPEAKER = re.compile(
 )
 _REPEATED = re.compile(r"([!?,;:\-–—\u05be])\1+")
 _DOTS = re.compile(r"\.{4,}|(?<!\.)\.\.(?!\.)")
-_PICTURES = frozenset("♩♪♫♬♭♮♯\u200d\ufe0e\ufe0f")
+_PICTURES = frozenset("♩♪♫♬♭♮♯\u200d\u20e3\ufe0e\ufe0f")
 
 
 def without_controls(text: str) -> str:

@@ -15,6 +15,7 @@ from transformers import (
     Qwen3ASRProcessor,
 )
 
+from caspi import hub
 from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
@@ -68,8 +69,10 @@ def is_original_layout(folder: Path) -> bool:
 
 def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
     """The processor of MODEL; one without saved feature-extractor settings gets the model's own defaults."""
+    if not Path(source := resolve(name)).is_dir():
+        hub.fetch(source, "config.json", revision)  # one file first: what is wrong with the name or the network shows
     try:
-        processor = Qwen3ASRProcessor.from_pretrained(resolve(name), revision=revision)
+        processor = Qwen3ASRProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise UsageError(f"model {name}: cannot load its processor ({first_line(error)})") from error
     if isinstance(processor.feature_extractor, Qwen3ASRFeatureExtractor):

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from caspi.atomic_output import REPORT
+from caspi.atomic_output import REPORT, finite
 from caspi.errors import DISTRIBUTION
 from caspi.reporting.charts import Bars, Chart, draw
 
@@ -148,7 +148,8 @@ def write_report(folder: Path, page: Page, content: dict[str, Any], recipe: str 
     if recipe is not None:
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
         content["recipe"] = recipe
-    (folder / REPORT).write_text(json.dumps(content, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
+    text = json.dumps(finite(content), ensure_ascii=False, indent=1, default=str, allow_nan=False)
+    (folder / REPORT).write_text(text, encoding="utf-8")
     (folder / HTML).write_text(render(page, content), encoding="utf-8")
     return folder / HTML
 

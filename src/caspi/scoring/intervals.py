@@ -18,6 +18,7 @@ Interval = tuple[float, float]
 _LEVEL = 0.05
 _NORMAL = float(special.ndtri(1 - _LEVEL / 2))
 _TOGETHER = 2.0  # errors that come at once, in one utterance, where rates are low
+_FEW_ERRORS = 10  # of which one group may hold most by chance
 
 
 class Paired(NamedTuple):
@@ -36,32 +37,35 @@ def by_group(values: Sequence[ArrayLike], groups: Sequence[Hashable]) -> np.ndar
 
 
 def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Interval | None:
-    """95 % interval of errors over lengths, None where all are of one group.
+    """95 % interval of errors over lengths. None where all are of one group, or where one group holds most of the
+    errors and has more errors than words (a loop): such data says nothing of other groups.
 
-    On the logit of the rate, so that it stays between 0 and 1 and is as skewed as rates near either end are. Where a
-    group has more errors than words it ends at the rate of the worst. Never narrower than if errors came
-    independently of each other in twos; where nothing is wrong, the exact binomial bound of that: a width of nothing
-    would be a claim.
+    On the logit of the rate, so that it stays between 0 and 1 and is as skewed as rates near either end are; on its
+    logarithm where groups have more errors than words, which rates have no end for. Never narrower than if errors came
+    independently of each other in twos; where nothing is wrong, the exact binomial bound of that: an interval without a
+    width would be a claim.
     """
     sums = by_group((errors, lengths), groups)
     count = len(sums)
     if count < 2:
         return None
     wrong, words = sums.sum(axis=0)
-    words = max(1.0, words)
-    worst = float((sums[:, 0] / np.maximum(1, sums[:, 1])).max())
-    ceiling = 1.0 if worst <= 1 else 2 * worst
-    rates = np.append(sums, [[0, 0]], axis=0)  # the last one leaves nobody out
-    rates = (wrong - rates[:, 0] + 1) / (words - rates[:, 1] + 2)
-    logits = np.log(rates) - np.log(ceiling - rates)
-    spread = (count - 1) / count * float(np.square(logits[:-1] - logits[:-1].mean()).sum())
-    independent = _TOGETHER / (wrong + 1) + (_TOGETHER / (words - wrong + 1) if ceiling == 1 else 0)
-    half = max(_student(count) * spread**0.5, _NORMAL * independent**0.5)
-    low, high = ceiling * special.expit((logits[-1] - half, logits[-1] + half))
-    rate = wrong / words
     if not wrong:
-        low, high = 0.0, 1 - (_LEVEL / 2) ** (_TOGETHER / words)
-    return float(min(low, rate)), float(max(min(high, max(1.0, worst)), rate))
+        return 0.0, float(1 - (_LEVEL / 2) ** (_TOGETHER / max(1.0, words)))
+    most = sums[sums[:, 0].argmax()]
+    if most[0] > wrong / 2 and most[0] > most[1] and wrong > _FEW_ERRORS:
+        return None
+    without = np.array([wrong, words]) - np.append(sums, [[0, 0]], axis=0)  # the last one leaves no group out
+    rates = (without[:, 0] + 1) / (without[:, 1] + 2)
+    bounded = bool((sums[:, 0] <= sums[:, 1]).all())
+    scaled = special.logit(rates) if bounded else np.log(rates)
+    spread = (count - 1) / count * float(np.square(scaled[:-1] - scaled[:-1].mean()).sum())
+    independent = _TOGETHER / (wrong + 1) + (_TOGETHER / (words - wrong + 1) if bounded else 0)
+    half = max(_student(count) * spread**0.5, _NORMAL * independent**0.5)
+    ends = scaled[-1] - half, scaled[-1] + half
+    low, high = special.expit(ends) if bounded else np.exp(ends)
+    rate = wrong / max(1.0, words)
+    return float(min(low, rate)), float(max(high, rate))
 
 
 def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Paired:
@@ -95,10 +99,13 @@ def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable
 
 def matched_pairs(differences: ArrayLike) -> float:
     """Two-sided p of the matched-pairs test that NIST's SCTK makes (Gillick and Cox 1989, ICASSP): the mean difference
-    of errors a segment over its standard error, by the normal distribution. Takes utterances as independent."""
+    of errors a segment over its standard error, by the normal distribution. Takes utterances as independent. Where all
+    differences are equal, and the standard error is 0, the sign test of them."""
     each = np.asarray(differences, float)
+    if not each.any():
+        return 1.0
     error = each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0.0
-    return float(2 * special.ndtr(-abs(each.mean()) / error)) if error else 1.0
+    return float(2 * special.ndtr(-abs(each.mean()) / error)) if error else min(1.0, 2 * 0.5 ** len(each))
 
 
 def _student(groups: int) -> float:

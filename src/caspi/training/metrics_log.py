@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from caspi.atomic_output import finite
 from caspi.audio import Seconds
 
 _STARVED = 0.1  # of the time spent waiting for data: worth a word
-
-
-def finite(value: Any) -> Any:
-    """With null for numbers that JSON does not have (NaN, infinity)."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class MetricsLog:

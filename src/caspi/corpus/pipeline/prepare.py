@@ -409,8 +409,8 @@ def _warnings(
     for source, count in utterances.items():
         if count > 1 and groups[source] == count:
             yield (
-                f"{source}: no two utterances share a group, so one speaker may be in two splits; if the source says "
-                "who speaks, name that field with group_key"
+                f"{source}: every utterance is a group of its own: where several are of one speaker, that speaker may "
+                "be in two splits; name the field that says who speaks with group_key"
             )
     for report in reports:
         for note, count in report.notes.items():

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from caspi import hub
 from caspi.corpus.sources.base import Source, checked, listing, split_marks
 from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
 from caspi.corpus.utterance import BytesAudio, Recording
@@ -223,7 +224,7 @@ class HuggingFaceSource(Source):
         gated = bool(self._known and self._known.gated and not os.environ.get("HF_TOKEN"))
         if self._known and self._known.elsewhere:
             return f"{self._id} is not on the Hub any more: {self._known.elsewhere}"
-        if any(mark in named for mark in ("Connect", "Timeout", "Offline")):
+        if hub.unreachable(error):
             return f"{self._id}: the Hub cannot be reached ({_one_line(error)})"
         if refused or gated:
             return f"{self._id} is missing or gated: accept its licence at {page} and set HF_TOKEN"

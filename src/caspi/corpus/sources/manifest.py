@@ -74,11 +74,13 @@ class ManifestSource(Source):
             yield replace(found[0], id=found[0].id, segments=segments, text="", start=0.0, end=None)
 
     def grouped_by(self) -> str | None:
-        """The field of the first line that says who speaks, None where it has none."""
+        """The field of the first line that says who speaks, None where none does."""
+        keys = (self.group_key,) if self.group_key else SPEAKER_KEYS
         for _, line in opened(self.path, "manifest"):
             with contextlib.suppress(ValueError, AttributeError):
                 row = json.loads(line)
-                return next((key for key in (self.group_key, *SPEAKER_KEYS) if key and row.get(key)), None)
+                if found := next((key for key in keys if row.get(key)), None):
+                    return found
         return None
 
     def _recording(self, line: str, name: str, language: str, home: str) -> Recording:

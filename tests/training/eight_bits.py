@@ -19,13 +19,13 @@ import torch
 from caspi import commands, recipe
 from caspi.interrupts import Interrupted
 from caspi.training.distributed import processes
-from caspi.training.loop import StageTrainer
+from caspi.training.loop import StageLoop
 
 
 def main(path: str, last: int) -> None:
-    take, taken = StageTrainer.training_step, 0
+    take, taken = StageLoop._gradient, 0
 
-    def training_step(self: StageTrainer, *inputs: object) -> torch.Tensor:
+    def gradient(self: StageLoop, *inputs: object) -> object:
         nonlocal taken
         taken += 1
         if taken == last:
@@ -34,11 +34,9 @@ def main(path: str, last: int) -> None:
 
     sys.path.append(str(Path(sys.prefix) / "torchao"))  # where the Makefile puts it
     torch.compile = lambda function, **_: function  # it compiles its step for every shape there is: not here
-    StageTrainer.training_step = training_step
-    part, processes.shutdown_distributed = (
-        processes.shutdown_distributed,
-        lambda: None,
-    )  # one group of processes for three runs
+    StageLoop._gradient = gradient
+    shutdown = processes.shutdown_distributed
+    processes.shutdown_distributed = lambda: None  # one group of processes for three runs
     made = recipe.load(Path(path))
     with contextlib.suppress(Interrupted):
         commands.train.run(made)
@@ -46,7 +44,7 @@ def main(path: str, last: int) -> None:
     commands.train.run(made)
     beside = made.require_train().path.with_name("undisturbed")
     commands.train.run(recipe.load(Path(path), (f"train.path={beside}",)))
-    part()
+    shutdown()
 
 
 if __name__ == "__main__":

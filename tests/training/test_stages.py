@@ -21,7 +21,6 @@ from caspi.training.config import Schedule, StageConfig, TrainConfig
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.optim.build import build, schedule
-from caspi.training.run import OneDevice
 from caspi.training.validation import Validation
 from tests.conftest import RECIPES, small_overrides
 
@@ -254,14 +253,6 @@ def test_schedules_warm_up_and_end_where_they_should(kind: str) -> None:
 def test_two_warmups_are_an_error() -> None:
     with pytest.raises(ValueError, match="keep one"):
         Schedule(warmup_steps=10, warmup_ratio=0.1)
-
-
-def test_a_process_trains_on_one_gpu_however_many_it_sees(tmp_path: Path) -> None:
-    """Seen on a machine of two: Trainer spread the batch over both with nn.DataParallel, which cannot carry it."""
-    arguments = OneDevice(output_dir=str(tmp_path), use_cpu=True)
-    assert arguments.n_gpu == 0
-    arguments._n_gpu = 8
-    assert arguments.n_gpu == 1
 
 
 def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:

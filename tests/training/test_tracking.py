@@ -13,13 +13,13 @@ import yaml
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from transformers.integrations import TensorBoardCallback
 
 from caspi import commands, recipe
 from caspi.errors import UsageError
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import HubConfig
+from caspi.training.tracking import TensorBoard
 from tests.training.test_stages import metrics, run_recipe
 from tests.training.test_survival import short
 
@@ -72,13 +72,13 @@ def test_a_tracker_nobody_knows_is_refused(small_corpus: Path, tmp_path: Path) -
 def test_a_tracker_that_fails_ends_no_run(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def on_log(*_: object, **__: object) -> None:
+    def log(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(TensorBoardCallback, "on_log", on_log)
+    monkeypatch.setattr(TensorBoard, "log", log)
     commands.train.run(short(tmp_path, small_corpus))
     said = capsys.readouterr().err
-    assert said.count("warning: tensorboard failed ([Errno 28] No space left on device); the run goes on") == 2
+    assert said.count("warning: tensorboard failed ([Errno 28] No space left on device); the run continues") == 2
 
 
 def card_of(folder: Path) -> tuple[dict, str]:  # type: ignore[type-arg]
@@ -202,9 +202,9 @@ def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
 def test_a_tracker_that_cannot_start_is_an_error_of_one_line(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def on_train_begin(*_: object, **__: object) -> None:
+    def start(*_: object, **__: object) -> None:
         raise ValueError("no key\nread the manual")
 
-    monkeypatch.setattr(TensorBoardCallback, "on_train_begin", on_train_begin)
+    monkeypatch.setattr(TensorBoard, "__init__", start)
     with pytest.raises(UsageError, match=r"^train.track: tensorboard cannot start \(no key\)$"):
         commands.train.run(short(tmp_path, small_corpus))

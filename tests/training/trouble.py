@@ -17,18 +17,18 @@ import torch
 from caspi import cli, commands, recipe
 from caspi.corpus.store import Corpus
 from caspi.model.batch import Batch
-from caspi.training.data import dataset
+from caspi.training.data import steps
 from caspi.training.distributed.processes import processes
-from caspi.training.loop import StageTrainer
+from caspi.training.loop import StageLoop
 from caspi.training.objectives.cross_entropy import CrossEntropy
 
 
 def main(path: str, marker: Path, kinds: set[str]) -> None:
     passes, taken = 0, 0
-    compute, take, read = CrossEntropy.forward, StageTrainer.training_step, Corpus.samples
+    compute, take, read = CrossEntropy.forward, StageLoop._gradient, Corpus.samples
     broken: list[int] = []
 
-    def training_step(self: StageTrainer, *inputs: object) -> torch.Tensor:
+    def gradient(self: StageLoop, *inputs: object) -> object:
         nonlocal taken
         taken += 1
         return take(self, *inputs)
@@ -51,9 +51,9 @@ def main(path: str, marker: Path, kinds: set[str]) -> None:
         return read(corpus, row)
 
     CrossEntropy.forward = forward
-    StageTrainer.training_step = training_step
+    StageLoop._gradient = gradient
     Corpus.samples = samples
-    dataset._RETRY_AFTER = (0.0, 0.0)
+    steps._RETRY_AFTER = (0.0, 0.0)
     sys.exit(cli._guarded(lambda: commands.train.run(recipe.load(Path(path))), debug=False))
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
 
 from caspi.atomic_output import REPORT, check_owned, locked, read_jsonl, write_whole
 from caspi.augmentation.waveform import Background, WaveformAugmenter
@@ -34,11 +33,13 @@ from caspi.training.data.stage_plan import audio_hours
 from caspi.training.data.steps import PlannedSteps
 from caspi.training.distributed.deepspeed import deepspeed
 from caspi.training.distributed.processes import compute_dtype, processes, sharded, sharding
-from caspi.training.loop import StageTrainer, learned_budget
+from caspi.training.loop import StageInputs, StageLoop
+from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.build import stage_objective
 from caspi.training.planning.checks import check_stage
 from caspi.training.planning.preflight import StageForecast, forecast, show_devices, show_stage, show_targets
 from caspi.training.stage_setup import load_for_stage
+from caspi.training.step_recovery import learned_budget
 from caspi.training.tracking import Tracker
 from caspi.training.validation import Validation
 
@@ -223,33 +224,38 @@ def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig)
     folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints.complete_checkpoints(folder)
     first_step = checkpoints.step_of(found[-1]) if found else 0
-    trainer = StageTrainer(
-        objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
-        loaded=model.loaded,
-        config=config,
-        stage=stage,
-        groups=model.groups,
-        steps=planned,
-        arguments=_arguments(config, stage, folder, steps, drawn, state.device, run.provenance.name),
-        compute_dtype=run.dtype,
-        measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
-        metrics_file=config.path / METRICS,
-        interruption=run.interruption,
-        provenance=run.provenance,
-        uploads=run.uploads,
-    )
-    for name in config.track if state.is_main_process else ():
-        trainer.add_callback(Tracker(name, config.path, folder.name, run.provenance, first_step))
     if (learnt := learned_budget(folder)) is not None:
         planned.lower(learnt)
     started = time.monotonic()
     if state.is_main_process:
         _forget_later_steps(config.path / METRICS, stage.name, first_step)
-    trainer.train(resume_from_checkpoint=str(found[-1]) if found else None)
-    if trainer.stopping:
+    loop = StageLoop(
+        StageInputs(
+            objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
+            model=model,
+            config=config,
+            stage=stage,
+            steps=planned,
+            folder=folder,
+            seed=drawn,
+            compute_dtype=run.dtype,
+            measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
+            log=MetricsLog(
+                stage.name, config.path / METRICS, speaks=state.is_main_process, on_gpu=state.device.type != "cpu"
+            ),
+            trackers=[
+                Tracker(name, config.path, folder.name, run.provenance, first_step)
+                for name in (config.track if state.is_main_process else ())
+            ],
+            interruption=run.interruption,
+            provenance=run.provenance,
+            uploads=run.uploads,
+        )
+    )
+    loop.run()
+    if loop.ended_early:
         raise Interrupted(
-            f"stage {stage.name} was asked to end after step {trainer.state.global_step:,} of {steps:,}: "
-            "the same command continues"
+            f"stage {stage.name} was asked to end after step {loop.step:,} of {steps:,}: the same command continues"
         )
     summary = {
         "name": stage.name,
@@ -286,36 +292,3 @@ def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
             if row["stage"] != stage or row["step"] <= step:
                 kept.append(line + "\n")
     write_whole(metrics, "".join(kept))
-
-
-class OneDevice(TrainingArguments):  # type: ignore[misc]
-    """One process trains on one GPU. Trainer would spread a process over all it sees, with nn.DataParallel."""
-
-    @property
-    def n_gpu(self) -> int:
-        return min(1, super().n_gpu)
-
-
-def _arguments(
-    config: TrainConfig, stage: StageConfig, folder: Path, steps: int, seed: int, device: torch.device, name: str
-) -> TrainingArguments:
-    every = min(config.evaluate.every, steps)
-    return OneDevice(
-        output_dir=str(folder),
-        max_steps=steps,
-        per_device_train_batch_size=1,
-        max_grad_norm=stage.max_grad_norm,
-        logging_steps=config.log_every,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps",
-        eval_steps=every,
-        save_strategy="steps",
-        save_steps=every,
-        seed=seed,
-        use_cpu=device.type == "cpu",
-        disable_tqdm=True,
-        run_name=f"{name}-{stage.name}",
-        project=name,
-        report_to=[],
-        remove_unused_columns=False,
-    )

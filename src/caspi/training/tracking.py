@@ -1,107 +1,155 @@
-"""Trackers by name: Trainer's own, with the corpus's reports attached, and never the end of a run."""
+"""Trackers by name: what a stage logs, with the corpus's reports attached. None of them ever ends a run."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
+from typing import Any, Protocol
 
 from caspi.errors import UsageError, first_line, install
 from caspi.training.checkpoint.provenance import Provenance
 from caspi.training.config import TrackerName
 
-Attach = Callable[[str, str], None]
+
+class _Sink(Protocol):
+    """One tracker's own way."""
+
+    def attach(self, title: str, text: str) -> None:
+        """Keeps a text beside the curves."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers of a step."""
+
+    def close(self) -> None:
+        """Sends what was not sent yet."""
 
 
-class Tracker(TrainerCallback):  # type: ignore[misc]
-    """One tracker of one stage. One that cannot start is an error; one that fails later is said, and left out."""
+class Tracker:
+    """One tracker of one stage, on the main process. One that cannot start is an error; one that fails later is
+    reported and left out.
+
+    stage: the name of its folder, `2-all`. first_step: the step that this session resumes from; what was logged after
+    it is logged again. Raises UsageError.
+    """
 
     def __init__(self, name: TrackerName, run: Path, stage: str, provenance: Provenance, first_step: int) -> None:
         self._name = name
-        self._texts = {"recipe": provenance.recipe} | {
+        self._sink: _Sink | None = None
+        texts = {"recipe": provenance.recipe} | {
             f"report of {path.parent.name}": path.read_text(encoding="utf-8") for path in provenance.reports
         }
         try:
-            self._inner, self._attach, self._finish = _TRACKERS[name](run, stage, provenance.name, first_step)
-        except (ImportError, RuntimeError) as error:
+            sink: _Sink = _TRACKERS[name](run, stage, provenance.name, first_step)
+            for title, text in texts.items():
+                sink.attach(title, text)
+            self._sink = sink
+        except ImportError as error:
             raise UsageError(f"train.track: {name} is not installed ({error}): {install(name)}") from error
+        except Exception as error:  # each tracker has its own
+            raise UsageError(f"train.track: {name} cannot start ({first_line(error)})") from error
 
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
-        if state.is_world_process_zero:
-            try:
-                self._inner.on_train_begin(args, state, control, **others)
-                for title, text in self._texts.items():
-                    self._attach(title, text)
-            except Exception as error:  # each tracker has its own
-                reason = first_line(error)
-                raise UsageError(f"train.track: {self._name} cannot start ({reason})") from error
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """`loss` is shown as train/loss, `eval_wer` as eval/wer; what is no number is left out."""
+        numbers = {_shown(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
+        self._guarded("log", numbers, step)
 
-    def on_log(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
-        if state.is_world_process_zero:
-            self._guarded(lambda: self._inner.on_log(args, state, control, **others))
+    def close(self) -> None:
+        """The stage is over, or is to be resumed."""
+        self._guarded("close")
 
-    def on_train_end(self, args: TrainingArguments, state: Any, control: Any, **others: Any) -> None:
-        if state.is_world_process_zero:
-            self._guarded(lambda: self._inner.on_train_end(args, state, control, **others))
-            self._guarded(self._finish)
-
-    def _guarded(self, work: Callable[[], object]) -> None:
-        if self._inner is None:
+    def _guarded(self, method: str, *arguments: Any) -> None:
+        if self._sink is None:
             return
         try:
-            work()
-        except Exception as error:  # whatever a tracker raises, training goes on
+            getattr(self._sink, method)(*arguments)
+        except Exception as error:  # whatever a tracker raises, training continues
             reason = first_line(error)
-            print(f"warning: {self._name} failed ({reason}); the run goes on without it", file=sys.stderr, flush=True)
-            self._inner = None
+            print(f"warning: {self._name} failed ({reason}); the run continues without it", file=sys.stderr, flush=True)
+            self._sink = None
 
 
-def _tensorboard(run: Path, stage: str, name: str, first_step: int) -> tuple[Any, Attach, Callable[[], object]]:
-    from torch.utils.tensorboard import SummaryWriter
-
-    # Steps after the checkpoint are logged again.
-    writer = SummaryWriter(run / "tensorboard" / stage, purge_step=first_step + 1 if first_step else None)
-
-    def attach(title: str, text: str) -> None:
-        indented = "\n".join("    " + line for line in text.splitlines())  # shown as it is
-        writer.add_text(title, indented)
-
-    return TensorBoardCallback(writer), attach, writer.close
+def _shown(key: str) -> str:
+    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
-def _wandb(run: Path, stage: str, name: str, first_step: int) -> tuple[Any, Attach, Callable[[], object]]:
-    import wandb
+class TensorBoard:
+    """Event files in the run's folder."""
 
-    os.environ.setdefault("WANDB_PROJECT", name)
-    os.environ.setdefault("WANDB_DIR", str(run))
-    os.environ["WANDB_RUN_GROUP"] = str(run)
-    # A run that goes on is the same run there too.
-    os.environ["WANDB_RUN_ID"] = hashlib.sha256(f"{run.resolve()}/{stage}".encode()).hexdigest()[:16]
-    os.environ["WANDB_RESUME"] = "allow"
+    def __init__(self, run: Path, stage: str, name: str, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
 
-    def attach(title: str, text: str) -> None:
-        artifact = wandb.Artifact(f"{name}-{title.replace(' ', '-')}", type="report")
-        suffix = "yaml" if title == "recipe" else "json"
-        with artifact.new_file(f"{title}.{suffix}") as file:
+        self._writer = SummaryWriter(run / "tensorboard" / stage, purge_step=first_step + 1 if first_step else None)
+
+    def attach(self, title: str, text: str) -> None:
+        self._writer.add_text(title, "\n".join("    " + line for line in text.splitlines()))  # indented: as it is
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandB:
+    """A run of Weights & Biases for each stage; a resumed stage is the same run there."""
+
+    def __init__(self, run: Path, stage: str, name: str, first_step: int) -> None:
+        import wandb
+
+        self._wandb, self._name = wandb, name
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", name),
+            dir=os.environ.get("WANDB_DIR", str(run)),
+            group=str(run),
+            name=_run_name(name, stage),
+            id=hashlib.sha256(f"{run.resolve()}/{stage}".encode()).hexdigest()[:16],
+            resume="allow",
+        )
+        self._run.define_metric("*", step_metric="train/global_step", step_sync=True)
+
+    def attach(self, title: str, text: str) -> None:
+        artifact = self._wandb.Artifact(f"{self._name}-{title.replace(' ', '-')}", type="report")
+        with artifact.new_file(f"{title}.{'yaml' if title == 'recipe' else 'json'}") as file:
             file.write(text)
-        wandb.log_artifact(artifact)
+        self._run.log_artifact(artifact)
 
-    return WandbCallback(), attach, wandb.finish
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log({**values, "train/global_step": step})
 
-
-def _trackio(run: Path, stage: str, name: str, first_step: int) -> tuple[Any, Attach, Callable[[], object]]:
-    import trackio
-
-    def attach(title: str, text: str) -> None:
-        trackio.log({title: trackio.Markdown(f"```\n{text}\n```")})
-
-    return TrackioCallback(), attach, lambda: None
+    def close(self) -> None:
+        self._run.finish()
 
 
-_TRACKERS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+class Trackio:
+    """A run of Trackio for each stage."""
+
+    def __init__(self, run: Path, stage: str, name: str, first_step: int) -> None:
+        import trackio
+
+        self._trackio = trackio
+        trackio.init(project=name, name=_run_name(name, stage), resume="allow")
+
+    def attach(self, title: str, text: str) -> None:
+        self._trackio.log({title: self._trackio.Markdown(f"```\n{text}\n```")})
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._trackio.log({**values, "train/global_step": step})
+
+    def close(self) -> None:
+        self._trackio.finish()  # type: ignore[no-untyped-call]
+
+
+def _run_name(name: str, stage: str) -> str:
+    return f"{name}-{stage.partition('-')[2]}"
+
+
+_TRACKERS: dict[TrackerName, Callable[[Path, str, str, int], _Sink]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WandB,
+    "trackio": Trackio,
+}

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,20 +16,17 @@ from caspi.model import adapters
 from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
-from caspi.training.distributed.deepspeed import Zero3
-from caspi.training.distributed.sharding import full_tensor, load_shard, local_shard
+from caspi.training.distributed.sharding import full_tensor, is_sharded, load_shard, local_shard
 from caspi.training.optim.ema import Ema
 
 
 class Checkpointer:
     """Writes and reads the weights, the average and the optimizer of one stage. All processes call it; the one that
-    `writes` does. longest: of the clips trained on. spread: over processes, a piece of every parameter on each."""
+    `writes` does. longest: of the clips trained on."""
 
-    def __init__(
-        self, loaded: LoadedModel, stage: StageConfig, longest: Seconds, *, spread: bool, writes: bool
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, stage: StageConfig, longest: Seconds, *, writes: bool) -> None:
         self._loaded, self._stage, self._longest = loaded, stage, longest
-        self._spread, self._writes = spread, writes
+        self._writes = writes
         self._adapted = any(how.lora is not None for how in stage.learn.values())
         self._ema: Ema | None = None
         self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
@@ -92,29 +88,9 @@ class Checkpointer:
                 "whole? Without that folder the same command goes on from the one before"
             ) from error
 
-    def knows(self, optimizer: Any) -> bool:
-        """Whether the optimizer's state is whole tensors of every parameter, which `save_optimizer` can write: of one
-        that FSDP2 spreads, only moments in eight bits, which gather themselves and of which it knows nothing."""
-        return isinstance(optimizer, Zero3) or not self._spread or self._stage.optimizer == "adamw8bit"
-
-    def save_optimizer(self, optimizer: Any, folder: Path) -> None:
-        """As Trainer does, faster, and without a second copy of sharded weights."""
-        state = optimizer.whole_state() if isinstance(optimizer, Zero3) else optimizer.state_dict()
-        if self._writes and isinstance(optimizer, Zero3):
-            torch.save(state, folder / "optimizer.pt")
-        elif self._writes:
-            checkpoints.save_optimizer(folder, state)
-
-    def load_optimizer(self, optimizer: Any, folder: Path) -> None:
-        """What `save_optimizer` wrote."""
-        if isinstance(optimizer, Zero3):
-            optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
-        else:
-            optimizer.load_state_dict(checkpoints.optimizer_state(folder))
-
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
-        if not self._spread:
+        if not any(is_sharded(tensor) for tensor in tensors.values()):
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}
         for name, tensor in tensors.items():

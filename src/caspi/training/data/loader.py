@@ -15,16 +15,16 @@ from caspi.training.data.steps import OptimizerStep, PlannedSteps
 
 
 class _OneByOne:
-    """Batch sampler of single steps, which Trainer's resume skips without loading."""
+    """Batch sampler of single steps, from the first that is to be taken."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, first: int, count: int) -> None:
+        self._first, self._count = first, count
 
     def __len__(self) -> int:
-        return self._count
+        return self._count - self._first
 
     def __iter__(self):  # type: ignore[no-untyped-def]
-        return ([index] for index in range(self._count))
+        return ([index] for index in range(self._first, self._count))
 
 
 def _outlive_termination(_: int) -> None:
@@ -50,13 +50,13 @@ def _only(steps: list[OptimizerStep | CaspiError]) -> OptimizerStep | CaspiError
     return steps[0]
 
 
-def loader(steps: PlannedSteps, workers: int) -> DataLoader[OptimizerStep | CaspiError]:
-    """Loads steps in order, ahead of the device where there are workers."""
+def loader(steps: PlannedSteps, workers: int, first: int = 0) -> DataLoader[OptimizerStep | CaspiError]:
+    """Loads steps in order from number `first` on, ahead of the device where there are workers."""
     if workers:
         _end_workers_at_exit()
     return DataLoader(
         steps,
-        batch_sampler=_OneByOne(len(steps)),
+        batch_sampler=_OneByOne(first, len(steps)),
         collate_fn=_only,
         num_workers=workers,
         prefetch_factor=4 if workers else None,

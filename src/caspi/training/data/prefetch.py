@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
+from caspi.errors import CaspiError
 from caspi.model.batch import Batch
 from caspi.model.tensors import each_tensor, to_device
+from caspi.training.data.steps import OptimizerStep, PlannedSteps
+from caspi.training.metrics_log import MetricsLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +51,45 @@ class DevicePrefetcher:
             return tensor
 
         return each_tensor(copy.batch, read)
+
+
+class IncomingSteps:
+    """The steps of a stage as they are needed: the next one is fetched, and begins its way to the device, while the
+    device computes. steps: who made them, and cuts those again that memory turned out not to hold."""
+
+    def __init__(
+        self, loaded: Iterator[OptimizerStep | CaspiError], steps: PlannedSteps, device: torch.device, log: MetricsLog
+    ) -> None:
+        self._loaded, self._steps, self._device, self._log = loaded, steps, device, log
+        self.prefetcher = DevicePrefetcher(device)
+        self._queued: OptimizerStep | None = None
+
+    def next(self) -> OptimizerStep:
+        """Raises CaspiError where data cannot be read."""
+        step, self._queued = self._queued or self._fetch(), None
+        assert step is not None, "more steps were asked for than were planned"
+        return step
+
+    def look_ahead(self) -> None:
+        """Fetches the next step and starts copying it: what was launched before computes meanwhile."""
+        self._queued = self._queued or self._fetch()
+        if self._queued is not None:
+            with contextlib.suppress(torch.OutOfMemoryError):  # then it is copied when it is needed
+                self.prefetcher.ahead(self._queued.batches[0])
+
+    def refit(self) -> None:
+        """Cuts a step that was fetched before memory ran out."""
+        self._queued = None if self._queued is None else self._steps.refit(self._queued)
+
+    def _fetch(self) -> OptimizerStep | None:
+        """None at the end. Counts the time it takes, unless the device was still at work when it was over."""
+        started, launched = time.monotonic(), None
+        if self._device.type == "cuda":
+            launched = torch.cuda.current_stream(self._device).record_event()
+        found = next(self._loaded, None)
+        if launched is None or launched.query():
+            self._log.waited(time.monotonic() - started)
+        if isinstance(found, CaspiError):
+            raise found
+        # What workers made before memory ran out is too large still.
+        return found if found is None else self._steps.refit(found)

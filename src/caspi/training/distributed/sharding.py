@@ -46,6 +46,11 @@ def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
     local_shard(parameter).copy_(value)
 
 
+def is_sharded(parameter: torch.Tensor) -> bool:
+    """Whether this process holds a part of it only."""
+    return isinstance(parameter, DTensor) or deepspeed.is_piece(parameter)
+
+
 def local_shard(parameter: torch.Tensor) -> torch.Tensor:
     """What this process holds of a parameter: changing it changes the model."""
     return parameter.ds_tensor if deepspeed.is_piece(parameter) else parameter  # type: ignore[attr-defined]
@@ -55,7 +60,7 @@ def local_shard(parameter: torch.Tensor) -> torch.Tensor:
 def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[LoadedModel]:
     """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
     spread = dict(loaded.model.named_parameters())
-    if not any(isinstance(parameter, DTensor) or deepspeed.is_piece(parameter) for parameter in spread.values()):
+    if not any(is_sharded(parameter) for parameter in spread.values()):
         yield loaded
         return
     config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it

@@ -34,6 +34,8 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
         for is theirs. Of spread ones: moments in fp32 and the scales, on the first process only, from which each
         process makes its codes again, to the same bits; there both methods are collective."""
 
+        gathers_itself = True
+
         def state_dict(self) -> dict[str, Any]:
             found: dict[str, Any] = super().state_dict()
             rates = [{name: _number(value) for name, value in group.items()} for group in found["param_groups"]]

@@ -1,0 +1,182 @@
+"""How the processes of a run share weights and gradients: three ways under one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import load_fsdp_optimizer, save_fsdp_optimizer
+from torch import nn
+
+from caspi.training.checkpoint import files as checkpoints
+from caspi.training.distributed.deepspeed import Zero3
+from caspi.training.distributed.processes import processes, sharding
+from caspi.training.distributed.sharding import shard_on_cpu
+from caspi.training.optim import gradients
+
+
+class Strategy(Protocol):
+    """model: what a forward pass goes through. sharded: each process holds a part of every weight, so that all
+    processes make equally many passes."""
+
+    sharded: bool
+    model: nn.Module
+    optimizer: Any
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds to this process's gradients."""
+
+    def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
+        """Sums gradients over processes and multiplies them by `factor`, once a step's micro-batches are through.
+        Returns the loss times the factor, and the norm of the gradient; the host waits for both at once."""
+
+    def clip(self, norm: float, limit: float) -> None:
+        """Scales the gradient down to a norm of `limit` where `norm`, which it has, is larger."""
+
+    def step(self) -> None:
+        """Changes the weights and clears the gradient."""
+
+    def discard_gradients(self) -> None:
+        """Instead of a step: nothing of this effective batch is left."""
+
+    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
+        """Into a checkpoint. All processes call it, one of them writes."""
+
+    def load_optimizer(self, folder: Path) -> None:
+        """What `save_optimizer` wrote."""
+
+    def close(self) -> None:
+        """Lets go of the model, so that the next stage may load it."""
+
+
+class Replicated:
+    """Every process holds the whole model. Gradients are summed once a step, not during its backward passes as DDP
+    does: a process that ran out of memory keeps no other waiting, and gradients are held once."""
+
+    sharded = False
+
+    def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = objective, optimizer
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
+        if processes().num_processes > 1:
+            gradients.add_up(self._trained())
+        return _scaled(self._trained(), loss, factor, factor)
+
+    def clip(self, norm: float, limit: float) -> None:
+        if norm > limit:
+            gradients.scale(self._trained(), limit / norm)
+
+    def step(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def discard_gradients(self) -> None:
+        self.optimizer.zero_grad()
+
+    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
+        if writes:
+            checkpoints.save_optimizer(folder, self.optimizer.state_dict())
+
+    def load_optimizer(self, folder: Path) -> None:
+        self.optimizer.load_state_dict(checkpoints.optimizer_state(folder))
+
+    def close(self) -> None:
+        pass
+
+    def _trained(self) -> list[torch.Tensor]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+
+class FullySharded(Replicated):
+    """torch's FSDP2, set up by accelerate from the environment that `accelerate launch` makes."""
+
+    sharded = True
+
+    def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        # Precision is the objective's own matter: it computes under autocast.
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+        shard_on_cpu(self._accelerator)
+        super().__init__(*self._accelerator.prepare(objective, optimizer))
+
+    def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
+        return _scaled(self._trained(), loss, factor, factor * processes().num_processes)  # they were averaged
+
+    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
+        if self._gathers_itself():
+            state = self.optimizer.state_dict()
+            if writes:
+                checkpoints.save_optimizer(folder, state)
+        else:
+            save_fsdp_optimizer(
+                self._accelerator.state.fsdp_plugin, self._accelerator, self.optimizer, self.model, str(folder)
+            )
+
+    def load_optimizer(self, folder: Path) -> None:
+        if self._gathers_itself():
+            super().load_optimizer(folder)
+        else:
+            load_fsdp_optimizer(
+                self._accelerator.state.fsdp_plugin, self._accelerator, self.optimizer, self.model, str(folder)
+            )
+
+    def _gathers_itself(self) -> bool:
+        """Moments in eight bits, which FSDP2 does not know."""
+        return hasattr(getattr(self.optimizer, "optimizer", self.optimizer), "gathers_itself")
+
+
+class ZeroStage3:
+    """DeepSpeed's ZeRO stage 3, whose engine sums, clips and steps."""
+
+    sharded = True
+
+    def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
+        self.optimizer = Zero3(objective, optimizer, max_grad_norm)
+        self.model: nn.Module = self.optimizer.engine
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.optimizer.backward(loss)
+
+    def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
+        return float(loss) * factor, self.optimizer.scale(factor * processes().num_processes)  # they were averaged
+
+    def clip(self, norm: float, limit: float) -> None:
+        pass  # the engine does
+
+    def step(self) -> None:
+        self.optimizer.step()  # whose engine clears its gradients itself
+
+    def discard_gradients(self) -> None:
+        self.optimizer.zero_grad()
+
+    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
+        state = self.optimizer.whole_state()
+        if writes:
+            torch.save(state, folder / "optimizer.pt")
+
+    def load_optimizer(self, folder: Path) -> None:
+        self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+
+    def close(self) -> None:
+        self.optimizer.end()
+
+
+def _scaled(
+    parameters: list[torch.Tensor], loss: torch.Tensor, loss_factor: float, factor: float
+) -> tuple[float, float]:
+    gradients.scale(parameters, factor)
+    found: list[float] = torch.stack([loss * loss_factor, gradients.norm(parameters).to(loss)]).tolist()
+    return found[0], found[1]
+
+
+def strategy(objective: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Strategy:
+    """As the environment asks (`processes.sharding`); with one process the model is whole."""
+    kind = sharding() if processes().num_processes > 1 else "none"
+    if kind == "zero3":
+        return ZeroStage3(objective, optimizer, max_grad_norm)
+    return FullySharded(objective, optimizer) if kind == "fsdp2" else Replicated(objective, optimizer)

@@ -134,31 +134,27 @@ def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, A
 def train_ours(folder: Path, first: int) -> None:
     """`caspi train`, its GPU watched by torch's profiler from step `first` on."""
     from torch.profiler import ProfilerActivity, profile
-    from transformers import TrainerCallback
 
-    from caspi.training.loop import StageTrainer
+    from caspi.training.loop import StageLoop
 
     seen = profile(activities=[ProfilerActivity.CUDA])
+    gradient, take = StageLoop._gradient, StageLoop._take
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-            if state.global_step == first:
-                seen.start()
+    def watched_gradient(self: StageLoop, *of: Any) -> Any:
+        if self.step == first:
+            seen.start()
+        return gradient(self, *of)
 
-        def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-            if state.global_step == first + _WATCHED:
-                torch.cuda.synchronize()
-                seen.stop()
-                (folder / "idle.json").write_text(json.dumps(idle_times(seen)))
+    def watched_take(self: StageLoop, *of: Any) -> Any:
+        found = take(self, *of)
+        if self.step + 1 == first + _WATCHED:
+            torch.cuda.synchronize()
+            seen.stop()
+            (folder / "idle.json").write_text(json.dumps(idle_times(seen)))
+        return found
 
-    plain = StageTrainer.__init__
-
-    def watched(self: StageTrainer, **options: Any) -> None:
-        plain(self, **options)
-        if torch.cuda.is_available():
-            self.add_callback(Watch)
-
-    StageTrainer.__init__ = watched  # type: ignore[method-assign,assignment]
+    if torch.cuda.is_available():
+        StageLoop._gradient, StageLoop._take = watched_gradient, watched_take  # type: ignore[method-assign]
     commands.train.run(recipe.load(folder / "recipe.yaml"))
 
 

@@ -238,7 +238,7 @@ def _joined_mp3(source: bytes | Path) -> list[bytes]:
     content = source if isinstance(source, bytes) else source.read_bytes()
     firsts = [place.start() for place in _FIRST_FRAME.finditer(content)]
     cuts = set(firsts[1:])
-    for first, following in zip(firsts, [*firsts[1:], len(content)], strict=True):
+    for first, following in zip(firsts, [*firsts[1:], len(content)], strict=False):
         end = first + _bytes_of_mp3(content, first)
         if first < end < following - _UNACCOUNTED and _is_mp3(content[end : end + 12]):
             cuts.add(end)  # what follows is an mp3 without such a frame

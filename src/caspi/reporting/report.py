@@ -93,11 +93,12 @@ def environment() -> dict[str, Any]:
         "revision": revision(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {_processor()}",
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "libraries": {name: installed_version(name) for name in _LIBRARIES},
     }
 
 
-def _version(name: str) -> str:
+def installed_version(name: str = "caspi") -> str:
+    """Of a library; caspi itself may run from a checkout that was never installed."""
     try:
         return importlib.metadata.version(DISTRIBUTION if name == "caspi" else name)
     except importlib.metadata.PackageNotFoundError:
@@ -124,7 +125,7 @@ def revision() -> str:
         changed = run(["git", "status", "--porcelain", "--untracked-files=no", "."]).stdout.strip()
         return f"{commit}{' with uncommitted changes' if changed else ''}"
     except (OSError, subprocess.SubprocessError):
-        return f"installed {_version('caspi')}"
+        return f"installed {installed_version('caspi')}"
 
 
 def fingerprint(path: Path) -> str:

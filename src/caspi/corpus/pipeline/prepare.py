@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -41,9 +40,10 @@ from caspi.corpus.sources import Source, SourceConfig
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.store import SCHEMA, ShardWriter
 from caspi.corpus.utterance import SPLITS
-from caspi.errors import DISTRIBUTION, CaspiError, UsageError
+from caspi.errors import CaspiError, UsageError
 from caspi.language import language
 from caspi.progress import Progress
+from caspi.reporting.report import installed_version
 
 _EXAMPLES_PER_REASON = 5
 _YIDDISH = 0.2  # of a source's utterances: from there on it is not Hebrew with a quotation
@@ -171,9 +171,8 @@ def _digest(*parts_of_it: str) -> str:
 
 def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
     """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
-    version = importlib.metadata.version(DISTRIBUTION)
     inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
-    return _digest(*inputs, version, str(shards.SHARD_SCHEMA))
+    return _digest(*inputs, installed_version(), str(shards.SHARD_SCHEMA))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:

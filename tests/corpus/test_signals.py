@@ -14,7 +14,7 @@ from caspi import audio, commands
 from caspi.corpus.signals import Signals, measure_signals, spectrogram
 from caspi.corpus.store import Corpus
 from tests.conftest import tone
-from tests.corpus.conftest import utterances, voice, write_manifest
+from tests.support import utterances, voice, write_manifest
 
 
 def signals(samples: np.ndarray) -> Signals:

@@ -17,7 +17,7 @@ from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
-from tests.corpus.test_sources import ROWS
+from tests.corpus.sources.test_sources import ROWS
 
 SIX = benchmarks.SETS["ivrit"]
 

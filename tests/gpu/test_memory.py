@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from caspi import commands
-from tests.training.test_stages import metrics, run_recipe
-from tests.training.test_survival import lines
+from tests.support import lines, metrics, run_recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
 

@@ -13,7 +13,7 @@ from caspi.model.batch import collate
 from caspi.model.compiling import compile_blocks, uncompiled
 from caspi.model.loading import LoadedModel
 from caspi.training.objectives.cross_entropy import CrossEntropy
-from tests.model.test_packed import gradients, items
+from tests.support import gradients, items
 
 
 @pytest.fixture

@@ -22,9 +22,7 @@ from caspi.model.groups import describe, select, set_trainable
 from caspi.model.loading import TINY, LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.objectives.cross_entropy import CrossEntropy
-from tests.model.test_packed import gradients, items
-from tests.training.test_stages import final_weights, metrics, run_recipe
-from tests.training.test_survival import Forward, spoil
+from tests.support import Forward, final_weights, gradients, items, metrics, run_recipe, spoil
 
 LORA = "{rank: 4, alpha: 8, dropout: 0.1}"
 STAGES = (

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from caspi import commands, recipe
+from tests.support import metrics, run_recipe
 from tests.training import gradients
-from tests.training.test_stages import metrics, run_recipe
 
 GOLDEN = Path(__file__).with_name("golden.json")
 

@@ -12,7 +12,7 @@ from caspi import commands, recipe
 from caspi.model.config import GroupTraining, ModelConfig
 from caspi.training.planning import shapes
 from tests.conftest import RECIPES, tone
-from tests.corpus.conftest import write_manifest
+from tests.support import write_manifest
 
 RELEASED = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
 

@@ -27,36 +27,9 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.data import steps
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from caspi.training.validation import Validation
-from tests.training.test_stages import final_weights, metrics, run_recipe
+from tests.support import Forward, final_weights, lines, metrics, run_recipe, short, spoil
 
-Forward = Callable[[CrossEntropy, Batch], torch.Tensor]
-
-
-def lines(run: Path, key: str) -> list[dict]:  # type: ignore[type-arg]
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if key in row]
-
-
-def short(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
-    """Two steps of projector and embeddings, then two of everything."""
-    return run_recipe(
-        folder,
-        corpus,
-        "train.stages.0.epochs=0.34",
-        "train.stages.1.epochs=0.34",
-        "train.evaluate.every=2",
-        "train.precision=fp32",
-        *overrides,
-    )
-
-
-def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[Forward, CrossEntropy, Batch], torch.Tensor]) -> None:
-    real = CrossEntropy.forward
-
-    def forward(self: CrossEntropy, batch: Batch) -> torch.Tensor:
-        return how(real, self, batch) if torch.is_grad_enabled() else real(self, batch)  # training only
-
-    monkeypatch.setattr(CrossEntropy, "forward", forward)
+"""What a long run meets: memory that runs out, losses that are no number, unreadable data, full disks, kills."""
 
 
 def test_memory_that_runs_out_costs_time_and_nothing_else(

@@ -20,8 +20,7 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import HubConfig
 from caspi.training.tracking import TensorBoard
-from tests.training.test_stages import metrics, run_recipe
-from tests.training.test_survival import short
+from tests.support import metrics, run_recipe, short
 
 
 def test_tensorboard_has_what_the_log_has_and_the_reports(small_run: Path, small_recipe: recipe.Recipe) -> None:

@@ -1,0 +1,56 @@
+"""Run by a test under torchrun: two processes that hold pieces of a model leave out a step, then take one.
+
+python -m tests.training.distributed.step_left_out
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+from caspi.training.distributed.deepspeed import Zero3, whole
+from caspi.training.distributed.processes import processes, shutdown_distributed
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3))  # sizes that two processes do not divide
+    made[0].weight.requires_grad_(False)
+    return made
+
+
+def adamw(over: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in over.parameters() if p.requires_grad], lr=0.1)
+
+
+def main() -> None:
+    state = processes()
+    inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    one, spread = model(), model()
+    expected, optimizer = adamw(one), Zero3(spread, adamw(spread), max_grad_norm=1.0)
+    before = [whole(parameter) for parameter in spread.parameters()]
+
+    optimizer.backward(optimizer.engine(inputs).sum() * float("nan"))
+    assert not torch.isfinite(torch.tensor(optimizer.scale(1.0)))
+    optimizer.zero_grad()
+    optimizer.step()
+    after = [whole(parameter) for parameter in spread.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True)), "a step that was left out was taken"
+
+    (one(inputs).square().sum()).backward()
+    norm = nn.utils.clip_grad_norm_(one.parameters(), 1.0)
+    expected.step()
+    for row in range(2 * state.process_index, 2 * state.process_index + 2):  # two micro-batches on each process
+        optimizer.backward(optimizer.engine(inputs[row]).square().sum())
+    assert torch.isclose(torch.tensor(optimizer.scale(2.0)), norm, rtol=1e-6), "their average, by their number"
+    optimizer.step()
+    for parameter, known in zip(spread.parameters(), one.parameters(), strict=True):
+        assert torch.allclose(whole(parameter), known, atol=1e-6)
+    shutdown_distributed()
+    os._exit(0)  # what libraries leave to the end of the interpreter has aborted a process once that was through
+
+
+if __name__ == "__main__":
+    main()

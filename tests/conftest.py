@@ -16,6 +16,7 @@ from caspi import commands, recipe
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, load
+from caspi.terminal import show_log
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -24,6 +25,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("caspi", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("caspi")
+
+show_log()  # as the command line does: tests read what people are told
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

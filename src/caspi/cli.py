@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from caspi.errors import CaspiError, UsageError, first_line
+from caspi.terminal import show_log
 
 if TYPE_CHECKING:  # the modules themselves load with the command that needs them
     from caspi.commands.outcome import Outcome
     from caspi.recipe import Recipe
 
 app = typer.Typer(
-    add_completion=False,
+    add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -39,8 +40,21 @@ Overrides = Annotated[
 ]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from caspi.reporting.report import installed_version
+
+        print(f"caspi {installed_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
     """Options before the command."""
 
 
@@ -688,6 +702,7 @@ def _failed(error: Exception, debug: bool) -> int:
 def main() -> None:
     """Entry point."""
     _quiet_libraries()
+    show_log()
     sys.exit(_guarded(app, debug="--debug" in sys.argv))
 
 

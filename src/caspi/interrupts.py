@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
 from caspi.errors import CaspiError
+
+_log = logging.getLogger(__name__)
 
 
 class Interrupted(CaspiError):
@@ -45,4 +47,4 @@ class Interruption:
             raise KeyboardInterrupt
         self.asked = True
         by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; once more ends at once, without saving"
-        print(f"asked to end ({by}): saving", file=sys.stderr, flush=True)
+        _log.info(f"asked to end ({by}): saving")

@@ -1,12 +1,19 @@
-"""Progress on stderr: what is done, at what rate, how long is left where the total is known."""
+"""Progress of long work: a live bar on a terminal, a line every five seconds in a file."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from types import TracebackType
 from typing import Self
 
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from caspi.terminal import on_terminal
+
+_log = logging.getLogger(__name__)
 _INTERVAL = 5.0  # seconds between lines: few enough for a log file, often enough for a person
 
 
@@ -18,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """`with Progress("prepare", unit="h") as progress: progress.advance(0.1)`.
+    """`with Progress("prepare ivrit", unit="h of audio") as progress: progress.advance(0.1)`.
 
     total counts what `advance` is told, or its `items` where it is told those; done: items of an earlier run.
     """
@@ -27,28 +34,46 @@ class Progress:
         self._what, self._unit, self._total, self._before = what, unit, total, done
         self._done = self._items = 0.0
         self._started = self._printed = time.monotonic()
+        self._bar: Bar | None = None
 
     def advance(self, amount: float, items: float | None = None) -> None:
         self._done += amount
         self._items += amount if items is None else items
-        if time.monotonic() - self._printed >= _INTERVAL:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._before + self._items, text=self._line())
+        elif time.monotonic() - self._printed >= _INTERVAL:
             self._print()
 
     def _print(self) -> None:
-        self._printed = now = time.monotonic()
-        taken = max(now - self._started, 1e-9)
-        line = f"{self._what}: {self._done:,.2f} {self._unit}, {self._done / taken * 60:,.2f} a minute"
+        self._printed = time.monotonic()
+        _log.info(f"{self._what}: {self._line()}")
+
+    def _line(self) -> str:
+        taken = max(time.monotonic() - self._started, 1e-9)
+        line = f"{self._done:,.2f} {self._unit}, {self._done / taken * 60:,.2f} a minute"
         if self._total and self._items > 0:
             there = self._before + self._items
             left = max(0.0, self._total - there) * taken / self._items
-            line += f", {100 * there / self._total:.0f} %, {left / 60:.1f} min left"
-        print(line, file=sys.stderr, flush=True)
+            line += f", {100 * there / self._total:.0f} %, {duration(left)} left"
+        return line
 
     def __enter__(self) -> Self:
+        if on_terminal():
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+            )
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._what, total=self._total or None, text="")
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
         if kind is None and self._done:
             self._print()

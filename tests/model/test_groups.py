@@ -13,7 +13,7 @@ from caspi.model.groups import describe, partition, select, set_trainable
 from caspi.model.loading import LoadedModel, load_tokenizer
 from caspi.training.planning.shapes import on_meta_device
 
-# FACTS.md, "The model": native names, 1.7B.
+# The released 1.7B, native names.
 RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decoder_layers": 1409.4, "embeddings": 311.2}
 
 

@@ -22,7 +22,7 @@ def real_prompt(real_tokenizer_folder: Path) -> Prompt:
 
 
 def whole(context: str, audio_tokens: int, target: str) -> str:
-    """The layout as FACTS.md writes it, in one string."""
+    """The layout of the released chat template, in one string."""
     return (
         f"<|im_start|>system\n{context}<|im_end|>\n<|im_start|>user\n<|audio_start|>{'<|audio_pad|>' * audio_tokens}"
         f"<|audio_end|><|im_end|>\n<|im_start|>assistant\n{target}"

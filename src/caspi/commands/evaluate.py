@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from caspi.corpus.utterance import Split
     from caspi.evaluation.spelling_variants import SpellingVariants
     from caspi.language import Language
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +101,12 @@ def _say_groups(corpus: Corpus) -> None:
 
     found = grouped_by(corpus)
     if found == "" and len(corpus) > 1:
-        print(
-            f"warning: {corpus.folder.name}: no line says who speaks, so intervals take files as independent; name the "
-            "field with --group-key",
-            file=sys.stderr,
+        _log.warning(
+            f"{corpus.folder.name}: no line says who speaks, so intervals take files as independent; name the "
+            "field with --group-key"
         )
     elif found:
-        print(f"evaluate: {corpus.folder.name}: groups by {found}", file=sys.stderr)
+        _log.info(f"evaluate: {corpus.folder.name}: groups by {found}")
 
 
 def _opened(asked: str, split: Split, spoken: str | None = None, group_key: str = "") -> list[Corpus]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from typing import Any
 
 from caspi import recipe as recipes
@@ -14,6 +14,8 @@ from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, plural
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_page(name: str, summary: dict[str, Any]) -> Page:
@@ -112,6 +114,6 @@ def run(recipe: Recipe, engine: str = "local") -> Outcome:
     stage.finish(partial, config.path)
     rejected = sum(summary["rejected"].values())
     for warning in summary["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        _log.warning(f"{warning}")
     line = f"{plural(summary['kept'], 'utterance')} kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
     return Outcome(line, config.path / report.HTML, summary)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ from caspi.reporting import report
 if TYPE_CHECKING:
     from caspi.evaluation.transcripts import Transcripts
     from caspi.language import Language
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -69,6 +71,6 @@ def _say_columns(found: Transcripts) -> None:
     other = {name: column for name, column in found.used.items() if name != column}
     if other:
         named = ", ".join(f"{name} from {column}" for name, column in other.items())
-        print(f"score: {named}", file=sys.stderr)
+        _log.info(f"score: {named}")
     if found.unused:
-        print(f"score: not used: {', '.join(found.unused)}", file=sys.stderr)
+        _log.info(f"score: not used: {', '.join(found.unused)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
     from caspi.inference.files import FileResult
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -40,19 +42,18 @@ def run(
     with Progress("transcribe", unit="files", total=len(files)) as progress:
         for result in stage.transcribe(files, request, outputs, lambda: Transcriber.of(model)):
             for warning in result.warnings:
-                print(f"warning: {result.file}: {warning}", file=sys.stderr)
+                _log.warning(f"{result.file}: {warning}")
             found.append(result)
             progress.advance(1)
     failed = [result for result in found if result.error]
     for result in failed:
-        print(f"not transcribed: {result.file}: {result.error}", file=sys.stderr)
+        _log.info(f"not transcribed: {result.file}: {result.error}")
     summary = {"stage": "transcribe", "files": [result.as_json() for result in found], "failed": len(failed)}
     said = [result.transcript for result in found if result.transcript is not None]
     if untimed := sum(transcript.untimed for transcript in said):
-        print(
-            f"warning: no times of phrases in {plural(untimed, 'window')}, which are cues as a whole: was "
-            f"{model} trained with train.timestamps?",
-            file=sys.stderr,
+        _log.warning(
+            f"no times of phrases in {plural(untimed, 'window')}, which are cues as a whole: was "
+            f"{model} trained with train.timestamps?"
         )
     return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0)
 

@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase, Qwen3ASRConfig
 
 from caspi.errors import UsageError
 
-# 1.7B: config.json of Qwen/Qwen3-ASR-1.7B (beside FACTS.md). 0.6B: encoder width 896 and 180 M parameters
-# as FACTS.md states them, decoder Qwen3-0.6B. tiny: ours.
+# 1.7B: config.json of Qwen/Qwen3-ASR-1.7B . 0.6B: encoder width 896 and 180 M parameters
+# as its technical report states them, decoder Qwen3-0.6B. tiny: ours.
 SCALES: dict[str, dict[str, dict[str, Any]]] = {
     "1.7b": {
         "audio": {"d_model": 1024, "encoder_layers": 24, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from caspi.atomic_output import finite
 from caspi.audio import Seconds
+
+_log = logging.getLogger(__name__)
 
 _STARVED = 0.1  # of the time spent waiting for data: worth a word
 
@@ -47,7 +49,7 @@ class MetricsLog:
     def say(self, step: int, text: str) -> None:
         """A line for people about a step."""
         if self._speaks:
-            print(f"train {self._stage}: step {step}: {text}", file=sys.stderr, flush=True)
+            _log.info(f"train {self._stage}: step {step}: {text}")
 
     def record(self, step: int, what: dict[str, Any]) -> None:
         """A line of metrics.jsonl about a step; a full disk costs the line, not the run."""
@@ -58,7 +60,7 @@ class MetricsLog:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
-            print(f"warning: {self._file}: {error.strerror}; this line is lost", file=sys.stderr, flush=True)
+            _log.warning(f"{self._file}: {error.strerror}; this line is lost")
 
     def report(self, step: int, of: int, logs: dict[str, float]) -> None:
         """Both, of what Trainer logs: where the stage is, what it measured, how long is left."""
@@ -72,7 +74,7 @@ class MetricsLog:
         self.record(step, others | ({"lr": rates} if rates else {}))
 
     def _print(self, step: int, of: int, text: str) -> None:
-        print(f"train {self._stage}: step {step}/{of}, {text}", file=sys.stderr, flush=True)
+        _log.info(f"train {self._stage}: step {step}/{of}, {text}")
 
     def _pace(self, left: int, seconds_a_step: Seconds, logs: dict[str, float]) -> str:
         loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step left out"

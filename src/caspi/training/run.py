@@ -6,7 +6,7 @@ import contextlib
 import functools
 import gc
 import json
-import sys
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ from caspi.training.stage_setup import load_for_stage
 from caspi.training.step_recovery import learned_budget
 from caspi.training.tracking import Tracker
 from caspi.training.validation import Validation
+
+_log = logging.getLogger(__name__)
 
 DONE = "stage.json"
 RUN = "run.json"
@@ -98,10 +100,7 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     if config.previous_text and not any(data.previous) and state.is_main_process:
-        print(
-            "warning: train.previous_text: the corpus has no text before any utterance: nothing is given",
-            file=sys.stderr,
-        )
+        _log.warning("train.previous_text: the corpus has no text before any utterance: nothing is given")
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
     validation = Validation(held_out, prompt, config, dtype, provenance.language)

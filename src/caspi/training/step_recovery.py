@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from caspi.training.config import Budget
 from caspi.training.data.steps import OptimizerStep, PlannedSteps
 from caspi.training.distributed.processes import processes
 from caspi.training.metrics_log import MetricsLog
+
+_log = logging.getLogger(__name__)
 
 _BUDGET = "budget-{rank}.json"  # in a stage's folder: what memory turned out to hold, by the rank that found it out
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
@@ -176,4 +178,4 @@ class StepRecovery:
         try:
             write_whole(path, json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}))
         except OSError as error:  # a full disk costs the note, and memory will run out again
-            print(f"warning: {path}: {error.strerror}", file=sys.stderr, flush=True)
+            _log.warning(f"{path}: {error.strerror}")

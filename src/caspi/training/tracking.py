@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from caspi.errors import UsageError, first_line, install
 from caspi.training.checkpoint.provenance import Provenance
 from caspi.training.config import TrackerName
+
+_log = logging.getLogger(__name__)
 
 
 class _Sink(Protocol):
@@ -67,7 +69,7 @@ class Tracker:
             getattr(self._sink, method)(*arguments)
         except Exception as error:  # whatever a tracker raises, training continues
             reason = first_line(error)
-            print(f"warning: {self._name} failed ({reason}); the run continues without it", file=sys.stderr, flush=True)
+            _log.warning(f"{self._name} failed ({reason}); the run continues without it")
             self._sink = None
 
 

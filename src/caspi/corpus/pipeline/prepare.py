@@ -13,9 +13,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -44,6 +44,8 @@ from caspi.errors import CaspiError, UsageError
 from caspi.language import language
 from caspi.progress import Progress
 from caspi.reporting.report import installed_version
+
+_log = logging.getLogger(__name__)
 
 _EXAMPLES_PER_REASON = 5
 _YIDDISH = 0.2  # of a source's utterances: from there on it is not Hebrew with a quotation
@@ -231,11 +233,11 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
         leftover.unlink()
     _, done = shards.made_shards(folder)
     if done:
-        print(f"prepare: {done:,} recordings of this source were done before", file=sys.stderr)
+        _log.info(f"prepare: {done:,} recordings of this source were done before")
     found = shards.blocks(source.heard(spoken_language, done), done)
     missing = (block for block in found if not (folder / block.name).exists())
     total = source.count()
-    with Progress("prepare", unit="h of audio", total=total, done=done) as progress:
+    with Progress(f"prepare {source.label}", unit="h of audio", total=total, done=done) as progress:
         for made in ENGINES[engine](missing, folder, config.rules, config.workers):
             progress.advance(made.seconds / 3600, items=made.recordings)
     complete.touch()

@@ -55,6 +55,12 @@ class Source(Config):
         """The name it takes from its place, and that place; None where the recipe, or a catalogue, names it."""
         return None
 
+    @property
+    def label(self) -> str:
+        """What messages call it: its name, or its kind where it has none."""
+        found = self.default_name()
+        return str(getattr(self, "name", "")) or (found[0] if found else type(self).__name__.removesuffix("Source"))
+
     def count(self) -> int | None:
         """How many recordings, where that is cheap to know."""
         return None

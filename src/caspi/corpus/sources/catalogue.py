@@ -1,7 +1,8 @@
 """Hebrew data sets on the Hugging Face hub, by short name: what their columns are called and who must agree first.
 
 Columns are tried in the order given, because data sets are renamed and revised; a dotted name reaches into a
-column of JSON or a struct. The schemas are those of FACTS.md; `tests/corpus/test_sources.py` has one file of each.
+column of JSON or a struct. The schemas are those of the Hub on 2026-11-20; `tests/corpus/sources/test_sources.py` has
+one file of each.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import itertools
 import json
-import sys
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,8 @@ from caspi.corpus.utterance import FileAudio, Recording, Segment, Split, Word
 from caspi.errors import UsageError
 from caspi.language import named
 from caspi.language.codes import NO_SPEECH
+
+_log = logging.getLogger(__name__)
 
 
 class ManifestSource(Source):
@@ -142,7 +144,7 @@ def _check_kind(path: Path, first: str) -> None:
 def _warn_of_unknown(path: Path, keys: frozenset[str]) -> None:
     """Once for each set of keys."""
     if keys:
-        print(f"warning: {path}: not used: {', '.join(sorted(keys))}", file=sys.stderr)
+        _log.warning(f"{path}: not used: {', '.join(sorted(keys))}")
 
 
 def _text(value: Any) -> str:

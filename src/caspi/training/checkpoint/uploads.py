@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -14,6 +14,8 @@ from caspi import hub
 from caspi.errors import first_line
 from caspi.model.files import model_files
 from caspi.training.config import HubConfig
+
+_log = logging.getLogger(__name__)
 
 _PATIENCE = 3600.0  # seconds that the end of a run waits for what is under way
 
@@ -112,7 +114,7 @@ class Uploads:
                     self._condition.notify_all()
 
     def _warn(self, reason: str) -> None:
-        print(f"warning: upload to {self._config.repository}: {reason}", file=sys.stderr, flush=True)
+        _log.warning(f"upload to {self._config.repository}: {reason}")
 
 
 def as_json(uploaded: Uploaded | None) -> dict[str, object] | None:

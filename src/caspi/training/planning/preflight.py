@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
+import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ from caspi.training.planning.pilot import measure_passes as pilot
 from caspi.training.planning.shapes import _learning, shapes
 from caspi.training.stage_setup import load_for_stage
 
+_log = logging.getLogger(__name__)
+
 
 def decoded_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths, count: int = 3) -> list[dict[str, str]]:
     """What the loss falls on in an epoch, decoded, for a few utterances: a look at this has saved many a run."""
@@ -51,19 +53,16 @@ def show_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths) -> No
     """Prints `decoded_targets`: the last look before the first step."""
     for shown in decoded_targets(data, prompt, lengths):
         told = f" (told: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
-        print(f"trains on {shown['id']}{told}: {shown['target']}", file=sys.stderr)
+        _log.info(f"trains on {shown['id']}{told}: {shown['target']}")
 
 
 def show_devices(ranks: int) -> None:
     """Says so where GPUs are left idle, or where there is none."""
     found = torch.cuda.device_count()
     if not found:
-        print("no GPU here: for memory, hours and cost, caspi plan RECIPE --gpu KIND, or --pilot", file=sys.stderr)
+        _log.info("no GPU here: for memory, hours and cost, caspi plan RECIPE --gpu KIND, or --pilot")
     if found > ranks:
-        print(
-            f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all",
-            file=sys.stderr,
-        )
+        _log.info(f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,27 +94,21 @@ def show_stage(ahead: StageForecast) -> None:
     name = ahead.stage.name
     for row in ahead.groups:
         note = f" ({row['note']})" if row["note"] else ""
-        print(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}", file=sys.stderr)
+        _log.info(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}")
     parameters = sum(row["parameters"] for row in ahead.groups)
-    print(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}", file=sys.stderr)
+    _log.info(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}")
     if ahead.costs:
-        print(f"stage {name}: {ahead.costs}", file=sys.stderr)
+        _log.info(f"stage {name}: {ahead.costs}")
     if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
-        print(f"warning: stage {name}: {warmup:,} steps of warmup: the rates are never reached", file=sys.stderr)
+        _log.warning(f"stage {name}: {warmup:,} steps of warmup: the rates are never reached")
     elif (left := ahead.steps - ahead.stage.schedule.decay(ahead.steps)) < warmup:
-        print(
-            f"warning: stage {name}: {warmup:,} steps of warmup reach into the decay: they end after {left:,}",
-            file=sys.stderr,
-        )
+        _log.warning(f"stage {name}: {warmup:,} steps of warmup reach into the decay: they end after {left:,}")
     epoch = len(ahead.plans[0].steps)
     if epoch == 1:
         count = len(ahead.plans[0].rows(0))
-        print(f"warning: stage {name}: an epoch is one step: its batch holds all {count:,} utterances", file=sys.stderr)
+        _log.warning(f"stage {name}: an epoch is one step: its batch holds all {count:,} utterances")
     if ahead.stage.epochs * epoch < 0.5:
-        print(
-            f"warning: stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps are less than one: one is taken",
-            file=sys.stderr,
-        )
+        _log.warning(f"stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps are less than one: one is taken")
 
 
 def costs_line(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, ranks: int, peak: float) -> str:
@@ -240,7 +233,7 @@ def require_memory(
         )
     if peak + ALLOCATOR > free and processes().is_main_process:
         tight = "it may run out, and then goes on in smaller micro-batches"
-        print(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}", file=sys.stderr)
+        _log.info(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}")
     return peak
 
 

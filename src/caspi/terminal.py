@@ -1,0 +1,35 @@
+"""What people see on stderr: log lines, and a bar where a terminal shows one."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rich.console import Console
+from rich.text import Text
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a person's terminal, not a file or a pipe."""
+    return sys.stderr.isatty()
+
+
+class _Lines(logging.Handler):
+    """Messages as they are, `warning:` before those that are one; colour on terminals that want it (NO_COLOR)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warns = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        if on_terminal():
+            Console(stderr=True, soft_wrap=True).print(Text(text, style="yellow" if warns else ""))
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def show_log() -> None:
+    """Has caspi's log shown on stderr: for the command line, where the package by itself is quiet."""
+    logger = logging.getLogger("caspi")
+    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+        logger.addHandler(_Lines())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -31,7 +31,7 @@ _ALONE = {
     "second speaker": Augmentation(second_speaker=SecondSpeaker(probability=1)),
     "reverberation, made": Augmentation(reverberation=Reverberation(probability=1)),
     "noise, white": Augmentation(noise=Noise(snr_db=(5, 30))),
-    "noise, coloured": Augmentation(noise=Noise(snr_db=(5, 30), tilt=(0.5, 2))),
+    "noise, coloured": Augmentation(noise=Noise(snr_db=(5, 30), spectral_slope=(0.5, 2))),
     "gain": Augmentation(gain_db=(-12, 3)),
     "clipping": Augmentation(clipping=Clipping(probability=1)),
     "codec mp3": Augmentation(codec=Codec(kinds=("mp3",), probability=1)),
@@ -39,7 +39,8 @@ _ALONE = {
     "codec telephone": Augmentation(codec=Codec(kinds=("telephone",), probability=1)),
     "all, at their probabilities": Augmentation(
         speed=(0.9, 1.0, 1.1), silence=Silence(), second_speaker=SecondSpeaker(), reverberation=Reverberation(),
-        noise=Noise(snr_db=(5, 30), tilt=(0, 2), probability=0.5), gain_db=(-12, 3), clipping=Clipping(), codec=Codec(),
+        noise=Noise(snr_db=(5, 30), spectral_slope=(0, 2), probability=0.5), gain_db=(-12, 3), clipping=Clipping(),
+        codec=Codec(),
     ),
 }  # fmt: skip
 

@@ -47,7 +47,7 @@ _STAGES: dict[str, dict[str, Any]] = {
         "decoder_layers": {"lr": 1e-4, "lora": {"dropout": 0.1}},
     },
 }  # fmt: skip
-# Stage, recompute_every, micro-batches a step, seconds of audio in each.
+# Stage, activation_checkpointing_every, micro-batches a step, seconds of audio in each.
 _RUNS = [
     ("all", 0, 1, (60, 120, 240)), ("all", 1, 1, (120, 480)), ("all", 2, 1, (240,)), ("all", 0, 2, (120,)),
     ("all", 1, 2, (240,)), ("round2-decoder", 0, 1, (60, 120, 240, 480)), ("round2-decoder", 0, 2, (240,)),
@@ -77,11 +77,11 @@ def main() -> None:
                 loaded = _released_shape(device)
             row = {
                 "stage": name,
-                "recompute_every": every,
+                "activation_checkpointing_every": every,
                 "micro_batches": micro_batches,
                 "seconds": seconds,
                 "optimizer": optimizer,
-                "learn": _STAGES[name],
+                "groups": _STAGES[name],
                 **_measure(loaded, name, every, micro_batches, seconds, optimizer),
             }
             rows.append(row)
@@ -103,7 +103,7 @@ def _measure(
     loaded: LoadedModel, name: str, every: int, micro_batches: int, seconds: int, kind: str
 ) -> dict[str, float]:
     learn = {group: GroupTraining.model_validate(how) for group, how in _STAGES[name].items()}
-    stage = StageConfig.model_validate({"name": "s", "learn": _STAGES[name], "optimizer": kind})
+    stage = StageConfig.model_validate({"name": "s", "groups": _STAGES[name], "optimizer": kind})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
     # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
     set_up(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))

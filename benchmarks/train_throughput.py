@@ -107,7 +107,7 @@ train:
   log_every: 1
   track: []
   evaluate: {{every: 100000, utterances: 4}}
-  stages: [{{name: all, epochs: {options.passes}, learn: {_LEARN}, schedule: {{kind: constant}}}}]
+  stages: [{{name: all, epochs: {options.passes}, groups: {_LEARN}, schedule: {{kind: constant}}}}]
 """
     path = folder / "made.yaml"
     path.write_text(text, encoding="utf-8")

@@ -166,8 +166,8 @@ class Tunnel:
         if variant.one_stage:
             stages = [stages[-1] | {"epochs": sum(stage["epochs"] for stage in stages)}]
         if variant.end is not None:
-            rates = {group: how | {"lr": how["lr"] * _SLOWER} for group, how in stages[-1]["learn"].items()}
-            end = {"name": "end", "epochs": 0.1 * stages[-1]["epochs"], "learn": rates, "objective": variant.end}
+            rates = {group: how | {"lr": how["lr"] * _SLOWER} for group, how in stages[-1]["groups"].items()}
+            end = {"name": "end", "epochs": 0.1 * stages[-1]["epochs"], "groups": rates, "objective": variant.end}
             stages.append(stages[-1] | end)
         return (f"train.stages={json.dumps(stages).replace(_TEACHER, str(self._teacher))}", *variant.overrides)
 

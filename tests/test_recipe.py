@@ -30,12 +30,12 @@ def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: 
     [
         (MINIMAL + "sed: 3\n", r"sed: unknown key; did you mean seed\?"),
         (
-            MINIMAL + "train: {path: t, stages: [{name: a, lern: {projector: 1e-3}}]}\n",
-            r"train\.stages\.0\.learn: missing; train\.stages\.0\.lern: unknown key; did you mean learn\?",
+            MINIMAL + "train: {path: t, stages: [{name: a, grops: {projector: 1e-3}}]}\n",
+            r"train\.stages\.0\.groups: missing; train\.stages\.0\.grops: unknown key; did you mean groups\?",
         ),
-        (MINIMAL + "train: {path: t, stages: [{name: a, learn: {lm_head: 1e-3}}]}\n", r"lm_head"),
+        (MINIMAL + "train: {path: t, stages: [{name: a, groups: {lm_head: 1e-3}}]}\n", r"lm_head"),
         (
-            MINIMAL + "train: {path: t, stages: [{name: a, learn: {projector: -1}}]}\n",
+            MINIMAL + "train: {path: t, stages: [{name: a, groups: {projector: -1}}]}\n",
             r"projector\.lr: .*greater than 0, got -1",
         ),
         (MINIMAL + "seed: many\n", "seed: .*got 'many'"),
@@ -75,13 +75,13 @@ def test_overrides_reach_any_depth() -> None:
     loaded = recipe.load(
         RECIPES / "demo.yaml",
         (
-            "train.stages.1.learn.projector=3e-5",
+            "train.stages.1.groups.projector=3e-5",
             "corpus.sources.0.utterances=7",
             "model.init=random",
             "train.augment={}",
         ),
     )
-    assert loaded.require_train().stages[1].learn["projector"].lr == 3e-5
+    assert loaded.require_train().stages[1].groups["projector"].lr == 3e-5
     assert loaded.corpus.sources[0].utterances == 7
     assert loaded.model.init == "random"
     assert loaded.require_train().augment.spec_augment is None
@@ -106,12 +106,12 @@ def test_wrong_overrides(override: str, message: str) -> None:
 @pytest.mark.parametrize(("written", "value"), [("2e-4", 2e-4), ("2.5e-4", 2.5e-4), ("1E-3", 1e-3), ("0.5", 0.5)])
 def test_exponents_without_a_point_are_numbers(tmp_path: Path, written: str, value: float) -> None:
     """PyYAML alone reads 2e-4 as a string."""
-    text = MINIMAL + f"train: {{path: t, stages: [{{name: a, learn: {{projector: {written}}}}}]}}\n"
-    assert recipe.load(write(tmp_path, text)).require_train().stages[0].learn["projector"].lr == value
+    text = MINIMAL + f"train: {{path: t, stages: [{{name: a, groups: {{projector: {written}}}}}]}}\n"
+    assert recipe.load(write(tmp_path, text)).require_train().stages[0].groups["projector"].lr == value
 
 
 def test_an_effective_batch_is_of_utterances_or_of_seconds() -> None:
-    stages = [{"name": "a", "learn": {"projector": 1e-3}}]
+    stages = [{"name": "a", "groups": {"projector": 1e-3}}]
     made = [TrainConfig.model_validate({"path": "x", "stages": stages, **given}).batch for given in (
         {}, {"effective_batch": 8}, {"effective_seconds": 600},
     )]  # fmt: skip
@@ -123,7 +123,7 @@ def test_an_effective_batch_is_of_utterances_or_of_seconds() -> None:
 def test_a_problem_of_a_whole_section_does_not_print_the_section(tmp_path: Path) -> None:
     text = (
         MINIMAL
-        + "train: {path: t, effective_batch: 8, effective_seconds: 9, stages: [{name: a, learn: {projector: 1}}]}\n"
+        + "train: {path: t, effective_batch: 8, effective_seconds: 9, stages: [{name: a, groups: {projector: 1}}]}\n"
     )
     with pytest.raises(UsageError, match=r"train: effective_batch .* are both given: keep one$"):
         recipe.load(write(tmp_path, text))
@@ -162,3 +162,14 @@ def test_every_key_that_prose_or_an_error_names_exists() -> None:
                     unknown.add(f"{path.name}: {key}")
                     break
     assert not unknown
+
+
+def test_keys_of_the_version_before_are_read_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = "train: {path: t, recompute_every: 2, budget_seconds: 90, stages: [{name: a, learn: {projector: 1e-3}}]}\n"
+    made = recipe.load(write(tmp_path, MINIMAL + old), ("train.stop_after=7", "train.stages.0.learn.projector=2e-3"))
+    config = made.require_train()
+    assert (config.activation_checkpointing_every, config.max_batch_seconds, config.max_bad_steps) == (2, 90, 7)
+    assert config.stages[0].groups["projector"].lr == 2e-3
+    told = capsys.readouterr().err
+    for name, new in (("recompute_every", "activation_checkpointing_every"), ("learn", "groups")):
+        assert f"the key {name} is called {new} now" in told

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import re
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +19,9 @@ from caspi.corpus.pipeline.prepare import CorpusConfig
 from caspi.errors import UsageError
 from caspi.language import language, named
 from caspi.model.config import ModelConfig
-from caspi.training.config import TrainConfig
+from caspi.training.config import RENAMED_KEYS, TrainConfig, with_new_keys
+
+_log = logging.getLogger(__name__)
 
 
 class Recipe(Config):
@@ -77,13 +81,42 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path} holds no keys; see recipes/ for examples")
+    old = sorted(set(_old_keys(values.get("train"))) | {part for one in overrides for part in _old_parts(one)})
+    for key in old:
+        _log.warning(
+            f"recipe {path}: the key {key} is called {RENAMED_KEYS[key]} now; the next version does not know it"
+        )
+    values = values | ({"train": with_new_keys(values["train"])} if "train" in values else {})
     for override in overrides:
-        _apply(values, override)
+        _apply(values, _renamed(override))
     try:
         # As JSON, because there `strict` still lets a list be a tuple and text a path, and nothing else be anything.
         return Recipe.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UsageError(f"recipe {path}: {_explain(error)}") from error
+
+
+def _old_keys(values: Any) -> Iterator[str]:
+    if isinstance(values, dict):
+        yield from (key for key in values if key in RENAMED_KEYS)
+    for inner in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
+        yield from _old_keys(inner)
+
+
+def _old_parts(override: str) -> list[str]:
+    key = override.partition("=")[0]
+    return [part for part in key.split(".") if part in RENAMED_KEYS] if key.startswith("train.") else []
+
+
+def _renamed(override: str) -> str:
+    """An override of the training part under today's keys; those inside of its value are renamed too."""
+    key, equals, text = override.partition("=")
+    if not key.startswith("train."):
+        return override
+    key = ".".join(RENAMED_KEYS.get(part, part) for part in key.split("."))
+    for old, new in RENAMED_KEYS.items():
+        text = re.sub(rf"\b{old}:", f"{new}:", text)
+    return f"{key}{equals}{text}"
 
 
 def dump(recipe: Recipe) -> str:
@@ -131,8 +164,8 @@ _ELSEWHERE = {
     "batch_size": "train.effective_batch (utterances a step, over all GPUs)",
     "per_device_train_batch_size": "train.effective_batch (utterances a step, over all GPUs)",
     "gradient_accumulation_steps": "train.effective_batch, which is cut into what memory holds by itself",
-    "lr": "train.stages: learn: {GROUP: RATE}",
-    "learning_rate": "train.stages: learn: {GROUP: RATE}",
+    "lr": "train.stages: groups: {GROUP: RATE}",
+    "learning_rate": "train.stages: groups: {GROUP: RATE}",
     "freeze": "train.stages: learn, which names what is trained; all else is frozen",
     "num_epochs": "train.stages: epochs",
     "num_train_epochs": "train.stages: epochs",

@@ -48,8 +48,8 @@ def test_masks_apply_to_the_right_axis() -> None:
 def steps(tiny: LoadedModel, corpus: Corpus, augment: Augmentation, batch: int, budget: float = 60) -> PlannedSteps:
     """Two epochs."""
     config = TrainConfig.model_validate({
-        "path": "x", "effective_batch": batch, "budget_seconds": budget, "budget_tokens": 1_000_000,
-        "augment": augment, "stages": [{"name": "s", "learn": {"projector": 1e-3}, "epochs": 2}],
+        "path": "x", "effective_batch": batch, "max_batch_seconds": budget, "max_batch_tokens": 1_000_000,
+        "augment": augment, "stages": [{"name": "s", "groups": {"projector": 1e-3}, "epochs": 2}],
     })  # fmt: skip
     data, [stage] = TrainingSet.of(corpus, tiny.prompt, 15.0), config.stages
     plans, count = plan_stage(data, config, stage, 1, 5)

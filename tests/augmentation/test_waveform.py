@@ -58,7 +58,7 @@ def delay(one: np.ndarray, other: np.ndarray) -> int:
 
 EVERYTHING = Augmentation(
     speed=(0.9, 1.1), silence=Silence(probability=1), second_speaker=SecondSpeaker(probability=1),
-    reverberation=Reverberation(probability=1), noise=Noise(snr_db=(5, 30), tilt=(0, 2)), gain_db=(-12, 3),
+    reverberation=Reverberation(probability=1), noise=Noise(snr_db=(5, 30), spectral_slope=(0, 2)), gain_db=(-12, 3),
     clipping=Clipping(probability=1), codec=Codec(probability=1),
 )  # fmt: skip
 
@@ -103,14 +103,14 @@ def test_gain_is_in_decibels() -> None:
     assert np.allclose(heard(Augmentation(gain_db=(6.0206, 6.0206))), speechlike() * 2, rtol=1e-3)
 
 
-@pytest.mark.parametrize("tilt", [0.0, 1.0, 2.0])
-def test_noise_is_at_its_ratio_and_of_its_colour(tilt: float) -> None:
+@pytest.mark.parametrize("spectral_slope", [0.0, 1.0, 2.0])
+def test_noise_is_at_its_ratio_and_of_its_colour(spectral_slope: float) -> None:
     samples = speechlike()
-    found = heard(Augmentation(noise=Noise(snr_db=(10, 10), tilt=(tilt, tilt)))) - samples
+    found = heard(Augmentation(noise=Noise(snr_db=(10, 10), spectral_slope=(spectral_slope, spectral_slope)))) - samples
     assert decibels(np.mean(samples**2) / np.mean(found**2)) == pytest.approx(10, abs=0.1)
-    power = np.abs(np.fft.rfft(coloured(RATE * 30, tilt, draw("noise")))) ** 2
+    power = np.abs(np.fft.rfft(coloured(RATE * 30, spectral_slope, draw("noise")))) ** 2
     low, high = power[30 * 100 : 30 * 200].mean(), power[30 * 3_200 : 30 * 6_400].mean()
-    assert decibels(low / high) == pytest.approx(tilt * 10 * np.log10(32), abs=0.5)
+    assert decibels(low / high) == pytest.approx(spectral_slope * 10 * np.log10(32), abs=0.5)
 
 
 def test_noise_comes_from_a_folder_at_any_rate_and_length(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from tests.support import metrics, run_recipe
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
 
 _STAGES = (
-    "{name: ends, epochs: 0.5, learn: {projector: 1e-4, embeddings: 1e-4}}",
-    "{name: top, epochs: 0.5, learn: {audio_layers: {top: 1, lr: 1e-4}, decoder_layers: {top: 2, lr: 1e-4}}}",
-    "{name: low-rank, epochs: 0.5, learn: {decoder_layers: {lr: 1e-4, lora: {rank: 4}}}}",
-    "{name: all, epochs: 1, learn: {audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4}}",
+    "{name: ends, epochs: 0.5, groups: {projector: 1e-4, embeddings: 1e-4}}",
+    "{name: top, epochs: 0.5, groups: {audio_layers: {top: 1, lr: 1e-4}, decoder_layers: {top: 2, lr: 1e-4}}}",
+    "{name: low-rank, epochs: 0.5, groups: {decoder_layers: {lr: 1e-4, lora: {rank: 4}}}}",
+    "{name: all, epochs: 1, groups: {audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4}}",
 )
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def test_a_capped_allocator_costs_time_and_nothing_else(small_corpus: Path, tmp_path: Path) -> None:
     stage = (
-        "{name: all, epochs: 3, learn: {audio_front: 5e-4, audio_layers: 5e-4, projector: 5e-4, "
+        "{name: all, epochs: 3, groups: {audio_front: 5e-4, audio_layers: 5e-4, projector: 5e-4, "
         "decoder_layers: 5e-4, embeddings: 5e-4}}"
     )
     overrides = (

@@ -33,8 +33,9 @@ TEXTS = [f"אנשים רבים ראו את מילה{number:03d} ואת שם{numb
 def configured(batch: int, **options: object) -> TrainConfig:
     stage_options = {"mix": "m"} if "mixes" in options else {}
     return TrainConfig.model_validate({
-        "path": "x", "effective_batch": batch, "budget_seconds": 60, "budget_tokens": 1_000_000, "max_seconds": 15,
-        "stages": [{"name": "s", "learn": {"projector": 1e-3}, **stage_options}], **options,
+        "path": "x", "effective_batch": batch, "max_batch_seconds": 60, "max_batch_tokens": 1_000_000,
+        "max_seconds": 15,
+        "stages": [{"name": "s", "groups": {"projector": 1e-3}, **stage_options}], **options,
     })  # fmt: skip
 
 

@@ -27,13 +27,13 @@ from tests.support import Forward, final_weights, gradients, items, metrics, run
 LORA = "{rank: 4, alpha: 8, dropout: 0.1}"
 STAGES = (
     "train.stages.0.epochs=0.67",
-    f"train.stages.0.learn={{projector: 1e-3, audio_layers: {{lr: 1e-2, top: 2, lora: {LORA}}}, "
+    f"train.stages.0.groups={{projector: 1e-3, audio_layers: {{lr: 1e-2, top: 2, lora: {LORA}}}, "
     f"decoder_layers: {{lr: 1e-2, lora: {LORA}}}}}",
     "train.stages.0.ema=0.8",
     "train.stages.1.epochs=0.67",
     "train.stages.1.ema=0.9",
-    "train.recompute_every=2",
-    "train.budget_seconds=12",  # several micro-batches a step
+    "train.activation_checkpointing_every=2",
+    "train.max_batch_seconds=12",  # several micro-batches a step
 )
 
 
@@ -92,7 +92,7 @@ def test_only_adapters_of_the_group_learn(fresh_tiny: LoadedModel) -> None:
 
 @pytest.mark.parametrize("group", ["embeddings", "audio_front"])
 def test_groups_that_take_no_adapters_say_so(fresh_tiny: LoadedModel, group: str) -> None:
-    with pytest.raises(UsageError, match=rf"learn.{group}.lora: only audio_layers, decoder_layers, projector"):
+    with pytest.raises(UsageError, match=rf"groups.{group}.lora: only audio_layers, decoder_layers, projector"):
         select(fresh_tiny.model, learn(**{group: {"lr": 1e-3, "lora": {}}}))
 
 

@@ -24,7 +24,7 @@ def twenty_steps(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
     """One stage of everything in 20 steps, augmentation on, previous text too. Silence is left out: rounding grows
     faster with it than twenty steps of 1e-4 allow (2026-11-27: 1e-7 in the fifth step, 1e-6 in the sixth)."""
     stage = (
-        "{name: all, epochs: 3.34, learn: {audio_front: 5e-4, audio_layers: 5e-4, projector: 5e-4, "
+        "{name: all, epochs: 3.34, groups: {audio_front: 5e-4, audio_layers: 5e-4, projector: 5e-4, "
         "decoder_layers: 5e-4, embeddings: 5e-4}, schedule: {kind: cosine, warmup_ratio: 0.1}}"
     )
     return run_recipe(
@@ -59,9 +59,9 @@ def run(folder: Path, corpus: Path, processes: int, *overrides: str) -> tuple[li
 def test_micro_batches_accumulation_and_ranks_change_nothing(small_corpus: Path, tmp_path: Path) -> None:
     """(micro-batch, accumulation, ranks): (8, 1, 1), (about 2, 4, 1), (1, 4, 2). Traps: loss not divided by
     accumulation and ranks; a mean of means."""
-    whole = run(tmp_path / "whole", small_corpus, 1, "train.budget_seconds=240")
-    accumulated = run(tmp_path / "accumulated", small_corpus, 1, "train.budget_seconds=6")
-    spread = run(tmp_path / "spread", small_corpus, 2, "train.budget_seconds=0.1")
+    whole = run(tmp_path / "whole", small_corpus, 1, "train.max_batch_seconds=240")
+    accumulated = run(tmp_path / "accumulated", small_corpus, 1, "train.max_batch_seconds=6")
+    spread = run(tmp_path / "spread", small_corpus, 2, "train.max_batch_seconds=0.1")
     assert len(whole[0]) == 20
     total = torch.linalg.norm(torch.stack([torch.linalg.norm(gradient) for gradient in whole[1].values()]))
     for losses, found in (accumulated, spread):

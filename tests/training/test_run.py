@@ -86,7 +86,7 @@ def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> N
     for budget in (6, 240):
         folder = tmp_path / str(budget)
         made = run_recipe(
-            folder, small_corpus, f"train.budget_seconds={budget}", "train.stages.0.epochs=1",
+            folder, small_corpus, f"train.max_batch_seconds={budget}", "train.stages.0.epochs=1",
             "train.stages.1.epochs=0.2", "train.evaluate.every=100", "train.precision=fp32",
         )  # fmt: skip
         commands.train.run(made)
@@ -150,7 +150,7 @@ def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> No
 
 def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: LoadedModel) -> None:
     corpus = Corpus.open(small_corpus, "train")
-    least = {"path": "x", "stages": [{"name": "s", "learn": {"projector": 1e-3}}]}
+    least = {"path": "x", "stages": [{"name": "s", "groups": {"projector": 1e-3}}]}
     configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": asked}) for asked in (False, True))
     right, control = (TrainingSet.to_train_on(corpus, tiny.prompt, config, 3) for config in configs)
     assert sorted(right.texts) == sorted(control.texts)
@@ -162,7 +162,7 @@ def test_norms_and_biases_do_not_decay(tiny: LoadedModel) -> None:
     from caspi.model.groups import select
 
     groups = select(tiny.model, {"audio_layers": GroupTraining(lr=1e-3), "projector": GroupTraining(lr=2e-3)})
-    optimizer = build(tiny.model, groups, StageConfig(name="s", learn={"projector": 1e-3}, weight_decay=0.1))
+    optimizer = build(tiny.model, groups, StageConfig(name="s", groups={"projector": 1e-3}, weight_decay=0.1))
     for group in optimizer.param_groups:
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
     assert {(g["group"], g["lr"]) for g in optimizer.param_groups} == {("audio_layers", 1e-3), ("projector", 2e-3)}
@@ -259,7 +259,7 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["train.stages.1.learn={decoder_layers: {lr: 1e-3, top: 9}}"], "top: 9 layers asked for, the model has 4"),
+        (["train.stages.1.groups={decoder_layers: {lr: 1e-3, top: 9}}"], "top: 9 layers asked for, the model has 4"),
         (["train.mixes={m: {sources: {nosuch: 1.0}}}", "train.stages.1.mix=m"], "no utterances of nosuch"),
         (["train.path=/proc/nowhere"], "/proc/nowhere cannot be written .*: set train.path to another folder"),
     ],
@@ -282,7 +282,9 @@ def test_a_validation_split_of_long_clips_alone_is_refused(
 
 def test_what_memory_allows_may_change_when_a_run_goes_on(small_run: Path, small_corpus: Path) -> None:
     """It cuts the same effective batches otherwise; it is what one changes where memory runs out."""
-    made = run_recipe(small_run.parent, small_corpus, "train.budget_seconds=7", "train.recompute_every=1")
+    made = run_recipe(
+        small_run.parent, small_corpus, "train.max_batch_seconds=7", "train.activation_checkpointing_every=1"
+    )
     assert commands.train.run(made).summary["final"].startswith(str(small_run))
 
 

@@ -17,7 +17,7 @@ EXACT = {"decoder_layers": {"lr": 1e-4, "lora": {"rank": 4, "dropout": 0.0}}}
 
 
 @pytest.mark.parametrize(
-    ("learn", "recompute_every", "device", "expected"),
+    ("groups", "every", "device", "expected"),
     [
         (ADAPTED, 0, "cuda", True),
         (ADAPTED, 1, "cuda", False),  # torch.utils.checkpoint refuses it (H200, torch 2.11, docs/log.md)
@@ -26,16 +26,16 @@ EXACT = {"decoder_layers": {"lr": 1e-4, "lora": {"rank": 4, "dropout": 0.0}}}
         ({"decoder_layers": 1e-4}, 0, "cpu", False),
     ],
 )
-def test_blocks_are_compiled_where_it_pays(learn: dict, recompute_every: int, device: str, expected: bool) -> None:  # type: ignore[type-arg]
-    stage = StageConfig.model_validate({"name": "s", "learn": learn})
+def test_blocks_are_compiled_where_it_pays(groups: dict, every: int, device: str, expected: bool) -> None:  # type: ignore[type-arg]
+    stage = StageConfig.model_validate({"name": "s", "groups": groups})
     config = TrainConfig.model_validate({
-        "path": "x", "effective_batch": 8, "recompute_every": recompute_every, "stages": [stage],
+        "path": "x", "effective_batch": 8, "activation_checkpointing_every": every, "stages": [stage],
     })  # fmt: skip
     assert compiles(config, stage, on_gpu=device == "cuda") is expected
 
 
 def test_what_torch_cannot_compile_is_refused(small_corpus: Path, tmp_path: Path) -> None:
-    stage = "train.stages=[{name: s, epochs: 1, learn: {decoder_layers: {lr: 1e-4, lora: {rank: 4, dropout: 0.1}}}}]"
-    asked = run_recipe(tmp_path, small_corpus, stage, "train.recompute_every=1", "train.compile=true")
+    stage = "train.stages=[{name: s, epochs: 1, groups: {decoder_layers: {lr: 1e-4, lora: {rank: 4, dropout: 0.1}}}}]"
+    asked = run_recipe(tmp_path, small_corpus, stage, "train.activation_checkpointing_every=1", "train.compile=true")
     with pytest.raises(UsageError, match=r"stage s: adapters with dropout .* use train.compile=auto, dropout: 0 or"):
         commands.train.run(asked)

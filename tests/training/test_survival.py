@@ -53,7 +53,7 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
     assert np.allclose(metrics(calm, "grad_norm"), metrics(tight, "grad_norm"), rtol=1e-4)
     lessons = lines(tight, "out_of_memory")
     for stage in ("letters", "all"):  # what fits depends on what is trained: every stage learns for itself
-        budgets = [row["budget_seconds"] for row in lessons if row["stage"] == stage]
+        budgets = [row["max_batch_seconds"] for row in lessons if row["stage"] == stage]
         assert budgets
         assert budgets == sorted(budgets, reverse=True)
     assert "out of memory: the step is repeated" in capsys.readouterr().err
@@ -82,7 +82,7 @@ def test_what_workers_made_before_memory_ran_out_is_cut_too(
 def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    overrides = ("train.budget_seconds=9", "train.stages.0.epochs=0.17")
+    overrides = ("train.max_batch_seconds=9", "train.stages.0.epochs=0.17")
     commands.train.run(short(tmp_path / "calm", small_corpus, *overrides))
     seen = []
 
@@ -127,7 +127,7 @@ def test_a_step_that_is_no_number_is_left_out_and_named(
         return loss
 
     spoil(monkeypatch, forward)
-    commands.train.run(short(tmp_path, small_corpus, "train.budget_seconds=5"))
+    commands.train.run(short(tmp_path, small_corpus, "train.max_batch_seconds=5"))
     [skipped] = [row for row in lines(tmp_path / "train", "skipped") if row["stage"] == "letters"]
     name = Corpus.open(small_corpus, "train").utterance(bad[0]).id
     assert name in skipped["utterances"]
@@ -139,7 +139,7 @@ def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, mon
     """Neither momentum nor weight decay: nothing."""
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
     with pytest.raises(CaspiError, match="stage letters learnt nothing: no step had a finite loss"):
-        commands.train.run(short(tmp_path, small_corpus, "train.stop_after=100", "train.stages.0.weight_decay=0.5"))
+        commands.train.run(short(tmp_path, small_corpus, "train.max_bad_steps=100", "train.stages.0.weight_decay=0.5"))
     start = load_file(TINY / "model.safetensors")
     [last] = sorted((tmp_path / "train" / "1-letters").glob("checkpoint-*"))[-1:]
     found = load_file(last / "model.safetensors")
@@ -151,7 +151,7 @@ def test_too_many_in_a_row_end_the_run_with_their_names(
 ) -> None:
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
     with pytest.raises(CaspiError, match=r"2 steps in a row .* synthetic-11-.*listen to these utterances"):
-        commands.train.run(short(tmp_path, small_corpus, "train.stop_after=2"))
+        commands.train.run(short(tmp_path, small_corpus, "train.max_bad_steps=2"))
 
 
 class Disk:

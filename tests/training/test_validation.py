@@ -16,7 +16,7 @@ from caspi.training.config import TrainConfig
 from caspi.training.validation import Validation
 from tests.conftest import tone
 
-CONFIG = TrainConfig.model_validate({"path": "x", "stages": [{"name": "a", "learn": {"projector": 1e-3}}]})
+CONFIG = TrainConfig.model_validate({"path": "x", "stages": [{"name": "a", "groups": {"projector": 1e-3}}]})
 SPOKEN = [("Hebrew", "שלום עולם, ד״ר כהן!"), ("Spanish", "¿Qué tal, señor?"), ("Hindi", "नमस्ते दुनिया")]
 
 

@@ -58,11 +58,11 @@ class Reverberation(Config):
 
 class Noise(Config):
     """Noise at a signal-to-noise ratio: an excerpt of a recording of `folder`, or made, whose power falls with the
-    frequency to the power `tilt`: 0 is white, 1 pink, 2 brown."""
+    frequency to the power `spectral_slope`: 0 is white, 1 pink, 2 brown."""
 
     snr_db: Range
     folder: Path | None = None
-    tilt: Tilt = (0.0, 0.0)
+    spectral_slope: Tilt = (0.0, 0.0)
     probability: Probability = 1.0
 
 
@@ -97,10 +97,10 @@ class Augmentation(Config):
 
 
 class NoSpeech(Config):
-    """So many of the utterances are heard as noise instead, as long as they were, and the target says that nobody
-    speaks: recordings of `folder`, or noise made with the `tilt` of augmentation's; so many dB below full scale."""
+    """A share of the utterances is replaced by noise of the same length, and the target says that there is no speech.
+    The noise is recordings of `folder`, or made with `spectral_slope` as in `Noise`; `below_db` under full scale."""
 
     share: float = Field(0.02, gt=0, le=0.5)
     folder: Path | None = None
-    tilt: Tilt = (0.0, 2.0)
+    spectral_slope: Tilt = (0.0, 2.0)
     below_db: Range = (20.0, 70.0)

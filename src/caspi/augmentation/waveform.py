@@ -99,8 +99,8 @@ class Background:
 
     def __call__(self, length: int, draw: Draw) -> np.ndarray:
         """float32 [length]."""
-        below, tilt = draw.uniform(*self._how.below_db), draw.uniform(*self._how.tilt)
-        noise = _noise(length, self._files, tilt, draw)
+        below, spectral_slope = draw.uniform(*self._how.below_db), draw.uniform(*self._how.spectral_slope)
+        noise = _noise(length, self._files, spectral_slope, draw)
         size = float(np.sqrt(np.mean(noise**2)))
         return noise * np.float32(10 ** (-below / 20) / size) if size else noise
 
@@ -116,15 +116,15 @@ def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Dr
 
 def add_noise(samples: np.ndarray, files: tuple[Path, ...], how: Noise, draw: Draw) -> np.ndarray:
     """An excerpt of one of the files, or made noise, at a drawn ratio to the clip."""
-    ratio, tilt = draw.uniform(*how.snr_db), draw.uniform(*how.tilt)
-    return samples + _at(_noise(len(samples), files, tilt, draw), samples, ratio)
+    ratio, spectral_slope = draw.uniform(*how.snr_db), draw.uniform(*how.spectral_slope)
+    return samples + _at(_noise(len(samples), files, spectral_slope, draw), samples, ratio)
 
 
-def _noise(length: int, files: tuple[Path, ...], tilt: float, draw: Draw) -> np.ndarray:
+def _noise(length: int, files: tuple[Path, ...], spectral_slope: float, draw: Draw) -> np.ndarray:
     """float32 [length]: an excerpt of one of the files; made where there are none."""
     if files:
         return _excerpt(files[int(draw.integers(len(files)))], length, draw)
-    return coloured(length, tilt, draw)
+    return coloured(length, spectral_slope, draw)
 
 
 def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
@@ -135,13 +135,15 @@ def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
     return added * np.float32(np.sqrt(float(np.mean(samples**2)) / power) * 10 ** (-below_db / 20))
 
 
-def coloured(length: int, tilt: float, draw: Draw) -> np.ndarray:
-    """Gaussian noise [length] whose power falls with the frequency to the power `tilt`."""
+def coloured(length: int, spectral_slope: float, draw: Draw) -> np.ndarray:
+    """Gaussian noise [length] whose power falls with the frequency to the power `spectral_slope`."""
     noise = draw.standard_normal(length, dtype=np.float32)
-    if not tilt:
+    if not spectral_slope:
         return noise
     size = 1 << (length - 1).bit_length()  # lengths that a transform is fast for
-    shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_LOWEST) ** np.float32(-tilt / 2)
+    shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_LOWEST) ** np.float32(
+        -spectral_slope / 2
+    )
     return np.fft.irfft(np.fft.rfft(noise, size) * shape, size)[:length].astype(np.float32, copy=False)
 
 

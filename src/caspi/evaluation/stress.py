@@ -19,7 +19,7 @@ CLEAN = "clean"
 
 
 def _noise(ratio: float) -> Condition:
-    how = Noise(snr_db=(ratio, ratio), tilt=(1.0, 1.0))
+    how = Noise(snr_db=(ratio, ratio), spectral_slope=(1.0, 1.0))
     return lambda samples, draw, another: waveform.add_noise(samples, (), how, draw)
 
 

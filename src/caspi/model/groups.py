@@ -75,12 +75,12 @@ def _label(name: str, layers: dict[str, int]) -> str:
     raise ValueError(f"parameter {name} belongs to no group")
 
 
-def select(model: nn.Module, learn: dict[GroupName, GroupTraining]) -> list[TrainableGroup]:
+def select(model: nn.Module, groups: dict[GroupName, GroupTraining]) -> list[TrainableGroup]:
     """The groups a stage trains, adapters put into those that learn through them. Raises UsageError."""
-    for name, how in learn.items():
+    for name, how in groups.items():
         if how.lora is not None:
             if name not in _ADAPTED:
-                raise UsageError(f"learn.{name}.lora: only {', '.join(_ADAPTED)} take adapters; train it whole")
+                raise UsageError(f"groups.{name}.lora: only {', '.join(_ADAPTED)} take adapters; train it whole")
             adapters.add(model, members(model, name, how.top), how.lora)
     return [
         TrainableGroup(
@@ -89,7 +89,7 @@ def select(model: nn.Module, learn: dict[GroupName, GroupTraining]) -> list[Trai
             tuple(p for p in members(model, name, how.top) if how.lora is None or adapters.is_adapter(p)),
             how.lora,
         )
-        for name, how in learn.items()
+        for name, how in groups.items()
     ]
 
 
@@ -101,7 +101,7 @@ def members(model: nn.Module, name: GroupName, top: int | float | None) -> list[
         count = depth if top is None else _resolve(top, depth)
         return [p for i in range(depth - count, depth) for p in labels[f"{name}[{i}]"]]
     if top is not None:
-        raise UsageError(f"learn.{name}.top: only {' and '.join(STACKS)} have layers to count")
+        raise UsageError(f"groups.{name}.top: only {' and '.join(STACKS)} have layers to count")
     return labels[name]
 
 

@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,24 @@ _EFFECTIVE_BATCH = 64
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
+# Keys of version 0.1 that have another name since; the old ones are read, with a warning, until the next version.
+RENAMED_KEYS = {
+    "recompute_every": "activation_checkpointing_every",
+    "stop_after": "max_bad_steps",
+    "budget_seconds": "max_batch_seconds",
+    "budget_tokens": "max_batch_tokens",
+    "learn": "groups",
+    "tilt": "spectral_slope",
+}
+
+
+def with_new_keys(values: Any) -> Any:
+    """The training part of a recipe as version 0.1 wrote it, under today's keys."""
+    if isinstance(values, dict):
+        return {RENAMED_KEYS.get(key, key): with_new_keys(value) for key, value in values.items()}
+    return [with_new_keys(value) for value in values] if isinstance(values, list) else values
+
+
 class Schedule(Config):
     """Learning-rate schedule of a stage; warmup in steps or as a share of them, not both."""
 
@@ -142,7 +160,7 @@ class StageConfig(Config):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    learn: dict[GroupName, GroupTraining] = Field(min_length=1)
+    groups: dict[GroupName, GroupTraining] = Field(min_length=1)
     epochs: float = Field(1.0, gt=0, le=1000)
     mix: str | None = None
     schedule: Schedule = Schedule()
@@ -183,11 +201,11 @@ class HubConfig(Config):
 class TrainConfig(Config):
     """A run. effective_batch: utterances a step learns from, over all GPUs (64); or effective_seconds of audio instead.
 
-    budget_seconds, budget_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one GPU.
-    Where memory holds less, it is split and the step repeated.
+    max_batch_seconds, max_batch_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one
+    GPU. Where memory holds less, it is split and the step repeated.
     compile: blocks go through torch.compile, a minute or so at the start of a stage; `auto`: on a GPU.
-    recompute_every: every so-manieth block keeps its input only and is computed again backwards; 0: none, 1: all.
-    stop_after: so many steps in a row whose loss or gradient is no number end the run.
+    activation_checkpointing_every: n: every n-th block keeps its input only, and is computed again in the backward pass
+    (0: none, 1: all). max_bad_steps: this many steps in a row with a loss or gradient that is not finite end the run.
 
     augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
     mixes: how much of every source an epoch holds, by names that stages use.
@@ -203,8 +221,8 @@ class TrainConfig(Config):
     path: Path
     effective_batch: int | None = Field(None, ge=1)
     effective_seconds: Seconds | None = Field(None, gt=0)
-    budget_seconds: Seconds = Field(240.0, gt=0)
-    budget_tokens: int = Field(8192, ge=1)
+    max_batch_seconds: Seconds = Field(240.0, gt=0)
+    max_batch_tokens: int = Field(8192, ge=1)
     max_seconds: Seconds = Field(30.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     mixes: dict[str, Mix] = Field(default_factory=dict)
@@ -221,8 +239,8 @@ class TrainConfig(Config):
     workers: int | None = Field(None, ge=0)
     shuffle_transcripts: bool = False
     compile: bool | Literal["auto"] = "auto"
-    recompute_every: int = Field(0, ge=0)
-    stop_after: int = Field(5, ge=1)
+    activation_checkpointing_every: int = Field(0, ge=0)
+    max_bad_steps: int = Field(5, ge=1)
     track: tuple[TrackerName, ...] = ("tensorboard",)
     hub: HubConfig | None = None
 
@@ -243,7 +261,7 @@ class TrainConfig(Config):
     @property
     def budget(self) -> Budget:
         """What one micro-batch may hold."""
-        return Budget(self.budget_seconds, self.budget_tokens)
+        return Budget(self.max_batch_seconds, self.max_batch_tokens)
 
     @model_validator(mode="after")
     def _one_effective_batch(self) -> TrainConfig:

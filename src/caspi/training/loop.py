@@ -83,7 +83,9 @@ class StageLoop:
         optimizer = build.build(given.model.loaded.model, given.model.groups, given.stage)
         self._strategy = strategy(given.objective, optimizer, given.stage.max_grad_norm)
         self._schedule = build.schedule(self._strategy.optimizer, given.stage.schedule, len(given.steps))
-        self._recovery = StepRecovery(given.stage.name, given.folder, given.steps, given.log, given.config.stop_after)
+        self._recovery = StepRecovery(
+            given.stage.name, given.folder, given.steps, given.log, given.config.max_bad_steps
+        )
         self.step, self.ended_early = 0, False
         self._learnt = False  # whether any step of this session had a finite loss and gradient
         self._saved_at = time.monotonic()
@@ -117,7 +119,7 @@ class StageLoop:
         except torch.OutOfMemoryError as error:  # the optimizer's, which no smaller micro-batch helps
             raise CaspiError(
                 f"stage {self._stage.name}, step {self.step + 1}: out of memory outside of a micro-batch: with "
-                f"train.recompute_every=1, or on a GPU with more memory, {CONTINUES}"
+                f"train.activation_checkpointing_every=1, or on a GPU with more memory, {CONTINUES}"
             ) from error
         # 5. End.
         self._measure_the_last()

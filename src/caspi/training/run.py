@@ -27,7 +27,7 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.files import point_to_best
 from caspi.training.checkpoint.provenance import Provenance
 from caspi.training.checkpoint.uploads import Uploaded, Uploads
-from caspi.training.config import StageConfig, TrainConfig, stage_seed
+from caspi.training.config import StageConfig, TrainConfig, stage_seed, with_new_keys
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import audio_hours
 from caspi.training.data.steps import PlannedSteps
@@ -158,8 +158,8 @@ def _finished(folder: Path) -> dict[str, Any] | None:
 # What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
 # are cut or computed otherwise.
 _MAY_CHANGE = {
-    "path", "workers", "log_every", "save_every", "save_every_minutes", "track", "hub", "budget_seconds",
-    "budget_tokens", "recompute_every", "compile",
+    "path", "workers", "log_every", "save_every", "save_every_minutes", "track", "hub", "max_batch_seconds",
+    "max_batch_tokens", "activation_checkpointing_every", "compile",
 }  # fmt: skip
 
 
@@ -180,6 +180,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
             config.path.mkdir(parents=True, exist_ok=True)
             write_whole(marker, json.dumps(identity, indent=1))
         started = json.loads(marker.read_text(encoding="utf-8"))
+        started["train"] = with_new_keys(started.get("train"))  # a run may have begun under the keys of version 0.1
     except ValueError as error:
         raise UsageError(f"{marker} is damaged ({error}): set train.path to a new folder") from error
     except OSError as error:

@@ -37,9 +37,9 @@ def load_for_stage(
     """Loads `start` and arranges it; adapters begin as `seed` draws them."""
     loaded = load(start, device)
     set_seed(seed)
-    groups = select(loaded.model, stage.learn)
+    groups = select(loaded.model, stage.groups)
     compiled = compiles(config, stage, on_gpu=device.type == "cuda")
-    set_up(loaded.model, groups, dtype, config.recompute_every, compiled=compiled)
+    set_up(loaded.model, groups, dtype, config.activation_checkpointing_every, compiled=compiled)
     return StageModel(loaded, groups, compiled)
 
 
@@ -48,25 +48,25 @@ def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
     drop at random and compute again, which torch finds to be two things."""
     if config.compile != "auto":
         return config.compile
-    again_at_random = config.recompute_every > 0 and drops(stage)
+    again_at_random = config.activation_checkpointing_every > 0 and drops(stage)
     return on_gpu and sharding() != "zero3" and not again_at_random
 
 
 def drops(stage: StageConfig) -> bool:
     """Whether a stage's adapters drop some of what they are given."""
-    return any(how.lora is not None and how.lora.dropout > 0 for how in stage.learn.values())
+    return any(how.lora is not None and how.lora.dropout > 0 for how in stage.groups.values())
 
 
 def set_up(
     model: Qwen3ASRForConditionalGeneration,
     groups: list[TrainableGroup],
     dtype: torch.dtype | None,
-    recompute_every: int,
+    activation_checkpointing_every: int,
     *,
     compiled: bool,
 ) -> None:
     """In place; whatever an earlier stage left is taken back. dtype: what is computed in, None for fp32."""
     set_trainable(model, groups, dtype or torch.float32)
-    checkpoint_activations(model, recompute_every)
+    checkpoint_activations(model, activation_checkpointing_every)
     if compiled:
         compile_blocks(model)

@@ -88,7 +88,7 @@ class StepRecovery:
         budget = Budget(min(seconds for seconds, *_ in everyone), min(tokens for _, tokens, _ in everyone))
         self._steps.lower(budget)
         self._log.record(
-            number, {"out_of_memory": True, "budget_seconds": budget.seconds, "budget_tokens": budget.tokens}
+            number, {"out_of_memory": True, "max_batch_seconds": budget.seconds, "max_batch_tokens": budget.tokens}
         )
         self._log.say(
             number,
@@ -168,9 +168,9 @@ class StepRecovery:
     def _refuse_alone(self, rows: Iterable[int]) -> NoReturn:
         named = ", ".join(self._steps.identifiers(rows))
         raise CaspiError(
-            f"{named}: the device has no memory for it even alone; with train.recompute_every=1, or on a GPU with "
-            "more memory, the same command continues from the last checkpoint; a lower train.max_seconds or fewer "
-            "groups are another run"
+            f"{named}: the device has no memory for it even alone; with train.activation_checkpointing_every=1, or on "
+            "a GPU with more memory, the same command continues from the last checkpoint; a lower train.max_seconds or "
+            "fewer groups are another run"
         )
 
     def _write_budget(self, budget: Budget) -> None:

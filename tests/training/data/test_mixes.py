@@ -39,7 +39,7 @@ def training_set(corpus: Path, tiny: LoadedModel) -> TrainingSet:
 
 
 def config(**fields: object) -> TrainConfig:
-    stages = fields.pop("stages", [{"name": "a", "learn": {"embeddings": 1e-3}}])
+    stages = fields.pop("stages", [{"name": "a", "groups": {"embeddings": 1e-3}}])
     return TrainConfig.model_validate({"path": "x", "effective_batch": 6, "stages": stages, **fields})
 
 
@@ -49,8 +49,8 @@ def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: LoadedModel) -
     made = config(
         mixes={"first": {"sources": {"much": 1.0}}, "both": {"sources": {"much": 0.5, "little": 0.5}}},
         stages=[
-            {"name": "a", "learn": {"embeddings": 1e-3}, "mix": "first", "epochs": 1},
-            {"name": "b", "learn": {"embeddings": 1e-3}, "mix": "both", "epochs": 2},
+            {"name": "a", "groups": {"embeddings": 1e-3}, "mix": "first", "epochs": 1},
+            {"name": "b", "groups": {"embeddings": 1e-3}, "mix": "both", "epochs": 2},
         ],
     )
     seen = []
@@ -66,12 +66,12 @@ def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: LoadedModel) -
 
 def test_a_mix_nobody_named_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stage a: mix both is not one of train.mixes \(none are named\)"):
-        config(stages=[{"name": "a", "learn": {"embeddings": 1e-3}, "mix": "both"}])
+        config(stages=[{"name": "a", "groups": {"embeddings": 1e-3}, "mix": "both"}])
 
 
 def test_a_mix_of_an_unknown_source_is_refused(two_sources: Path, tiny: LoadedModel) -> None:
     made = config(mixes={"m": Mix(sources={"other": 1.0}).model_dump()}, stages=[
-        {"name": "a", "learn": {"embeddings": 1e-3}, "mix": "m"}
+        {"name": "a", "groups": {"embeddings": 1e-3}, "mix": "m"}
     ])  # fmt: skip
     with pytest.raises(UsageError, match="no utterances of other; it has little, much"):
         plan_stage(training_set(two_sources, tiny), made, made.stages[0], 1, 0)

@@ -55,7 +55,7 @@ def sharded(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFact
     """A run in two processes; with micro-batches so small, ranks differ in their number. Under ZeRO one was killed in
     the middle, and the run went on."""
     folder = tmp_path_factory.mktemp(kind)
-    made = run_recipe(folder, small_corpus, *overrides(kind), "train.budget_seconds=5")
+    made = run_recipe(folder, small_corpus, *overrides(kind), "train.max_batch_seconds=5")
     if kind == "zero3":
         kill_a_rank(command(folder, made), os.environ | accelerate_environment(kind), folder / "train")
     done = run(kind, folder, made)
@@ -94,7 +94,7 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
 ) -> None:
     if kind == "zero3":
         pytest.skip("its run was killed already, and is held against one in one process")
-    made = run_recipe(tmp_path, small_corpus, *overrides(kind), "train.budget_seconds=5")
+    made = run_recipe(tmp_path, small_corpus, *overrides(kind), "train.max_batch_seconds=5")
     kill_a_rank(command(tmp_path, made), os.environ | accelerate_environment(kind), tmp_path / "train")
     done = run(kind, tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -105,7 +105,7 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
 def test_a_run_does_not_go_on_sharded_another_way(sharded: Path, small_corpus: Path) -> None:
     """Its optimizer would start from nothing without a word."""
     with pytest.raises(UsageError, match=r"holds another run .*sharding: none, was"):
-        commands.train.run(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.budget_seconds=5"))
+        commands.train.run(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.max_batch_seconds=5"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_adapters_on_sharded_weights_are_refused(
     for name, value in accelerate_environment(kind).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="stage letters: adapters are not trained on sharded weights"):
-        commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.0.learn.projector={lr: 1e-3, lora: {}}"))
+        commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.0.groups.projector={lr: 1e-3, lora: {}}"))
 
 
 def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, t
     assert failed.returncode != 0
     assert "step 2: out of memory. Micro-batches will hold" in failed.stderr
     lesson = json.loads((tmp_path / "train" / "1-letters" / "budget-1.json").read_text())
-    assert 0 < lesson["seconds"] < made.require_train().budget_seconds / 2
+    assert 0 < lesson["seconds"] < made.require_train().max_batch_seconds / 2
     done = run("fsdp2", tmp_path, made)
     assert done.returncode == 0, done.stderr[-3000:]
     commands.train.run(run_recipe(tmp_path / "whole", small_corpus, *OVERRIDES))

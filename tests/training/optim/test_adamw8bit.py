@@ -37,8 +37,8 @@ def torchao() -> Iterator[None]:
 
 
 def built(loaded: LoadedModel, name: str) -> torch.optim.Optimizer:
-    stage = StageConfig.model_validate({"name": "s", "learn": EVERYTHING, "optimizer": name})
-    groups = select(loaded.model, stage.learn)
+    stage = StageConfig.model_validate({"name": "s", "groups": EVERYTHING, "optimizer": name})
+    groups = select(loaded.model, stage.groups)
     set_trainable(loaded.model, groups, torch.float32)
     return build.build(loaded.model, groups, stage)
 
@@ -103,7 +103,7 @@ def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: 
 def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_path: Path) -> None:
     """A run whose weights FSDP2 spreads, ended in the middle and gone on with, against one in one process."""
     stage = (
-        "{name: all, epochs: 1, optimizer: adamw8bit, learn: {projector: 1e-3, embeddings: 1e-3, audio_layers: 1e-3}}"
+        "{name: all, epochs: 1, optimizer: adamw8bit, groups: {projector: 1e-3, embeddings: 1e-3, audio_layers: 1e-3}}"
     )
     overrides = (f"train.stages=[{stage}]", "train.evaluate.utterances=4", "train.precision=fp32")
     made = run_recipe(tmp_path / "spread", small_corpus, *overrides)

@@ -90,7 +90,7 @@ def test_normuon_moves_every_row_as_far() -> None:
 
 @pytest.mark.parametrize("kind", ["muon", "normuon"])
 def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: LoadedModel, kind: str) -> None:
-    stage = StageConfig(name="s", learn=EVERYTHING, optimizer=kind)
+    stage = StageConfig(name="s", groups=EVERYTHING, optimizer=kind)
     groups = select(fresh_tiny.model, learn(**EVERYTHING))
     set_trainable(fresh_tiny.model, groups, torch.float32)
     found = build.build(fresh_tiny.model, groups, stage)
@@ -106,7 +106,7 @@ def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: LoadedModel, kind:
 def test_adapters_stay_with_adamw(fresh_tiny: LoadedModel) -> None:
     how = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
     groups = select(fresh_tiny.model, how)
-    found = build.build(fresh_tiny.model, groups, StageConfig(name="s", learn=how, optimizer="muon"))
+    found = build.build(fresh_tiny.model, groups, StageConfig(name="s", groups=how, optimizer="muon"))
     assert not any("momentum" in group for group in found.param_groups)
 
 

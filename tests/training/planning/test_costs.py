@@ -38,7 +38,7 @@ OPTIMIZERS = [
 
 def named(row: dict) -> str:  # type: ignore[type-arg]
     how = "-compiled" if row.get("compiled") else ""
-    return f"{row['stage']}-{row['recompute_every']}-{row['micro_batches']}-{row['seconds']}{how}"
+    return f"{row['stage']}-{row['activation_checkpointing_every']}-{row['micro_batches']}-{row['seconds']}{how}"
 
 
 RELEASED = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
@@ -57,10 +57,10 @@ def loads(row: dict, share: float = 1.0) -> MicroBatchLoads:  # type: ignore[typ
 def learning(row: dict) -> tuple[ModelShape, TrainableShape]:  # type: ignore[type-arg]
     model = shapes.on_meta_device(RELEASED)
     shape = ModelShape.of(model, model.config)
-    groups = select(model, {name: GroupTraining.model_validate(how) for name, how in row["learn"].items()})
+    groups = select(model, {name: GroupTraining.model_validate(how) for name, how in row["groups"].items()})
     return shape, TrainableShape.of(
-        model, shape, groups, recompute_every=row["recompute_every"], compiled=row.get("compiled", False),
-        optimizer=row.get("optimizer", "adamw"),
+        model, shape, groups, activation_checkpointing_every=row["activation_checkpointing_every"],
+        compiled=row.get("compiled", False), optimizer=row.get("optimizer", "adamw"),
     )  # fmt: skip
 
 
@@ -117,9 +117,10 @@ def test_a_change_that_is_proposed_fits(row: dict, memory: float, seed: int) -> 
     data = lengths(seed)
 
     def plan(**changes: int) -> tuple[TrainConfig, MicroBatchLoads]:
-        stages = [{"name": "a", "learn": {"projector": 1e-3}}]
+        stages = [{"name": "a", "groups": {"projector": 1e-3}}]
         config = TrainConfig.model_validate(
-            {"path": "x", "max_seconds": 15, "effective_batch": 256, "stages": stages, "budget_seconds": 240} | changes
+            {"path": "x", "max_seconds": 15, "effective_batch": 256, "stages": stages, "max_batch_seconds": 240}
+            | changes
         )
         return config, preflight.planned(data, config, 4, seed)[0].loads
 
@@ -127,7 +128,12 @@ def test_a_change_that_is_proposed_fits(row: dict, memory: float, seed: int) -> 
     for change in changes_that_fit(shape, learns, loads, config, memory, ranks=4):
         parts = [part.removeprefix("train.").split("=") for part in change.split() if "=" in part]
         values = {name: int(value) for name, value in parts}
-        again = replace(learns, recompute_every=values.pop("recompute_every", learns.recompute_every))
+        again = replace(
+            learns,
+            activation_checkpointing_every=values.pop(
+                "activation_checkpointing_every", learns.activation_checkpointing_every
+            ),
+        )
         shards = 4 if "fsdp2" in change else 1
         assert peak_memory(shape, again, plan(**values)[1], shards).max() <= memory, change
 
@@ -208,13 +214,14 @@ def test_what_cannot_fit_is_refused_before_the_first_step(
     config = run_recipe(tmp_path, small_corpus).require_train()
     with pytest.raises(
         UsageError,
-        match=r"stage decoder needs about 29.* GiB, this GPU has 20.0 free of 24.0: what fits: train.recompute_every=1",
+        match=r"stage decoder needs about 29.* GiB, this GPU has 20.0 free of 24.0: what fits: "
+        r"train.activation_checkpointing_every=1",
     ):
         preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
 
 
 def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
-    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={}")
+    made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={}")
     config = made.require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
     for stage, plan in zip(config.stages, preflight.planned(data, config, 2, 0), strict=True):
@@ -246,7 +253,7 @@ def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loade
 def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
     small_corpus: Path, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = run_recipe(tmp_path, small_corpus, "train.budget_seconds=5", "train.augment={speed: [0.5]}")
+    made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={speed: [0.5]}")
     config, taken = made.require_train(), []
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
     plans = preflight.planned(data, config, 1, 0)

@@ -27,7 +27,7 @@ class Checkpointer:
     def __init__(self, loaded: LoadedModel, stage: StageConfig, longest: Seconds, *, writes: bool) -> None:
         self._loaded, self._stage, self._longest = loaded, stage, longest
         self._writes = writes
-        self._adapted = any(how.lora is not None for how in stage.learn.values())
+        self._adapted = any(how.lora is not None for how in stage.groups.values())
         self._ema: Ema | None = None
         self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
 

@@ -32,16 +32,16 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
         _check_teacher(stage.name, stage.objective, start, prompt)
     if config.compile is True and sharding() == "zero3":
         raise UsageError("train.compile: under ZeRO blocks are not compiled, for it gathers weights in them: use auto")
-    if config.compile is True and config.recompute_every and drops(stage):
+    if config.compile is True and config.activation_checkpointing_every and drops(stage):
         raise UsageError(
             f"stage {stage.name}: adapters with dropout in blocks that recompute are not compiled: "
-            "use train.compile=auto, dropout: 0 or train.recompute_every=0"
+            "use train.compile=auto, dropout: 0 or train.activation_checkpointing_every=0"
         )
     if stage.optimizer == "adamw8bit":
         require_torchao()
     if not sharded():
         return
-    if any(how.lora for how in stage.learn.values()):
+    if any(how.lora for how in stage.groups.values()):
         raise UsageError(
             f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: {_WHOLE}"
         )

@@ -97,7 +97,7 @@ class TrainableShape:
     decoder_blocks: int
     decoder_passed: int
     adapted: bool = False
-    recompute_every: int = 0
+    activation_checkpointing_every: int = 0
     compiled: bool = False
     beside: int = 0
     orthogonal: float = 0.0
@@ -110,7 +110,7 @@ class TrainableShape:
         groups: Sequence[TrainableGroup],
         *,
         optimizer: OptimizerName = "adamw",
-        recompute_every: int = 0,
+        activation_checkpointing_every: int = 0,
         compiled: bool = False,
         beside: int = 0,
     ) -> TrainableShape:
@@ -139,7 +139,7 @@ class TrainableShape:
             decoder_blocks=decoder,
             decoder_passed=shape.decoder_blocks - decoder if below else 0,
             adapted=any(group.lora is not None for group in groups),
-            recompute_every=recompute_every,
+            activation_checkpointing_every=activation_checkpointing_every,
             compiled=compiled,
             beside=beside,
         )
@@ -227,9 +227,11 @@ def flops(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads) -
         + 2 * projector
     )
     again: np.ndarray | float = 0.0
-    if learning.recompute_every:
+    if learning.activation_checkpointing_every:
         blocks = (learning.decoder_blocks + learning.decoder_passed) * decoder
-        again = (blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder) / learning.recompute_every
+        again = (
+            blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder
+        ) / learning.activation_checkpointing_every
     asked = 2 * learning.beside * loads.tokens  # by parameters alone, which is a little too much
     return np.asarray(forward + backward + again + asked)
 
@@ -240,14 +242,14 @@ def block_passes(shape: ModelShape, learning: TrainableShape) -> float:
     trained = learning.decoder_blocks + learning.encoder_blocks
     touched = trained + learning.decoder_passed + learning.encoder_passed
     passes = shape.decoder_blocks + shape.encoder_blocks + trained + touched
-    again = touched / learning.recompute_every if learning.recompute_every else 0.0
+    again = touched / learning.activation_checkpointing_every if learning.activation_checkpointing_every else 0.0
     adapted = trained * (2 if again else 1) if learning.adapted else 0
     return passes + _RECOMPUTED * again + _ADAPTED_PASS * adapted
 
 
 def peak_memory(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, shards: int = 1) -> np.ndarray:
     """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
-    width, every = shape.width, learning.recompute_every
+    width, every = shape.width, learning.activation_checkpointing_every
     compiled = learning.compiled and not learning.adapted
     trained = _DECODER_TRAINED[compiled]
     passed = learning.decoder_blocks * trained + learning.decoder_passed * _DECODER_PASSED[compiled]

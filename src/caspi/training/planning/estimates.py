@@ -125,9 +125,11 @@ def changes_that_fit(
     """What to change in a recipe so that the largest micro-batch fits `memory` GiB, mildest first; each alone does."""
     worst = loads.only(int(peak_memory(shape, learning, loads).argmax()))
     memory /= _OTHER_CLIPS
-    again = replace(learning, recompute_every=1)
+    again = replace(learning, activation_checkpointing_every=1)
     found = []
-    ways = [(learning, "")] + ([(again, "train.recompute_every=1 ")] if learning.recompute_every != 1 else [])
+    ways = [(learning, "")] + (
+        [(again, "train.activation_checkpointing_every=1 ")] if learning.activation_checkpointing_every != 1 else []
+    )
     for how, names in ways:
         if names and peak_memory(shape, how, worst)[0] <= memory:
             found.append(names.strip())
@@ -136,7 +138,7 @@ def changes_that_fit(
         seconds = int(share * worst.seconds[0])
         if seconds >= config.max_seconds:
             tokens = int(share * worst.tokens[0])
-            found.append(f"{names}train.budget_seconds={seconds} train.budget_tokens={max(tokens, 1)}")
+            found.append(f"{names}train.max_batch_seconds={seconds} train.max_batch_tokens={max(tokens, 1)}")
     if ranks > 1 and peak_memory(shape, learning, worst, shards=ranks)[0] <= memory:
         found.append("recipes/accelerate/fsdp2.yaml")
     return found

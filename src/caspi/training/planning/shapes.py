@@ -54,7 +54,7 @@ def shapes(start: ModelConfig, config: TrainConfig) -> tuple[ModelShape, list[St
     for stage in config.stages:
         model = on_meta_device(start)  # anew: a stage may put adapters into it
         shape = shape or ModelShape.of(model, model.config)
-        groups = select(model, stage.learn)
+        groups = select(model, stage.groups)
         learning = _learning(model, shape, groups, stage, config)
         found.append(StageShape(describe(model, groups), learning))
     assert shape is not None  # a recipe has a stage
@@ -76,7 +76,7 @@ def _learning(
         shape,
         groups,
         optimizer=stage.optimizer,
-        recompute_every=config.recompute_every,
+        activation_checkpointing_every=config.activation_checkpointing_every,
         compiled=compiles(config, stage, on_gpu=True),
         beside=beside,
     )

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt
 
-.PHONY: demo test test-slow lint format base clean
+.PHONY: demo test test-slow lint format docs base clean
 
 demo: $(VENV)/.demo
 	$(BIN)/caspi demo --out runs/demo
@@ -27,6 +27,12 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+# The documentation site, into build/site; its reference pages are made from the code.
+docs: $(VENV)/.dev
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python tools/make_reference.py docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The weights `tiny` starts from (recipes/base.yaml): minutes on a GPU, hours without.
 base: $(VENV)/.base

@@ -450,7 +450,7 @@ _NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
 def _show_scores(summary: dict[str, Any]) -> None:
     """A table of 80 columns: scores, what relaxations remove, the parts of the corpus, conditions; and what is odd."""
     from caspi.reporting.bidi import shown
-    from caspi.reporting.wording import counted, rate
+    from caspi.reporting.wording import counted, percent, rate
 
     console = Console(stderr=True, width=min(80, Console(stderr=True).width))
     table = Table(title=counted(summary), title_justify="left", expand=False)
@@ -460,7 +460,9 @@ def _show_scores(summary: dict[str, Any]) -> None:
         found = summary[name]
         table.add_row(name, rate(found["wer"], found["wer_ci"]), rate(found["cer"]), f"{found['words']:,}")
     for name, relaxed in summary["relaxations"].items():
-        table.add_row(f"fair, {name} overlooked", f"{relaxed['wer']:.3f}, {relaxed['removed']:.3f} less", "", "")
+        table.add_row(
+            f"fair, {name} overlooked", f"{percent(relaxed['wer'])}, {percent(relaxed['removed'])} less", "", ""
+        )
     sections = [
         {name: part["leaderboard"] for name, part in summary[f"by_{key}"].items()}
         for key in ("source", "duration", "noise", "script", "language")

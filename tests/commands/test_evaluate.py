@@ -107,7 +107,7 @@ def test_compare_finds_a_real_difference_and_no_false_one(tmp_path: Path) -> Non
     assert better.difference == pytest.approx(60 / 600)
     assert better.interval[0] > 0
     assert better.p < 0.001
-    assert better.sentence().startswith("B is better than A by 0.100 [")
+    assert better.sentence().startswith("B is better than A by 10.00 points [")
     assert compare(tmp_path / "right", tmp_path / "worse")["leaderboard"].sentence().startswith("A is better than B")
     nothing = compare(tmp_path / "worse", tmp_path / "same")["leaderboard"]
     assert nothing.p > 0.5
@@ -172,7 +172,7 @@ def test_few_speakers_show_no_difference_and_say_so(tmp_path: Path) -> None:
         better = [0, 2] * 10  # of the second of two speakers by less
         a, b = results(tmp_path, "a", [3] * 20, groups), results(tmp_path, "b", better, groups)
         found = compare(a, b)["leaderboard"]
-        assert found.sentence().startswith("no difference shown: B is ahead by 0.200")
+        assert found.sentence().startswith("no difference shown: B is ahead by 20.00 points")
         assert said in found.sentence()
 
 

@@ -57,7 +57,7 @@ def test_what_is_left_goes_by_the_steps_of_this_session(
         "train s: step 110/200, loss 1.500, 50 s of audio a second, 9.0 min left",
         "train s: step 110/200, every step left out, 50 s of audio a second, 9.0 min left; "
         "20% of the time waiting for data: more train.workers help",
-        "train s: step 110/200, validation loss 1.000, wer 0.250",
+        "train s: step 110/200, validation loss 1.000, wer 25.0 %",
     ]
     first, *_, last = lines(tmp_path / "m.jsonl")
     assert first == {"stage": "s", "step": 110, "loss": 1.5, **pace, "lr": {"projector": 1e-3}}

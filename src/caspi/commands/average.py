@@ -14,15 +14,17 @@ from caspi.commands.outcome import Outcome
 from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import rate
+from caspi.reporting.wording import percent, rate
 
 
 def average_verdict(summary: dict[str, Any]) -> str:
     """`the average has WER 0.029, better than 1 of its 3 parts, the best of which has 0.027`."""
     parts = summary["parts"]
     best = min(part["wer"] for part in parts)
-    wer = f"the average has WER {summary['measured']['wer']:.3f}"
-    return f"{wer}, better than {summary['better_than']} of its {len(parts)} parts, the best of which has {best:.3f}"
+    wer = f"the average has WER {percent(summary['measured']['wer'])}"
+    return (
+        f"{wer}, better than {summary['better_than']} of its {len(parts)} parts, the best of which has {percent(best)}"
+    )
 
 
 def average_page(run: str, summary: dict[str, Any]) -> Page:

@@ -21,7 +21,7 @@ from caspi.errors import UsageError
 from caspi.evaluation import evaluation_page as evaluation_pages
 from caspi.reporting import report
 from caspi.reporting.charts import Chart
-from caspi.reporting.wording import SYNTHETIC_NOTE, plural, rate
+from caspi.reporting.wording import SYNTHETIC_NOTE, percent, plural, rate
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
@@ -156,10 +156,10 @@ def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
         title="caspi demo · tiny learns Hebrew it has never heard",
         headline=_verdict(final),
         facts=[
-            ("WER", f"{final['leaderboard']['wer']:.3f}"),
-            ("before training", f"{summary['evaluation_start']['leaderboard']['wer']:.3f}"),
-            ("CER", f"{final['leaderboard']['cer']:.3f}"),
-            ("without averaging", f"{last['leaderboard']['wer']:.3f}"),
+            ("WER", percent(final["leaderboard"]["wer"])),
+            ("before training", percent(summary["evaluation_start"]["leaderboard"]["wer"])),
+            ("CER", percent(final["leaderboard"]["cer"])),
+            ("without averaging", percent(last["leaderboard"]["wer"])),
             ("time", f"{summary['seconds'] / 60:.1f} min"),
         ],
         synthetic=SYNTHETIC_NOTE,

@@ -14,7 +14,7 @@ from caspi.atomic_output import read_jsonl
 from caspi.commands.outcome import Outcome, _language
 from caspi.errors import UsageError
 from caspi.reporting import report
-from caspi.reporting.wording import counted, rate
+from caspi.reporting.wording import counted, percent, rate
 
 if TYPE_CHECKING:
     from caspi.corpus.store import Corpus
@@ -165,6 +165,6 @@ def verdict(summary: dict[str, Any]) -> str:
     """`WER 0.083 [0.061, 0.105] (fair 0.081) on 200 utterances`."""
     leaderboard = summary["leaderboard"]
     return (
-        f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} (fair {summary['fair']['wer']:.3f}) "
+        f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} (fair {percent(summary['fair']['wer'])}) "
         f"on {counted(summary)}"
     )

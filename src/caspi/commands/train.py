@@ -14,7 +14,7 @@ from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.charts import Chart, Line
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, rate
+from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, percent, rate
 
 
 def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
@@ -25,9 +25,11 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
         offsets[stage["name"]] = total
         total += stage["steps"]
 
-    def curve(key: str) -> list[tuple[float, float]]:
+    def curve(key: str, scale: float = 1) -> list[tuple[float, float]]:
         return [
-            (offsets[row["stage"]] + row["step"], row[key]) for row in lines if key in row and row["stage"] in offsets
+            (offsets[row["stage"]] + row["step"], scale * row[key])
+            for row in lines
+            if key in row and row["stage"] in offsets
         ]
 
     last = summary["stages"][-1]["checkpoints"][-1]
@@ -50,7 +52,9 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
                 "step",
                 "loss",
             ),
-            Chart("Validation", [Line("WER", curve("eval_wer")), Line("CER", curve("eval_cer"))], "step", "rate"),
+            Chart(
+                "Validation", [Line("WER", curve("eval_wer", 100)), Line("CER", curve("eval_cer", 100))], "step", "%"
+            ),
             Table(
                 "What was trained",
                 ("stage", "group", "rate", "parameters", ""),
@@ -121,7 +125,7 @@ def run(recipe: Recipe) -> Outcome:
         content = train_page(recipe.name, summary, config.path / METRICS)
         report.write_report(config.path, content, summary, text)
     last = result.stages[-1]["checkpoints"][-1]
-    line = f"validation WER {last['wer']:.3f}, loss {last['loss']:.3f} per token; {result.final}"
+    line = f"validation WER {percent(last['wer'])}, loss {last['loss']:.3f} per token; {result.final}"
     is_main = processes().is_main_process
     outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)
     shutdown_distributed()

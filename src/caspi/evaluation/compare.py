@@ -15,7 +15,7 @@ from caspi.evaluation.breakdowns import duration_class
 from caspi.evaluation.error_types import ErrorTypes
 from caspi.evaluation.summary import RESULTS, SUMMARY
 from caspi.language import language
-from caspi.reporting.wording import FEW, plural
+from caspi.reporting.wording import FEW, percent, plural
 from caspi.scoring.edits import align
 from caspi.scoring.intervals import Interval, matched_pairs, paired
 
@@ -54,17 +54,17 @@ class Comparison:
         if 1 < self.groups < FEW:
             counted += ", so its interval is rough"
         if self.identical:
-            return f"A and B have the same texts: both {self.wer_a:.3f}, {counted}"
+            return f"A and B have the same texts: both {percent(self.wer_a)}, {counted}"
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
         if self.difference == 0:
-            return f"no difference shown: both {self.wer_a:.3f}, {p}, {counted}"
+            return f"no difference shown: both {percent(self.wer_a)}, {p}, {counted}"
         better, worse = ("B", "A") if self.difference > 0 else ("A", "B")
         interval = "(no interval)"
         if self.interval is not None:
             sign = 1 if self.difference > 0 else -1
-            low, high = sorted(round(sign * bound, 3) + 0.0 for bound in self.interval)
-            interval = f"[{low:.3f}, {high:.3f}]"
-        numbers = f"{abs(self.difference):.3f} {interval}, {p}, {counted}"
+            low, high = sorted(round(100 * sign * bound, 2) + 0.0 for bound in self.interval)
+            interval = f"[{low:.2f}, {high:.2f}]"
+        numbers = f"{100 * abs(self.difference):.2f} points {interval}, {p}, {counted}"
         if not self.shown:
             return f"no difference shown: {better} is ahead by {numbers}"
         return f"{better} is better than {worse} by {numbers}"

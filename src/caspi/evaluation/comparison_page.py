@@ -8,7 +8,7 @@ from typing import Any
 
 from caspi.evaluation.evaluation_page import WORST, _clip, difference
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, rate
+from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, percent, rate
 
 _Row = Mapping[str, Any]
 
@@ -49,8 +49,8 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
         title=f"caspi compare · A = {summary['a']} · B = {summary['b']}",
         headline=main["sentence"],
         facts=[
-            ("WER of A", f"{main['wer_a']:.3f}"),
-            ("WER of B", f"{main['wer_b']:.3f}"),
+            ("WER of A", percent(main["wer_a"])),
+            ("WER of B", percent(main["wer_b"])),
             ("better in B", f"{len(changed.better):,}"),
             ("worse in B", f"{len(changed.worse):,}"),
             ("other words, as many errors", f"{len(changed.other):,}"),

@@ -11,7 +11,7 @@ from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.reporting.charts import Bar, Bars, Chart, Line
 from caspi.reporting.report import AudioCell, Browser, DifferenceCell, Page, Table
-from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, counted, plural, rate
+from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, counted, percent, plural, rate
 from caspi.scoring.edits import align
 
 WORST = 50
@@ -40,9 +40,9 @@ def evaluate_page(
         title=title,
         headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {counted(summary)}",
         facts=[
-            ("leaderboard WER", f"{leaderboard['wer']:.3f}"),
-            ("fair WER", f"{fair['wer']:.3f}"),
-            ("leaderboard CER", f"{leaderboard['cer']:.3f}"),
+            ("leaderboard WER", percent(leaderboard["wer"])),
+            ("fair WER", percent(fair["wer"])),
+            ("leaderboard CER", percent(leaderboard["cer"])),
             ("empty", f"{leaderboard['empty']:,}"),
             ("cut off", f"{summary['truncated']:,}"),
             ("speed", f"{summary['rtfx']:.0f} x real time" if summary["rtfx"] else "not measured"),
@@ -81,7 +81,16 @@ def _scores(summary: dict[str, Any]) -> Table:
         for name, s in ((name, summary[name]) for name in ("leaderboard", "fair"))
     ]  # fmt: skip
     rows += [
-        (f"fair, {name} overlooked", f"{found['wer']:.3f}, {found['removed']:.3f} less", "", "", "", "", "", "")
+        (
+            f"fair, {name} overlooked",
+            f"{percent(found['wer'])}, {percent(found['removed'])} less",
+            "",
+            "",
+            "",
+            "",
+            "",
+            "",
+        )
         for name, found in summary["relaxations"].items()
     ]
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
@@ -96,10 +105,10 @@ def _scores(summary: dict[str, Any]) -> Table:
 def _other_rates(summary: dict[str, Any]) -> str:
     """Of the leaderboard score: what other tools give beside the corpus rate."""
     found = summary["leaderboard"]
-    macro = f", mean of the sets {summary['macro']['leaderboard']:.3f}" if len(summary["by_source"]) > 1 else ""
+    macro = f", mean of the sets {percent(summary['macro']['leaderboard'])}" if len(summary["by_source"]) > 1 else ""
     return (
-        f"Utterances with an error {found['sentence_error_rate']:.3f}, mean of the utterances' own rates "
-        f"{found['mean_wer']:.3f}{macro}."
+        f"Utterances with an error {percent(found['sentence_error_rate'])}, mean of the utterances' own rates "
+        f"{percent(found['mean_wer'])}{macro}."
     )
 
 
@@ -181,19 +190,20 @@ def _of(counted: dict[str, int]) -> str:
 
 def _curve(family: str, levels: Sequence[str], conditions: dict[str, Any]) -> Chart:
     """WER over a family's level, which its conditions name: `noise (pink), 20 dB`."""
-    values = [(float(name.removeprefix(f"{family}, ").split()[0]), conditions[name]["wer"]) for name in levels]
+    values = [(float(name.removeprefix(f"{family}, ").split()[0]), 100 * conditions[name]["wer"]) for name in levels]
     unit = levels[0].removeprefix(f"{family}, ").split()[1]
-    clean = conditions["clean"]["wer"]
+    clean = 100 * conditions["clean"]["wer"]
     if family == "speed":
         values.append((1.0, clean))
     values.sort()
     lines = [Line(family, values), Line("clean", [(values[0][0], clean), (values[-1][0], clean)])]
-    return Chart(f"WER by {family}", lines, unit, "WER")
+    return Chart(f"WER by {family}", lines, unit, "WER, %")
 
 
 def _subsets(found: dict[str, Any]) -> str:
     return ", ".join(
-        f"{name} {part['leaderboard']['wer']:.3f} ({part['utterances']:,})" for name, part in found["subsets"].items()
+        f"{name} {percent(part['leaderboard']['wer'])} ({part['utterances']:,})"
+        for name, part in found["subsets"].items()
     )
 
 

@@ -34,7 +34,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A value from 0 on, its interval, and words beside it."""
+    """A rate (a fraction from 0 on, shown as percent), its interval, and words beside it."""
 
     name: str
     value: float

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from caspi.atomic_output import REPORT, finite
 from caspi.errors import DISTRIBUTION
 from caspi.reporting.charts import Bars, Chart, draw
+from caspi.reporting.wording import rate
 
 HTML = "report.html"
 RECIPE = "recipe.yaml"
@@ -161,6 +162,7 @@ def render(page: Page, content: dict[str, Any]) -> str:
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters["svg"] = draw
+    templates.filters["rate"] = rate
     templates.tests["clip"] = lambda cell: isinstance(cell, AudioCell)
     templates.tests["difference"] = lambda cell: isinstance(cell, DifferenceCell)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)

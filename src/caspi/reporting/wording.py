@@ -18,9 +18,19 @@ def _hours(value: float) -> str:
 FEW = 5  # groups: intervals of fewer are rough
 
 
+def percent(value: float) -> str:
+    """A fraction as people read it: `8.3 %`, `0.25 %`. Files keep fractions."""
+    return f"{_points(value)} %"
+
+
+def _points(value: float) -> str:
+    """Percentage points: two decimals below one."""
+    return f"{100 * value:.2f}" if 0 < abs(value) < 0.00995 else f"{100 * value:.1f}"
+
+
 def rate(value: float, interval: Sequence[float] | None = None) -> str:
-    """`0.083 [0.061, 0.105]`."""
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    """`8.3 % [6.1, 10.5]`."""
+    return percent(value) + (f" [{_points(interval[0])}, {_points(interval[1])}]" if interval else "")
 
 
 def counted(summary: dict[str, Any]) -> str:

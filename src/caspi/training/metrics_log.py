@@ -10,6 +10,7 @@ from typing import Any
 
 from caspi.atomic_output import finite
 from caspi.audio import Seconds
+from caspi.reporting.wording import percent
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class MetricsLog:
         if self._speaks and "audio_seconds_per_second" in logs:
             self._print(step, of, self._pace(of - step, self._seconds_a_step(step), logs))
         elif self._speaks and "eval_loss" in logs:
-            found = [f"{name.removeprefix('eval_')} {logs[name]:.3f}" for name in logs if name.startswith("eval_")]
+            found = [_measured(name.removeprefix("eval_"), logs[name]) for name in logs if name.startswith("eval_")]
             self._print(step, of, f"validation {', '.join(found)}")
         rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
         others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
@@ -86,3 +87,8 @@ class MetricsLog:
 
     def _seconds_a_step(self, step: int) -> Seconds:
         return (time.monotonic() - self._started) / max(1, step - self.first_step)
+
+
+def _measured(name: str, value: float) -> str:
+    """All that is measured but the loss is a rate."""
+    return f"{name} {value:.3f}" if name == "loss" else f"{name} {percent(value)}"

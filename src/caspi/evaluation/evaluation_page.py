@@ -95,7 +95,7 @@ def _scores(summary: dict[str, Any]) -> Table:
     ]
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
     note = (
-        f"Fractions. Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
+        f"Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
         f"comes off the fair score and is the most that such differences can be blamed for. leaderboard: by "
         f"{summary['standard']}. {_other_rates(summary)} {_over(summary)}"
     )

@@ -6,9 +6,8 @@ The next language is the next file here and one line in `_LANGUAGES`.
 from __future__ import annotations
 
 from caspi.language import hebrew, plain
-from caspi.language.base import Language, TextPolicy
+from caspi.language.base import Language, Lookalike, TextPolicy
 from caspi.language.codes import named
-from caspi.language.hebrew import is_yiddish
 
 _LANGUAGES: dict[str, Language] = {"Hebrew": hebrew.LANGUAGE}
 
@@ -18,4 +17,9 @@ def language(name: str) -> Language:
     return _LANGUAGES.get(name) or plain.plain_language(name)
 
 
-__all__ = ["Language", "TextPolicy", "is_yiddish", "language", "named"]
+def lookalikes() -> tuple[Lookalike, ...]:
+    """Languages that are mistaken for one that has a file of its own, whatever a source calls them."""
+    return tuple(found for known in _LANGUAGES.values() for found in known.lookalikes)
+
+
+__all__ = ["Language", "Lookalike", "TextPolicy", "language", "lookalikes", "named"]

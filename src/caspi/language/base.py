@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -59,6 +60,18 @@ class ConfusableLetters:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookalike:
+    """A language in the letters of another, for which data sets and transcripts are mistaken. names: of data sets that
+    are in it; recognises: whether a text is. reason: of a transcript that is rejected for it."""
+
+    name: str
+    mistaken_for: str
+    reason: TextReason
+    names: re.Pattern[str]
+    recognises: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Language:
     """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
 
@@ -69,6 +82,7 @@ class Language:
     relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. loses_points: whether a
     text is spelt otherwise once its vowel points are stripped. unit: what error rates
     count, `word`, or `character` in languages written without spaces. right_to_left: of its script.
+    lookalikes: languages that are refused where this one is expected.
     """
 
     name: str
@@ -83,6 +97,7 @@ class Language:
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
     ears: ConfusableLetters = ConfusableLetters()
     loses_points: Callable[[str], bool] = lambda text: False
+    lookalikes: tuple[Lookalike, ...] = ()
     unit: Literal["word", "character"] = "word"
     right_to_left: bool = False
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from num2words import num2words
 
 from caspi.language import markup
-from caspi.language.base import ConfusableLetters, Language, TextPolicy, TextReason
+from caspi.language.base import ConfusableLetters, Language, Lookalike, TextPolicy, TextReason
 from caspi.language.hebrew_numbers import as_digits, units_unified
 from caspi.language.plain import whisper_basic, without_punctuation
 
@@ -280,6 +280,14 @@ def name_like(words: Sequence[str]) -> list[bool]:
     return [after_title or bool(_NAME_LIKE.search(word)) for word, after_title in zip(typed, titles, strict=False)]
 
 
+YIDDISH = Lookalike(
+    name="Yiddish",
+    mistaken_for="Hebrew",
+    reason="yiddish",
+    names=re.compile(r"(^|[-_/.])yi($|[-_/.])|yiddish", re.IGNORECASE),
+    recognises=is_yiddish,
+)
+
 LANGUAGE = Language(
     name="Hebrew",
     code="he",
@@ -296,5 +304,6 @@ LANGUAGE = Language(
     },
     ears=ConfusableLetters(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
     loses_points=loses_points,
+    lookalikes=(YIDDISH,),
     right_to_left=True,
 )

@@ -41,14 +41,14 @@ from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.store import SCHEMA, ShardWriter
 from caspi.corpus.utterance import SPLITS
 from caspi.errors import CaspiError, UsageError
-from caspi.language import language
+from caspi.language import language, lookalikes
 from caspi.progress import Progress
 from caspi.reporting.report import installed_version
 
 _log = logging.getLogger(__name__)
 
 _EXAMPLES_PER_REASON = 5
-_YIDDISH = 0.2  # of a source's utterances: from there on it is not Hebrew with a quotation
+_LOOKALIKE = 0.2  # of a source's utterances in another language: more than a quotation
 _TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
 
 
@@ -249,7 +249,7 @@ def _assemble(
     """Steps 2 and 3."""
     paths, _ = shards.made_shards(folder)
     rows = SourceRows.read(paths)
-    _refuse_yiddish(source, rows)
+    _refuse_lookalikes(source, rows)
     verdicts = judge.decide(rows)
     writers = {split: ShardWriter(partial, split, first[split]) for split in SPLITS}
     report = SourceReport(source.kind, getattr(source, "name", "") or source.kind, key)  # type: ignore[attr-defined]
@@ -278,15 +278,16 @@ def _assemble(
     return report
 
 
-def _refuse_yiddish(source: Source, rows: SourceRows) -> None:
+def _refuse_lookalikes(source: Source, rows: SourceRows) -> None:
     """Utterance by utterance only the clear ones are found: where they are many, so are the others."""
-    count = rows.reason.count("yiddish")
-    if count > max(10, _YIDDISH * len(rows.reason)):
-        name = next(value for key in ("name", "dataset", "path", "kind") if (value := getattr(source, key, "")))
-        raise UsageError(
-            f"source {name} is Yiddish by its letters and words ({count:,} of {len(rows.reason):,} utterances): "
-            "remove it from corpus.sources"
-        )
+    for other in lookalikes():
+        count = rows.reason.count(other.reason)
+        if count > max(10, _LOOKALIKE * len(rows.reason)):
+            name = next(value for key in ("name", "dataset", "path", "kind") if (value := getattr(source, key, "")))
+            raise UsageError(
+                f"source {name} is {other.name} by its letters and words ({count:,} of {len(rows.reason):,} "
+                "utterances): remove it from corpus.sources"
+            )
 
 
 def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Selection, start: int) -> pa.RecordBatch:

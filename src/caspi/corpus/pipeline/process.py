@@ -19,7 +19,7 @@ from caspi.corpus.pipeline.filters import ClipLengths, Filters, Reason, reject
 from caspi.corpus.pipeline.segmentation import Segmentation, Span, spans
 from caspi.corpus.signals import FRAME, measure_signals, spectrogram
 from caspi.corpus.utterance import Recording, Split, Utterance, Word
-from caspi.language import TextPolicy, is_yiddish, language
+from caspi.language import TextPolicy, language, lookalikes
 from caspi.language.base import Language
 
 _WHOLE = 0.9  # share of the declared length below which audio is called truncated
@@ -188,9 +188,10 @@ class _Maker:
         return notes
 
     def _rejection_reason(self, written: str, cleaned: str) -> Reason | None:
-        """Yiddish is found in whatever language a source calls it."""
-        if self.recording.language == "Yiddish" or is_yiddish(written):
-            return "yiddish"
+        """A lookalike (Yiddish) is found whatever language a source calls it."""
+        for other in lookalikes():
+            if self.recording.language == other.name or other.recognises(written):
+                return other.reason
         return self.language.rejection_reason(cleaned, self.rules.text)
 
     def _clean(self, text: str) -> str:

@@ -20,8 +20,8 @@ from caspi.corpus.sources.base import Source, checked, listing, split_marks
 from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
 from caspi.corpus.utterance import BytesAudio, Recording
 from caspi.errors import MissingDependency, UsageError
+from caspi.language import lookalikes
 
-_YIDDISH = re.compile(r"(^|[-_/.])yi($|[-_/.])|yiddish", re.IGNORECASE)
 _SPLIT_WORDS = {"train", "validation", "valid", "dev", "test", "training"}
 _CONVERTED = "refs%2Fconvert%2Fparquet"
 _TABLES = (".parquet", ".arrow")
@@ -58,9 +58,12 @@ class HuggingFaceSource(Source):
             yield checked(read, f"{name}-{self._split}, row {number}", name, language)
 
     @model_validator(mode="after")
-    def _no_yiddish(self) -> HuggingFaceSource:
-        if any(_YIDDISH.search(str(part or "")) for part in (self.dataset, self.config, self.files, self.name)):
-            raise ValueError("this data set is Yiddish, in the same letters as Hebrew: remove it")
+    def _no_lookalike(self) -> HuggingFaceSource:
+        for other in lookalikes():
+            if any(other.names.search(str(part or "")) for part in (self.dataset, self.config, self.files, self.name)):
+                raise ValueError(
+                    f"this data set is {other.name}, in the same letters as {other.mistaken_for}: remove it"
+                )
         return self
 
     def identity(self) -> str:

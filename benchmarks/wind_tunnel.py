@@ -58,9 +58,9 @@ def _augment(what: str) -> Variant:
 
 
 _BASIS: dict[str, Any] = {
-    "optimizer": "adamw", "learn.audio_layers": {"lr": 1e-3}, "learn.decoder_layers": {"lr": 1e-3}
+    "optimizer": "adamw", "groups.audio_layers": {"lr": 1e-3}, "groups.decoder_layers": {"lr": 1e-3}
 }  # fmt: skip
-_TWICE = {"learn.audio_layers": {"lr": 2e-3}, "learn.decoder_layers": {"lr": 2e-3}}
+_TWICE = {"groups.audio_layers": {"lr": 2e-3}, "groups.decoder_layers": {"lr": 2e-3}}
 _NORMUON = {"optimizer": "normuon"} | _TWICE
 _HOTWORDS = "train.hotwords={at_most: 1000}"
 _TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
@@ -69,7 +69,7 @@ _BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
 VARIANTS = {
     "baseline": Variant(),
     "one stage": Variant(one_stage=True),  # without gradual unfreezing: the demo's recipe trains new letters first
-    "lora": Variant({"learn.audio_layers": _LORA, "learn.decoder_layers": _LORA}),
+    "lora": Variant({"groups.audio_layers": _LORA, "groups.decoder_layers": _LORA}),
     "muon": Variant({"optimizer": "muon"}),
     "normuon": Variant({"optimizer": "normuon"}),
     "muon, twice the rate": Variant({"optimizer": "muon"} | _TWICE),

@@ -166,7 +166,7 @@ _ELSEWHERE = {
     "gradient_accumulation_steps": "train.effective_batch, which is cut into what memory holds by itself",
     "lr": "train.stages: groups: {GROUP: RATE}",
     "learning_rate": "train.stages: groups: {GROUP: RATE}",
-    "freeze": "train.stages: learn, which names what is trained; all else is frozen",
+    "freeze": "train.stages: groups, which names what is trained; all else is frozen",
     "num_epochs": "train.stages: epochs",
     "num_train_epochs": "train.stages: epochs",
     "max_steps": "train.stages: epochs",

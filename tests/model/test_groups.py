@@ -98,7 +98,7 @@ def test_trainable_is_fp32_and_frozen_is_bf16(fresh_tiny: LoadedModel) -> None:
 
 def test_the_tied_head_is_reported(tiny: LoadedModel) -> None:
     [row] = describe(tiny.model, select(tiny.model, {"embeddings": GroupTraining(lr=1e-4)}))
-    assert "lm_head" in row["note"]
+    assert "lm_head" in row.note
 
 
 def test_bf16_training_moves_small_weights(fresh_tiny: LoadedModel) -> None:

@@ -23,7 +23,7 @@ def stages(name: str) -> tuple:  # type: ignore[type-arg]
 
 def trained(name: str) -> list[dict[str, int]]:
     config = recipe.load(RECIPES / f"{name}.yaml").require_train()
-    return [{row["group"]: row["parameters"] for row in stage.rows} for stage in shapes.shapes(RELEASED, config)[1]]
+    return [{row.group: row.parameters for row in stage.rows} for stage in shapes.shapes(RELEASED, config)[1]]
 
 
 def test_round1_trains_everything_at_one_rate() -> None:

@@ -22,6 +22,7 @@ from caspi.training.config import Schedule, StageConfig, TrainConfig
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.optim.build import build, schedule
+from caspi.training.results import Measurement
 from caspi.training.validation import Validation
 from tests.support import logged, metrics, run_recipe
 
@@ -176,7 +177,7 @@ def test_best_names_the_better_of_the_average_and_its_parts(
     best = checkpoints.best_checkpoints(run / "2-all", 1)[0]
     assert (run / "best").resolve() == best.resolve()
     for wer, expected in ((99.0, best), (-1.0, run / "average")):
-        found = {"wer": wer, "cer": 1.0, "loss": 1.0, "truncated": 0.0}
+        found = Measurement(loss=1.0, wer=wer, cer=1.0, truncated=0.0)
         monkeypatch.setattr("caspi.training.validation.measure_checkpoint", lambda *_, found=found: found)
         outcome = commands.average.run(run, 2)
         assert outcome.path == run / "best"

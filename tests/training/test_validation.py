@@ -38,14 +38,14 @@ def test_every_language_is_scored_by_its_own_rules_and_the_recipes_ranks(tiny: L
     validation = Validation(corpus_of(tmp_path), tiny.prompt, CONFIG, None, "Hebrew")
     heard = {"Hebrew": 'שלום עולם ד"ר כהן', "Spanish": "que tal señor", "Hindi": "नमस्ते दुनीया"}
     said = [heard[validation._data.languages[row]] for row in validation._rows]
-    found = validation._scores(said)
-    assert found["wer/Hebrew"] == found["wer"] == pytest.approx(0.4)  # the leaderboard's: ״ is a space, " is nothing
-    assert found["wer/Spanish"] == pytest.approx(1 / 3)
-    assert found["wer/Hindi"] == pytest.approx(1 / 2)
+    score, by_language = validation._scores(said)
+    assert by_language["Hebrew"] == score.wer == pytest.approx(0.4)  # the leaderboard's: ״ is a space, " is nothing
+    assert by_language["Spanish"] == pytest.approx(1 / 3)
+    assert by_language["Hindi"] == pytest.approx(1 / 2)
     other = Validation(Corpus.open(tmp_path, "validation"), tiny.prompt, CONFIG, None, "Spanish")
-    assert other._scores(said)["wer"] == pytest.approx(1 / 3)
+    assert other._scores(said)[0].wer == pytest.approx(1 / 3)
     neither = Validation(Corpus.open(tmp_path, "validation"), tiny.prompt, CONFIG, None, "Dutch")
-    assert neither._scores(said)["wer"] == pytest.approx((2 + 1 + 1) / (5 + 3 + 2))
+    assert neither._scores(said)[0].wer == pytest.approx((2 + 1 + 1) / (5 + 3 + 2))
 
 
 def test_a_data_set_card_names_the_languages_that_are_spoken(tmp_path: Path) -> None:

@@ -71,23 +71,25 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     partial = atomic_output.begin_atomic(out, "average")
     averaging.average(chosen, partial, weights)
     measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train(), recipe.language)
-    parts = [{"path": str(path), **checkpoints.metrics_of(path)} for path in chosen]
+    parts = [checkpoints.result_of(path) for path in chosen]
     summary = {
-        "stage": "average", "run": str(run), "parts": parts, "weights": weights, "measured": measured,
-        "better_than": sum(checkpoints.quality(measured) < checkpoints.quality(part) for part in parts),
+        "stage": "average", "run": str(run), "parts": [part.as_json() for part in parts], "weights": weights,
+        "measured": measured.as_json(),
+        "better_than": sum(part.measured is not None and measured.quality < part.measured.quality for part in parts),
         "fingerprint": report.fingerprint(partial),
     }  # fmt: skip
-    steps = ", ".join(str(part["step"]) for part in parts)
+    steps = ", ".join(str(part.step) for part in parts)
     provenance = Provenance(
         recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
     )
     what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
-    text = model_card(provenance, what, measured, report.environment(), recipe.require_train().max_seconds)
+    text = model_card(provenance, what, measured.as_json(), report.environment(), recipe.require_train().max_seconds)
     (partial / "README.md").write_text(text, encoding="utf-8")
     report.write_report(partial, average_page(str(run), summary), summary)
     atomic_output.commit_atomic(partial, out)
-    best = min([{"path": str(out), **measured}, *parts], key=checkpoints.quality)["path"]
-    checkpoints.point_to_best(run, Path(best))
-    summary["best"] = best
-    use = "" if Path(best) == out else f"; use {best}, which {run / checkpoints.BEST} names"
+    candidates = [(measured.quality, out), *((part.measured.quality, part.path) for part in parts if part.measured)]
+    best = min(candidates, key=lambda one: one[0])[1]
+    checkpoints.point_to_best(run, best)
+    summary["best"] = str(best)
+    use = "" if best == out else f"; use {best}, which {run / checkpoints.BEST} names"
     return Outcome(f"{average_verdict(summary)}; {what}{use}", run / checkpoints.BEST, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def dry_run(recipe: Recipe) -> Outcome:
         "parameters": shape.parameters,
         "groups": shape.groups,
         "stages": [
-            {"name": stage.name, "groups": found.rows, "trainable": found.learning.parameters}
+            {"name": stage.name, "groups": [asdict(row) for row in found.rows], "trainable": found.learning.parameters}
             for stage, found in zip(config.stages, stages, strict=True)
         ],
     }
@@ -116,7 +117,7 @@ def run(recipe: Recipe) -> Outcome:
         "synthetic": _is_synthetic(recipe.corpus.path),
         "shuffled_transcripts": config.shuffle_transcripts,
         "seed": recipe.seed,
-        "stages": result.stages,
+        "stages": [stage.as_json() for stage in result.stages],
         "final": str(result.final),
         "hub": as_json(result.uploaded),
     }
@@ -124,8 +125,9 @@ def run(recipe: Recipe) -> Outcome:
     if processes().is_main_process:
         content = train_page(recipe.name, summary, config.path / METRICS)
         report.write_report(config.path, content, summary, text)
-    last = result.stages[-1]["checkpoints"][-1]
-    line = f"validation WER {percent(last['wer'])}, loss {last['loss']:.3f} per token; {result.final}"
+    last = result.stages[-1].checkpoints[-1].measured
+    assert last is not None  # a stage that was trained to its end was measured
+    line = f"validation WER {percent(last.wer)}, loss {last.loss:.3f} per token; {result.final}"
     is_main = processes().is_main_process
     outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)
     shutdown_distributed()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -122,18 +121,26 @@ def set_trainable(model: nn.Module, groups: list[TrainableGroup], frozen_dtype: 
         parameter.data = parameter.data.to(torch.float32 if name in trainable else frozen_dtype)
 
 
-def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class TrainedGroup:
+    """A parameter group as a stage trains it. lr: its highest rate; tensors, parameters: how many; note: adapters and
+    ties."""
+
+    group: str
+    lr: float
+    tensors: int
+    parameters: int
+    note: str = ""
+
+
+def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[TrainedGroup]:
     """Trainable counts a group, for reports and the preflight; the tied head is named."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
     return [
-        {
-            "group": group.name,
-            "lr": group.lr,
-            "tensors": len(group.names),
-            "parameters": sum(sizes[name] for name in group.names),
-            "note": _note(group, tied),
-        }
+        TrainedGroup(
+            group.name, group.lr, len(group.names), sum(sizes[name] for name in group.names), _note(group, tied)
+        )
         for group in groups
     ]
 

@@ -38,12 +38,13 @@ from caspi.training.distributed.sharding import unsharded_copy
 from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.base import Objective
 from caspi.training.optim import build
+from caspi.training.results import Measurement
 from caspi.training.stage_setup import StageModel
 from caspi.training.step_recovery import CONTINUES, StepRecovery, StepResult
 from caspi.training.strategy import strategy
 from caspi.training.tracking import Tracker
 
-Measure = Callable[[LoadedModel], dict[str, float] | None]  # None: given up, because the run was asked to end
+Measure = Callable[[LoadedModel], Measurement | None]  # None: given up, because the run was asked to end
 
 
 class _AskedToEnd(Exception):
@@ -89,7 +90,7 @@ class StageLoop:
         self.step, self.ended_early = 0, False
         self._learnt = False  # whether any step of this session had a finite loss and gradient
         self._saved_at = time.monotonic()
-        self._measured: tuple[int, dict[str, float]] = (-1, {})  # after which step, and what
+        self._measured: tuple[int, Measurement | None] = (-1, None)  # after which step, and what
 
     def run(self) -> None:
         """From the last checkpoint, or the beginning, to the last step. Raises CaspiError where it cannot continue."""
@@ -268,22 +269,28 @@ class StageLoop:
             self.ended_early = True
             return
         self._measured = self.step, measured
-        self._publish({f"eval_{name}": value for name, value in measured.items()})
+        self._publish({f"eval_{name}": value for name, value in measured.as_json().items()})
 
-    def _measured_here(self) -> dict[str, float]:
-        """What was measured on the weights as they are now; nothing where that was at another step."""
+    def _measured_here(self) -> Measurement | None:
+        """What was measured on the weights as they are now; None where that was at another step."""
         step, measured = self._measured
-        return measured if step == self.step else {}
+        return measured if step == self.step else None
+
+    def _metrics(self) -> dict[str, float]:
+        measured = self._measured_here()
+        return {} if measured is None else measured.as_json()
 
     def _measure_the_last(self) -> None:
         """Measures a stage's last checkpoint where the run was asked to end before it was, and then resumed."""
         last = checkpoints.complete_checkpoints(self._given.folder)[-1:]
-        if self.ended_early or self.step < len(self._given.steps) or "wer" in checkpoints.metrics_of(last[0]):
+        if self.ended_early or self.step < len(self._given.steps):
+            return
+        if checkpoints.result_of(last[0]).measured is not None:
             return
         self._evaluate()
         processes().wait_for_everyone()
-        if self._main and self._measured_here():
-            checkpoints.add_metrics(last[0], self._measured_here())
+        if self._main and (measured := self._measured_here()) is not None:
+            checkpoints.add_metrics(last[0], measured)
 
     def _save_and_end(self) -> None:
         """Saves the last whole step, where that was not done."""
@@ -307,7 +314,7 @@ class StageLoop:
         self._saved_at = time.monotonic()
         failures = [found for found in gather_object([self._write(staging / final.name)]) if found]
         if self._main and not failures:
-            checkpoints.make_visible(staging / final.name, final, {"step": self.step, **self._measured_here()})
+            checkpoints.make_visible(staging / final.name, final, {"step": self.step, **self._metrics()})
             if self._given.uploads is not None:
                 self._given.uploads.offer(final, self._what())
             checkpoints.prune_checkpoints(folder, self._config.evaluate.keep)
@@ -334,7 +341,7 @@ class StageLoop:
             if self._main:
                 torch.save(self._schedule.state_dict(), folder / "scheduler.pt")
                 text = model_card(
-                    given.provenance, self._what(), self._measured_here(), environment(), self._config.max_seconds
+                    given.provenance, self._what(), self._metrics(), environment(), self._config.max_seconds
                 )
                 (folder / "README.md").write_text(text, encoding="utf-8")
                 checkpoints.check_readable(folder)

@@ -38,6 +38,7 @@ from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.build import stage_objective
 from caspi.training.planning.checks import check_stage
 from caspi.training.planning.preflight import StageForecast, forecast, show_devices, show_stage, show_targets
+from caspi.training.results import StageResult
 from caspi.training.stage_setup import load_for_stage
 from caspi.training.step_recovery import learned_budget
 from caspi.training.tracking import Tracker
@@ -55,13 +56,13 @@ class RunResult:
     """What a run leaves: its folder, what every stage was and took, and what became of an upload."""
 
     path: Path
-    stages: list[dict[str, Any]]
+    stages: list[StageResult]
     uploaded: Uploaded | None = None
 
     @property
     def final(self) -> Path:
         """The last stage's last checkpoint."""
-        return checkpoints.complete_checkpoints(Path(self.stages[-1]["path"]))[-1]
+        return checkpoints.complete_checkpoints(self.stages[-1].path)[-1]
 
 
 def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
@@ -144,15 +145,15 @@ def _point_to_best(config: TrainConfig, last: Path) -> None:
         point_to_best(config.path, found[0] if found else last)
 
 
-def _finished(folder: Path) -> dict[str, Any] | None:
+def _finished(folder: Path) -> StageResult | None:
     """What a stage that was trained to its end left; the run may have been moved since."""
     try:
-        summary: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    for found in summary["checkpoints"]:
+    for found in values["checkpoints"]:
         found["path"] = str(folder / Path(found["path"]).name)
-    return summary | {"path": str(folder)}
+    return StageResult.from_json(values | {"path": str(folder)})
 
 
 # What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
@@ -206,7 +207,7 @@ def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {asked}, was {started}"
 
 
-def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig) -> dict[str, Any]:
+def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig) -> StageResult:
     config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
     folder = stage_folder(config.path, number, stage)
     drawn = stage_seed(run.seed, number)
@@ -257,21 +258,19 @@ def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig)
         raise Interrupted(
             f"stage {stage.name} was asked to end after step {loop.step:,} of {steps:,}: the same command continues"
         )
-    summary = {
-        "name": stage.name,
-        "path": str(folder),
-        "steps": steps,
-        "audio_hours": audio_hours(data, ahead.plans, steps),
-        "groups": ahead.groups,
-        "seconds": time.monotonic() - started,
-        "replaced": _replaced(config.path / METRICS, stage.name),
-        "checkpoints": [
-            {"path": str(path), **checkpoints.metrics_of(path)} for path in checkpoints.complete_checkpoints(folder)
-        ],
-    }
+    result = StageResult(
+        name=stage.name,
+        path=folder,
+        steps=steps,
+        audio_hours=audio_hours(data, ahead.plans, steps),
+        groups=ahead.groups,
+        seconds=time.monotonic() - started,
+        replaced=_replaced(config.path / METRICS, stage.name),
+        checkpoints=[checkpoints.result_of(path) for path in checkpoints.complete_checkpoints(folder)],
+    )
     if state.is_main_process:
-        write_whole(folder / DONE, json.dumps(summary, indent=1))
-    return summary
+        write_whole(folder / DONE, json.dumps(result.as_json(), indent=1))
+    return result
 
 
 def _replaced(metrics: Path, stage: str) -> int:

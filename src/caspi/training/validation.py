@@ -26,6 +26,7 @@ from caspi.training.data.batch_plan import cut
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.distributed.processes import compute_dtype, processes
 from caspi.training.objectives.cross_entropy import CrossEntropy
+from caspi.training.results import Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Validation:
         self._rows = chosen[np.argsort(self._data.seconds[chosen], kind="stable")]
         self._groups = [corpus.utterance(int(row)).group for row in self._rows]
 
-    def __call__(self, loaded: LoadedModel, give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """`loss`, `wer`, `cer`, `truncated`, the same on every process; None on every one where one gave up. A share
+    def __call__(self, loaded: LoadedModel, give_up: Callable[[], bool] = lambda: False) -> Measurement | None:
+        """The same on every process; None on every one where one gave up. A share
         that memory does not hold is cut smaller."""
         state = processes()
         places = range(state.process_index, len(self._rows), state.num_processes)
@@ -74,24 +75,24 @@ class Validation:
         if len(everyone) < len(self._rows):
             return None
         sums = gather_object([(loss, tokens)])
-        return {
-            "loss": sum(value for value, _ in sums) / sum(count for _, count in sums),
-            **self._scores([found.hypothesis for found in everyone]),
-            "truncated": sum(found.truncated for found in everyone) / len(everyone),
-        }
+        score, by_language = self._scores([found.hypothesis for found in everyone])
+        return Measurement(
+            loss=sum(value for value, _ in sums) / sum(count for _, count in sums),
+            wer=score.wer,
+            cer=score.cer,
+            truncated=sum(found.truncated for found in everyone) / len(everyone),
+            by_language=by_language,
+        )
 
-    def _scores(self, hypotheses: list[str]) -> dict[str, float]:
-        """`wer` and `cer` of the language that is taught, which rank checkpoints (of all, where the split has none of
-        it); with several languages `wer/Spanish` and so on too, each by its own rules."""
+    def _scores(self, hypotheses: list[str]) -> tuple[Score, dict[str, float]]:
+        """Of the language that is taught, which ranks checkpoints (of all, where the split has none of it); and where
+        there are several languages the WER of each, by its own rules."""
         spoken = [self._data.languages[row] for row in self._rows.tolist()]
         taught = self._language if self._language in spoken else None
         ranking = self._score(hypotheses, [place for place, name in enumerate(spoken) if taught in (None, name)])
-        found = {"wer": ranking.wer, "cer": ranking.cer}
-        if len(set(spoken)) > 1:
-            for name in sorted(set(spoken)):
-                places = [place for place, other in enumerate(spoken) if other == name]
-                found[f"wer/{name}"] = self._score(hypotheses, places).wer
-        return found
+        named = sorted(set(spoken)) if len(set(spoken)) > 1 else []
+        each = {name: [place for place, other in enumerate(spoken) if other == name] for name in named}
+        return ranking, {name: self._score(hypotheses, places).wer for name, places in each.items()}
 
     def _score(self, hypotheses: list[str], places: list[int]) -> Score:
         rows = self._rows.tolist()
@@ -127,7 +128,7 @@ class Validation:
         return total, tokens
 
 
-def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, spoken: str) -> dict[str, float]:
+def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, spoken: str) -> Measurement:
     """What the run itself would measure on a model folder: the same utterances, the same precision."""
     state = processes()
     loaded = load(ModelConfig(start=str(folder)), state.device)

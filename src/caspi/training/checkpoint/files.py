@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from caspi.atomic_output import delete_atomic, sync_to_disk, write_whole
 from caspi.audio import Seconds
 from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import safetensors_writer
+from caspi.training.results import CheckpointResult, Measurement
 
 PREFIX = "checkpoint-"
 METRICS = "metrics.json"
@@ -99,21 +99,22 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
     return metrics
 
 
-def add_metrics(checkpoint: Path, metrics: dict[str, float]) -> None:
+def result_of(checkpoint: Path) -> CheckpointResult:
+    """The same, with types."""
+    return CheckpointResult(checkpoint, step_of(checkpoint), Measurement.from_json(metrics_of(checkpoint)))
+
+
+def add_metrics(checkpoint: Path, measured: Measurement) -> None:
     """Adds what was measured on a checkpoint after it was written."""
-    write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | metrics, indent=1))
+    write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | measured.as_json(), indent=1))
 
 
 def best_checkpoints(stage_folder: Path, count: int) -> list[Path]:
     """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
     measured, because the run was asked to end, is none of them."""
-    measured = [path for path in complete_checkpoints(stage_folder) if "wer" in metrics_of(path)]
-    return sorted(measured, key=lambda path: quality(metrics_of(path)))[:count]
-
-
-def quality(measured: Mapping[str, Any]) -> tuple[float, float]:
-    """What models are ranked by: WER, then loss."""
-    return measured["wer"], measured["loss"]
+    found = [result_of(path) for path in complete_checkpoints(stage_folder)]
+    measured = [(one.measured.quality, one.path) for one in found if one.measured is not None]
+    return [path for _, path in sorted(measured, key=lambda one: one[0])[:count]]
 
 
 def check_readable(folder: Path) -> None:

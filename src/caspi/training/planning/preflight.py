@@ -12,6 +12,7 @@ import torch
 
 from caspi.errors import UsageError
 from caspi.model.config import ModelConfig
+from caspi.model.groups import TrainedGroup
 from caspi.model.prompt import Prompt
 from caspi.progress import duration
 from caspi.training.config import StageConfig, TrainConfig, stage_seed
@@ -72,7 +73,7 @@ class StageForecast:
     stage: StageConfig
     plans: list[EpochPlan]
     steps: int
-    groups: list[dict[str, Any]]
+    groups: list[TrainedGroup]
     costs: str
     waste: str
 
@@ -93,9 +94,9 @@ def show_stage(ahead: StageForecast) -> None:
     """Prints what a stage is about to train, and what it is expected to need."""
     name = ahead.stage.name
     for row in ahead.groups:
-        note = f" ({row['note']})" if row["note"] else ""
-        _log.info(f"stage {name}: {row['group']} {row['parameters']:,} at {row['lr']:g}{note}")
-    parameters = sum(row["parameters"] for row in ahead.groups)
+        note = f" ({row.note})" if row.note else ""
+        _log.info(f"stage {name}: {row.group} {row.parameters:,} at {row.lr:g}{note}")
+    parameters = sum(row.parameters for row in ahead.groups)
     _log.info(f"stage {name}: {parameters:,} parameters, {ahead.steps:,} steps, {ahead.waste}")
     if ahead.costs:
         _log.info(f"stage {name}: {ahead.costs}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from transformers import AutoConfig, Qwen3ASRConfig, Qwen3ASRForConditionalGener
 from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
-from caspi.model.groups import TrainableGroup, describe, select
+from caspi.model.groups import TrainableGroup, TrainedGroup, describe, select
 from caspi.model.loading import resolve
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
@@ -44,7 +43,7 @@ def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
 class StageShape:
     """A stage on the meta device: what it trains, and what that costs by."""
 
-    rows: list[dict[str, Any]]
+    rows: list[TrainedGroup]
     learning: TrainableShape
 
 

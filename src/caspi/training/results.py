@@ -1,0 +1,100 @@
+"""What training produces, with types; `as_json` is what reports and files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from caspi.audio import Seconds
+from caspi.model.groups import TrainedGroup
+
+_BY_LANGUAGE = "wer/"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """An in-training evaluation. loss: per target token. wer, cer: of the taught language, fractions. truncated: share
+    of hypotheses that were cut at the length limit. by_language: WER of each, where the split holds several."""
+
+    loss: float
+    wer: float
+    cer: float
+    truncated: float
+    by_language: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """What models are ranked by, the lower the better: WER, then loss."""
+        return self.wer, self.loss
+
+    def as_json(self) -> dict[str, float]:
+        """`{"loss": ..., "wer": ..., "cer": ..., "truncated": ..., "wer/Spanish": ...}`."""
+        named = {f"{_BY_LANGUAGE}{name}": value for name, value in self.by_language.items()}
+        return {"loss": self.loss, "wer": self.wer, "cer": self.cer, **named, "truncated": self.truncated}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self | None:
+        """None where nothing was measured."""
+        if "wer" not in values:
+            return None
+        named = {key.removeprefix(_BY_LANGUAGE): value for key, value in values.items() if key.startswith(_BY_LANGUAGE)}
+        return cls(values["loss"], values["wer"], values.get("cer", 0.0), values.get("truncated", 0.0), named)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointResult:
+    """A checkpoint on disk. measured: None where the run was asked to end before."""
+
+    path: Path
+    step: int
+    measured: Measurement | None
+
+    def as_json(self) -> dict[str, Any]:
+        measured = self.measured.as_json() if self.measured is not None else {}
+        return {"path": str(self.path), "step": self.step, **measured}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        return cls(Path(values["path"]), values["step"], Measurement.from_json(values))
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """A stage that was trained to its end. seconds: of its last session. replaced: how many utterances could not be
+    read."""
+
+    name: str
+    path: Path
+    steps: int
+    audio_hours: float
+    groups: list[TrainedGroup]
+    seconds: Seconds
+    replaced: int
+    checkpoints: list[CheckpointResult]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "steps": self.steps,
+            "audio_hours": self.audio_hours,
+            "groups": [asdict(group) for group in self.groups],
+            "seconds": self.seconds,
+            "replaced": self.replaced,
+            "checkpoints": [checkpoint.as_json() for checkpoint in self.checkpoints],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        return cls(
+            values["name"],
+            Path(values["path"]),
+            values["steps"],
+            values["audio_hours"],
+            [TrainedGroup(**group) for group in values["groups"]],
+            values["seconds"],
+            values["replaced"],
+            [CheckpointResult.from_json(one) for one in values["checkpoints"]],
+        )

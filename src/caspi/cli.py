@@ -508,7 +508,8 @@ def _signs(summary: dict[str, Any]) -> list[str]:
     found = [f"{name} {count:,}" for name, count in counts.items() if count]
     lines = [f"of {plural(summary['utterances'], 'utterance')}: {', '.join(found)}"] if found else []
     for spoken, taken in (summary["named"] or {}).items():
-        lines.append(f"{spoken} taken for {', '.join(f'{name} {count:,} times' for name, count in taken.items())}")
+        times = ", ".join(f"{name} {count:,} times" for name, count in taken.items())
+        lines.append(f"{spoken} was identified as {times}")
     return lines
 
 

@@ -87,7 +87,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed for sentences, voices, batches and augmentation.")] = 0,
     json_: Json = False,
 ) -> None:
-    """Run the whole pipeline on the tiny model, on a CPU, in minutes.
+    """Run the whole pipeline on the tiny model. This takes minutes on a CPU.
 
     Example: caspi demo --out runs/demo
     """
@@ -234,7 +234,9 @@ def audit(
     ] = "Qwen/Qwen3-ASR-1.7B-hf",
     json_: Json = False,
 ) -> None:
-    """Give an upper bound on the number of transcripts that do not belong to their audio, and list the worst fits.
+    """Check whether transcripts match their audio.
+
+    Gives an upper bound on the number of transcripts that do not belong to their audio, and lists the worst fits.
 
     Example: caspi audit runs/torah/corpus --model runs/torah/train/average
     """
@@ -275,7 +277,7 @@ def augment_preview(
     out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: CORPUS-augmented).")] = None,
     json_: Json = False,
 ) -> None:
-    """Write a page to listen to augmentation: each effect alone, and all effects together as training uses them.
+    """Write a page to listen to augmentation. It has each effect alone, and all effects together as in training.
 
     Example: caspi augment-preview recipes/demo.yaml train.augment.codec={}
     """
@@ -295,7 +297,7 @@ def train(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Run the stages of a recipe; the same command resumes a run that stopped.
+    """Run the stages of a recipe. The same command resumes a run that stopped.
 
     Examples: caspi train recipes/demo.yaml
               caspi train recipes/round2.yaml model.init=random model.scale=1.7b --dry-run
@@ -395,7 +397,7 @@ def evaluate(
     identify: Annotated[bool, typer.Option("--identify", help="Let the model identify the language.")] = False,
     equivalents: Annotated[
         Optional[Path],
-        typer.Option(help="CSV of spellings that count as the same word, one set a line; reported separately."),
+        typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
     ] = None,
     language: Annotated[
         Optional[str], typer.Option(help="Language of manifest lines that name none: Spanish, or es.")
@@ -405,8 +407,9 @@ def evaluate(
     ] = "",
     json_: Json = False,
 ) -> None:
-    """Decode and score: word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
+    """Transcribe and score evaluation sets.
 
+    Writes the word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
     The same command resumes a run that was killed. If a corpus was added, only that corpus is decoded.
 
     Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation --stress 50
@@ -442,11 +445,11 @@ def score(
     language: Annotated[Optional[str], typer.Option(help="Language of rows that name none (default: Hebrew).")] = None,
     equivalents: Annotated[
         Optional[Path],
-        typer.Option(help="CSV of spellings that count as the same word, one set a line; reported separately."),
+        typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Score the transcripts of any system in the same way as evaluate.
+    """Score the transcripts of any system. The scores are the same as those of evaluate.
 
     Examples: caspi score whisper.csv --out runs/whisper
               caspi score ref.trn hyp.trn --language English
@@ -520,7 +523,7 @@ def compare(
     out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: beside B).")] = None,
     json_: Json = False,
 ) -> None:
-    """Test whether B is better than A, and whether the difference is significant.
+    """Test whether B is better than A. Says whether the difference is significant.
 
     Example: caspi compare runs/demo/evaluation-last runs/demo/evaluation
     """
@@ -591,7 +594,7 @@ def publish(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Upload a model, in either layout, to the Hub after checking that it loads.
+    """Upload a model to the Hub. Takes either layout, and first checks that the model loads.
 
     Example: caspi publish runs/demo/train/average me/caspi-demo --dry-run
     """
@@ -629,7 +632,7 @@ def serve(
 
 @app.command()
 def doctor(json_: Json = False) -> None:
-    """Check what this machine has, what is missing and how to install it.
+    """Check this machine. Shows what it has, what is missing and how to install it.
 
     Example: caspi doctor
     """

@@ -1,9 +1,9 @@
-"""What each augmentation of the waveform costs: milliseconds of one core for a second of audio, median of clips.
+"""Cost of each waveform augmentation: milliseconds of one core per second of audio, median of three passes.
 
     python benchmarks/augmentation_cost.py [--clips 60]
 
-Clips of 2 to 15 s of noise; every effect with its default ranges and probability 1, then all of them with their default
-probabilities. Decoding the same clip from FLAC, which every training step does, stands beside it.
+The clips are 2 to 15 s of noise. Every effect runs with its default ranges and probability 1, then all effects together
+with their default probabilities. For comparison, the cost of decoding the same clips from FLAC, as training does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ALONE = {
     "speed": Augmentation(speed=(0.9, 1.1)),
     "silence": Augmentation(silence=Silence(probability=1)),
     "second speaker": Augmentation(second_speaker=SecondSpeaker(probability=1)),
-    "reverberation, made": Augmentation(reverberation=Reverberation(probability=1)),
+    "reverberation, synthetic": Augmentation(reverberation=Reverberation(probability=1)),
     "noise, white": Augmentation(noise=Noise(snr_db=(5, 30))),
     "noise, coloured": Augmentation(noise=Noise(snr_db=(5, 30), spectral_slope=(0.5, 2))),
     "gain": Augmentation(gain_db=(-12, 3)),
@@ -51,7 +51,7 @@ def main() -> None:
     count = parser.parse_args().clips
     draw = np.random.default_rng(0)
     clips = [draw.standard_normal(int(s * SAMPLE_RATE)).astype(np.float32) * 0.1 for s in draw.uniform(2, 15, count)]
-    print("| effect | ms for a second of audio |\n|---|---|")
+    print("| effect | ms per second of audio |\n|---|---|")
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as folder:
         for name, how in (_ALONE | _of_folder(Path(folder), draw)).items():
             _show(name, how, clips)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _of_folder(folder: Path, draw: np.random.Generator) -> dict[str, Augmentation]:
-    """Recordings as people have them: a minute each at 44.1 kHz; rooms of half a second at 48."""
+    """Typical recordings: noise of one minute each at 44.1 kHz, impulse responses of half a second at 48 kHz."""
     for number in range(5):
         for kind, seconds, rate in (("noise", 60.0, 44_100), ("room", 0.5, 48_000)):
             (folder / kind).mkdir(exist_ok=True)
@@ -68,24 +68,24 @@ def _of_folder(folder: Path, draw: np.random.Generator) -> dict[str, Augmentatio
             fading = np.exp(-8 * np.arange(len(sound)) / len(sound)) if kind == "room" else 1.0
             soundfile.write(folder / kind / f"{number}.wav", sound * fading, rate)
     return {
-        "noise of a folder": Augmentation(noise=Noise(snr_db=(5, 30), folder=folder / "noise")),
-        "reverberation of a folder": Augmentation(reverberation=Reverberation(folder=folder / "room", probability=1)),
+        "noise from a folder": Augmentation(noise=Noise(snr_db=(5, 30), folder=folder / "noise")),
+        "reverberation from a folder": Augmentation(reverberation=Reverberation(folder=folder / "room", probability=1)),
     }
 
 
 def _show(name: str, how: Augmentation, clips: list[np.ndarray]) -> None:
     effects = WaveformAugmenter(how)
-    heard = EpochLengths.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
+    lengths = EpochLengths.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
 
     def run(row: int) -> object:
         draw = functools.partial(generator, 0, 0, row)
-        return effects(clips[row], heard.stretch(row), draw, lambda _: clips[0])
+        return effects(clips[row], lengths.stretch(row), draw, lambda _: clips[0])
 
     print(f"| {name} | {_cost(run, clips):.2f} |", flush=True)
 
 
 def _cost(run: Callable[[int], object], clips: list[np.ndarray]) -> float:
-    """Total over the clips by their seconds, median of three passes."""
+    """Milliseconds per second of audio over all clips, median of three passes."""
     totals = []
     for _ in range(3):
         started = time.perf_counter()

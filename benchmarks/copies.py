@@ -1,9 +1,9 @@
-"""Finding copies among thousands of hours: memory, time, and how many copies of what came first are still found.
+"""Deduplication over thousands of hours: memory, time, and the share of duplicates that are still found.
 
     python benchmarks/copies.py [--hours 100 200 400 ...]
 
-Fingerprints are random (no two utterances share a key, the hardest case for memory), 7 s an utterance. At each number
-of hours, 500 utterances heard before are asked for again with one bit in ten flipped, as opus at 16 kbit/s does.
+Fingerprints are random (no two utterances share a key, the hardest case for memory), 7 s per utterance. At each number
+of hours, 500 earlier utterances are looked up again with one bit in ten flipped, as Opus at 16 kbit/s does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from caspi.corpus.dedup.acoustic_fingerprint import WORDS_PER_SECOND
 from caspi.corpus.dedup.near_duplicates import AudioCopies
 
 _SECONDS = 7
-_ASKED = 500
+_QUERIES = 500
 _FLIPPED = 0.1
 
 
@@ -33,11 +33,11 @@ def main() -> None:
             copies.add(_name(number), _fingerprint(number), str(number))
             number += 1
         draw = np.random.default_rng((1, wanted))
-        asked = draw.integers(0, number, _ASKED)
-        found = sum(copies.is_copy(b"another", [_disturbed(_fingerprint(int(n)), draw)], "another") for n in asked)
+        numbers = draw.integers(0, number, _QUERIES)
+        found = sum(copies.is_copy(b"another", [_disturbed(_fingerprint(int(n)), draw)], "another") for n in numbers)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(
-            f"{wanted:5} h: {time.perf_counter() - started:6.1f} s, {peak:.2f} GiB at most, {found / _ASKED:.3f} found",
+            f"{wanted:5} h: {time.perf_counter() - started:6.1f} s, {peak:.2f} GiB peak, {found / _QUERIES:.3f} found",
             flush=True,
         )
 

@@ -1,10 +1,10 @@
-"""Seconds of audio decoded in a second: ours against a plain generate loop, one clip at a time and sixteen.
+"""Decoding speed in seconds of audio per second: caspi against plain `generate`, with batches of 1 and 16 clips.
 
     python benchmarks/decode_throughput.py MODEL CORPUS [--split test] [--clips 200] [--rounds 3]
 
-All three decode the same clips of a corpus greedily with the same weights, the language given; on a CPU in fp32, on a
-GPU in bf16. The plain way is transformers' processor and `generate`, batches in the corpus's order. Prints one JSON
-line, with the share of clips whose text is the same.
+All three decode the same clips of a corpus greedily with the same weights and with the language given; on a CPU in
+fp32, on a GPU in bf16. The baseline is transformers' processor and `generate`, with batches in the order of the corpus.
+Prints one JSON line, with the share of clips whose text is the same.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def main() -> None:
         for name, found in speeds.items():
             started = time.perf_counter()
             if name == "ours":
-                texts[name] = [said.text for said in ours.transcribe(clips, languages=[spoken] * len(clips))]
+                texts[name] = [
+                    hypothesis.text for hypothesis in ours.transcribe(clips, languages=[spoken] * len(clips))
+                ]
             else:
                 texts[name] = plain(clips, int(name.removeprefix("batch_")))
             found.append(seconds / (time.perf_counter() - started))
@@ -68,7 +70,7 @@ def _share(one: list[str], other: list[str]) -> float:
 
 
 class _Plain:
-    """transformers as its documentation uses it."""
+    """transformers, used as in its documentation."""
 
     def __init__(self, model: str, spoken: str, device: str) -> None:
         where = resolve(model)
@@ -77,13 +79,13 @@ class _Plain:
         self._model = Qwen3ASRForConditionalGeneration.from_pretrained(where, dtype=dtype).to(device).eval()
         self._prompt = load(ModelConfig(start=model)).prompt
         user = [{"role": "user", "content": [{"type": "audio", "audio": ""}]}]
-        asked = self._processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
-        self._text = f"{asked}language {spoken}<asr_text>"
+        prompt = self._processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
+        self._text = f"{prompt}language {spoken}<asr_text>"
         self._given = self._prompt.language_prefix(spoken)
 
     @torch.inference_mode()
     def __call__(self, clips: list[np.ndarray], batch: int) -> list[str]:
-        said = []
+        hypotheses = []
         for start in range(0, len(clips), batch):
             part = clips[start : start + batch]
             longest = max(map(len, part)) / SAMPLE_RATE
@@ -94,8 +96,8 @@ class _Plain:
                 do_sample=False, eos_token_id=self._prompt.end, pad_token_id=self._prompt.pad,
             )  # fmt: skip
             new = tokens[:, inputs["input_ids"].shape[1] :].tolist()
-            said += [self._prompt.parse(self._given + row)[1] for row in new]
-        return said
+            hypotheses += [self._prompt.parse(self._given + row)[1] for row in new]
+        return hypotheses
 
 
 if __name__ == "__main__":

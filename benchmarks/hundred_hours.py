@@ -1,9 +1,9 @@
-"""A source of a hundred hours through `caspi prepare`: seconds, and memory of all its processes.
+"""`caspi prepare` on a source of a hundred hours: seconds, and memory of all its processes.
 
     python benchmarks/hundred_hours.py [--speech ../shared/speech/torah] [--speeds 14] [--workers 2]
 
-The recordings are written once more at each of `--speeds` speeds from 0.8 to 1.25, as 16 kHz FLAC (6 GB in the
-temporary folder). Memory is the private memory of the command and its workers, added up twice a second.
+The recordings are copied at each of `--speeds` speeds from 0.8 to 1.25, as 16 kHz FLAC (6 GB in the temporary folder).
+Memory is the sum of the private memory of the command and its workers, measured twice a second.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         report = json.loads((Path(folder) / "corpus/report.json").read_text(encoding="utf-8"))
         hours = sum(row["seconds"] / speed for _, _, row, speed in jobs) / 3600
         print(
-            f"{hours:.1f} hours in {seconds:.0f} s, at most {peak / 2**30:.2f} GiB; "
+            f"{hours:.1f} hours in {seconds:.0f} s, peak {peak / 2**30:.2f} GiB; "
             f"{report['input']:,} = {report['kept']:,} kept + {report['rejected']}"
         )
 
@@ -70,7 +70,7 @@ def _at_speed(speech: Path, folder: Path, row: dict[str, object], speed: float) 
 
 
 def _watch(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a process; the most private memory, in bytes, that it and its children had."""
+    """Waits for a process. Returns the peak private memory, in bytes, of the process and its children."""
     peak = 0
     while process.poll() is None:
         peak = max(peak, sum(map(_private, [process.pid, *_children(process.pid)])))
@@ -89,7 +89,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _private(pid: int) -> int:
-    """Memory that is no page of a file: anonymous pages of a process."""
+    """Private memory of a process in bytes: its anonymous pages, without pages of files."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -1,10 +1,10 @@
-"""Kills a training run at fifty random moments and compares its weights with those of a run nobody disturbed.
+"""Kills a training run at fifty random times and compares its weights with those of an uninterrupted run.
 
     python benchmarks/kill_training.py [--kills 50] [--signal KILL]
 
 A few hundred synthetic utterances, two stages, augmentation on, a checkpoint every two steps. The same command is
-started until it ends; each start is killed after a random time, every third one while a checkpoint is being written.
-Says how often, where the kills fell, and whether the weights are the same to the last bit.
+started again and again until it finishes. Each start is killed after a random time, every third one while a checkpoint
+is being written. Prints how many kills happened in which phase, and whether the weights are bit-identical.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
         while sum(fell.values()) < options.kills:
             starts += 1
             fell[_start_and_kill(path, killed, draw, options.signal, sum(fell.values()) % 3 == 2)] += 1
-            if fell.pop("after the end", 0):  # it was quicker than the kill: once more from the last stage's middle
+            if fell.pop("after the end", 0):  # it finished before the kill: repeat from the middle of the last stage
                 (killed / "report.json").unlink()
                 (killed / "2-all" / "stage.json").unlink()
                 for found in checkpoints.complete_checkpoints(killed / "2-all")[1:]:
@@ -58,7 +58,7 @@ def main() -> None:
         one, other = _weights(calm), _weights(killed)
         same = all(torch.equal(one[name], other[name]) for name in one)
         print(
-            f"{sum(fell.values())} kills in {starts} starts: {dict(fell)}; weights {'the same' if same else 'DIFFER'}"
+            f"{sum(fell.values())} kills in {starts} starts: {dict(fell)}; weights {'identical' if same else 'DIFFER'}"
         )
         raise SystemExit(0 if same else 1)
 
@@ -89,9 +89,9 @@ def _start_and_kill(path: Path, run: Path, draw: random.Random, how: str, while_
             break
         time.sleep(0.001)
     if process.poll() is not None:
-        said = (process.communicate()[1] or b"").decode()
+        stderr = (process.communicate()[1] or b"").decode()
         if process.returncode:
-            raise SystemExit(f"the command failed where it should have continued: {said[-2000:]}")
+            raise SystemExit(f"the command failed to resume: {stderr[-2000:]}")
         return "after the end"
     where = _where(run)
     os.killpg(process.pid, getattr(signal, f"SIG{how}"))

@@ -1,10 +1,10 @@
-"""A long recording against the clips it is made of: word error rates of the same speech.
+"""Word error rate of a long recording against that of the clips it is made of.
 
     python benchmarks/long_audio.py MODEL CORPUS [--split test] [--minutes 10] [--windows 6 10 15 30]
 
-Clips of a corpus, in order, with pauses of 0.3 to 0.8 s between, as quiet as a good microphone's, are decoded one by
-one, then as one recording in the windows that the model gets by itself and in windows of other lengths. Prints one JSON
-line.
+Clips of a corpus, in order, are decoded one by one. Then they are joined into one recording, with pauses of 0.3 to
+0.8 s as quiet as those of a good microphone, and decoded in the model's default windows and in windows of other
+lengths. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import load
 from caspi.scoring.error_rates import score_corpus
 
-_FLOOR = 1e-4  # of full scale: -80 dB
+_FLOOR = 1e-4  # noise level of pauses relative to full scale: -80 dB
 
 
 def main() -> None:

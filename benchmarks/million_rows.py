@@ -2,9 +2,9 @@
 
     python benchmarks/million_rows.py [--rows 1000000]
 
-Rows are synthetic metadata as `caspi prepare` leaves it: three sources, 40,000 recordings, 1 to 15 s. Timed: reading
-the JSONL, deciding boundaries and the split of every row, one epoch of a mix over the training rows, and the plan of
-that epoch for 8 ranks.
+Rows are synthetic metadata as `caspi prepare` writes it: three sources, 40,000 recordings, 1 to 15 s. It measures the
+time to read the JSONL, to decide the boundaries and the split of every row, to draw one epoch of a mix over the
+training rows, and to plan that epoch for 8 ranks.
 """
 
 from __future__ import annotations
@@ -55,13 +55,11 @@ def main() -> None:
         plan = plan_epoch(seconds, shuffled(epoch, 0, 0), batch=EffectiveBatch(256), budget=Budget(240.0), ranks=8)
         lap("plan")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(
-            f"{rows:,} rows, {len(plan.steps):,} steps: {time.perf_counter() - started:.1f} s, {peak:.2f} GiB at most"
-        )
+        print(f"{rows:,} rows, {len(plan.steps):,} steps: {time.perf_counter() - started:.1f} s, peak {peak:.2f} GiB")
 
 
 def _splits(groups: list[str], sources: list[str], seconds: np.ndarray) -> np.ndarray:
-    """As `decisions.Judge` does: hours by group, a boundary a source, then every row."""
+    """As `selection.Selector` does: hours by group, a boundary for each source, then the split of every row."""
     shares = Splits(validation=0.02, test=0.02, min_validation_hours=5)
     hours: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for group, source, length in zip(groups, sources, seconds.tolist(), strict=True):

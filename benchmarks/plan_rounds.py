@@ -1,9 +1,10 @@
-"""What `caspi plan` expects of the rounds on several machines, without their data: prints the tables of docs/plan.md.
+"""Predictions of `caspi plan` for the recipes on several machines, without their data: prints a table of docs/plan.md.
 
     python benchmarks/plan_rounds.py --tokenizer DIR
 
-The data sets are gated, so lengths are drawn: crowd-transcribe 300 h in 190,000 clips (log-normal), crowd-recital 50 h
-and the Knesset 4,700 h packed to between 0.6 and 1 times a recipe's longest utterance; 4.4 target tokens a second.
+The data sets are gated, so lengths are drawn at random: crowd-transcribe 300 h in 190,000 clips (log-normal),
+crowd-recital 50 h and the Knesset 4,700 h packed to between 0.6 and 1 times a recipe's longest utterance; 4.4 target
+tokens per second.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--rounds", nargs="*", default=["round1", "round2", "round3", "lora"])
     options = parser.parse_args()
     prompt = Prompt(load_processor(str(options.tokenizer)).tokenizer)
-    print("| recipe | machine | stage | steps | peak GiB | fits | hours | cost $ | what fits otherwise |")
+    print("| recipe | machine | stage | steps | peak GiB | fits | hours | cost $ | overrides that fit |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.rounds:
         made = recipe.load(ROOT / "recipes" / f"{name}.yaml")

@@ -1,16 +1,16 @@
-"""How fast `caspi prepare` is: hours of audio a minute, against the usual way and against bare decoding.
+"""Speed of `caspi prepare` in hours of audio per minute, against a usual script and against bare decoding.
 
     python benchmarks/prepare_throughput.py [--speech ../shared/speech/torah] [--hours 1.5] [--workers 2]
 
-One run makes the inputs: the same recordings as 44.1 kHz stereo mp3, as 48 kHz stereo opus, and as the crowd-sourced
-sets have them, one 16 kHz mono mp3 an utterance. Then it measures, each in turn, `--rounds` times, and takes medians:
+One run makes the inputs from the same recordings: 44.1 kHz stereo mp3, 48 kHz stereo Opus, and one 16 kHz mono mp3 per
+utterance, as in the crowd-sourced sets. Then it measures the following in turn, `--rounds` times, and takes medians:
 
-- usual: librosa.load at 16 kHz, a WAV file an utterance, regular expressions, one process;
-- bare: decode to mono and resample to 16 kHz and nothing else, in `--workers` processes: soundfile + soxr as one
-  would write it (read, mean of the channels, resample), the same tuned (in blocks that stay in the cache, columns
-  added; this is also how caspi decodes mp3), and PyAV; the faster ones count;
-- caspi: `caspi prepare`'s stage with its defaults: cut at segment times, clean, measure, fingerprint, filter, encode
-  FLAC, decide duplicates and splits, write the corpus.
+- usual: librosa.load at 16 kHz, a WAV file per utterance, regular expressions, one process;
+- bare: only decode to mono and resample to 16 kHz, in `--workers` processes: soundfile + soxr in the obvious way
+  (read, mean of the channels, resample), a tuned version (in blocks that stay in the cache, columns added; this is
+  also how caspi decodes mp3), and PyAV; the fastest one is the baseline;
+- caspi: `caspi prepare` with its defaults: cut at segment times, clean, measure, fingerprint, filter, encode FLAC,
+  decide duplicates and splits, write the corpus.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from caspi.corpus.pipeline.prepare import CorpusConfig, prepare
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--speech", type=Path, default=Path("../shared/speech/torah"))
-    parser.add_argument("--hours", type=float, default=1.5, help="of each codec")
+    parser.add_argument("--hours", type=float, default=1.5, help="hours of audio for each codec")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", help="one input: mp3, opus or clips")
+    parser.add_argument("--only", help="measure only one input: mp3, opus or clips")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="caspi-bench-"))
@@ -73,11 +73,11 @@ def _report(name: str, hours: float, manifest: Path, options: argparse.Namespace
     tuned = min(plain, median["bare, tuned"])
     for way, found in median.items():
         spread = ", ".join(f"{s:.1f}" for s in seconds[way])
-        print(f"{name:5} {way:20} {hours / found * 60:7.1f} hours a minute  (seconds: {spread})")
-    print(f"{name:5} caspi is {median['usual'] / median['caspi']:.1f} times as fast as the usual way")
+        print(f"{name:5} {way:20} {hours / found * 60:7.1f} hours per minute  (seconds: {spread})")
+    print(f"{name:5} caspi is {median['usual'] / median['caspi']:.1f} times as fast as the usual script")
     print(
-        f"{name:5} caspi takes {median['caspi'] / plain:.2f} times bare decoding, "
-        f"{median['caspi'] / tuned:.2f} times the tuned one",
+        f"{name:5} caspi takes {median['caspi'] / plain:.2f} times as long as bare decoding, "
+        f"{median['caspi'] / tuned:.2f} times as long as the tuned one",
         flush=True,
     )
 
@@ -85,7 +85,7 @@ def _report(name: str, hours: float, manifest: Path, options: argparse.Namespace
 def _input(
     speech: Path, folder: Path, hours: float, make: Callable[..., list[dict[str, object]]]
 ) -> tuple[Path, float]:
-    """Recordings until there are enough hours, and their manifest."""
+    """Converts recordings until there are enough hours. Returns their manifest and the number of hours."""
     folder.mkdir(parents=True)
     held = 0.0
     with (folder / "manifest.jsonl").open("w", encoding="utf-8") as file:
@@ -147,7 +147,7 @@ def _rows(manifest: Path) -> list[dict[str, object]]:
 
 
 def _usual(manifest: Path) -> None:
-    """What the pile of scripts did."""
+    """What ad-hoc preparation scripts do."""
     import librosa
 
     out = Path(tempfile.mkdtemp(prefix="caspi-usual-"))
@@ -207,7 +207,7 @@ def _ours(manifest: Path, workers: int) -> None:
     out = Path(tempfile.mkdtemp(prefix="caspi-ours-"))
     source = {"kind": "manifest", "path": str(manifest), "group_key": "recording"}
     config = CorpusConfig.model_validate({"path": str(out / "corpus"), "sources": [source], "workers": workers})
-    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 - progress is not what is measured
+    stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 - progress output is not measured
     try:
         summary = prepare(config, "Hebrew")
     finally:

@@ -1,13 +1,13 @@
-"""Where a training step's time goes: data, features, encoder, projector, decoder, head, backward, optimizer, idle.
+"""Time of a training step by part: data, features, encoder, projector, decoder, head, backward, optimizer, idle.
 
     python benchmarks/profile_step.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
 
-The steps compute what those of `caspi train` do on the corpus of benchmarks/train_throughput.py, one part after the
-other: the trainer fetches and copies the next step meanwhile, and waits for the device once. Parts are told apart by
-marks on the device's own clock (events on a GPU, the process's clock elsewhere), so each holds the waiting in it; the
-head's gradient is made with its loss and stands there. `idle` is, on a GPU, the share of a step in which no kernel ran
-(torch's profiler, other steps), on a CPU the share of all cores that did nothing. Prints median milliseconds a step and
-the ten kernels or operators that took most.
+The steps do the same computation as those of `caspi train` on the corpus of benchmarks/train_throughput.py, but one
+part after the other; real training fetches and copies the next step at the same time, and waits for the device once.
+Marks on the device's clock (events on a GPU, the process's clock elsewhere) separate the parts, so each part includes
+its waiting. The head's gradient is computed together with its loss and counted there. `idle` is, on a GPU, the share of
+a step in which no kernel ran (torch's profiler, other steps); on a CPU, the idle share of all cores. Prints median
+milliseconds per step and the ten kernels or operators that took most time.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ PARTS = ("data", "features", "encoder", "projector", "decoder", "head", "backwar
 
 
 class Marks:
-    """Moments on the device's clock, by the part that ends there."""
+    """Timestamps on the device's clock, each with the part that ends at it."""
 
     def __init__(self, device: torch.device) -> None:
         self._gpu = device.type == "cuda"
         self._found: list[tuple[str, Any]] = []
 
     def mark(self, part: str) -> None:
-        """What was done since the mark before was `part`."""
+        """Ends `part`, which began at the previous mark."""
         if self._gpu:
             moment: Any = torch.cuda.Event(enable_timing=True)
             moment.record()
@@ -57,7 +57,7 @@ class Marks:
         self._found.append((part, moment))
 
     def taken(self) -> dict[str, float]:
-        """Milliseconds by part, and from the first mark to the last as `step`."""
+        """Milliseconds by part; `step` is the time from the first mark to the last. Clears the marks."""
         if self._gpu:
             torch.cuda.synchronize()
 
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _again(queue: Iterator[OptimizerStep], planned: PlannedSteps, workers: int) -> Iterator[OptimizerStep]:
-    """Steps without end: those left, then from the beginning."""
+    """Endless steps: the remaining ones, then again from the beginning."""
     yield from queue
     while True:
         yield from loader(planned, workers)

@@ -1,13 +1,13 @@
-"""Predicted against measured on this machine's GPUs: memory and seconds of a step, one stage after another.
+"""Predictions against measurements on the GPUs of this machine: memory and seconds per step of each stage.
 
     python benchmarks/round_on_gpu.py ROUND --tokenizer DIR [--processes 2 --sharding none,fsdp2,zero3] [key=value ...]
 
-ROUND is a recipe of recipes/. Each stage runs for some steps from random weights of the 1.7B, on noise of speech-like
-lengths (log-normal around 8 s) with 4.4 tokens a second of Hebrew: what is computed is what real data would make it.
-A run is killed when its steps are logged, before it would save; with --leave it is asked to end two steps earlier, as
-a machine that is taken away asks, and the seconds until it had saved and was gone are printed too. Predictions are
-those of the GPU table and, on one GPU, of `caspi plan --pilot`. With --cap torch's allocator takes no more than that;
-`ran_out` counts the micro-batches that had to be made smaller. Prints one JSON line a stage and way of sharding.
+ROUND is the name of a recipe in recipes/. Each stage runs for some steps from random weights of the 1.7B, on noise with
+lengths like those of speech (log-normal around 8 s) and 4.4 tokens of Hebrew per second: the computation is the same as
+for real data. A run is killed when its steps are logged, before it would save. With --leave it gets SIGTERM two steps
+earlier, as in a preemption, and the seconds until it has saved and exited are printed too. Predictions are those of
+the GPU table and, on one GPU, of `caspi plan --pilot`. --cap limits the memory of torch's allocator; `ran_out` counts
+the micro-batches that had to be split. Prints one JSON line for each stage and kind of sharding.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def main() -> None:
     parser.add_argument("round")
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sharding", default="none", help="of none, fsdp2 and zero3, one or more with commas between")
+    parser.add_argument("--sharding", default="none", help="one or more of none, fsdp2 and zero3, separated by commas")
     parser.add_argument("--leave", action="store_true")
     parser.add_argument("--scale", default="1.7b")
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--warm-up", type=int, default=4, help="first steps, which are not counted")
+    parser.add_argument("--warm-up", type=int, default=4, help="number of first steps that are not counted")
     parser.add_argument("--utterances", type=int, default=600)
-    parser.add_argument("--stages", nargs="+", help="of the round; all")
-    parser.add_argument("--clip-seconds", type=float, help="of every clip, instead of log-normal lengths")
-    parser.add_argument("--cap", type=float, help="GB (10^9 bytes) that a process may take of its GPU")
+    parser.add_argument("--stages", nargs="+", help="stages of the recipe (default: all)")
+    parser.add_argument("--clip-seconds", type=float, help="length of every clip, instead of log-normal lengths")
+    parser.add_argument("--cap", type=float, help="GPU memory limit of each process in GB (10^9 bytes)")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
@@ -88,7 +88,7 @@ def _pilot(path: Path) -> dict[str, Any]:
 def _measured(
     made: recipe.Recipe, path: Path, options: argparse.Namespace, sharding: str, predicted: dict[str, Any]
 ) -> dict[str, Any]:
-    """Median seconds of a step after the first ones, and the peak, of a run that is ended at its last step."""
+    """Median seconds per step after the warm-up, and the peak memory, of a run that is ended at its last step."""
     run = made.require_train().path
     shutil.rmtree(run, ignore_errors=True)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}"]
@@ -107,7 +107,7 @@ def _measured(
 
 
 def train_capped(gigabytes: float, arguments: list[str]) -> None:
-    """`caspi` on a GPU that seems smaller."""
+    """Runs `caspi` with a limit on GPU memory."""
     for gpu in range(torch.cuda.device_count()):
         share = gigabytes * 1e9 / torch.cuda.get_device_properties(gpu).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), gpu)
@@ -125,7 +125,7 @@ def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
     made = clips(folder, seconds.tolist())
     named = [override for override in options.overrides if override.startswith("train.effective_batch=")]
     batch = int(named[-1].partition("=")[2]) if named else base.require_train().batch.utterances
-    assert batch is not None  # the rounds count utterances
+    assert batch is not None  # these recipes set effective_batch in utterances
     stages = base.require_train().stages
     epochs = [
         f"train.stages.{n}.epochs={options.steps * batch / (options.utterances - HELD_OUT)}" for n in range(len(stages))
@@ -164,7 +164,7 @@ def _predicted(made: recipe.Recipe, options: argparse.Namespace, sharding: str) 
 
 
 def _environment(sharding: str) -> dict[str, str]:
-    """What accelerate launch makes of a file of recipes/accelerate."""
+    """The environment variables that accelerate launch sets for a file of recipes/accelerate."""
     if sharding == "none":
         return {}
     config = yaml.safe_load((ROOT / "recipes" / "accelerate" / f"{sharding}.yaml").read_text())

@@ -1,10 +1,10 @@
-"""Utterances scored in a second: ours against one jiwer call an utterance, the same figures.
+"""Scoring speed: caspi against jiwer calls for each utterance, with the same counts.
 
     python benchmarks/score_throughput.py [--pairs 100000] [--rounds 3]
 
-Pairs of made sentences of 4 to 20 words, three in ten heard without an error. Both get texts that have been treated and
-count words and characters of every utterance: jiwer by `process_words` and `process_characters`, a call each. What the
-text treatment takes is printed beside. Prints one JSON line; fails where a figure is another.
+Pairs of random sentences of 4 to 20 words; three in ten hypotheses have no error. Both get normalised texts and count
+word and character errors of every utterance: jiwer with one call of `process_words` and one of `process_characters`.
+The time of text normalisation is printed too. Prints one JSON line; fails if the counts differ.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
         seconds["ours"].append(taken)
         columns = (ours.hits, ours.substitutions, ours.deletions, ours.insertions, ours.character_errors)
         if theirs != list(zip(*(column.tolist() for column in columns), strict=True)):
-            sys.exit("the figures differ")
+            sys.exit("the counts differ")
         score, taken = _timed(lambda scored=ours: total(scored, [str(n) for n in range(len(scored.hits))]))
         seconds["interval"].append(taken)
     medians = {name: statistics.median(found) for name, found in seconds.items()}
@@ -63,11 +63,13 @@ def _made(count: int) -> list[tuple[str, str]]:
     words = ["".join(draw.choices(_LETTERS, k=draw.randint(2, 7))) for _ in range(20_000)]
     pairs = []
     for _ in range(count):
-        said = draw.choices(words, k=draw.randint(4, 20))
-        heard = list(said)
+        reference = draw.choices(words, k=draw.randint(4, 20))
+        hypothesis = list(reference)
         if draw.random() > 0.3:
-            heard = [draw.choice(words) if draw.random() < 0.08 else word for word in said if draw.random() > 0.04]
-        pairs.append((" ".join(said), " ".join(heard or said[:1])))
+            hypothesis = [
+                draw.choice(words) if draw.random() < 0.08 else word for word in reference if draw.random() > 0.04
+            ]
+        pairs.append((" ".join(reference), " ".join(hypothesis or reference[:1])))
     return pairs
 
 
@@ -78,7 +80,7 @@ def _jiwer(reference: str, hypothesis: str) -> tuple[int, ...]:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """Without the garbage collector, as timeit does."""
+    """The result of `work` and its seconds, without the garbage collector, as in timeit."""
     gc.collect()
     gc.disable()
     started = time.perf_counter()

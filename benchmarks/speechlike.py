@@ -1,4 +1,4 @@
-"""What the training benchmarks share: clips as long as speech with as much text, and runs watched through their log."""
+"""Shared by the training benchmarks: clips with speech-like lengths and texts, and runs monitored through their log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HELD_OUT = 8  # clips of the validation split
 
 
 def clips(folder: Path, seconds: Sequence[float]) -> list[tuple[Path, str]]:
-    """Noise of so many seconds a clip, in 16 kHz WAV files, and its text."""
+    """16 kHz WAV files of noise with the given seconds, each with a text."""
     draw = np.random.default_rng(1)
     made = []
     for number, length in enumerate(seconds):
@@ -42,7 +42,7 @@ def clips(folder: Path, seconds: Sequence[float]) -> list[tuple[Path, str]]:
 
 
 def sources(folder: Path, made: list[tuple[Path, str]]) -> str:
-    """Manifests of the clips, the first HELD_OUT for validation, as a recipe's `corpus.sources`."""
+    """Writes manifests of the clips, the first HELD_OUT for validation. Returns a recipe's `corpus.sources`."""
     entries = []
     for split, chosen in (("validation", made[:HELD_OUT]), ("train", made[HELD_OUT:])):
         lines = [json.dumps({"audio": path.name, "text": text, "id": path.stem}) for path, text in chosen]
@@ -51,24 +51,24 @@ def sources(folder: Path, made: list[tuple[Path, str]]) -> str:
     return f"[{', '.join(entries)}]"
 
 
-# Noise is neither quiet nor said at anybody's rate.
+# Filters on silence and speaking rate would reject noise.
 FILTERS = "{max_seconds: 30, max_silence: 1, rate_deviations: 1000, max_repeats: 100000}"
 
 
 def random_start(folder: Path, tokenizer: Path, scale: str) -> None:
-    """A checkpoint of random weights in bf16, made on the GPU where there is one."""
+    """Writes a checkpoint of random weights in bf16, made on the GPU if there is one."""
     processor = load_processor(str(tokenizer))
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = Qwen3ASRForConditionalGeneration(configuration(scale, processor.tokenizer))
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     del model
-    torch.cuda.empty_cache()  # what is measured next has the GPU to itself
+    torch.cuda.empty_cache()  # frees the GPU for the measurement that follows
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Log lines of a run's steps, and the seconds from asking it to end until it was gone."""
+    """Log lines of a run's steps, and the seconds from the signal until it exited."""
 
     lines: list[dict[str, Any]]
     left_after: float
@@ -77,10 +77,10 @@ class Watched:
 def watch(
     command: Sequence[str], run: Path, steps: int, *, leave: bool = False, environment: Mapping[str, str] | None = None
 ) -> Watched:
-    """Starts a `caspi train` that logs every step into `run`, and ends it after `steps`: kills it, or with `leave`
-    asks as a machine that is taken away does. Exits with what it said where it ends by itself."""
-    with tempfile.TemporaryFile("w+") as said:
-        started = subprocess.Popen(command, stdout=said, stderr=said, env=os.environ | (environment or {}))
+    """Starts a `caspi train` that logs every step into `run`, and ends it after `steps`: with SIGKILL, or with SIGTERM
+    if `leave`, as in a preemption. If the run ends by itself, raises SystemExit with its output."""
+    with tempfile.TemporaryFile("w+") as output:
+        started = subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | (environment or {}))
         lines: list[dict[str, Any]] = []
         while len(lines) < steps:
             time.sleep(0.2)
@@ -88,12 +88,12 @@ def watch(
             text = log.read_text(encoding="utf-8") if log.is_file() else ""
             lines = [line for line in map(json.loads, text.splitlines()[:-1]) if "loss" in line]
             if started.poll() is not None and len(lines) < steps:
-                said.seek(0)
-                raise SystemExit(f"{' '.join(command)} failed:\n{said.read()[-4000:]}")
-        asked = time.monotonic()
+                output.seek(0)
+                raise SystemExit(f"{' '.join(command)} failed:\n{output.read()[-4000:]}")
+        signalled = time.monotonic()
         everyone = [psutil.Process(started.pid), *psutil.Process(started.pid).children(recursive=True)]
-        for process in everyone:  # torchrun's are in groups of their own
+        for process in everyone:  # processes of torchrun are in their own process groups
             process.send_signal(signal.SIGTERM if leave else signal.SIGKILL)
         psutil.wait_procs(everyone)
         started.wait()
-        return Watched(lines, time.monotonic() - asked)
+        return Watched(lines, time.monotonic() - signalled)

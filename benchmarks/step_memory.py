@@ -1,9 +1,9 @@
-"""Memory and time of one optimizer step of the 1.7B, by what is trained and how much audio a micro-batch holds.
+"""Memory and time of one optimizer step of the 1.7B, by trained groups and by seconds of audio in a micro-batch.
 
     python benchmarks/step_memory.py [--out step_memory.json] [--only NAME ...]
 
-Random weights, random audio, 4.4 target tokens a second, clips of 8 s on average (log-normal, 1 to 15 s). What
-`caspi plan` predicts memory and time with is fitted to this output (training/costs.py). Needs a GPU.
+Random weights, random audio, 4.4 target tokens per second, clips of 8 s on average (log-normal, 1 to 15 s). The
+constants of `caspi plan` for memory and time are fitted to this output (training/planning/costs.py). Needs a GPU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _STAGES: dict[str, dict[str, Any]] = {
         "decoder_layers": {"lr": 1e-4, "lora": {"dropout": 0.1}},
     },
 }  # fmt: skip
-# Stage, activation_checkpointing_every, micro-batches a step, seconds of audio in each.
+# Stage, activation_checkpointing_every, micro-batches per step, seconds of audio in each.
 _RUNS = [
     ("all", 0, 1, (60, 120, 240)), ("all", 1, 1, (120, 480)), ("all", 2, 1, (240,)), ("all", 0, 2, (120,)),
     ("all", 1, 2, (240,)), ("round2-decoder", 0, 1, (60, 120, 240, 480)), ("round2-decoder", 0, 2, (240,)),
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("step_memory.json"))
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--optimizers", nargs="+", default=["adamw"], choices=["adamw", "muon", "normuon"])
-    parser.add_argument("--most-seconds", type=int, default=480, help="of a micro-batch")
+    parser.add_argument("--most-seconds", type=int, default=480, help="longest micro-batch to measure")
     options = parser.parse_args()
     device = torch.device("cuda")
     loaded = _released_shape(device)
@@ -71,7 +71,7 @@ def main() -> None:
             continue
         runs = [(s, optimizer) for s in budgets for optimizer in options.optimizers if s <= options.most_seconds]
         for seconds, optimizer in runs:
-            if name == "lora":  # adapters stay in a model
+            if name == "lora":  # adapters cannot be removed from a model, so load it again
                 del loaded
                 torch.cuda.empty_cache()
                 loaded = _released_shape(device)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _released_shape(device: torch.device) -> LoadedModel:
-    """The 1.7B with its vocabulary of 151,936, random; texts are tokenised by tiny's tokenizer."""
+    """The 1.7B with its vocabulary of 151,936 and random weights; texts are tokenised with the tokenizer of tiny."""
     tiny = load(ModelConfig(start="tiny"))
     with device:
         model = Qwen3ASRForConditionalGeneration(configuration("1.7b"))
@@ -105,12 +105,12 @@ def _measure(
     learn = {group: GroupTraining.model_validate(how) for group, how in _STAGES[name].items()}
     stage = StageConfig.model_validate({"name": "s", "groups": _STAGES[name], "optimizer": kind})
     groups = select(loaded.model, learn)  # type: ignore[arg-type]
-    # Adapters that drop in blocks that recompute are never compiled (`training.arrange`).
+    # With activation checkpointing, adapters with dropout are never compiled (`training/stage_setup.compiles`).
     set_up(loaded.model, groups, torch.bfloat16, every, compiled=not (every and drops(stage)))
     device = next(loaded.model.parameters()).device
     optimizer = build.build(loaded.model, groups, stage)
     objective = CrossEntropy(loaded.model, torch.bfloat16).train()
-    # Other clips each time, as training has them: what libraries remember of a shape is of no use to the next.
+    # Other clips each time, as in training: what libraries cache for one shape does not help with the next.
     batches = [to_device(collate(_items(seconds, seed), loaded.prompt), device) for seed in range(5)]
     batch = batches[-1]
     found: dict[str, float] = {
@@ -153,7 +153,9 @@ def _items(seconds: int, seed: int) -> list[Item]:
     items, held = [], 0.0
     while held < seconds:
         length = float(np.clip(draw.lognormal(2.0, 0.5), 1, min(15, max(1.0, seconds - held))))
-        text = "".join(draw.choice(list("אבגדהוזחטיכלמנסעפצקרשת"), int(4.4 * length)))  # tiny: a token a letter
+        text = "".join(
+            draw.choice(list("אבגדהוזחטיכלמנסעפצקרשת"), int(4.4 * length))
+        )  # tiny's tokenizer: one token per letter
         items.append(Item(draw.standard_normal(int(length * 16_000)).astype(np.float32) * 0.1, text, "Hebrew"))
         held += length
     return items

@@ -1,13 +1,14 @@
-"""Audio seconds trained on in a second: `caspi train` against the plain way, on the same clips in one run.
+"""Training throughput in seconds of audio per second: `caspi train` against a baseline on the same clips.
 
     python benchmarks/train_throughput.py --tokenizer DIR [--scale tiny] [--clips uniform|lognormal] [key=value ...]
 
-The plain way is transformers' Trainer with the processor called in the collator, padded batches and full logits. Both
-read the clips from disk (ours the corpus that `caspi prepare` made of them), train everything with AdamW from the same
-random weights, and take turns, `--rounds` times; whole steps are timed, the first ones left out. On a CPU both compute
-in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides are of our recipe. Prints one JSON line; of ours
-`fifths` are the speeds of five stretches of the run, `waited` the share of the time spent waiting for data; on a GPU
-`idle` says when it ran nothing in the last steps, which do not count (torch's profiler).
+The baseline (`plain`) is transformers' Trainer with the processor called in the collator, padded batches and full
+logits. Both read the clips from disk (caspi from the corpus that `caspi prepare` made), train all parameters with AdamW
+from the same random weights, and take turns, `--rounds` times. Whole steps are timed, without the first ones. On a CPU
+both compute in fp32, on a GPU in bf16 under autocast over fp32 weights. Overrides apply to the recipe of caspi. Prints
+one JSON line. For caspi, `fifths` are the speeds of five parts of the run, and `waited` is the share of time spent
+waiting for data. On a GPU, `idle` describes the times without a kernel in the last steps, which are not counted
+(torch's profiler).
 """
 
 from __future__ import annotations
@@ -31,26 +32,30 @@ from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
 from caspi import commands, recipe
 
-_WATCHED = 5 if torch.cuda.is_available() else 0  # the last steps, under the profiler: neither way counts them
+_WATCHED = (
+    5 if torch.cuda.is_available() else 0
+)  # the last steps, run under the profiler; not counted for caspi or the baseline
 _LEARN = "{audio_front: 1e-4, audio_layers: 1e-4, projector: 1e-4, decoder_layers: 1e-4, embeddings: 1e-4}"
 
 
 def add_corpus_options(parser: argparse.ArgumentParser) -> None:
-    """What makes the corpus and the recipe."""
+    """Options that define the corpus and the recipe."""
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--scale", default="tiny")
     parser.add_argument("--clips", choices=["uniform", "lognormal"], default="uniform")
-    parser.add_argument("--batch", type=int, default=16, help="clips a step")
+    parser.add_argument("--batch", type=int, default=16, help="clips per step")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--passes", type=int, default=1, help="over the clips, which are this much fewer")
-    parser.add_argument("--warm-up", type=int, default=3, help="first steps, which are not counted")
+    parser.add_argument(
+        "--passes", type=int, default=1, help="passes over the clips; the number of clips is divided by this"
+    )
+    parser.add_argument("--warm-up", type=int, default=3, help="number of first steps that are not counted")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("overrides", nargs="*")
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
-    """Random weights and a corpus of clips, uniform from 2 to 8 s or log-normal around 8 s, and the recipe for them;
-    the clips are named in `clips.json`."""
+    """Makes random weights, a corpus of clips (uniform from 2 to 8 s, or log-normal around 8 s) and a recipe for them.
+    `clips.json` lists the clips."""
     draw = np.random.default_rng(0)
     count = options.steps // options.passes * options.batch + HELD_OUT
     uniform = options.clips == "uniform"
@@ -67,7 +72,7 @@ def prepared(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_corpus_options(parser)
-    parser.add_argument("--plain-batch", type=int, help="clips a step of the plain way, where memory holds fewer")
+    parser.add_argument("--plain-batch", type=int, help="clips per step of the baseline, if memory holds fewer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["ours", "plain"])
     options = parser.parse_intermixed_args()
@@ -115,12 +120,12 @@ train:
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, Any]]:
-    """Audio seconds a second, and what else was seen."""
+    """Seconds of audio per second, and further measurements."""
     run = folder / "train"
     shutil.rmtree(run, ignore_errors=True)
     command = [sys.executable, __file__, "ours", str(folder), str(options.steps - _WATCHED)]
     lines = watch(command, run, options.steps).lines[options.warm_up : options.steps - _WATCHED]
-    # A line covers one step: its audio over its speed is its time. All steps hold as many clips.
+    # Each line covers one step; its time is its audio divided by its speed. All steps have the same number of clips.
     times = np.array([1 / line["audio_seconds_per_second"] for line in lines])
     seen: dict[str, Any] = {
         "steps": len(lines),
@@ -132,7 +137,7 @@ def _ours(folder: Path, options: argparse.Namespace) -> tuple[float, dict[str, A
 
 
 def train_ours(folder: Path, first: int) -> None:
-    """`caspi train`, its GPU watched by torch's profiler from step `first` on."""
+    """Runs `caspi train`, with torch's profiler on the GPU from step `first` on."""
     from torch.profiler import ProfilerActivity, profile
 
     from caspi.training.loop import StageLoop
@@ -159,8 +164,8 @@ def train_ours(folder: Path, first: int) -> None:
 
 
 def idle_times(seen: Any) -> dict[str, Any]:
-    """Of the time between the first kernel and the last, the share in which none ran, and the longest such times in
-    ms, each with what ran before and after it."""
+    """`share`: the share of time without a kernel, between the first kernel and the last. `longest_ms`: the longest of
+    these gaps in ms, each with the kernel before and after it."""
     spans = sorted(
         (event.time_range.start, event.time_range.end, event.name[:40])
         for event in seen.events()
@@ -177,18 +182,18 @@ def idle_times(seen: Any) -> dict[str, Any]:
 
 
 def _plain(folder: Path, options: argparse.Namespace) -> float:
-    """In a process of its own, as ours is."""
+    """Runs the baseline in its own process, as caspi is run. Returns seconds of audio per second."""
     batch = options.plain_batch or options.batch
     command = [sys.executable, __file__, "plain", str(folder)]
     command += [str(number) for number in (batch, options.steps - _WATCHED, options.warm_up, options.workers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"the plain way failed:\n{done.stderr[-4000:]}")
+        sys.exit(f"the baseline failed:\n{done.stderr[-4000:]}")
     return float(done.stdout.splitlines()[-1])
 
 
 def train_plainly(folder: Path, batch: int, steps: int, warm_up: int, workers: int) -> float:
-    """transformers as its documentation uses it: audio seconds a second of the steps after the first ones."""
+    """transformers, used as in its documentation. Returns seconds of audio per second, without the warm-up steps."""
     from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration, Trainer, TrainerCallback
     from transformers import TrainingArguments as Arguments
 

@@ -1,16 +1,17 @@
-"""Training ideas against each other: same steps of the same audio, several seeds, word error rates with intervals.
+"""Ablation study of training methods: same steps on the same audio, several seeds, WER with confidence intervals.
 
     python benchmarks/wind_tunnel.py [--corpus demo|torah] [--seeds 0 1 2] [--only NAME ...] [--jobs N] [key=value ...]
 
-Every variant is the recipe of that name with plain AdamW and a few values changed; all see as many steps of the same
-corpus, from the same start; distillation and the sequence objective take longer over them, as the column of seconds
-says, and the two with a slow end see a tenth more. Each run is evaluated on the test split as `caspi evaluate` does;
-the demo's averages under `--stress` too (a column: the mean over its conditions, for what makes a clean test
-no better may be worth it there), and what differs in what the model is told with `--context` (a second table).
+Every variant is the recipe of the chosen corpus with plain AdamW and a few values changed. All variants train for the
+same number of steps on the same corpus, from the same start. Distillation and the sequence objective take longer per
+step, as the column of seconds shows, and the two variants with a slow end train for a tenth more steps. Each run is
+evaluated on the test split with `caspi evaluate`. The averaged models of the demo are also evaluated with `--stress`
+(a column with the mean over its conditions, because a method can improve these without improving the clean test), and
+the variants that differ in context with `--context` (a second table).
 
-A line a run goes to `--results`; runs that have one are not repeated, so the command may be stopped and started. Jobs
-share the cores equally and take turns on the GPUs. Ends with a table: means over seeds, and differences to `baseline`
-of the same seeds with the interval that a paired t-test gives.
+Each run appends a line to `--results`; runs that have a line are not repeated, so the command can be stopped and
+started again. Jobs share the cores equally and are distributed over the GPUs. Finally prints a table: means over seeds,
+and differences to `baseline` with the same seeds, with the interval of a paired t-test.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ import torch
 from caspi import recipe
 
 ROOT = Path(__file__).parents[1]
-_SLOWER = 0.1  # the rates of an end that is added
+_SLOWER = 0.1  # factor on the learning rates in the added last stage
 _LORA = {"lr": 4e-3, "lora": {"rank": 16, "alpha": 32, "dropout": 0.1}}
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is other than in the baseline: values of its last stage (`a.b` is b of a), values of the whole; `end` is the
-    objective of a stage that is added, a tenth as long as the last one and at a tenth of its rates."""
+    """Differences from the baseline. last: values of its last stage (`a.b` is b of a). overrides: values of the recipe.
+    end: the objective of an added stage, a tenth as long as the last one and at a tenth of its learning rates."""
 
     last: dict[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -63,12 +64,14 @@ _BASIS: dict[str, Any] = {
 _TWICE = {"groups.audio_layers": {"lr": 2e-3}, "groups.decoder_layers": {"lr": 2e-3}}
 _NORMUON = {"optimizer": "normuon"} | _TWICE
 _HOTWORDS = "train.hotwords={at_most: 1000}"
-_TEACHER = "TEACHER"  # the same model, trained by what makes it best on that corpus
+_TEACHER = "TEACHER"  # the same model, trained with the best variant for that corpus
 _DISTILLED = {"objective": {"kind": "distillation", "teacher": _TEACHER}}
 _BEST = {"demo": "normuon, twice the rate", "torah": "no SpecAugment"}
 VARIANTS = {
     "baseline": Variant(),
-    "one stage": Variant(one_stage=True),  # without gradual unfreezing: the demo's recipe trains new letters first
+    "one stage": Variant(
+        one_stage=True
+    ),  # without gradual unfreezing: the demo's recipe first trains only the new letters
     "lora": Variant({"groups.audio_layers": _LORA, "groups.decoder_layers": _LORA}),
     "muon": Variant({"optimizer": "muon"}),
     "normuon": Variant({"optimizer": "normuon"}),
@@ -93,14 +96,21 @@ VARIANTS = {
     "previous text": Variant(overrides=("train.previous_text=0.5",)),
     "distillation": Variant(_DISTILLED),
     "distillation, no SpecAugment": Variant(_DISTILLED, ("train.augment.spec_augment=null",)),
-    "slow end": Variant(end={"kind": "cross_entropy"}),  # what the next one is to be held against
+    "slow end": Variant(end={"kind": "cross_entropy"}),  # the baseline for the next one
     "slow end, sequence": Variant(end={"kind": "sequence"}),
 }
-_COMES_FIRST = {"distillation": 0, "distillation, no SpecAugment": 0, "slow end, sequence": 1}  # these take longest
+_COMES_FIRST = {
+    "distillation": 0,
+    "distillation, no SpecAugment": 0,
+    "slow end, sequence": 1,
+}  # starts the longest runs first
 _CONTEXTS = ("baseline", "hotwords", "previous text", "normuon, twice the rate", "normuon, twice the rate, hotwords")
-_TOLD = 1_000  # utterances that are told something beforehand, at most
-_STRESSED = {"demo": 50}  # utterances heard under every condition of the stress set; torah is near a WER of 1 as it is
-_WITHOUT = {"demo": {"noise", "previous text"}, "torah": {"one stage", "no noise"}}  # what the recipe has, or cannot
+_TOLD = 1_000  # at most this many utterances are evaluated with context
+_STRESSED = {"demo": 50}  # utterances in each condition of the stress set; not for torah, whose WER is near 1 anyway
+_WITHOUT = {
+    "demo": {"noise", "previous text"},
+    "torah": {"one stage", "no noise"},
+}  # already in the recipe, or not possible with it
 
 
 def main() -> None:
@@ -110,14 +120,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS))
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("overrides", nargs="*", help="of every run and of the corpus")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
+    parser.add_argument("overrides", nargs="*", help="overrides for every run and for the corpus")
     options = parser.parse_intermixed_args()
     results = options.results or ROOT / "benchmarks" / "results" / f"wind_tunnel-{options.corpus}.jsonl"
     tunnel = Tunnel(options.corpus, options.out, results, tuple(options.overrides))
     named = options.only or [name for name in VARIANTS if name not in _WITHOUT[options.corpus]]
     if others := [row["given"] for row in _rows(results) if row["given"] != tunnel.given]:
-        sys.exit(f"{results} holds runs with {others[0]}: give --results another file")
+        sys.exit(f"{results} holds runs with other overrides ({others[0]}): give another file with --results")
     tunnel.make_ready()
     done = {(row["variant"], row["seed"]) for row in _rows(results)}
     todo = [(name, seed) for seed in options.seeds for name in named if (name, seed) not in done]
@@ -131,7 +141,7 @@ def main() -> None:
 
 
 class Tunnel:
-    """Runs of one recipe, all from the same start on the same corpus."""
+    """Runs of one recipe, all from the same start and on the same corpus."""
 
     def __init__(self, name: str, out: Path, results: Path, overrides: tuple[str, ...]) -> None:
         self._name, self._recipe = name, ROOT / "recipes" / f"{name}.yaml"
@@ -143,11 +153,11 @@ class Tunnel:
         self._writing, self._teaching = threading.Lock(), threading.Lock()
 
     def make_ready(self) -> None:
-        """The corpus."""
+        """Prepares the corpus."""
         _caspi("prepare", str(self._recipe), *self._common)
 
     def _teach(self) -> None:
-        """The teacher, made once."""
+        """Trains the teacher, once."""
         with self._teaching:
             if not (self._teacher / "config.json").is_file():
                 self._train(self._teacher.parents[1], "seed=100", *self._overrides(VARIANTS[_BEST[self._name]]))
@@ -176,9 +186,11 @@ class Tunnel:
         _caspi("train", str(self._recipe), *self._common, *where, *overrides)
 
     def run(self, name: str, seed: int) -> None:
-        """Trains, evaluates the last checkpoint and the average of the last ones, writes a line."""
+        """Trains, evaluates the last checkpoint and the average of the best ones, and writes a line of results."""
         folder = self._out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped: its seconds would not be its own
+        shutil.rmtree(
+            folder, ignore_errors=True
+        )  # of an interrupted run: if it were resumed, its measured seconds would be wrong
         if VARIANTS[name].last == _DISTILLED:
             self._teach()
         started = time.monotonic()
@@ -218,7 +230,7 @@ _place = threading.local()
 
 
 def _take_place(job: int, jobs: int) -> None:
-    """This thread's runs have their share of the cores, and one GPU where there are any."""
+    """Gives the runs of this thread their share of the cores, and one GPU if there are any."""
     _place.environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
     if torch.cuda.is_available():
         _place.environment["CUDA_VISIBLE_DEVICES"] = str(job % torch.cuda.device_count())
@@ -231,7 +243,7 @@ def _caspi(*arguments: str) -> None:
         sys.exit(f"caspi {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
 
 
-# Of Student's distribution, two-sided 95 %, by degrees of freedom.
+# Quantiles of Student's distribution, two-sided 95 %, by degrees of freedom.
 _T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
@@ -241,8 +253,8 @@ def _print(rows: list[dict[str, Any]]) -> None:
         found[row["variant"]][row["seed"]] = row
     baseline = found.get("baseline", {})
     print(
-        "| variant | seeds | test WER, mean (each) | to baseline | averaged | averaged, under stress | to baseline "
-        "| validation loss | to baseline | train s |"
+        "| variant | seeds | test WER, mean (each) | vs baseline | averaged | averaged, stress set | vs baseline "
+        "| validation loss | vs baseline | train s |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     ranked = sorted(found.items(), key=lambda row: statistics.mean(run["last"]["wer"] for run in row[1].values()))
@@ -265,7 +277,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_contexts(rows: list[dict[str, Any]]) -> None:
-    print("\n| variant | told beforehand | seeds | test WER, mean (each) | words to expect heard | others heard |")
+    print("\n| variant | context | seeds | test WER, mean (each) | hotwords recognised | distractors recognised |")
     print("|---|---|---|---|---|---|")
     found: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row["variant"], row["seed"])):

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes."""
+"""The command line, mostly in real processes, as a user runs it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_help_has_an_example_for_every_command() -> None:
         (["train"], 2, "Missing argument"),
     ],
 )
-def test_mistakes_end_in_one_line_and_the_right_code(
+def test_user_errors_give_one_line_and_the_right_exit_code(
     arguments: list[str],
     code: int,
     message: str,
@@ -72,21 +72,21 @@ def test_mistakes_end_in_one_line_and_the_right_code(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """In this process: a new one imports torch for four seconds first."""
+    """Runs in this process, because a new one needs four seconds to import torch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["caspi", *arguments])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exited:
         cli.main()
-    said = capfd.readouterr()
+    output = capfd.readouterr()
     assert list(tmp_path.iterdir()) == [], "a mistake left something behind"
-    assert ended.value.code == code, said.err
-    assert message in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
+    assert exited.value.code == code, output.err
+    assert message in output.err
+    assert "Traceback" not in output.err
+    assert output.out == ""
 
 
 @pytest.mark.parametrize("command", ["prepare", "export"])
-def test_a_users_folder_is_never_replaced(command: str, manifest: Path, tmp_path: Path) -> None:
+def test_a_folder_with_user_files_is_never_replaced(command: str, manifest: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
@@ -99,7 +99,7 @@ def test_a_users_folder_is_never_replaced(command: str, manifest: Path, tmp_path
     assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-def test_two_files_of_one_name_do_not_overwrite_each_other(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
+def test_two_files_with_the_same_name_do_not_overwrite_each_other(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
     import soundfile
 
     for folder in ("a", "b"):
@@ -117,7 +117,7 @@ def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in result.stderr
 
 
-def test_a_model_folder_that_is_none(tmp_path: Path, small_corpus: Path) -> None:
+def test_an_invalid_model_folder_is_refused(tmp_path: Path, small_corpus: Path) -> None:
     result = caspi("evaluate", str(tmp_path), str(small_corpus), "--out", str(tmp_path / "out"))
     assert result.returncode == 2
     assert "is not a model folder: it has no config.json" in result.stderr
@@ -132,14 +132,14 @@ def test_a_model_folder_that_is_none(tmp_path: Path, small_corpus: Path) -> None
     assert "Traceback" not in result.stderr
 
 
-def test_json_is_all_of_stdout(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+def test_stdout_holds_only_json(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
     model = json.loads((small_run / "report.json").read_text())["final"]
     result = caspi("evaluate", model, str(small_corpus), "--out", str(tmp_path), "--limit", "3", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["utterances"] == 3
 
 
-def test_plan_prices_a_recipe(small_recipe, small_corpus: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_plan_gives_steps_and_costs_of_a_recipe(small_recipe, small_corpus: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from caspi import recipe
 
     path = tmp_path / "r.yaml"
@@ -154,19 +154,21 @@ def test_plan_prices_a_recipe(small_recipe, small_corpus: Path, tmp_path: Path) 
 
 def test_dry_run_shows_the_released_shape_without_allocating_it(tmp_path: Path) -> None:
     command = ["train", str(RECIPES / "round2.yaml"), "model.init=random", "model.scale=1.7b", "--dry-run", "--json"]
-    with (tmp_path / "said").open("w+") as said:
-        running = subprocess.Popen([sys.executable, "-m", "caspi", *command], stdout=said, cwd=ROOT)
-        _, status, used = os.wait4(running.pid, 0)  # of this process, not the largest of all that tests started
+    with (tmp_path / "stdout").open("w+") as stdout:
+        running = subprocess.Popen([sys.executable, "-m", "caspi", *command], stdout=stdout, cwd=ROOT)
+        _, status, used = os.wait4(
+            running.pid, 0
+        )  # usage of this process only, not the maximum over all child processes
         running.returncode = os.waitstatus_to_exitcode(status)
         assert running.returncode == 0
-        said.seek(0)
-        found = json.load(said)
+        stdout.seek(0)
+        found = json.load(stdout)
     assert found["parameters"] == 2_038_052_480
     first, second = found["stages"]
     assert [row["group"] for row in first["groups"]] == ["projector", "decoder_layers", "embeddings"]
     assert first["trainable"] == 3_148_800 + 12 * (1_409_408_000 // 28) + 2_048 + 311_164_928
     assert second["trainable"] - first["trainable"] == 8 * (302_309_376 // 24) + 2_048
-    assert used.ru_maxrss < 2_000_000, "kilobytes: the model itself would be 8 million"
+    assert used.ru_maxrss < 2_000_000, "in kilobytes; the weights would take 8 million"
 
 
 def test_transcribe_writes_subtitles(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
@@ -188,7 +190,7 @@ def test_transcribe_writes_subtitles(tmp_path: Path, speech) -> None:  # type: i
     assert (tmp_path / "subs" / "clip.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> ")
 
 
-def test_doctor_knows_this_machine() -> None:
+def test_doctor_reports_the_tiny_model_and_a_missing_token() -> None:
     result = caspi("doctor", "--json", HF_TOKEN="")
     found = {finding["what"]: finding for finding in json.loads(result.stdout)}
     assert found["tiny"]["status"] == "ok"
@@ -201,13 +203,13 @@ def test_doctor_knows_this_machine() -> None:
         (["score", "good.csv", "--out", "/proc/nowhere/x"], "/proc/nowhere"),
         (["score", "good.csv", "--out", "good.csv/x"], "good.csv"),
         (["score", "good.csv", "--out", "."], "has no name of its own: give a folder"),
-        (["score", "."], "has no name to put results beside: give --out"),
+        (["score", "."], "has no name, so there is no default output folder: give --out"),
         (["score", "latin.csv"], "latin.csv is not UTF-8 .*: save it as UTF-8"),
         (["compare", "good.csv", "good.csv"], "is no results.jsonl: score it first"),
-        (["compare", "good.csv-score", "/"], "/ has no name to put results beside: give --out"),
+        (["compare", "good.csv-score", "/"], "/ has no name, so there is no default output folder: give --out"),
     ],
 )
-def test_odd_places_end_in_one_line(
+def test_unusable_paths_give_a_one_line_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -218,11 +220,11 @@ def test_odd_places_end_in_one_line(
     (tmp_path / "latin.csv").write_bytes("reference,hypothesis\nשלום,שלום\n".encode("cp1255"))
     monkeypatch.chdir(tmp_path)
 
-    def run(*given: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["caspi", *given])
-        with pytest.raises(SystemExit) as left:
+    def run(*command: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["caspi", *command])
+        with pytest.raises(SystemExit) as exited:
             cli.main()
-        return int(left.value.code or 0)
+        return int(exited.value.code or 0)
 
     if "good.csv-score" in arguments:
         assert run("score", "good.csv") == 0
@@ -263,33 +265,36 @@ cli.main()
 
 
 @pytest.mark.parametrize("forgets", [["it"], []])
-def test_an_interruption_in_a_library_s_callback_is_heard(forgets: list[str]) -> None:
-    """Python prints it, and libsndfile makes another error of it; `forgets`: which somebody takes for a broken clip."""
+def test_ctrl_c_inside_a_library_s_callback_ends_the_command(forgets: list[str]) -> None:
+    """Python only prints it, and libsndfile raises another error; with `forgets`, the caller ignores that error too."""
     command = [sys.executable, "-c", _IN_A_CALLBACK, *forgets]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "begins\n"
         time.sleep(0.5)
         running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=60)
-    assert said == "caspi: interrupted; the same command goes on from what was kept\n"
+        _, stderr = running.communicate(timeout=60)
+    assert stderr == "caspi: interrupted; run the same command again to resume from what was saved\n"
     assert running.returncode == 130
 
 
-def test_an_interrupted_evaluation_says_that_it_goes_on(small_corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_says_how_to_resume(small_corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "caspi", "evaluate", "tiny", str(small_corpus), "--out", str(out)]
     with subprocess.Popen([*command, "--stress", "12"], stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
         deadline = time.monotonic() + 120
         while not out.with_name("out.work").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        said = None
-        while said is None and time.monotonic() < deadline:
-            running.send_signal(signal.SIGINT)  # again where a library's clean-up took it, as a person would
+        stderr = None
+        while stderr is None and time.monotonic() < deadline:
+            running.send_signal(signal.SIGINT)  # again if a library's clean-up swallowed it, as a user would
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _, said = running.communicate(timeout=5)
-    assert said is not None
+                _, stderr = running.communicate(timeout=5)
+    assert stderr is not None
     assert running.returncode == 130
-    assert said.strip().splitlines()[-1] == "caspi: interrupted; the same command goes on from what was kept"
-    assert "Traceback" not in said
+    assert (
+        stderr.strip().splitlines()[-1]
+        == "caspi: interrupted; run the same command again to resume from what was saved"
+    )
+    assert "Traceback" not in stderr
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, no logic. Results on stdout, everything else on stderr."""
+"""The command line: one command for each stage, without logic. Results go to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from caspi.errors import CaspiError, UsageError, first_line
 from caspi.terminal import show_log
 
-if TYPE_CHECKING:  # the modules themselves load with the command that needs them
+if TYPE_CHECKING:  # a command imports the modules that it needs when it runs
     from caspi.commands.outcome import Outcome
     from caspi.recipe import Recipe
 
@@ -29,19 +29,20 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Teach Qwen3-ASR a language, and prove what it learnt. Start with: caspi demo",
+    help="Fine-tune Qwen3-ASR for a language and measure the result. Start with: caspi demo",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
-    Optional[list[str]], typer.Argument(metavar="[KEY=VALUE ...]", help="Overrides, such as train.effective_batch=64.")
+    Optional[list[str]],
+    typer.Argument(metavar="[KEY=VALUE ...]", help="Override recipe keys, such as train.effective_batch=64."),
 ]
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         from caspi.reporting.report import installed_version
 
         print(f"caspi {installed_version()}")
@@ -55,7 +56,7 @@ def _options(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options that come before the command."""
 
 
 def _say(text: str) -> None:
@@ -66,7 +67,7 @@ def _finish(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
     else:
-        if outcome.line:  # of several processes one speaks
+        if outcome.line:  # only one of several processes prints it
             _say(outcome.line)
         if outcome.path != Path():
             print(outcome.path)
@@ -82,13 +83,11 @@ def _recipe(path: Path, overrides: list[str] | None) -> Recipe:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where everything goes; an earlier demo there is replaced.")] = Path(
-        "runs/demo"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of sentences, voices, batches and augmentation.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier demo there is replaced.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed for sentences, voices, batches and augmentation.")] = 0,
     json_: Json = False,
 ) -> None:
-    """The whole path on the tiny model, on a CPU, in minutes.
+    """Run the whole pipeline on the tiny model. This takes minutes on a CPU.
 
     Example: caspi demo --out runs/demo
     """
@@ -99,7 +98,7 @@ def demo(
         outcome = run(out, seed)
     except Interrupted as error:
         raise Interrupted(
-            "the demo was asked to end; caspi demo starts again from the beginning, "
+            "the demo was stopped on request; caspi demo starts from the beginning, "
             f"caspi train {out / 'demo.yaml'} resumes its training"
         ) from error
     _finish(outcome, json_)
@@ -109,10 +108,12 @@ def demo(
 def prepare(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    engine: Annotated[str, typer.Option(help="local (processes of this machine) or ray (extra `ray`).")] = "local",
+    engine: Annotated[str, typer.Option(help="local (processes on this machine) or ray (extra `ray`).")] = "local",
     json_: Json = False,
 ) -> None:
-    """Sources to a corpus. Killed and started again, it goes on; a source added at the end is all that is prepared.
+    """Make a corpus from sources.
+
+    The same command resumes a run that was killed. If a source was added at the end, only that source is prepared.
 
     Example: caspi prepare recipes/torah.yaml corpus.workers=4
     """
@@ -121,7 +122,7 @@ def prepare(
     _finish(commands.prepare.run(_recipe(recipe, overrides), engine), json_)
 
 
-corpus_app = typer.Typer(no_args_is_help=True, help="Look into a corpus, hand it on, publish it.")
+corpus_app = typer.Typer(no_args_is_help=True, help="Inspect, export or publish a corpus.")
 app.add_typer(corpus_app, name="corpus")
 
 CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A folder made by caspi prepare.")]
@@ -129,7 +130,7 @@ CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A folder m
 
 @corpus_app.command("info")
 def corpus_info(corpus: CorpusFolder, json_: Json = False) -> None:
-    """Hours and utterances by split, and how lengths, rates and signals are distributed.
+    """Show hours and utterances by split, and distributions of length, speaking rate and signal measures.
 
     Example: caspi corpus info runs/torah/corpus
     """
@@ -160,7 +161,7 @@ def _show_corpus(summary: dict[str, Any]) -> None:
 
 
 def _short(value: float) -> str:
-    """At most seven characters, so that a table has room for all of them in 80 columns: no exponents."""
+    """A number in at most seven characters, without exponent, so that the table fits into 80 columns."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"
@@ -169,13 +170,13 @@ def _short(value: float) -> str:
 @corpus_app.command("sample")
 def corpus_sample(
     corpus: CorpusFolder,
-    count: Annotated[int, typer.Option(min=1, help="How many utterances.")] = 20,
-    seed: Annotated[int, typer.Option(help="Another seed draws others.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Number of utterances.")] = 20,
+    seed: Annotated[int, typer.Option(help="Random seed; another seed draws other utterances.")] = 0,
     split: Annotated[Optional[str], typer.Option(help="train, validation or test (default: all).")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Where the page goes (default: CORPUS-sample).")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: CORPUS-sample).")] = None,
     json_: Json = False,
 ) -> None:
-    """Draws utterances into a page with players: listen before you train.
+    """Draw random utterances and write a page with audio players, to listen before training.
 
     Example: caspi corpus sample runs/torah/corpus --count 20
     """
@@ -188,11 +189,13 @@ def corpus_sample(
 @corpus_app.command("export")
 def corpus_export(
     corpus: CorpusFolder,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    to: Annotated[str, typer.Option(help="jsonl: the official fine-tuning script's JSONL, with WAV files.")] = "jsonl",
+    out: Annotated[Path, typer.Option(help="Output folder; must be new.")],
+    to: Annotated[
+        str, typer.Option(help="jsonl: JSONL with WAV files, as the official fine-tuning script reads them.")
+    ] = "jsonl",
     json_: Json = False,
 ) -> None:
-    """Writes a corpus as other programs read it.
+    """Write a corpus in a format that other programs read.
 
     Example: caspi corpus export runs/torah/corpus --to jsonl --out runs/torah/jsonl
     """
@@ -204,12 +207,12 @@ def corpus_export(
 @corpus_app.command("push")
 def corpus_push(
     corpus: CorpusFolder,
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="user/name on the Hub.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would go, upload nothing.")] = False,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: user/name.")],
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public (default: private).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Publishes a corpus as a data set of the Hub, with a card. Check that its sources' licences let you.
+    """Publish a corpus as a data set on the Hub, with a card. First check that the licences of its sources allow it.
 
     Example: caspi corpus push runs/torah/corpus me/torah --dry-run
     """
@@ -225,13 +228,15 @@ def corpus_push(
 @app.command()
 def audit(
     corpus: Annotated[Path, typer.Argument(help="A folder made by caspi prepare.")],
-    recipe: Annotated[Optional[Path], typer.Argument(help="Recorded in the report.")] = None,
+    recipe: Annotated[Optional[Path], typer.Argument(help="Recipe to record in the report.")] = None,
     model: Annotated[
-        str, typer.Option(help="The recogniser that judges: tiny, a folder or a Hub id.")
+        str, typer.Option(help="Model that scores the transcripts: tiny, a folder or a Hub id.")
     ] = "Qwen/Qwen3-ASR-1.7B-hf",
     json_: Json = False,
 ) -> None:
-    """How many transcripts can be of something else at most, and which fit worst.
+    """Check whether transcripts match their audio.
+
+    Gives an upper bound on the number of transcripts that do not belong to their audio, and lists the worst fits.
 
     Example: caspi audit runs/torah/corpus --model runs/torah/train/average
     """
@@ -244,13 +249,15 @@ def audit(
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    gpu: Annotated[Optional[str], typer.Option(help="A GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
-    pilot: Annotated[bool, typer.Option("--pilot", help="Measure a few micro-batches of every stage here.")] = False,
-    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML with GPU kinds and prices of your own.")] = None,
+    gpu: Annotated[Optional[str], typer.Option(help="GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Measure a few micro-batches of every stage on this machine.")
+    ] = False,
+    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")] = None,
     json_: Json = False,
 ) -> None:
-    """Batches, memory, hours and cost, before any of it is spent.
+    """Predict batches, memory, hours and cost of training.
 
     Examples: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
               caspi plan recipes/round2.yaml --pilot
@@ -265,12 +272,12 @@ def plan(
 def augment_preview(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    stage: Annotated[Optional[str], typer.Option(help="The first one, if none is named.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Utterances.")] = 3,
-    out: Annotated[Optional[Path], typer.Option(help="A folder for the page; beside the corpus otherwise.")] = None,
+    stage: Annotated[Optional[str], typer.Option(help="Stage of the recipe (default: the first).")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of utterances.")] = 3,
+    out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: CORPUS-augmented).")] = None,
     json_: Json = False,
 ) -> None:
-    """A page to listen to what augmentation does: each effect alone, and all as training hears them.
+    """Write a page to listen to augmentation. It has each effect alone, and all effects together as in training.
 
     Example: caspi augment-preview recipes/demo.yaml train.augment.codec={}
     """
@@ -290,7 +297,7 @@ def train(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Runs the stages of a recipe; started again, it goes on where it stopped.
+    """Run the stages of a recipe. The same command resumes a run that stopped.
 
     Examples: caspi train recipes/demo.yaml
               caspi train recipes/round2.yaml model.init=random model.scale=1.7b --dry-run
@@ -328,11 +335,13 @@ def _show_shapes(summary: dict[str, Any]) -> None:
 @app.command()
 def average(
     run: Annotated[Path, typer.Argument(help="A folder made by caspi train.")],
-    top: Annotated[int, typer.Option(min=1, help="How many of the best checkpoints.")] = 3,
-    weights: Annotated[Optional[str], typer.Option(help="Of the best, the second best, ...: 3,2,1.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of best checkpoints.")] = 3,
+    weights: Annotated[
+        Optional[str], typer.Option(help="Weights from the best checkpoint to the worst, such as 3,2,1.")
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Averages the best checkpoints of a run.
+    """Average the best checkpoints of a run.
 
     Example: caspi average runs/demo/train --top 3
     """
@@ -347,9 +356,9 @@ def _weights(text: str | None) -> list[float] | None:
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(f"--weights {text}: numbers with commas between them, such as 3,2,1") from error
+        raise UsageError(f"--weights {text}: expected numbers separated by commas, such as 3,2,1") from error
     if min(found) < 0 or not 0 < sum(found) < float("inf"):
-        raise UsageError(f"--weights {text}: at least one above 0, and none below")
+        raise UsageError(f"--weights {text}: no weight may be negative, and at least one must be above 0")
     return found
 
 
@@ -360,38 +369,48 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CORPUS|MANIFEST|BENCHMARK ...",
-            help="Folders made by caspi prepare; JSONL manifests, as they are; ivrit for the leaderboard's six sets, "
-            "or one by name: eval-d1, eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; NAME@REVISION, "
-            "NAME@FOLDER of its files.",
+            help="Folders made by caspi prepare; JSONL manifests (used as they are); ivrit for the leaderboard's six "
+            "sets, or one by name: eval-d1, eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; "
+            "NAME@REVISION; NAME@FOLDER with its files.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where results.jsonl, summary.json and report.html go.")],
+    out: Annotated[Path, typer.Option(help="Output folder for results.jsonl, summary.json and report.html.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first so many utterances of each.")] = None,
+    limit: Annotated[
+        Optional[int], typer.Option(min=1, help="Number of utterances of each set; the first ones are used.")
+    ] = None,
     stress: Annotated[
-        int, typer.Option(min=0, help="So many utterances of each under noise, codecs, rooms and so on too.")
+        int,
+        typer.Option(
+            min=0, help="Number of utterances of each set to repeat with noise, codecs, reverberation and so on."
+        ),
     ] = 0,
     context: Annotated[
-        int, typer.Option(min=0, help="So many of each with words to expect, or the text before, in their prompt too.")
+        int,
+        typer.Option(
+            min=0, help="Number of utterances of each set to repeat with hotwords or previous text in the prompt."
+        ),
     ] = 0,
     retention: Annotated[
-        Optional[list[Path]], typer.Option(help="A corpus of another language, to see what was forgotten; repeatable.")
+        Optional[list[Path]], typer.Option(help="A corpus of another language, to measure forgetting; repeatable.")
     ] = None,
-    identify: Annotated[bool, typer.Option("--identify", help="Let the model name the language itself.")] = False,
+    identify: Annotated[bool, typer.Option("--identify", help="Let the model identify the language.")] = False,
     equivalents: Annotated[
-        Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
+        Optional[Path],
+        typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
     ] = None,
     language: Annotated[
-        Optional[str], typer.Option(help="Of a manifest's lines that name none: Spanish, or es.")
+        Optional[str], typer.Option(help="Language of manifest lines that name none: Spanish, or es.")
     ] = None,
     group_key: Annotated[
-        str, typer.Option(help="The field of a manifest that says who speaks (default: group, speaker, client_id ...).")
+        str, typer.Option(help="Manifest field that names the speaker (default: group, speaker, client_id ...).")
     ] = "",
     json_: Json = False,
 ) -> None:
-    """Word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
+    """Transcribe and score evaluation sets.
 
-    Killed and started again, it goes on; a corpus more is all that is decoded.
+    Writes the word error rate with its interval, transcripts, kinds of errors, and the worst utterances.
+    The same command resumes a run that was killed. If a corpus was added, only that corpus is decoded.
 
     Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation --stress 50
     """
@@ -411,25 +430,26 @@ def evaluate(
 def score(
     file: Annotated[
         Path,
-        typer.Argument(help="A table (csv, tsv, jsonl, json, parquet) with reference and hypothesis, or references."),
+        typer.Argument(
+            help="A table (csv, tsv, jsonl, json, parquet) of references and hypotheses, or a file of references."
+        ),
     ],
     hypotheses: Annotated[
         Optional[Path], typer.Argument(help="Hypotheses: trn, Kaldi text, ctm (or stm), or plain lines.")
     ] = None,
-    reference: Annotated[str, typer.Option(help="The column of references (default: its usual names).")] = "",
-    hypothesis: Annotated[str, typer.Option(help="The column of hypotheses.")] = "",
-    group: Annotated[str, typer.Option(help="The column that says who speaks.")] = "",
-    id_: Annotated[str, typer.Option("--id", help="The column of ids.")] = "",
-    out: Annotated[Optional[Path], typer.Option(help="Where the results go (default: FILE-score).")] = None,
-    language: Annotated[
-        Optional[str], typer.Option(help="Whose text rules, where a row names no language (default: Hebrew).")
-    ] = None,
+    reference: Annotated[str, typer.Option(help="Column of references (default: its usual names).")] = "",
+    hypothesis: Annotated[str, typer.Option(help="Column of hypotheses.")] = "",
+    group: Annotated[str, typer.Option(help="Column that names the speaker.")] = "",
+    id_: Annotated[str, typer.Option("--id", help="Column of ids.")] = "",
+    out: Annotated[Optional[Path], typer.Option(help="Output folder (default: FILE-score).")] = None,
+    language: Annotated[Optional[str], typer.Option(help="Language of rows that name none (default: Hebrew).")] = None,
     equivalents: Annotated[
-        Optional[Path], typer.Option(help="A csv of spellings that count as one, a line each; reported apart.")
+        Optional[Path],
+        typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Scores any system's transcripts as evaluate scores ours.
+    """Score the transcripts of any system. The scores are the same as those of evaluate.
 
     Examples: caspi score whisper.csv --out runs/whisper
               caspi score ref.trn hyp.trn --language English
@@ -448,7 +468,7 @@ _NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
 
 
 def _show_scores(summary: dict[str, Any]) -> None:
-    """A table of 80 columns: scores, what relaxations remove, the parts of the corpus, conditions; and what is odd."""
+    """Prints a table of 80 columns (scores, relaxations, breakdowns, stress conditions), then warning signs."""
     from caspi.reporting.bidi import shown
     from caspi.reporting.wording import counted, percent, rate
 
@@ -460,16 +480,14 @@ def _show_scores(summary: dict[str, Any]) -> None:
         found = summary[name]
         table.add_row(name, rate(found["wer"], found["wer_ci"]), rate(found["cer"]), f"{found['words']:,}")
     for name, relaxed in summary["relaxations"].items():
-        table.add_row(
-            f"fair, {name} overlooked", f"{percent(relaxed['wer'])}, {percent(relaxed['removed'])} less", "", ""
-        )
+        table.add_row(f"fair, {name} ignored", f"{percent(relaxed['wer'])}, {percent(relaxed['removed'])} less", "", "")
     sections = [
         {name: part["leaderboard"] for name, part in summary[f"by_{key}"].items()}
         for key in ("source", "duration", "noise", "script", "language")
         if len(summary[f"by_{key}"]) > 1
     ]
     sections.append(summary.get("stress", {}).get("conditions", {}))
-    sections.append({f"told {shown}": found for shown, found in summary.get("context", {}).items()})
+    sections.append({f"context: {shown}": found for shown, found in summary.get("context", {}).items()})
     for folder, languages in summary.get("retention", {}).items():
         sections.append({f"{spoken}, {Path(folder).name}": found for spoken, found in languages.items()})
     for section in sections:
@@ -483,7 +501,7 @@ def _show_scores(summary: dict[str, Any]) -> None:
 
 
 def _signs(summary: dict[str, Any]) -> list[str]:
-    """What a word error rate does not say of what was heard."""
+    """Lines on what the word error rate does not show: empty or truncated hypotheses, hallucinations, languages."""
     from caspi.reporting.wording import plural
 
     counts = {
@@ -493,18 +511,19 @@ def _signs(summary: dict[str, Any]) -> list[str]:
     found = [f"{name} {count:,}" for name, count in counts.items() if count]
     lines = [f"of {plural(summary['utterances'], 'utterance')}: {', '.join(found)}"] if found else []
     for spoken, taken in (summary["named"] or {}).items():
-        lines.append(f"{spoken} was named {', '.join(f'{name} {count:,} times' for name, count in taken.items())}")
+        times = ", ".join(f"{name} {count:,} times" for name, count in taken.items())
+        lines.append(f"{spoken} was identified as {times}")
     return lines
 
 
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(metavar="EVAL_A", help="A folder made by caspi evaluate or score.")],
-    b: Annotated[Path, typer.Argument(metavar="EVAL_B", help="Another, of the same utterances.")],
-    out: Annotated[Optional[Path], typer.Option(help="Where the page goes (default: beside B).")] = None,
+    b: Annotated[Path, typer.Argument(metavar="EVAL_B", help="Another such folder, of the same utterances.")],
+    out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: beside B).")] = None,
     json_: Json = False,
 ) -> None:
-    """Is B better than A, and could it be luck?
+    """Test whether B is better than A. Says whether the difference is significant.
 
     Example: caspi compare runs/demo/evaluation-last runs/demo/evaluation
     """
@@ -514,26 +533,31 @@ def compare(
 
 
 def _beside(path: Path, name: str) -> Path:
-    """Where results go that nobody named a place for."""
+    """Default output folder, beside `path`. Raises UsageError if `path` has no name."""
     if not path.name:
-        raise UsageError(f"{path} has no name to put results beside: give --out")
+        raise UsageError(f"{path} has no name, so there is no default output folder: give --out")
     return path.with_name(name)
 
 
 @app.command()
 def transcribe(
     model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Audio in any format.")],
-    context: Annotated[str, typer.Option(help="Names and terms to expect, or the text before.")] = "",
-    language: Annotated[Optional[str], typer.Option(help="Force a language, such as Hebrew.")] = None,
-    format: Annotated[str, typer.Option(help="txt, json, srt or vtt.")] = "txt",
-    out: Annotated[Optional[Path], typer.Option(help="A folder, one file each (default: stdout).")] = None,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Audio files in any format.")],
+    context: Annotated[str, typer.Option(help="Hotwords (names and terms), or the previous text.")] = "",
+    language: Annotated[
+        Optional[str], typer.Option(help="Language of the audio, such as Hebrew (default: the model identifies it).")
+    ] = None,
+    format: Annotated[str, typer.Option(help="Output format: txt, json, srt or vtt.")] = "txt",
+    out: Annotated[
+        Optional[Path], typer.Option(help="Output folder, with one file for each input (default: stdout).")
+    ] = None,
     times: Annotated[
-        bool, typer.Option("--times", help="Of every phrase, by a model trained with train.timestamps.")
+        bool,
+        typer.Option("--times", help="Write the times of every phrase; needs a model trained with train.timestamps."),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Audio of any length to text or subtitles.
+    """Transcribe audio of any length to text or subtitles.
 
     Example: caspi transcribe runs/demo/train/average talk.mp3 --language Hebrew --format srt --out subtitles
     """
@@ -550,10 +574,10 @@ def transcribe(
 def export(
     model: Annotated[str, typer.Argument(help="A model folder.")],
     to: Annotated[str, typer.Option(help="hf (transformers, bf16) or qwen-asr (original layout).")],
-    out: Annotated[Path, typer.Option(help="A new folder.")],
+    out: Annotated[Path, typer.Option(help="Output folder; must be new.")],
     json_: Json = False,
 ) -> None:
-    """A checkpoint other programs can load.
+    """Write a checkpoint that other programs can load.
 
     Example: caspi export runs/demo/train/average --to qwen-asr --out runs/demo/qwen-asr
     """
@@ -565,12 +589,12 @@ def export(
 @app.command()
 def publish(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    repository: Annotated[str, typer.Argument(metavar="REPO", help="user/name on the Hub.")],
-    public: Annotated[bool, typer.Option("--public", help="For everybody; private otherwise.")] = False,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: user/name.")],
+    public: Annotated[bool, typer.Option("--public", help="Make the repository public (default: private).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Uploads a model, in either layout, to the Hub after checking that it loads.
+    """Upload a model to the Hub. Takes either layout, and first checks that the model loads.
 
     Example: caspi publish runs/demo/train/average me/caspi-demo --dry-run
     """
@@ -589,7 +613,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
-    """OpenAI's transcription endpoint over HTTP.
+    """Serve OpenAI's transcription endpoint over HTTP.
 
     Example: caspi serve runs/demo/train/average --port 8000
     """
@@ -608,7 +632,7 @@ def serve(
 
 @app.command()
 def doctor(json_: Json = False) -> None:
-    """What this machine has, what is missing, how to get it.
+    """Check this machine. Shows what it has, what is missing and how to install it.
 
     Example: caspi doctor
     """
@@ -627,28 +651,28 @@ def doctor(json_: Json = False) -> None:
 
 
 def _quiet_libraries() -> None:
-    """Libraries speak through our messages, not over them, and leave the processor to others while they wait."""
-    # Threads that spin for the next piece of work halve the speed of training beside one other busy process, and win
-    # nothing without one (docs/log.md, 2026-11-30). Read when torch is loaded.
+    """Turns off messages and progress bars of libraries, and makes idle OpenMP threads sleep."""
+    # If threads spin while they wait for work, training runs at half speed beside one other busy process, and no
+    # faster without one (docs/log.md, 2026-11-30). The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its retries
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hides messages about retries
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-_INTERRUPTED = 130  # as shells have it; typer ends with it too
-_GOES_ON = "caspi: interrupted; the same command goes on from what was kept"
+_INTERRUPTED = 130  # the exit code of shells after Ctrl-C; typer uses it too
+_RESUMES = "caspi: interrupted; run the same command again to resume from what was saved"
 
 
 class _Missed:
-    """Python prints and forgets a Ctrl-C that falls into a library's callback or clean-up: it is made to come again."""
+    """Sends a Ctrl-C again if a library's callback or clean-up received it: Python only prints and ignores it there."""
 
     def __init__(self) -> None:
         self._again: threading.Timer | None = None
 
     def __call__(self, what: sys.UnraisableHookArgs) -> None:
-        """As sys.unraisablehook."""
+        """Called as sys.unraisablehook."""
         if what.exc_type is not KeyboardInterrupt:
             sys.__unraisablehook__(what)
             return
@@ -657,7 +681,7 @@ class _Missed:
         self._again.start()
 
     def taken_back(self) -> bool:
-        """Whether one was still to come; it does not any more."""
+        """Cancels a Ctrl-C that is about to be sent again. Returns whether there was one."""
         if self._again is None or not self._again.is_alive():
             return False
         self._again.cancel()
@@ -665,21 +689,21 @@ class _Missed:
 
 
 def _guarded(run: Callable[[], object], debug: bool) -> int:
-    """Exit code of a command; every failure is one line unless `--debug` asks for more."""
+    """Runs a command and returns its exit code. A failure is one line, with `--debug` also a traceback."""
     missed = _Missed()
     before, sys.unraisablehook = sys.unraisablehook, missed
     try:
         run()
-    except SystemExit as error:  # typer's own way out: usage errors, --help, typer.Exit
+    except SystemExit as error:  # raised by typer: usage errors, --help, typer.Exit
         if error.code == _INTERRUPTED:
-            _say(_GOES_ON)
+            _say(_RESUMES)
         return error.code if isinstance(error.code, int) else 0
     except KeyboardInterrupt:
-        _say(_GOES_ON)
+        _say(_RESUMES)
         return _INTERRUPTED
     except Exception as error:
-        if missed.taken_back():  # the error is what a library made of its callback's end
-            _say(_GOES_ON)
+        if missed.taken_back():  # a library turned the Ctrl-C in its callback into this error
+            _say(_RESUMES)
             return _INTERRUPTED
         return _failed(error, debug)
     finally:

@@ -85,7 +85,7 @@ def test_only_adapters_of_the_group_learn(fresh_tiny: LoadedModel) -> None:
     assert all("language_model.layers.3." in name for name in trained if adapters.is_adapter(name))
     rows = {row.group: row for row in describe(fresh_tiny.model, groups)}
     assert rows["decoder_layers"].note == "LoRA of rank 2"
-    assert rows["decoder_layers"]["parameters"] == 2 * (
+    assert rows["decoder_layers"].parameters == 2 * (
         (128 + 128) * 2 + (128 + 64) * 2 + (128 + 384) * 3
     )  # queries and output, keys and values, the three of the MLP
 

@@ -46,7 +46,9 @@ def sharded() -> bool:
 
 def processes() -> PartialState:
     """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun where there is no GPU."""
-    if sharding() == "zero3":  # the engine is made by distributed/deepspeed.py, not by accelerate, which would also step it
+    if (
+        sharding() == "zero3"
+    ):  # the engine is made by distributed/deepspeed.py, not by accelerate, which would also step it
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
     # Micro-batches differ in size: memory that grows in place is not lost to fragments. Read when CUDA starts.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")

@@ -30,7 +30,7 @@ from caspi.training.objectives.cross_entropy import CrossEntropy
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What a process found out about one utterance, or about its share's loss."""
+    """The decoding result of one utterance."""
 
     place: int
     hypothesis: str
@@ -43,7 +43,7 @@ class Validation:
     def __init__(
         self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None, spoken: str
     ) -> None:
-        """spoken: the language that is taught."""
+        """spoken: the language the model is trained for."""
         self._dtype, self._budget, self._language = dtype, config.budget, spoken
         self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
         if not len(self._data.rows):
@@ -55,8 +55,8 @@ class Validation:
         self._groups = [corpus.utterance(int(row)).group for row in self._rows]
 
     def __call__(self, loaded: LoadedModel, give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """`loss`, `wer`, `cer`, `truncated`, the same on every process; None on every one where one gave up. A share
-        that memory does not hold is cut smaller."""
+        """`loss`, `wer`, `cer`, `truncated`, the same on every process; None on all of them if one gave up. If a
+        process runs out of memory, it repeats with smaller batches."""
         state = processes()
         places = range(state.process_index, len(self._rows), state.num_processes)
         while True:
@@ -81,8 +81,8 @@ class Validation:
         }
 
     def _scores(self, hypotheses: list[str]) -> dict[str, float]:
-        """`wer` and `cer` of the language that is taught, which rank checkpoints (of all, where the split has none of
-        it); with several languages `wer/Spanish` and so on too, each by its own rules."""
+        """`wer` and `cer` of the language the model is trained for (of all languages if the split has none of it);
+        checkpoints are ranked by them. With several languages also `wer/Spanish` and so on, each by its own rules."""
         spoken = [self._data.languages[row] for row in self._rows.tolist()]
         taught = self._language if self._language in spoken else None
         ranking = self._score(hypotheses, [place for place, name in enumerate(spoken) if taught in (None, name)])
@@ -105,15 +105,15 @@ class Validation:
     def _decoded(
         self, loaded: LoadedModel, items: list[Item], places: range, give_up: Callable[[], bool]
     ) -> list[_Measured]:
-        """All, or what was decoded before giving up."""
+        """All results, or those decoded before giving up."""
         decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype, give_up=give_up)
         clips = [DecodeRequest(item.samples, item.context, item.language) for item in items]
-        said = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
-        return [_Measured(places[index], found.text, found.truncated) for batch in said for index, found in batch]
+        decoded = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
+        return [_Measured(places[index], found.text, found.truncated) for batch in decoded for index, found in batch]
 
     @torch.no_grad()
     def _loss(self, loaded: LoadedModel, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:
-        """Cross-entropy summed over the targets of `rows`, and how many they are."""
+        """Cross-entropy summed over the targets of `rows`, and the number of targets."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
         total, tokens = 0.0, 0
@@ -128,10 +128,10 @@ class Validation:
 
 
 def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, spoken: str) -> dict[str, float]:
-    """What the run itself would measure on a model folder: the same utterances, the same precision."""
+    """What the run itself would measure on a model folder: with the same utterances and the same precision."""
     state = processes()
     loaded = load(ModelConfig(start=str(folder)), state.device)
     dtype = compute_dtype(config.precision, state.device)
     measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype, spoken)(loaded)
-    assert measured is not None  # nobody gave up
+    assert measured is not None  # no process gave up
     return measured

@@ -148,9 +148,7 @@ class StepRecovery:
         found = gather_object(mine)
         self._log.record(number, {"replaced": found})
         for entry in found:
-            self._log.say(
-                number, f"{entry['utterance']} cannot be read ({entry['why']}): replaced by {entry['by']}"
-            )
+            self._log.say(number, f"{entry['utterance']} cannot be read ({entry['why']}): replaced by {entry['by']}")
 
     def _named_on_all_ranks(self, rows: Iterable[int]) -> list[str]:
         return sorted(gather_object(self._steps.identifiers(rows)))
@@ -163,8 +161,8 @@ class StepRecovery:
         found = checkpoints.complete_checkpoints(self._folder)
         start = f"start another run from {found[-1]} (model.start)" if found else "start another run"
         raise CaspiError(
-            f"stage {self._stage}: the weights became non-finite at step {number - 1:,}: training diverged; {start} "
-            "with a lower learning rate, more warmup or a lower max_grad_norm"
+            f"stage {self._stage}: the weights have been non-finite since step {number - 1:,}: training diverged; "
+            f"{start} with a lower learning rate, more warmup or a lower max_grad_norm"
         )
 
     def _refuse_alone(self, rows: Iterable[int]) -> NoReturn:

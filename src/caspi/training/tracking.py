@@ -1,5 +1,4 @@
-"""Experiment trackers by name: they receive a stage's log and the corpus's reports. A failing tracker never ends a
-run."""
+"""Experiment trackers by name: they receive a stage's log and the corpus's reports; a failing one never ends a run."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
         return
     if any(how.lora for how in stage.groups.values()):
         raise UsageError(
-            f"stage {stage.name}: adapters cannot be trained on sharded weights; the base model fits every GPU: {_WHOLE}"
+            f"stage {stage.name}: adapters cannot be trained on sharded weights; the base fits every GPU: {_WHOLE}"
         )
     if isinstance(stage.objective, SequenceObjective):
         raise UsageError(f"stage {stage.name}: hypotheses cannot be sampled from sharded weights: {_WHOLE}")

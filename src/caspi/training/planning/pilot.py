@@ -19,9 +19,9 @@ _ALIKE = 1e-6  # root mean square of relative errors: below the precision of any
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What this machine reached: rate in FLOPs per second, overhead in seconds per micro-batch, floor: the least seconds
-    of any micro-batch, and seconds of an optimizer step; on a GPU the peak in GiB of the micro-batch that was expected
-    to need most memory."""
+    """What this machine reached. rate: FLOPs per second; overhead: seconds per micro-batch; floor: the least seconds of
+    any micro-batch; optimizer_seconds: of one step; peak: on a GPU the GiB of the micro-batch that was expected to need
+    most memory."""
 
     rate: float
     overhead: float

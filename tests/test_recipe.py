@@ -20,7 +20,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: Path, tmp_path: Path) -> None:
+def test_every_shipped_recipe_is_valid_and_equals_its_resolved_copy(path: Path, tmp_path: Path) -> None:
     loaded = recipe.load(path)
     assert recipe.load(write(tmp_path, recipe.dump(loaded))) == loaded
 
@@ -54,7 +54,7 @@ def test_every_shipped_recipe_is_valid_and_survives_its_own_resolved_copy(path: 
         ("name: m\n", "corpus: missing"),
         ("- 1\n- 2\n", "holds no keys"),
         ("name: [\n", "is not YAML"),
-        (MINIMAL + "seed: 1\nseed: 2\n", "'seed' stands twice"),
+        (MINIMAL + "seed: 1\nseed: 2\n", "'seed' occurs twice"),
         (MINIMAL + "seed: true\n", "seed: .*got True"),
         (MINIMAL + "model: {scale: 0.6b}\n", "set init: random"),
         (MINIMAL.replace("kind: manifest", "kind: manifold"), "manifold"),
@@ -66,7 +66,7 @@ def test_a_wrong_recipe_names_key_value_and_fix(tmp_path: Path, text: str, messa
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_recipe(tmp_path: Path) -> None:
+def test_a_missing_recipe_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         recipe.load(tmp_path / "none.yaml")
 
@@ -104,7 +104,7 @@ def test_wrong_overrides(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(("written", "value"), [("2e-4", 2e-4), ("2.5e-4", 2.5e-4), ("1E-3", 1e-3), ("0.5", 0.5)])
-def test_exponents_without_a_point_are_numbers(tmp_path: Path, written: str, value: float) -> None:
+def test_exponents_without_a_decimal_point_are_numbers(tmp_path: Path, written: str, value: float) -> None:
     """PyYAML alone reads 2e-4 as a string."""
     text = MINIMAL + f"train: {{path: t, stages: [{{name: a, groups: {{projector: {written}}}}}]}}\n"
     assert recipe.load(write(tmp_path, text)).require_train().stages[0].groups["projector"].lr == value
@@ -129,7 +129,7 @@ def test_a_problem_of_a_whole_section_does_not_print_the_section(tmp_path: Path)
         recipe.load(write(tmp_path, text))
 
 
-def test_every_key_that_other_trainers_names_are_answered_with_exists() -> None:
+def test_every_key_suggested_for_keys_of_other_trainers_exists() -> None:
     for answer in recipe._ELSEWHERE.values():
         first, *rest = answer.split(" ")[0].rstrip(",:").split(".")
         keys = recipe._keys_at(recipe.Recipe, [])
@@ -146,8 +146,8 @@ PROSE = [
 ]  # fmt: skip
 
 
-def test_every_key_that_prose_or_an_error_names_exists() -> None:
-    """A page once recommended train.replay."""
+def test_every_key_in_docs_and_messages_exists() -> None:
+    """A page once recommended train.replay, which does not exist."""
     unknown = set()
     for path in PROSE:
         if path.name in ("log.md",):
@@ -164,12 +164,14 @@ def test_every_key_that_prose_or_an_error_names_exists() -> None:
     assert not unknown
 
 
-def test_keys_of_the_version_before_are_read_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_of_the_previous_version_are_accepted_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = "train: {path: t, recompute_every: 2, budget_seconds: 90, stages: [{name: a, learn: {projector: 1e-3}}]}\n"
     made = recipe.load(write(tmp_path, MINIMAL + old), ("train.stop_after=7", "train.stages.0.learn.projector=2e-3"))
     config = made.require_train()
     assert (config.activation_checkpointing_every, config.max_batch_seconds, config.max_bad_steps) == (2, 90, 7)
     assert config.stages[0].groups["projector"].lr == 2e-3
-    told = capsys.readouterr().err
+    warnings = capsys.readouterr().err
     for name, new in (("recompute_every", "activation_checkpointing_every"), ("learn", "groups")):
-        assert f"the key {name} is called {new} now" in told
+        assert f"the key {name} was renamed to {new};" in warnings

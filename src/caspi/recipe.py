@@ -1,4 +1,4 @@
-"""One strict YAML file says everything a stage does; dotted overrides change single values of it."""
+"""A recipe is one strict YAML file that defines everything the stages do; dotted overrides change single values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Recipe(Config):
-    """corpus: what `prepare` makes. model: where training starts. train: the stages."""
+    """corpus: what `prepare` creates. model: where training starts. train: the stages."""
 
     name: str
     language: Annotated[str, AfterValidator(named)] = "Hebrew"
@@ -43,22 +43,22 @@ class Recipe(Config):
         return self
 
     def require_train(self) -> TrainConfig:
-        """The training part. Raises UsageError where the recipe has none."""
+        """The train section. Raises UsageError if the recipe has none."""
         if self.train is None:
             raise UsageError(f"recipe {self.name} has no train section: nothing to train")
         return self.train
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats: PyYAML alone reads 2e-4 as a string."""
+    """Reads YAML 1.2 floats: PyYAML alone reads 2e-4 as a string."""
 
 
 def _unique_keys(loader: Any, node: Any) -> dict[Any, Any]:
-    """PyYAML lets the last of two equal keys win without a word."""
+    """Refuses duplicate keys: PyYAML would silently keep the last one."""
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
     for key in keys:
         if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
@@ -72,7 +72,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Reads a recipe and applies `key.to.value=yaml` overrides. Raises UsageError: key, value, fix."""
+    """Reads a recipe and applies `key.to.value=yaml` overrides. Raises UsageError, which names key, value and fix."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
@@ -84,13 +84,13 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     old = sorted(set(_old_keys(values.get("train"))) | {part for one in overrides for part in _old_parts(one)})
     for key in old:
         _log.warning(
-            f"recipe {path}: the key {key} is called {RENAMED_KEYS[key]} now; the next version does not know it"
+            f"recipe {path}: the key {key} was renamed to {RENAMED_KEYS[key]}; the next version will not accept it"
         )
     values = values | ({"train": with_new_keys(values["train"])} if "train" in values else {})
     for override in overrides:
         _apply(values, _renamed(override))
     try:
-        # As JSON, because there `strict` still lets a list be a tuple and text a path, and nothing else be anything.
+        # As JSON, because there `strict` still accepts a list for a tuple and text for a path, and no other conversion.
         return Recipe.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UsageError(f"recipe {path}: {_explain(error)}") from error
@@ -109,7 +109,7 @@ def _old_parts(override: str) -> list[str]:
 
 
 def _renamed(override: str) -> str:
-    """An override of the training part under today's keys; those inside of its value are renamed too."""
+    """An override of the train section with the current keys; keys inside its value are renamed too."""
     key, equals, text = override.partition("=")
     if not key.startswith("train."):
         return override
@@ -120,7 +120,7 @@ def _renamed(override: str) -> str:
 
 
 def dump(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; reading it gives the same recipe."""
+    """The resolved recipe as YAML; loading it gives the same recipe."""
     text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
 
@@ -159,14 +159,14 @@ def _index(place: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
-# What other trainers call it.
+# Key names of other trainers, with the matching key here.
 _ELSEWHERE = {
     "batch_size": "train.effective_batch (utterances a step, over all GPUs)",
     "per_device_train_batch_size": "train.effective_batch (utterances a step, over all GPUs)",
-    "gradient_accumulation_steps": "train.effective_batch, which is cut into what memory holds by itself",
+    "gradient_accumulation_steps": "train.effective_batch, which is cut into micro-batches automatically",
     "lr": "train.stages: groups: {GROUP: RATE}",
     "learning_rate": "train.stages: groups: {GROUP: RATE}",
-    "freeze": "train.stages: groups, which names what is trained; all else is frozen",
+    "freeze": "train.stages: groups, which lists what is trained; everything else is frozen",
     "num_epochs": "train.stages: epochs",
     "num_train_epochs": "train.stages: epochs",
     "max_steps": "train.stages: epochs",
@@ -189,12 +189,12 @@ _ELSEWHERE = {
 
 
 def _explain(error: ValidationError) -> str:
-    """All problems in one line, with the keys that are known where a key is not."""
+    """All problems in one line; for an unknown key with the known ones."""
     found = error.errors()
     places = [one["loc"] for one in found]
 
     def is_of_another(one: Any) -> bool:
-        """A list is too short for pydantic because what is in it is wrong."""
+        """pydantic also reports a list as too short if one of its items is invalid."""
         place = one["loc"]
         inside = any(other[: len(place)] == place and len(other) > len(place) for other in places)
         return one["type"] == "too_short" and inside
@@ -210,30 +210,30 @@ def _problem(found: Any) -> str:
         return f"{where}: missing"
     message = found["msg"].removeprefix("Value error, ")
     given = found["input"]
-    if isinstance(given, dict | list):  # what a whole section breaks: its message names the keys
+    if isinstance(given, dict | list):  # an error of a whole section: its message names the keys
         return f"{where}: {message}" if where else message
     return f"{where}: {message}, got {given!r}"
 
 
 def _meant(place: tuple[str | int, ...]) -> str:
-    """What an unknown key may have been meant to be."""
+    """A suggestion for an unknown key."""
     key, siblings = str(place[-1]), sorted(_keys_at(Recipe, list(place[:-1])))
     if near := difflib.get_close_matches(key, siblings, n=1):
         return f"did you mean {near[0]}?"
     if key in _ELSEWHERE:
         return f"here that is {_ELSEWHERE[key]}"
-    return f"known here: {', '.join(siblings)}" if siblings else "there is none here"
+    return f"known here: {', '.join(siblings)}" if siblings else "no keys are allowed here"
 
 
 def _keys_at(annotation: Any, place: list[str | int]) -> set[str]:
-    """The keys that a recipe knows at a place."""
+    """The keys that are allowed at a place in a recipe."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if not place:
             return set(annotation.model_fields)
         found = annotation.model_fields.get(str(place[0]))
         if found is not None:
             return _keys_at(found.annotation, place[1:])
-        kind = annotation.model_fields.get("kind")  # of several, which pydantic names in the place of an error
+        kind = annotation.model_fields.get("kind")  # of a union, whose kind pydantic puts in the error's place
         is_meant = kind is not None and place[0] in typing.get_args(kind.annotation)
         return _keys_at(annotation, place[1:]) if is_meant else set()
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

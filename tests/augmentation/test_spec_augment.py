@@ -46,7 +46,7 @@ def test_masks_apply_to_the_right_axis() -> None:
 
 
 def steps(tiny: LoadedModel, corpus: Corpus, augment: Augmentation, batch: int, budget: float = 60) -> PlannedSteps:
-    """Two epochs."""
+    """The steps of two epochs."""
     config = TrainConfig.model_validate({
         "path": "x", "effective_batch": batch, "max_batch_seconds": budget, "max_batch_tokens": 1_000_000,
         "augment": augment, "stages": [{"name": "s", "groups": {"projector": 1e-3}, "epochs": 2}],
@@ -56,7 +56,7 @@ def steps(tiny: LoadedModel, corpus: Corpus, augment: Augmentation, batch: int, 
     return PlannedSteps(data, plans, count, 0, tiny.prompt, config, stage, 5)
 
 
-def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: LoadedModel, small_corpus: Path) -> None:
+def test_the_budget_is_kept_with_speed_and_silence(tiny: LoadedModel, small_corpus: Path) -> None:
     augment = Augmentation(speed=(0.6, 1.4), silence=Silence(seconds=(0.1, 1.0), probability=0.5))
     planned = steps(tiny, Corpus.open(small_corpus, "train"), augment, 24, budget=12)
     changed = []
@@ -71,8 +71,8 @@ def test_a_budget_is_kept_whatever_speed_and_silence_make_of_clips(tiny: LoadedM
     assert max(changed) > 1.4
 
 
-def test_augmentation_is_of_the_utterance_and_epoch_not_of_the_batch(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
-    """Resuming, or another batch size, must repeat it exactly."""
+def test_augmentation_depends_on_utterance_and_epoch_not_on_the_batch(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
+    """A resumed run, or another batch size, must repeat it exactly."""
     corpus = Corpus.open(small_corpus, "train")
     augment = Augmentation(
         spec_augment=SpecAugment(), gain_db=(-6, 6), noise=Noise(snr_db=(10, 30)), codec=Codec(),
@@ -104,7 +104,7 @@ def test_epochs_are_augmented_differently(tiny: LoadedModel, small_corpus) -> No
     assert not torch.equal(first.audio.samples[0, :8_000], second.audio.samples[places[row], :8_000])
 
 
-def test_without_augmentation_samples_are_the_corpus(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
+def test_without_augmentation_samples_equal_the_corpus(tiny: LoadedModel, small_corpus) -> None:  # type: ignore[no-untyped-def]
     corpus = Corpus.open(small_corpus, "train")
     micro = steps(tiny, corpus, Augmentation(), 8)[0].batches[0]
     assert micro.masks is None
@@ -112,13 +112,13 @@ def test_without_augmentation_samples_are_the_corpus(tiny: LoadedModel, small_co
     assert np.array_equal(micro.audio.samples[0, 200 : 200 + len(clip)].numpy(), clip)
 
 
-def test_what_is_evaluated_is_heard_as_it_is(small_run: Path, small_corpus: Path) -> None:
-    """A stage that deafens its training clips measures what one without does."""
+def test_evaluation_uses_no_augmentation(small_run: Path, small_corpus: Path) -> None:
+    """A recipe with extreme augmentation gives the same evaluation as one without."""
     model = json.loads((small_run / "report.json").read_text())["final"]
     config = recipe.load(small_run / "recipe.yaml").require_train()
-    deaf = Augmentation.model_validate({"noise": {"snr_db": [-20, -10]}, "gain_db": [-40, -30], "speed": [0.5]})
+    extreme = Augmentation.model_validate({"noise": {"snr_db": [-20, -10]}, "gain_db": [-40, -30], "speed": [0.5]})
     found = [
         measure_checkpoint(Path(model), small_corpus, config.model_copy(update={"augment": augment}), "Hebrew")
-        for augment in (Augmentation(), deaf)
+        for augment in (Augmentation(), extreme)
     ]
     assert found[0] == found[1]

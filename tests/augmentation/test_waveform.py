@@ -1,4 +1,4 @@
-"""What each effect does to a waveform: measured on the signal, never on the code."""
+"""The effect of each augmentation on a waveform, measured on the signal."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def speechlike(seconds: float = 2.0, seed: int = 1) -> np.ndarray:
 OTHER = speechlike(1.0, seed=2)[::-1].copy()
 
 
-def heard(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
+def augmented(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
     samples = speechlike() if samples is None else samples
-    hearing = EpochLengths.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
+    lengths = EpochLengths.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
     found = WaveformAugmenter(how)(
-        samples, hearing.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER
+        samples, lengths.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER
     )
-    assert len(found) / RATE == pytest.approx(hearing.seconds[row], abs=3 / RATE), "as long as was planned"
+    assert len(found) / RATE == pytest.approx(lengths.seconds[row], abs=3 / RATE), "as long as planned"
     return found
 
 
@@ -49,7 +49,7 @@ def decibels(ratio: float) -> float:
 
 
 def delay(one: np.ndarray, other: np.ndarray) -> int:
-    """By how many samples `other` is late."""
+    """The number of samples by which `other` is delayed."""
     size = 2 * max(len(one), len(other))
     found = np.fft.irfft(np.fft.rfft(one, size).conj() * np.fft.rfft(other, size), size)
     place = int(np.argmax(found))
@@ -65,48 +65,50 @@ EVERYTHING = Augmentation(
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**12), st.floats(0.05, 3.0))
-def test_what_comes_out_is_sound_whatever_goes_in(row: int, seconds: float) -> None:
+def test_any_input_gives_finite_output_of_the_planned_length(row: int, seconds: float) -> None:
     samples = speechlike(seconds)
     before = samples.copy()
-    found = heard(EVERYTHING, samples, row)
+    found = augmented(EVERYTHING, samples, row)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     assert len(samples) / 1.2 < len(found) < len(samples) / 0.85 + RATE
-    assert np.array_equal(samples, before), "the corpus's own samples are not touched"
-    assert np.array_equal(found, heard(EVERYTHING, samples, row))
+    assert np.array_equal(samples, before), "the corpus's own samples do not change"
+    assert np.array_equal(found, augmented(EVERYTHING, samples, row))
 
 
 @pytest.mark.parametrize("name", [name for name in Augmentation.model_fields if name not in ("speed", "spec_augment")])
-def test_silence_stays_sound(name: str) -> None:
+def test_silent_input_stays_finite(name: str) -> None:
     how = Augmentation.model_validate({name: getattr(EVERYTHING, name)})
-    assert np.isfinite(heard(how, np.zeros(RATE, np.float32))).all()
+    assert np.isfinite(augmented(how, np.zeros(RATE, np.float32))).all()
 
 
-def test_one_effect_more_leaves_the_others_as_they_were() -> None:
-    noisy = heard(Augmentation(noise=Noise(snr_db=(0, 30))))
-    louder = heard(Augmentation(noise=Noise(snr_db=(0, 30)), gain_db=(3, 9)))
+def test_an_additional_effect_does_not_change_the_others() -> None:
+    noisy = augmented(Augmentation(noise=Noise(snr_db=(0, 30))))
+    louder = augmented(Augmentation(noise=Noise(snr_db=(0, 30)), gain_db=(3, 9)))
     assert np.allclose(louder / noisy, louder[0] / noisy[0], rtol=1e-4)
 
 
-def test_probability_is_kept() -> None:
+def test_effects_are_applied_with_their_probability() -> None:
     how = Augmentation(silence=Silence(seconds=(1, 1), probability=0.25))
-    longer = sum(len(heard(how, row=row)) > 2 * RATE for row in range(400))
+    longer = sum(len(augmented(how, row=row)) > 2 * RATE for row in range(400))
     assert 70 < longer < 130
 
 
 def test_speed_is_one_of_the_factors() -> None:
-    lengths = {len(heard(Augmentation(speed=(0.8, 1.0, 1.25)), row=row)) for row in range(40)}
+    lengths = {len(augmented(Augmentation(speed=(0.8, 1.0, 1.25)), row=row)) for row in range(40)}
     assert lengths == {2 * RATE * 5 // 4, 2 * RATE, 2 * RATE * 4 // 5}
 
 
 def test_gain_is_in_decibels() -> None:
-    assert np.allclose(heard(Augmentation(gain_db=(6.0206, 6.0206))), speechlike() * 2, rtol=1e-3)
+    assert np.allclose(augmented(Augmentation(gain_db=(6.0206, 6.0206))), speechlike() * 2, rtol=1e-3)
 
 
 @pytest.mark.parametrize("spectral_slope", [0.0, 1.0, 2.0])
-def test_noise_is_at_its_ratio_and_of_its_colour(spectral_slope: float) -> None:
+def test_noise_has_its_ratio_and_spectral_slope(spectral_slope: float) -> None:
     samples = speechlike()
-    found = heard(Augmentation(noise=Noise(snr_db=(10, 10), spectral_slope=(spectral_slope, spectral_slope)))) - samples
+    found = (
+        augmented(Augmentation(noise=Noise(snr_db=(10, 10), spectral_slope=(spectral_slope, spectral_slope)))) - samples
+    )
     assert decibels(np.mean(samples**2) / np.mean(found**2)) == pytest.approx(10, abs=0.1)
     power = np.abs(np.fft.rfft(coloured(RATE * 30, spectral_slope, draw("noise")))) ** 2
     low, high = power[30 * 100 : 30 * 200].mean(), power[30 * 3_200 : 30 * 6_400].mean()
@@ -118,15 +120,17 @@ def test_noise_comes_from_a_folder_at_any_rate_and_length(tmp_path: Path) -> Non
     stereo = np.stack([np.sin(2 * np.pi * 1_000 * time)] * 2, axis=1)
     soundfile.write(tmp_path / "hum.wav", stereo, 8_000)  # half a second
     samples = speechlike()
-    found = heard(Augmentation(noise=Noise(snr_db=(3, 3), folder=tmp_path))) - samples
+    found = augmented(Augmentation(noise=Noise(snr_db=(3, 3), folder=tmp_path))) - samples
     assert decibels(np.mean(samples**2) / np.mean(found**2)) == pytest.approx(3, abs=0.1)
     assert abs(int(np.argmax(np.abs(np.fft.rfft(found)))) / 2 - 1_000) < 3  # hertz, of two seconds
 
 
-def test_a_room_rings_and_delays_nothing() -> None:
+def test_a_room_decays_and_adds_no_delay() -> None:
     click = np.zeros(RATE, np.float32)
     click[1_000] = 0.5
-    found = heard(Augmentation(reverberation=Reverberation(probability=1, seconds=(0.4, 0.4), below_db=(3, 3))), click)
+    found = augmented(
+        Augmentation(reverberation=Reverberation(probability=1, seconds=(0.4, 0.4), below_db=(3, 3))), click
+    )
     assert len(found) == RATE
     assert int(np.argmax(np.abs(found))) == 1_000
     energy = found**2
@@ -142,40 +146,40 @@ def test_a_measured_room_is_aligned_by_its_direct_sound(tmp_path: Path) -> None:
     response[[777, 1_500]] = 0.9, 0.3
     soundfile.write(tmp_path / "room.wav", response, RATE)
     how = Augmentation(reverberation=Reverberation(folder=tmp_path, probability=1))
-    assert delay(speechlike(), heard(how)) == 0
+    assert delay(speechlike(), augmented(how)) == 0
 
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "telephone"])
-def test_codecs_lose_something_and_shift_nothing(kind: str) -> None:
+def test_codecs_are_lossy_and_add_no_delay(kind: str) -> None:
     for row in range(4):
         samples = speechlike(2.0 + row * 0.111)
-        found = heard(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), samples, row)
+        found = augmented(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), samples, row)
         assert len(found) == len(samples)
         assert delay(samples, found) == 0
         assert decibels(np.mean(samples**2) / np.mean((samples - found) ** 2)) > 3
         assert not np.array_equal(samples, found)
 
 
-def test_a_telephone_has_no_treble_and_no_bass() -> None:
+def test_a_telephone_removes_high_and_low_frequencies() -> None:
     noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32) * 0.1
-    power = np.abs(np.fft.rfft(heard(Augmentation(codec=Codec(kinds=("telephone",), probability=1)), noise))) ** 2
+    power = np.abs(np.fft.rfft(augmented(Augmentation(codec=Codec(kinds=("telephone",), probability=1)), noise))) ** 2
     speech = power[2 * 500 : 2 * 3_000].mean()
     assert decibels(speech / power[2 * 4_500 :].mean()) > 40
     assert decibels(speech / power[2 * 10 : 2 * 150].mean()) > 20
     assert decibels(power[2 * 400 : 2 * 1_000].mean() / speech) == pytest.approx(0, abs=1)
-    assert decibels(speech / power[2 * 3_500 : 2 * 3_600].mean()) > 2.5, "narrower than 8 kHz alone makes it"
+    assert decibels(speech / power[2 * 3_500 : 2 * 3_600].mean()) > 2.5, "narrower than 8 kHz sampling alone"
 
 
-def test_codecs_take_what_is_louder_than_full_scale() -> None:
+def test_codecs_handle_samples_above_full_scale() -> None:
     loud = speechlike() * 20
     for kind in ("mp3", "opus", "telephone"):
-        found = heard(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), loud)
+        found = augmented(Augmentation(codec=Codec.model_validate({"kinds": [kind], "probability": 1})), loud)
         assert np.sqrt(np.mean(found**2)) == pytest.approx(np.sqrt(np.mean(loud**2)), rel=0.2)
 
 
-def test_a_second_speaker_is_heard_below_the_first() -> None:
+def test_a_second_speaker_is_quieter_than_the_first() -> None:
     samples = speechlike()
-    added = heard(Augmentation(second_speaker=SecondSpeaker(below_db=(12, 12), probability=1))) - samples
+    added = augmented(Augmentation(second_speaker=SecondSpeaker(below_db=(12, 12), probability=1))) - samples
     where = np.flatnonzero(np.abs(added) > 1e-6)
     assert 0 < where[0] < where[-1] < len(samples)
     assert decibels(np.mean(samples**2) / np.mean(added[where[0] : where[-1] + 1] ** 2)) == pytest.approx(12, abs=0.6)
@@ -183,18 +187,18 @@ def test_a_second_speaker_is_heard_below_the_first() -> None:
 
 def test_clipping_flattens_the_loudest_share() -> None:
     samples = speechlike()
-    found = heard(Augmentation(clipping=Clipping(share=(0.1, 0.1), probability=1)))
+    found = augmented(Augmentation(clipping=Clipping(share=(0.1, 0.1), probability=1)))
     flat = np.abs(found) >= np.abs(found).max() * (1 - 1e-6)
     assert 0.09 < flat.mean() < 0.11
     assert np.array_equal(found[~flat], samples[~flat])
 
 
 @pytest.mark.parametrize("content", [b"RIFF, it says", b""])
-def test_a_sound_that_is_none_is_named_before_training(tmp_path: Path, content: bytes) -> None:
+def test_the_error_names_an_undecodable_file_before_training(tmp_path: Path, content: bytes) -> None:
     soundfile.write(tmp_path / "good.wav", np.ones(100), 16_000)
     (tmp_path / "rain.wav").write_bytes(content)
     how = Augmentation.model_validate({"noise": {"snr_db": [0, 1], "folder": str(tmp_path)}})
-    with pytest.raises(UsageError, match=r"rain.wav cannot be decoded \(.+\): take it out of its folder"):
+    with pytest.raises(UsageError, match=r"rain.wav cannot be decoded \(.+\): remove it from its folder"):
         WaveformAugmenter(how)
 
 
@@ -205,7 +209,7 @@ def test_a_sound_that_is_none_is_named_before_training(tmp_path: Path, content: 
         ({"reverberation": {"folder": "EMPTY/missing"}}, "train.augment.reverberation.folder: EMPTY/missing holds no"),
     ],
 )
-def test_a_folder_without_sound_says_so(tmp_path: Path, how: dict[str, Any], said: str) -> None:
+def test_a_folder_without_audio_is_an_error(tmp_path: Path, how: dict[str, Any], said: str) -> None:
     for effect in how.values():
         effect["folder"] = effect["folder"].replace("EMPTY", str(tmp_path))
     with pytest.raises(UsageError, match=said.replace("EMPTY", str(tmp_path))):

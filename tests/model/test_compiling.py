@@ -1,4 +1,4 @@
-"""Compiled blocks compute what plain ones do, recomputed or not, and decoding goes around them."""
+"""Compiled blocks compute the same as plain ones, with or without activation checkpointing; decoding avoids them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import gradients, items
 
 @pytest.fixture
 def compiled(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> CompileCounterWithBackend:
-    """Blocks through torch.compile but for the making of kernels (tests/gpu has those); counts the graphs."""
+    """torch.compile without generating kernels (tests/gpu covers those); counts the graphs."""
     counter = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
     fresh_tiny.model.train()
@@ -26,7 +26,7 @@ def compiled(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Compil
 
 
 @pytest.mark.parametrize("every", [0, 1])
-def test_the_gradient_is_that_of_plain_blocks(
+def test_the_gradient_equals_that_of_plain_blocks(
     fresh_tiny: LoadedModel, compiled: CompileCounterWithBackend, every: int
 ) -> None:
     clips = [items(1.0, 2.5, 4.2), items(0.7, 9.5)]
@@ -38,7 +38,7 @@ def test_the_gradient_is_that_of_plain_blocks(
     assert compiled.frame_count > 0
 
 
-def test_within_uncompiled_nothing_is(fresh_tiny: LoadedModel, compiled: CompileCounterWithBackend) -> None:
+def test_nothing_is_compiled_within_uncompiled(fresh_tiny: LoadedModel, compiled: CompileCounterWithBackend) -> None:
     compile_blocks(fresh_tiny.model)
     with torch.no_grad(), uncompiled():
         CrossEntropy(fresh_tiny.model)(collate(items(1.0), fresh_tiny.prompt))

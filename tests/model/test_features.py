@@ -30,7 +30,7 @@ def test_batch_equals_the_models_extractor_one_clip_at_a_time(lengths: list[int]
 
 
 @given(st.integers(1, 20_000))
-def test_token_count_is_the_models(frames: int) -> None:
+def test_token_count_equals_the_models(frames: int) -> None:
     from transformers.models.qwen3_asr.modeling_qwen3_asr import _get_feat_extract_output_lengths
 
     assert audio_token_count(frames) == int(_get_feat_extract_output_lengths(torch.tensor(frames)))

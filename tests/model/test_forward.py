@@ -1,4 +1,4 @@
-"""Packed forward passes are those of transformers, clip by clip."""
+"""Packed forward passes equal those of transformers, clip by clip."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mixed() -> list[Item]:
 
 
 def native_logits(loaded: LoadedModel, item: Item) -> torch.Tensor:
-    """The label logits of the model's own forward, its own processor, one utterance, windows looped over."""
+    """The label logits of one utterance from the model's own forward and processor, looping over windows."""
     reference = load(ModelConfig(start="tiny")).model.eval()
     reference.config.audio_config._attn_implementation = "sdpa"
     reference.config.text_config._attn_implementation = "sdpa"
@@ -50,7 +50,7 @@ def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: LoadedMo
     assert torch.allclose(ours, theirs, atol=2e-4), (ours - theirs).abs().max()
 
 
-def test_loss_falls_on_exactly_target_and_end(tiny: LoadedModel, mixed: list[Item]) -> None:
+def test_the_loss_covers_exactly_target_and_end(tiny: LoadedModel, mixed: list[Item]) -> None:
     """Trap: with left padding half of the loss tokens were <|audio_pad|>."""
     batch = collate(mixed, tiny.prompt)
     assert batch.sequences.input_ids[batch.sequences.label_positions + 1].tolist() == batch.labels.tolist()
@@ -77,7 +77,7 @@ def test_micro_batches_do_not_change_the_gradient(fresh_tiny: LoadedModel, sizes
 
 
 def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny: LoadedModel) -> None:
-    """What is left of the difference in fp32 is rounding: in float64 every tensor agrees."""
+    """The difference in fp32 is only rounding: in float64 every tensor agrees."""
     fresh_tiny.model.double()
     clips = items(1.0, 2.5, 0.7, 4.2, 9.1, 3.3)
     _, expected = gradients(fresh_tiny, [clips])
@@ -87,8 +87,8 @@ def test_micro_batches_do_not_change_any_tensors_gradient_in_float64(fresh_tiny:
 
 
 @pytest.mark.parametrize(("every", "twice"), [(1, 8), (2, 4), (3, 4), (0, 0)])
-def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: LoadedModel, every: int, twice: int) -> None:
-    """tiny has four blocks in encoder and decoder each."""
+def test_activation_checkpointing_gives_the_same_gradient(fresh_tiny: LoadedModel, every: int, twice: int) -> None:
+    """tiny has four blocks each in encoder and decoder."""
     clips = items(1.0, 2.5, 4.2)
     fresh_tiny.model.train()
     _, expected = gradients(fresh_tiny, [clips])
@@ -107,12 +107,14 @@ def test_recomputed_blocks_give_the_same_gradient(fresh_tiny: LoadedModel, every
 @settings(max_examples=30)
 @given(
     st.integers(1, 5),
-    st.one_of(st.integers(0, 320), st.integers(0, 15_999)),  # a second is over, a frame or less after it
+    st.one_of(st.integers(0, 320), st.integers(0, 15_999)),  # rest: within two frames after a full second, or any
     st.lists(st.floats(0.3, 1.0), min_size=1, max_size=3),
 )
-def test_every_clip_is_heard_as_it_is_alone(tiny: LoadedModel, seconds: int, rest: int, shares: list[float]) -> None:
-    """Trap of ours: a longest clip of 3.002 s made a second more of log-mel than the encoder's grid had, and every clip
-    but the first was heard shifted."""
+def test_every_clip_of_a_batch_is_encoded_as_if_alone(
+    tiny: LoadedModel, seconds: int, rest: int, shares: list[float]
+) -> None:
+    """A bug we had: a longest clip of 3.002 s gave one second more of log-mel than the encoder's grid, and every clip
+    but the first was shifted."""
     longest = seconds * 16_000 + rest
     draw = np.random.default_rng(seconds * rest)
     clips = [
@@ -129,7 +131,7 @@ def test_every_clip_is_heard_as_it_is_alone(tiny: LoadedModel, seconds: int, res
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.booleans())
-def test_packed_attention_is_attention_within_each_sequence(lengths: list[int], causal: bool) -> None:
+def test_packed_attention_equals_attention_within_each_sequence(lengths: list[int], causal: bool) -> None:
     heads, key_heads, width = 4, 2, 8
     torch.manual_seed(0)
     q = torch.randn(1, heads, sum(lengths), width)

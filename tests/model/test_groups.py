@@ -13,7 +13,7 @@ from caspi.model.groups import describe, partition, select, set_trainable
 from caspi.model.loading import LoadedModel, load_tokenizer
 from caspi.training.planning.shapes import on_meta_device
 
-# The released 1.7B, native names.
+# Millions of parameters of the released 1.7B, native names.
 RELEASED = {"audio_front": 12.0, "audio_layers": 302.3, "projector": 3.1, "decoder_layers": 1409.4, "embeddings": 311.2}
 
 
@@ -22,7 +22,7 @@ def released() -> torch.nn.Module:
     return on_meta_device(ModelConfig(init="random", scale="1.7b"))
 
 
-def test_groups_of_the_released_model_match_the_facts(released: torch.nn.Module) -> None:
+def test_groups_of_the_released_model_have_the_known_sizes(released: torch.nn.Module) -> None:
     sizes = {name: p.numel() for name, p in released.named_parameters()}
     totals: dict[str, int] = {}
     for label, names in partition(released).items():
@@ -47,13 +47,13 @@ def test_every_parameter_is_in_exactly_one_group(which: str, released: torch.nn.
     assert set(members) == {name for name, _ in model.named_parameters()}
 
 
-def test_a_stranger_parameter_is_an_error(fresh_tiny: LoadedModel) -> None:
+def test_a_parameter_without_a_group_is_an_error(fresh_tiny: LoadedModel) -> None:
     fresh_tiny.model.model.extra = torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"model\.extra\.weight belongs to no group"):
         partition(fresh_tiny.model)
 
 
-def test_substring_traps_are_in_their_groups(released: torch.nn.Module) -> None:
+def test_parameters_with_misleading_names_are_in_their_groups(released: torch.nn.Module) -> None:
     """Trap: freezing by substring missed conv_out, the final norms and the tied head."""
     groups = partition(released)
     assert "model.audio_tower.conv_out.weight" in groups["audio_front"]
@@ -76,7 +76,7 @@ def test_the_same_share_fits_tiny(tiny: LoadedModel) -> None:
 
 
 def test_more_layers_than_there_are_is_an_error(tiny: LoadedModel) -> None:
-    with pytest.raises(UsageError, match="12 layers asked for, the model has 4"):
+    with pytest.raises(UsageError, match="12 layers, but the model has only 4"):
         select(tiny.model, {"decoder_layers": GroupTraining(lr=1e-4, top=12)})
 
 

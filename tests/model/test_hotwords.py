@@ -1,4 +1,4 @@
-"""What the model is shown beside the audio, decoded from the tokens of real batches."""
+"""The context that the model gets beside the audio, decoded from the tokens of real batches."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def sentences(
     return found
 
 
-def test_hotwords_are_rare_words_of_the_text_among_those_of_others() -> None:
+def test_hotwords_are_rare_words_of_the_text_mixed_with_those_of_others() -> None:
     how = Hotwords(probability=1, words=(1, 2), distractors=(3, 3), absent=0, at_most=2)
     pool = HotwordPool(TEXTS, how)
     places = set()
@@ -73,13 +73,13 @@ def test_hotwords_are_rare_words_of_the_text_among_those_of_others() -> None:
         own = [word for word in given if word in text]
         assert 1 <= len(own) <= 2
         assert len(given) - len(own) == 3
-        assert all(word.startswith(("מילה", "שם")) for word in given), "common words are no hotwords"
+        assert all(word.startswith(("מילה", "שם")) for word in given), "common words are not hotwords"
         assert len(set(given)) == len(given)
         places.add(given.index(own[0]))
-    assert len(places) > 3, "its own words do not give themselves away by where they stand"
+    assert len(places) > 3, "the position does not reveal its own words"
 
 
-def test_how_often_there_are_hotwords_and_none_of_its_own() -> None:
+def test_the_probabilities_of_hotwords_and_of_only_distractors() -> None:
     pool = HotwordPool(TEXTS, Hotwords(probability=0.5, words=(1, 1), distractors=(2, 2), absent=0.3, at_most=2))
     given = [pool.draw(TEXTS[row % 200], generator(0, row, row, "hotwords")) for row in range(1_000)]
     shown = [(TEXTS[row % 200], words.split(", ")) for row, words in enumerate(given) if words]
@@ -88,22 +88,22 @@ def test_how_often_there_are_hotwords_and_none_of_its_own() -> None:
     assert 0.22 < without / len(shown) < 0.38
 
 
-def test_words_that_everybody_says_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"train.hotwords: no word stands in 2 texts or fewer; raise at_most"):
+def test_a_corpus_without_rare_words_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"train.hotwords: no word occurs in 2 texts or fewer: increase at_most"):
         HotwordPool(["אחד שתיים שלוש"] * 5, Hotwords(at_most=2))
 
 
-def test_hotwords_stand_in_the_system_turn_and_nowhere_else(tiny: LoadedModel, small_corpus: Path) -> None:
+def test_hotwords_are_only_in_the_system_turn(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
     how = Hotwords(probability=1, words=(1, 2), distractors=(2, 2), absent=0, at_most=5)
     found = sentences(tiny, small_corpus, hotwords=how)
-    assert all(found[row][1] == plain[row][1] for row in plain), "what is to be said stays"
+    assert all(found[row][1] == plain[row][1] for row in plain), "the target does not change"
     assert all(not plain[row][0] and found[row][0] for row in plain)
     assert found.keys() == sentences(tiny, small_corpus, batch=4, hotwords=how).keys()
     assert all(sentences(tiny, small_corpus, batch=4, hotwords=how)[row][0] == found[row][0] for row in list(found)[:5])
 
 
-def test_noise_is_answered_with_nobody_speaks(tiny: LoadedModel, small_corpus: Path) -> None:
+def test_the_target_of_noise_is_no_speech(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
     found = sentences(tiny, small_corpus, no_speech=NoSpeech(share=0.5, below_db=(40, 40)))
     silent = [row for row, (_, said, _) in found.items() if said == "language None<asr_text><|im_end|>"]
@@ -118,7 +118,7 @@ def test_noise_is_answered_with_nobody_speaks(tiny: LoadedModel, small_corpus: P
             assert torch.equal(found[row][2], plain[row][2])
 
 
-def test_a_run_with_both_trains_and_counts_its_tokens(small_corpus: Path, tmp_path: Path) -> None:
+def test_a_run_with_no_speech_and_hotwords_trains(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(
         tmp_path, small_corpus, "train.no_speech={share: 0.3}", "train.hotwords={at_most: 5}", "train.previous_text=0.5"
     )  # fmt: skip
@@ -126,7 +126,7 @@ def test_a_run_with_both_trains_and_counts_its_tokens(small_corpus: Path, tmp_pa
     assert np.isfinite(metrics(tmp_path / "train", "loss")).all()
 
 
-def test_a_folder_without_noise_says_so_before_training(small_corpus: Path, tmp_path: Path) -> None:
+def test_a_folder_without_noise_is_an_error_before_training(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, f"train.no_speech={{folder: {tmp_path}}}")
     with pytest.raises(UsageError, match=r"train.no_speech.folder: .* holds no"):
         commands.train.run(made)
@@ -135,7 +135,7 @@ def test_a_folder_without_noise_says_so_before_training(small_corpus: Path, tmp_
 WORDS = [("שלום", 0.1, 0.4), ("לכולם", 0.45, 0.9), ("ותודה", 1.3, 1.66)]
 
 
-def test_times_of_words_stand_between_pauses() -> None:
+def test_times_of_words_surround_phrases_between_pauses() -> None:
     words = [Word(*word) for word in WORDS]
     assert text_with_times("שלום לכולם ותודה", (), words) == "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
     phrases = (Word("שלום לכולם", 0.0, 1.0), Word("ותודה", 1.0, 2.0))
@@ -147,8 +147,8 @@ def test_times_of_words_stand_between_pauses() -> None:
     assert text_with_times("", (), ()) is None
 
 
-def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: LoadedModel, tmp_path: Path) -> None:
-    """Half of the utterances, another half in every epoch; speed and silence would move what is said."""
+def test_utterances_with_the_timestamp_prompt_have_correct_times(tiny: LoadedModel, tmp_path: Path) -> None:
+    """Half of the utterances, another half in every epoch. They get no speed or silence, which would shift times."""
     clips = [(tone(2.0, seed=n), "שלום לכולם ותודה") for n in range(24)]
     verse = {"start": 0.0, "end": 2.0, "text": "שלום לכולם ותודה", "words": WORDS}
     write_manifest(tmp_path, clips, segments=[verse])
@@ -174,26 +174,26 @@ def test_who_is_asked_for_times_gives_them_and_they_stay_true(tiny: LoadedModel,
     options = {"augment": moving, "timestamps": 0.5, "no_speech": NoSpeech(share=0.3)}
     config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
-    heard = data.epoch_lengths(config, config.stages[0], stage_seed(SEED, 0), 0)
-    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, heard, count=24)]
+    lengths = data.epoch_lengths(config, config.stages[0], stage_seed(SEED, 0), 0)
+    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, lengths, count=24)]
     assert shown == [found[row][1] for row in range(24)]
     assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
 
 
-def test_a_corpus_without_times_says_so_before_training(tmp_path: Path) -> None:
+def test_a_corpus_without_times_is_an_error_before_training(tmp_path: Path) -> None:
     write_manifest(tmp_path, [(tone(2.0, seed=n), "שלום לכולם") for n in range(6)])
     made = run_recipe(
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{{kind: manifest, path: {tmp_path}/m.jsonl, split: train}}]",
         "corpus.evaluation=[]", "corpus.filters={max_repeats: 100}", "train.timestamps=0.5",
     )  # fmt: skip
     commands.prepare.run(made)
-    with pytest.raises(UsageError, match=r"train.timestamps: corpus .* holds no times of what is said"):
+    with pytest.raises(UsageError, match=r"train.timestamps: corpus .* has no utterance with times"):
         commands.train.run(made)
     assert not (tmp_path / "train").exists()
 
 
-def test_another_language_is_replayed_under_its_own_name(tiny: LoadedModel, tmp_path: Path) -> None:
-    """Replay is a source of the mix: so much of an epoch, and its utterances keep the language that they are in."""
+def test_another_language_is_replayed_with_its_own_language_token(tiny: LoadedModel, tmp_path: Path) -> None:
+    """Replay is a source of the mix with a share of each epoch; its utterances keep their language."""
     for name, language, text, count in (
         ("new", "Hebrew", "שלום לכולם", 12), ("known", "Spanish", "muchas gracias", 8),
     ):  # fmt: skip

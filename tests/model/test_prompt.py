@@ -79,7 +79,7 @@ def test_parse_undoes_example(tiny: LoadedModel, text: str) -> None:
     assert tiny.prompt.parse(target) == ("Hebrew", text.strip())
 
 
-def test_parse_keeps_loops_and_reads_no_speech(tiny: LoadedModel) -> None:
+def test_parse_keeps_loops_and_recognises_no_speech(tiny: LoadedModel) -> None:
     loop = "שוב " * 60
     assert tiny.prompt.parse(tiny.prompt.example(0, loop, "Hebrew").target)[1] == loop.strip()
     assert tiny.prompt.parse(tiny.prompt.example(0, "", "None").target) == (None, "")

@@ -1,4 +1,4 @@
-"""The gradient of a recipe's first step, as the optimizer gets it; run by a test under torchrun too.
+"""The gradient of a recipe's first step, as the optimizer gets it; also run by a test under torchrun.
 
 python -m tests.training.gradients RECIPE OUT
 """

@@ -1,4 +1,4 @@
-"""LoRA and DoRA on named groups, averages of weights: what a checkpoint holds, and that a kill changes nothing."""
+"""LoRA and DoRA on named groups, averages of weights: contents of a checkpoint, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STAGES = (
     "train.stages.1.epochs=0.67",
     "train.stages.1.ema=0.9",
     "train.activation_checkpointing_every=2",
-    "train.max_batch_seconds=12",  # several micro-batches a step
+    "train.max_batch_seconds=12",  # several micro-batches per step
 )
 
 
@@ -42,7 +42,7 @@ def learn(**groups: object) -> dict:  # type: ignore[type-arg]
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: LoadedModel, dora: bool) -> None:
+def test_untrained_adapters_change_nothing(fresh_tiny: LoadedModel, dora: bool) -> None:
     before = {name: tensor.detach().clone() for name, tensor in fresh_tiny.model.named_parameters()}
     select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 3, "dora": dora}}))
     after = adapters.merged(fresh_tiny.model)
@@ -51,7 +51,7 @@ def test_adapters_change_nothing_until_they_are_trained(fresh_tiny: LoadedModel,
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merged_weights_compute_what_adapters_do(fresh_tiny: LoadedModel, tiny: LoadedModel, dora: bool) -> None:
+def test_merged_weights_compute_the_same_as_adapters(fresh_tiny: LoadedModel, tiny: LoadedModel, dora: bool) -> None:
     groups = select(
         fresh_tiny.model,
         learn(
@@ -75,7 +75,7 @@ def test_merged_weights_compute_what_adapters_do(fresh_tiny: LoadedModel, tiny: 
     assert fresh_tiny.model.model.language_model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
 
 
-def test_only_adapters_of_the_group_learn(fresh_tiny: LoadedModel) -> None:
+def test_only_adapters_of_the_group_are_trained(fresh_tiny: LoadedModel) -> None:
     groups = select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "top": 1, "lora": {"rank": 2}}, projector=1e-4))
     set_trainable(fresh_tiny.model, groups, torch.float32)
     trained = {name for name, p in fresh_tiny.model.named_parameters() if p.requires_grad}
@@ -91,7 +91,7 @@ def test_only_adapters_of_the_group_learn(fresh_tiny: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("group", ["embeddings", "audio_front"])
-def test_groups_that_take_no_adapters_say_so(fresh_tiny: LoadedModel, group: str) -> None:
+def test_groups_that_cannot_have_adapters_are_refused(fresh_tiny: LoadedModel, group: str) -> None:
     with pytest.raises(UsageError, match=rf"groups.{group}.lora: only audio_layers, decoder_layers, projector"):
         select(fresh_tiny.model, learn(**{group: {"lr": 1e-3, "lora": {}}}))
 
@@ -103,7 +103,7 @@ def adapted(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder / "train"
 
 
-def test_what_adapters_learnt_is_in_plain_weights(adapted: Path) -> None:
+def test_checkpoints_contain_merged_adapters_in_plain_weights(adapted: Path) -> None:
     folder = checkpoints.complete_checkpoints(adapted / "1-letters")[-1]
     start = load_file(TINY / "model.safetensors")
     found = load_file(folder / "model.safetensors")
@@ -119,7 +119,7 @@ def test_what_adapters_learnt_is_in_plain_weights(adapted: Path) -> None:
             assert torch.linalg.matrix_rank(moved[name], rtol=1e-3) <= 4, name
 
 
-def test_checkpoints_hold_the_average_and_what_training_goes_on_from(adapted: Path) -> None:
+def test_checkpoints_hold_the_average_and_the_weights_to_resume_from(adapted: Path) -> None:
     folder = checkpoints.complete_checkpoints(adapted / "2-all")[-1]
     raw, average = checkpoints.trained_weights(folder)
     found = load_file(folder / "model.safetensors")
@@ -128,10 +128,10 @@ def test_checkpoints_hold_the_average_and_what_training_goes_on_from(adapted: Pa
     assert any(not torch.equal(raw[name], average[name]) for name in raw)
 
 
-def test_killed_with_adapters_and_averages_it_is_bit_identical(
+def test_a_killed_run_with_adapters_and_averages_resumes_bit_identically(
     adapted: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dropout, average, recomputation and all."""
+    """With dropout, moving average and activation checkpointing."""
     real, published = checkpoints.make_visible, 0
 
     def publish(*arguments) -> None:  # type: ignore[no-untyped-def]
@@ -152,10 +152,10 @@ def test_killed_with_adapters_and_averages_it_is_bit_identical(
     assert metrics(adapted, "loss") == metrics(tmp_path / "train", "loss")
 
 
-def test_a_step_is_given_up_for_a_machine_that_is_taken_away(
+def test_a_step_is_aborted_when_the_run_is_asked_to_end(
     adapted: Path, small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No other micro-batch is begun; the step is taken again by the next session, and drops what it would have."""
+    """No other micro-batch begins; the next session repeats the step, with the same dropout."""
     passes = 0
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
@@ -181,7 +181,7 @@ def test_a_step_is_given_up_for_a_machine_that_is_taken_away(
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
-def test_recomputed_blocks_drop_what_they_dropped(fresh_tiny: LoadedModel) -> None:
+def test_activation_checkpointing_repeats_the_same_dropout(fresh_tiny: LoadedModel) -> None:
     select(fresh_tiny.model, learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 3, "dropout": 0.5}}))
     for name, parameter in fresh_tiny.model.named_parameters():
         if adapters.is_adapter(name):

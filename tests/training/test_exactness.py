@@ -1,4 +1,4 @@
-"""The gradient and the curve depend on the effective batch and on nothing else; and they stay what they were."""
+"""The gradient and the loss curve depend only on the effective batch; and they do not change over versions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ GOLDEN = Path(__file__).with_name("golden.json")
 
 
 def twenty_steps(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
-    """One stage of everything in 20 steps, augmentation on, previous text too. Silence is left out: rounding grows
-    faster with it than twenty steps of 1e-4 allow (2026-11-27: 1e-7 in the fifth step, 1e-6 in the sixth)."""
+    """One stage that trains everything in 20 steps, with augmentation and previous text. Silence is off: with it,
+    rounding grows faster than twenty steps of 1e-4 allow (2026-11-27: 1e-7 in the fifth step, 1e-6 in the sixth)."""
     stage = (
         "{name: all, epochs: 3.34, groups: {audio_front: 5e-4, audio_layers: 5e-4, projector: 5e-4, "
         "decoder_layers: 5e-4, embeddings: 5e-4}, schedule: {kind: cosine, warmup_ratio: 0.1}}"
@@ -34,7 +34,7 @@ def twenty_steps(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
 
 
 def run(folder: Path, corpus: Path, processes: int, *overrides: str) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Losses of a run, and the gradient of its first step; several processes are torchrun's."""
+    """Losses of a run, and the gradient of its first step; torchrun starts several processes."""
     folder.mkdir()
     made, gradient = twenty_steps(folder, corpus, *overrides), folder / "gradient.safetensors"
     if processes == 1:
@@ -68,16 +68,16 @@ def test_micro_batches_accumulation_and_ranks_change_nothing(small_corpus: Path,
         assert np.allclose(losses, whole[0], rtol=1e-4)
         assert losses[0] == pytest.approx(whole[0][0], rel=1e-6)
         for name, gradient in found.items():
-            # Keys' biases have no gradient but rounding: softmax does not see them.
+            # The gradient of key biases is only rounding: softmax does not depend on them.
             allowed = 1e-5 * torch.linalg.norm(whole[1][name]) + 1e-9 * total
             assert torch.linalg.norm(gradient - whole[1][name]) <= allowed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the stored curve is a CPU's")
-def test_the_curve_is_the_stored_one(small_corpus: Path, tmp_path: Path) -> None:
-    """Golden losses: 30 steps of the tiny recipe. Another curve is a decision, written in docs/log.md; to store it,
-    run with CASPI_STORE_GOLDEN=1. Processors differ in the last digits, and 30 steps make them more: 0.2 %."""
+def test_the_loss_curve_equals_the_stored_one(small_corpus: Path, tmp_path: Path) -> None:
+    """Golden losses: 30 steps of the tiny recipe. A new curve is a decision, recorded in docs/log.md; to store it,
+    run with CASPI_STORE_GOLDEN=1. Processors differ in the last digits, which grows over 30 steps: 0.2 %."""
     made = twenty_steps(tmp_path, small_corpus, "train.stages.0.epochs=5")
     commands.train.run(made)
     found = metrics(tmp_path / "train", "loss")

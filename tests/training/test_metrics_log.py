@@ -1,4 +1,4 @@
-"""What a stage tells: to programs in metrics.jsonl, to people on the terminal."""
+"""Progress of a stage: for programs in metrics.jsonl, for people on the terminal."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from caspi.training import metrics_log as told
+from caspi.training import metrics_log
 from caspi.training.metrics_log import MetricsLog
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(told.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(metrics_log.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ def test_a_loss_is_per_token_over_all_steps_since_the_last_line(tmp_path: Path, 
     journal.took(loss=7.0, tokens=10, audio=20.0)
     assert journal.since_the_last_line() == {"loss": 7.0, "audio_seconds_per_second": 2.0, "waited": 0.0}
     clock.now += 10
-    assert journal.since_the_last_line() == {"audio_seconds_per_second": 0.0, "waited": 0.0}, "every step left out"
+    assert journal.since_the_last_line() == {"audio_seconds_per_second": 0.0, "waited": 0.0}, "every step skipped"
 
 
-def test_what_is_left_goes_by_the_steps_of_this_session(
+def test_the_time_left_is_estimated_from_the_steps_of_this_session(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=True)
@@ -64,13 +64,13 @@ def test_what_is_left_goes_by_the_steps_of_this_session(
     assert last == {"stage": "s", "step": 110, "eval_loss": 1.0, "eval_wer": 0.25}
 
 
-def test_workers_that_share_a_cpu_with_training_are_no_news(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_there_is_no_hint_about_waiting_for_data_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
     journal.report(1, 2, {"loss": 1.0, "audio_seconds_per_second": 5.0, "waited": 0.5})
     assert "waiting" not in capsys.readouterr().err
 
 
-def test_one_process_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_one_process_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=False, on_gpu=False)
     journal.say(1, "said")
     journal.record(1, {"skipped": "loss nan"})
@@ -79,13 +79,15 @@ def test_one_process_speaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert not (tmp_path / "m.jsonl").exists()
 
 
-def test_a_line_that_cannot_be_written_costs_the_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_that_cannot_be_written_is_lost_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "m.jsonl").mkdir()
     MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
     assert capsys.readouterr().err == f"warning: {tmp_path / 'm.jsonl'}: Is a directory; this line is lost\n"
 
 
-def test_numbers_that_json_does_not_have_are_null(tmp_path: Path, clock: Clock) -> None:
+def test_non_finite_numbers_become_null(tmp_path: Path, clock: Clock) -> None:
     journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
     journal.record(1, {"loss": float("nan"), "of": [1.0, float("inf")]})
     assert json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=pytest.fail)["of"] == [1.0, None]

@@ -1,4 +1,4 @@
-"""The shipped recipes: what the rounds were, and that each runs on tiny when only model and corpus are others."""
+"""The shipped recipes: their settings, and that each runs on tiny if only model and corpus are replaced."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_round2_unfreezes_gradually() -> None:
     assert trained("round2")[1]["audio_layers"] == pytest.approx(8 * 302.3e6 / 24, rel=1e-3)
 
 
-def test_round3_has_two_phases_and_half_of_its_prompts_the_text_before() -> None:
+def test_round3_has_two_stages_and_previous_text_in_half_of_its_prompts() -> None:
     config = recipe.load(RECIPES / "round3.yaml").require_train()
     assert [(stage.mix, stage.epochs) for stage in config.stages] == [("parliament", 3), ("all", 2)]
     assert list(config.mixes["parliament"].sources) == ["knesset"]
@@ -66,7 +66,7 @@ def test_lora_is_of_rank_16_and_merged() -> None:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the three sources the rounds name."""
+    """A corpus with the three sources that the recipes name."""
     folder = tmp_path_factory.mktemp("rounds")
     sources = []
     for name, count in (("knesset", 12), ("crowd-transcribe", 8), ("crowd-recital", 4)):
@@ -86,7 +86,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["round1", "round2", "round3", "lora"])
-def test_a_round_runs_on_tiny(corpus: Path, tmp_path: Path, name: str) -> None:
+def test_a_shipped_recipe_runs_on_tiny(corpus: Path, tmp_path: Path, name: str) -> None:
     overrides = (f"corpus.path={corpus}", f"train.path={tmp_path / 'train'}", "model.start=tiny", "train.workers=0")
     summary = commands.train.run(recipe.load(RECIPES / f"{name}.yaml", overrides)).summary
     assert len(summary["stages"]) == len(stages(name))

@@ -1,4 +1,4 @@
-"""Runs: stages, checkpoints, schedules, and what a run folder holds."""
+"""Runs: stages, checkpoints, schedules, and the contents of a run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from caspi.training.validation import Validation
 from tests.support import logged, metrics, run_recipe
 
 
-def test_metrics_name_stage_step_and_rates(small_run: Path) -> None:
+def test_metrics_contain_stage_step_and_rates(small_run: Path) -> None:
     rows = [json.loads(line) for line in (small_run / "metrics.jsonl").read_text().splitlines()]
     losses = [row for row in rows if "loss" in row]
     assert [(r["stage"], r["step"]) for r in losses] == [
@@ -81,7 +81,7 @@ def test_a_half_written_checkpoint_is_invisible(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_effective_batch_is_what_counts(small_corpus: Path, tmp_path: Path) -> None:
+def test_the_loss_curve_depends_only_on_the_effective_batch(small_corpus: Path, tmp_path: Path) -> None:
     """Trap: loss not divided by accumulation. Micro-batches of 6 s or of 240 s: the same loss curve."""
     curves = []
     for budget in (6, 240):
@@ -132,8 +132,8 @@ def test_average_is_the_mean_in_float64(small_run: Path) -> None:
     shutil.rmtree(small_run / "average")
 
 
-def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> None:
-    """All weight on the best: its weights, and to the last digit what was measured on it in training."""
+def test_a_weighted_average_is_evaluated_like_its_parts(small_run: Path) -> None:
+    """With all weight on the best checkpoint, weights and evaluation are exactly those from training."""
     outcome = commands.average.run(small_run, 3, [1.0, 0.0, 0.0])
     best = outcome.summary["parts"][0]
     for name in ("wer", "cer", "loss"):
@@ -149,7 +149,7 @@ def test_a_weighted_average_is_measured_as_its_parts_were(small_run: Path) -> No
     shutil.rmtree(small_run / "average")
 
 
-def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tiny: LoadedModel) -> None:
+def test_shuffled_transcripts_give_every_utterance_another_text(small_corpus: Path, tiny: LoadedModel) -> None:
     corpus = Corpus.open(small_corpus, "train")
     least = {"path": "x", "stages": [{"name": "s", "groups": {"projector": 1e-3}}]}
     configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": asked}) for asked in (False, True))
@@ -158,7 +158,7 @@ def test_shuffled_transcripts_give_everyone_another_text(small_corpus: Path, tin
     assert sum(a == b for a, b in zip(right.texts, control.texts, strict=True)) <= 1
 
 
-def test_norms_and_biases_do_not_decay(tiny: LoadedModel) -> None:
+def test_norms_and_biases_have_no_weight_decay(tiny: LoadedModel) -> None:
     from caspi.model.config import GroupTraining
     from caspi.model.groups import select
 
@@ -169,7 +169,7 @@ def test_norms_and_biases_do_not_decay(tiny: LoadedModel) -> None:
     assert {(g["group"], g["lr"]) for g in optimizer.param_groups} == {("audio_layers", 1e-3), ("projector", 2e-3)}
 
 
-def test_best_names_the_better_of_the_average_and_its_parts(
+def test_best_points_to_the_better_of_the_average_and_its_parts(
     small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -185,7 +185,7 @@ def test_best_names_the_better_of_the_average_and_its_parts(
         assert ("; use " in outcome.line) is (expected == best)
 
 
-def test_the_epoch_that_is_logged_is_of_the_data(small_run: Path, small_corpus: Path) -> None:
+def test_the_logged_epoch_counts_passes_over_the_data(small_run: Path, small_corpus: Path) -> None:
     """Two epochs end at 2, not at 1; half an epoch ends at a half."""
     ends = {stage: max(row["epoch"] for row in logged(small_run, "epoch", stage)) for stage in ("letters", "all")}
     assert ends == {"letters": pytest.approx(0.5, abs=0.1), "all": 1.0}
@@ -193,14 +193,14 @@ def test_the_epoch_that_is_logged_is_of_the_data(small_run: Path, small_corpus: 
     assert all(epoch == pytest.approx(step / max(steps)) for step, epoch in steps.items())
 
 
-def test_the_rate_that_is_logged_is_the_one_the_step_was_taken_with(small_run: Path) -> None:
+def test_the_logged_rate_is_that_of_the_step(small_run: Path) -> None:
     rows = logged(small_run, "lr", "all")
     assert rows[0]["step"] == 1
-    assert all(rate == 0 for rate in rows[0]["lr"].values())  # a warmup begins at nothing
+    assert all(rate == 0 for rate in rows[0]["lr"].values())  # a warmup begins at 0
 
 
 @pytest.mark.parametrize("warmup", [5, 30, 60, 500])
-def test_a_warmup_that_reaches_into_the_decay_makes_no_jump(warmup: int) -> None:
+def test_a_warmup_that_overlaps_the_decay_makes_no_jump(warmup: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     made = Schedule(kind="warmup-stable-decay", warmup_steps=warmup, decay_ratio=0.5)
     plan = schedule(optimizer, made, 100)
@@ -212,7 +212,7 @@ def test_a_warmup_that_reaches_into_the_decay_makes_no_jump(warmup: int) -> None
     assert max(rates) == 1
     assert max(abs(one - other) for one, other in itertools.pairwise(rates)) <= 1.6 / min(
         warmup, 50
-    )  # a cosine is steeper in its middle
+    )  # a cosine is steepest in its middle
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "warmup-stable-decay"])
@@ -242,7 +242,7 @@ def test_more_processes_than_utterances_is_an_error(small_corpus: Path, tiny: Lo
         plan_stage(data, config, config.stages[0], 16, 0)
 
 
-def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Path) -> None:
+def test_the_error_names_a_damaged_checkpoint(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus)
     commands.train.run(made)
     folder = tmp_path / "train" / "2-all"
@@ -251,7 +251,9 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
     last = checkpoints.complete_checkpoints(folder)[-1]
     weights = last / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(CaspiError, match=r"checkpoint-6 cannot be gone on from .* goes on from the one before"):
+    with pytest.raises(
+        CaspiError, match=r"cannot resume from checkpoint .*checkpoint-6 .* resumes from the one before"
+    ):
         commands.train.run(made)
     shutil.rmtree(last)
     assert commands.train.run(made).summary["final"] == str(last)
@@ -260,7 +262,7 @@ def test_a_checkpoint_that_was_damaged_is_named(small_corpus: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["train.stages.1.groups={decoder_layers: {lr: 1e-3, top: 9}}"], "top: 9 layers asked for, the model has 4"),
+        (["train.stages.1.groups={decoder_layers: {lr: 1e-3, top: 9}}"], "top: 9 layers, but the model has only 4"),
         (["train.mixes={m: {sources: {nosuch: 1.0}}}", "train.stages.1.mix=m"], "no utterances of nosuch"),
         (["train.path=/proc/nowhere"], "/proc/nowhere cannot be written .*: set train.path to another folder"),
     ],
@@ -273,7 +275,7 @@ def test_a_mistake_in_the_last_stage_is_found_before_the_first(
     assert not (tmp_path / "train").exists()
 
 
-def test_a_validation_split_of_long_clips_alone_is_refused(
+def test_a_validation_split_with_only_long_clips_is_refused(
     small_corpus: Path, tiny: LoadedModel, tmp_path: Path
 ) -> None:
     config = run_recipe(tmp_path, small_corpus, "train.max_seconds=0.1").require_train()
@@ -281,21 +283,21 @@ def test_a_validation_split_of_long_clips_alone_is_refused(
         Validation(Corpus.open(small_corpus, "validation"), tiny.prompt, config, None, "Hebrew")
 
 
-def test_what_memory_allows_may_change_when_a_run_goes_on(small_run: Path, small_corpus: Path) -> None:
-    """It cuts the same effective batches otherwise; it is what one changes where memory runs out."""
+def test_memory_settings_may_change_when_a_run_is_resumed(small_run: Path, small_corpus: Path) -> None:
+    """They cut the same effective batches differently; users change them after out of memory."""
     made = run_recipe(
         small_run.parent, small_corpus, "train.max_batch_seconds=7", "train.activation_checkpointing_every=1"
     )
     assert commands.train.run(made).summary["final"].startswith(str(small_run))
 
 
-def test_two_at_once_are_not_one_run(small_run: Path, small_corpus: Path) -> None:
+def test_two_trainings_at_once_in_one_folder_are_refused(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus)
     with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is at work in"):
         commands.train.run(made)
 
 
-def test_a_run_that_was_moved_is_where_it_is_now(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
+def test_a_moved_run_reports_its_new_paths(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere"
     shutil.copytree(small_run, moved)
     summary = commands.train.run(run_recipe(tmp_path, small_corpus, f"train.path={moved}")).summary
@@ -303,8 +305,8 @@ def test_a_run_that_was_moved_is_where_it_is_now(small_run: Path, small_corpus: 
     assert all(found["path"].startswith(str(moved)) for stage in summary["stages"] for found in stage["checkpoints"])
 
 
-def test_what_power_took_away_is_no_end(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
-    """A stage's last word cut short is a stage that is not over; a run's first word cut short is said."""
+def test_truncated_summary_files_are_handled(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
+    """A truncated stage.json means that the stage is not complete; a truncated run.json is an error."""
     run = tmp_path / "train"
     shutil.copytree(small_run, run)
     cut = (run / "2-all" / "stage.json").read_text()
@@ -318,12 +320,12 @@ def test_what_power_took_away_is_no_end(small_run: Path, small_corpus: Path, tmp
         commands.train.run(run_recipe(tmp_path, small_corpus))
 
 
-def test_a_deletion_that_was_killed_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+def test_an_interrupted_deletion_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
     for step, wer in ((1, 0.9), (2, 0.1), (3, 0.5)):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         (folder / "metrics.json").write_text(json.dumps({"wer": wer, "loss": wer}))
-    (tmp_path / ".checkpoint-9.removed").mkdir()  # what a kill left
+    (tmp_path / ".checkpoint-9.removed").mkdir()  # left by an interrupted deletion
     seen = []
     real = shutil.rmtree
 

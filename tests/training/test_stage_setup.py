@@ -1,4 +1,4 @@
-"""Where blocks are compiled, and where they are not."""
+"""When blocks are compiled, and when not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXACT = {"decoder_layers": {"lr": 1e-4, "lora": {"rank": 4, "dropout": 0.0}}}
         ({"decoder_layers": 1e-4}, 0, "cpu", False),
     ],
 )
-def test_blocks_are_compiled_where_it_pays(groups: dict, every: int, device: str, expected: bool) -> None:  # type: ignore[type-arg]
+def test_blocks_are_compiled_only_if_useful_and_possible(groups: dict, every: int, device: str, expected: bool) -> None:  # type: ignore[type-arg]
     stage = StageConfig.model_validate({"name": "s", "groups": groups})
     config = TrainConfig.model_validate({
         "path": "x", "effective_batch": 8, "activation_checkpointing_every": every, "stages": [stage],
@@ -34,8 +34,10 @@ def test_blocks_are_compiled_where_it_pays(groups: dict, every: int, device: str
     assert compiles(config, stage, on_gpu=device == "cuda") is expected
 
 
-def test_what_torch_cannot_compile_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+def test_compiling_adapter_dropout_with_checkpointing_is_refused(small_corpus: Path, tmp_path: Path) -> None:
     stage = "train.stages=[{name: s, epochs: 1, groups: {decoder_layers: {lr: 1e-4, lora: {rank: 4, dropout: 0.1}}}}]"
     asked = run_recipe(tmp_path, small_corpus, stage, "train.activation_checkpointing_every=1", "train.compile=true")
-    with pytest.raises(UsageError, match=r"stage s: adapters with dropout .* use train.compile=auto, dropout: 0 or"):
+    with pytest.raises(
+        UsageError, match=r"stage s: blocks with adapter dropout .* use train.compile=auto, dropout: 0 or"
+    ):
         commands.train.run(asked)

@@ -1,4 +1,4 @@
-"""What a long run meets: memory that runs out, losses that are no number, unreadable data, full disks, kills."""
+"""Faults of a long run: out of memory, non-finite losses, unreadable data, full disks, kills."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from caspi.training.objectives.cross_entropy import CrossEntropy
 from caspi.training.validation import Validation
 from tests.support import Forward, final_weights, lines, metrics, run_recipe, short, spoil
 
-"""What a long run meets: memory that runs out, losses that are no number, unreadable data, full disks, kills."""
+"""Faults of a long run: out of memory, non-finite losses, unreadable data, full disks, kills."""
 
 
-def test_memory_that_runs_out_costs_time_and_nothing_else(
+def test_out_of_memory_changes_nothing_but_the_time(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The step is repeated in smaller micro-batches: the same gradients, the same curve, the lesson kept."""
+    """The step is repeated in smaller micro-batches: the same gradients, the same curve; the lower budget is kept."""
     commands.train.run(short(tmp_path / "calm", small_corpus))
     held = []
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
         loss = real(objective, batch)
-        if batch.seconds > 8:  # after the forward pass, as it mostly happens
+        if batch.seconds > 8:  # after the forward pass, as in most cases
             raise torch.OutOfMemoryError("CUDA out of memory")
         held.append(batch.seconds)
         return loss
@@ -52,19 +52,19 @@ def test_memory_that_runs_out_costs_time_and_nothing_else(
     assert np.allclose(metrics(calm, "loss"), metrics(tight, "loss"), rtol=1e-5)
     assert np.allclose(metrics(calm, "grad_norm"), metrics(tight, "grad_norm"), rtol=1e-4)
     lessons = lines(tight, "out_of_memory")
-    for stage in ("letters", "all"):  # what fits depends on what is trained: every stage learns for itself
+    for stage in ("letters", "all"):  # what fits depends on what is trained: every stage has its own budget
         budgets = [row["max_batch_seconds"] for row in lessons if row["stage"] == stage]
         assert budgets
         assert budgets == sorted(budgets, reverse=True)
-    assert "out of memory: the step is repeated" in capsys.readouterr().err
+    assert "out of memory: repeating the step" in capsys.readouterr().err
     assert json.loads((tight / "2-all" / "budget-0.json").read_text())["seconds"] <= 8
     assert not lines(calm, "out_of_memory")
 
 
-def test_what_workers_made_before_memory_ran_out_is_cut_too(
+def test_batches_that_workers_made_before_out_of_memory_are_cut_too(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are steps ahead: without that, every step on its way would teach the same lesson again."""
+    """Workers are steps ahead: otherwise every waiting step would run out of memory again."""
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
         if batch.seconds > 14:
@@ -79,7 +79,7 @@ def test_what_workers_made_before_memory_ran_out_is_cut_too(
     assert ahead == alone
 
 
-def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
+def test_out_of_memory_within_a_step_leaves_no_gradient_behind(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     overrides = ("train.max_batch_seconds=9", "train.stages.0.epochs=0.17")
@@ -88,7 +88,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
 
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
         seen.append(batch)
-        if len(seen) == 2 and len(batch.rows) > 1:  # one micro-batch has left its gradient already
+        if len(seen) == 2 and len(batch.rows) > 1:  # one micro-batch has already added its gradient
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(objective, batch)
 
@@ -99,19 +99,19 @@ def test_memory_that_runs_out_in_the_middle_of_a_step_leaves_no_gradient_behind(
     assert np.allclose(one, two, rtol=1e-4)
 
 
-def test_an_utterance_that_does_not_fit_alone_is_named(
+def test_the_error_names_an_utterance_that_does_not_fit_alone(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     spoil(monkeypatch, forward)
-    with pytest.raises(CaspiError, match=r"synthetic-11-he-\d+: the device has no memory for it even alone"):
+    with pytest.raises(CaspiError, match=r"synthetic-11-he-\d+: does not fit the device's memory even alone"):
         commands.train.run(short(tmp_path, small_corpus))
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_step_that_is_no_number_is_left_out_and_named(
+def test_a_non_finite_step_is_skipped_and_its_utterances_logged(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     bad: list[int] = []
@@ -135,8 +135,8 @@ def test_a_step_that_is_no_number_is_left_out_and_named(
     assert all(torch.isfinite(tensor).all() for tensor in final_weights(tmp_path / "train").values())
 
 
-def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither momentum nor weight decay: nothing."""
+def test_a_skipped_step_changes_no_weight(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither momentum nor weight decay is applied."""
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
     with pytest.raises(CaspiError, match="stage letters learnt nothing: no step had a finite loss"):
         commands.train.run(short(tmp_path, small_corpus, "train.max_bad_steps=100", "train.stages.0.weight_decay=0.5"))
@@ -146,7 +146,7 @@ def test_a_step_left_out_moves_no_weight(small_corpus: Path, tmp_path: Path, mon
     assert all(torch.equal(start[name].float(), tensor.float()) for name, tensor in found.items())
 
 
-def test_too_many_in_a_row_end_the_run_with_their_names(
+def test_too_many_skipped_steps_in_a_row_end_the_run_and_name_utterances(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("inf"))
@@ -155,7 +155,7 @@ def test_too_many_in_a_row_end_the_run_with_their_names(
 
 
 class Disk:
-    """Stands between the corpus and its reader: rows in `broken` fail so many times."""
+    """A faulty disk: each row in `broken` fails the given number of times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, broken: dict[int, int]) -> None:
         real = Corpus.samples
@@ -170,9 +170,7 @@ class Disk:
         monkeypatch.setattr(steps, "_RETRY_AFTER", (0.0, 0.0))
 
 
-def test_a_disk_that_stumbles_changes_nothing(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_short_read_errors_change_nothing(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands.train.run(short(tmp_path / "calm", small_corpus))
     Disk(monkeypatch, dict.fromkeys(range(48), 2))
     commands.train.run(short(tmp_path / "stumbling", small_corpus))
@@ -180,7 +178,7 @@ def test_a_disk_that_stumbles_changes_nothing(
     assert not lines(tmp_path / "stumbling" / "train", "replaced")
 
 
-def test_what_cannot_be_read_is_replaced_and_counted(
+def test_unreadable_utterances_are_replaced_and_counted(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run_recipe(tmp_path, small_corpus)
@@ -198,7 +196,7 @@ def test_what_cannot_be_read_is_replaced_and_counted(
 
 
 def taken_away(monkeypatch: pytest.MonkeyPatch, evaluation: int) -> list[Validation]:
-    """SIGTERM as that evaluation begins, counted from 1; the evaluations there were."""
+    """Sends SIGTERM when evaluation number `evaluation` begins, counted from 1; returns the evaluations."""
     real, begun = Validation.__call__, []
 
     def measure(self: Validation, loaded: LoadedModel, give_up: Callable[[], bool]) -> dict[str, float] | None:
@@ -211,7 +209,7 @@ def taken_away(monkeypatch: pytest.MonkeyPatch, evaluation: int) -> list[Validat
     return begun
 
 
-def test_what_was_replaced_is_counted_over_sessions(
+def test_replaced_utterances_are_counted_over_sessions(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Disk(monkeypatch, dict.fromkeys(range(0, 48, 2), 10**9))
@@ -224,15 +222,15 @@ def test_what_was_replaced_is_counted_over_sessions(
     assert summary["stages"][1]["replaced"] == sum(len(row["replaced"]) for row in logged) > 3
 
 
-def test_a_corpus_that_is_gone_ends_the_run(
+def test_a_corpus_that_cannot_be_read_at_all_ends_the_run(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Disk(monkeypatch, dict.fromkeys(range(48), 10**9))
-    with pytest.raises(CaspiError, match=r"cannot be read \(OSError: .*is its disk there"):
+    with pytest.raises(CaspiError, match=r"cannot be read \(OSError: .*is its disk available"):
         commands.train.run(short(tmp_path, small_corpus))
 
 
-def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+def test_on_a_full_disk_a_checkpoint_is_lost_but_the_run_continues(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real, calls = checkpoints.check_readable, []
@@ -261,7 +259,7 @@ def command_of(folder: Path, made: recipe.Recipe) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
-def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+def test_a_small_mounted_disk_that_is_full(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)], check=False).returncode:
@@ -282,7 +280,7 @@ def test_a_disk_that_is_really_full(small_corpus: Path, small_run: Path, tmp_pat
 
 
 def in_the_last_stage(folder: Path, corpus: Path) -> tuple[list[str], subprocess.Popen[bytes]]:
-    """The command of a run, and the run, which has begun its last stage."""
+    """The command of a run, and its process, once it has begun its last stage."""
     command = command_of(folder, run_recipe(folder, corpus, "train.workers=1"))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     log = folder / "train" / "metrics.jsonl"
@@ -294,8 +292,8 @@ def in_the_last_stage(folder: Path, corpus: Path) -> tuple[list[str], subprocess
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
-    """SIGTERM to every process, the loader's too: it saves and ends, and no weight is another in the end."""
+def test_a_preempted_run_resumes_to_identical_weights(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """SIGTERM to every process, the loader's too: the run saves and ends, and the final weights are the same."""
     command, process = in_the_last_stage(tmp_path, small_corpus)
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=300)[1].decode()
@@ -309,10 +307,10 @@ def test_a_machine_that_is_taken_away_is_no_loss(small_corpus: Path, small_run: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["early", "saving", "between stages"])
-def test_killed_at_any_moment_it_is_bit_identical(
+def test_a_run_killed_at_any_moment_resumes_bit_identically(
     small_corpus: Path, small_run: Path, tmp_path: Path, moment: str
 ) -> None:
-    """SIGKILL, the same command again: the weights of the run nobody disturbed, augmentation on."""
+    """SIGKILL, then the same command again: the weights of an undisturbed run, with augmentation."""
     run = tmp_path / "train"
     reached = {
         "early": (run / "metrics.jsonl").is_file,
@@ -336,10 +334,10 @@ def test_killed_at_any_moment_it_is_bit_identical(
     assert logged == sorted(set(logged), key=logged.index), "a step is logged once"
 
 
-def test_a_shard_that_is_cut_short_in_the_middle_of_a_run_costs_its_utterances(
+def test_utterances_of_a_shard_truncated_during_a_run_are_replaced(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Really cut. Of a mapped page that is gone the process would die without a word."""
+    """The file is really truncated. Reading a memory-mapped page that is gone would kill the process silently."""
     corpus = tmp_path / "corpus"
     shutil.copytree(small_corpus, corpus)
     shard = corpus / "train-00000.arrow"
@@ -360,16 +358,16 @@ def test_a_shard_that_is_cut_short_in_the_middle_of_a_run_costs_its_utterances(
 
 
 @pytest.mark.parametrize("which", [2, -1])
-def test_an_evaluation_gives_way_to_a_machine_that_is_taken_away(
+def test_an_evaluation_stops_when_the_run_is_asked_to_end(
     small_corpus: Path, small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
-    """Asked to end while it decodes, it saves at once; what was left unmeasured at a stage's end is measured later."""
+    """Asked to end while it decodes, the run saves at once; a missing evaluation at a stage's end is done later."""
     which %= len(metrics(small_run, "eval_loss")) + 1
     evaluations = taken_away(monkeypatch, which)
     made = run_recipe(tmp_path, small_corpus)
     with pytest.raises(Interrupted, match="was asked to end after step"):
         commands.train.run(made)
-    assert len(evaluations) == which, "no other one began"
+    assert len(evaluations) == which, "no other evaluation began"
     summary = commands.train.run(made).summary
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
@@ -385,11 +383,11 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
 ) -> None:
     command, process = in_the_last_stage(tmp_path, small_corpus)
     for _ in range(times):
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes
+        os.killpg(process.pid, signal.SIGINT)  # to all processes, as from a terminal
         time.sleep(0.02)
     said = process.communicate(timeout=300)[1].decode()
     if times == 2:
-        assert process.returncode in (130, 75)  # 75 where it had saved before the second one
+        assert process.returncode in (130, 75)  # 75 if it had saved before the second one
         return
     assert process.returncode == 75
     assert "asked to end (Ctrl-C; once more ends at once" in said
@@ -400,9 +398,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
 
 
 @pytest.mark.parametrize(("key", "value"), [("save_every", "1"), ("save_every_minutes", "0.000001")])
-def test_checkpoints_come_as_often_as_they_are_asked_for(
-    key: str, value: str, small_corpus: Path, tmp_path: Path
-) -> None:
+def test_checkpoints_are_saved_as_often_as_configured(key: str, value: str, small_corpus: Path, tmp_path: Path) -> None:
     made = short(
         tmp_path, small_corpus, f"train.{key}={value}", "train.evaluate.every=100", "train.evaluate.keep=1",
         "train.stages.1.epochs=0.5",
@@ -415,10 +411,10 @@ def test_checkpoints_come_as_often_as_they_are_asked_for(
     assert seen[:2] == ["checkpoint-1", "checkpoint-2"]
     assert (
         len(checkpoints.complete_checkpoints(tmp_path / "train" / "2-all")) == 1
-    )  # the last one, which is the best too
+    )  # the last one, which is also the best
 
 
-def test_weights_that_diverged_are_said_to_have_and_the_log_stays_json(
+def test_diverged_weights_are_reported_and_the_log_stays_json(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def forward(real: Forward, objective: CrossEntropy, batch: Batch) -> torch.Tensor:
@@ -428,15 +424,17 @@ def test_weights_that_diverged_are_said_to_have_and_the_log_stays_json(
 
     spoil(monkeypatch, forward)
     with pytest.raises(
-        CaspiError, match="the weights are not finite since step 0: training diverged; start another run"
+        CaspiError, match="the weights have been non-finite since step 0: training diverged; start another run"
     ):
         commands.train.run(short(tmp_path, small_corpus))
     for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=pytest.fail)
 
 
-def test_what_is_no_training_is_said(small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epoch_of_one_step_and_too_few_epochs_give_a_warning(
+    small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     commands.train.run(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
     said = capsys.readouterr().err
-    assert "stage letters: an epoch is one step: its batch holds all" in said
-    assert "stage letters: 0.001 epochs of 1 steps are less than one: one is taken" in said
+    assert "stage letters: an epoch is a single step: its batch contains all" in said
+    assert "stage letters: 0.001 epochs of 1 steps round to 0 steps: it takes one" in said

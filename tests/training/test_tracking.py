@@ -1,4 +1,4 @@
-"""What a run tells others while it goes on: trackers, model cards, uploads."""
+"""What a run publishes during training: trackers, model cards, uploads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from caspi.training.tracking import TensorBoard
 from tests.support import metrics, run_recipe, short
 
 
-def test_tensorboard_has_what_the_log_has_and_the_reports(small_run: Path, small_recipe: recipe.Recipe) -> None:
+def test_tensorboard_contains_the_log_and_the_reports(small_run: Path, small_recipe: recipe.Recipe) -> None:
     events = EventAccumulator(str(small_run / "tensorboard" / "2-all"))
     events.Reload()
     scalars = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
@@ -44,14 +44,16 @@ def test_wandb_works_without_a_network(small_corpus: Path, tmp_path: Path, monke
         monkeypatch.delenv(name, raising=False)
     commands.train.run(short(tmp_path, small_corpus, "train.track=[wandb]"))
     found = list((tmp_path / "train" / "wandb").glob("offline-run-*/run-*.wandb"))
-    assert len(found) == 2, "a run a stage"
+    assert len(found) == 2, "one run per stage"
     content = b"".join(path.read_bytes() for path in found)
     for expected in (b"eval/wer", b"train/lr/projector", b"report-of-corpus", b"demo-letters"):
         assert expected in content
     assert not (tmp_path / "train" / "tensorboard").exists()
 
 
-def test_trackio_by_name(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackio_receives_the_log_and_the_reports(
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trackio = pytest.importorskip("trackio")
     monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
@@ -63,12 +65,12 @@ def test_trackio_by_name(small_corpus: Path, tmp_path: Path, monkeypatch: pytest
     assert any("report of corpus" in row for row in logged)
 
 
-def test_a_tracker_nobody_knows_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+def test_an_unknown_tracker_is_refused(small_corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'tensorboard', 'wandb' or 'trackio'"):
         short(tmp_path, small_corpus, "train.track=[paper]")
 
 
-def test_a_tracker_that_fails_ends_no_run(
+def test_a_failing_tracker_does_not_end_the_run(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def log(*_: object, **__: object) -> None:
@@ -85,7 +87,7 @@ def card_of(folder: Path) -> tuple[dict, str]:  # type: ignore[type-arg]
     return yaml.safe_load(header), text
 
 
-def test_every_checkpoint_has_a_card_that_says_where_it_is_from(small_run: Path) -> None:
+def test_every_checkpoint_has_a_card_with_its_origin(small_run: Path) -> None:
     for stage in ("1-letters", "2-all"):
         for folder in checkpoints.complete_checkpoints(small_run / stage):
             header, text = card_of(folder)
@@ -101,7 +103,7 @@ def test_every_checkpoint_has_a_card_that_says_where_it_is_from(small_run: Path)
 
 
 class FakeHub:
-    """A Hub in a folder; `fail` of its uploads fail, and all wait for `open`."""
+    """A Hub in a folder; the first `fail` uploads fail, and all wait for `open`."""
 
     def __init__(self, folder: Path, fail: int = 0) -> None:
         self.folder, self.fail, self.messages = folder, fail, []
@@ -121,7 +123,7 @@ class FakeHub:
             shutil.copy(path, self.folder / path.name)
 
     def list_repo_tree(self, repository: str) -> list[RepoFile]:
-        """As the Hub answers: weights are large files, the rest lies in git."""
+        """Answers like the Hub: weights are LFS files, the rest is in git."""
         found = []
         for path in self.folder.iterdir():
             data = path.read_bytes()
@@ -145,10 +147,10 @@ def trained_with(
     return commands.train.run(run_recipe(folder, corpus, "train.hub={repository: someone/model}")).summary
 
 
-def test_uploads_neither_hold_training_up_nor_send_its_state(
+def test_uploads_neither_delay_training_nor_send_its_state(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of the training passes while the first upload hangs; what is sent in the end is the last checkpoint."""
+    """Training completes while the first upload hangs; the last checkpoint is uploaded in the end."""
     hub = FakeHub(tmp_path / "hub")
     summary = trained_with(hub, small_corpus, tmp_path, monkeypatch)
     assert summary["hub"] == {
@@ -161,20 +163,20 @@ def test_uploads_neither_hold_training_up_nor_send_its_state(
     assert not (tmp_path / "train" / "uploading").exists()
 
 
-def test_a_hub_that_is_down_ends_no_run_and_is_not_called_done(
+def test_a_hub_that_is_down_does_not_end_the_run_and_is_reported(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = trained_with(FakeHub(tmp_path / "hub", fail=99), small_corpus, tmp_path, monkeypatch)
     assert not summary["hub"]["verified"]
     assert summary["hub"]["reason"] == "the network is down"
-    assert f"caspi publish {summary['final']} someone/model does it again" in capsys.readouterr().err
+    assert f"to upload again: caspi publish {summary['final']} someone/model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("broken", ["model.safetensors", "config.json"])
-def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
+def test_a_differing_file_of_the_same_size_is_uploaded_again(
     small_run: Path, tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every checkpoint of a run has files of the same sizes, so an older one must not pass for the last."""
+    """All checkpoints of a run have files of the same sizes; an older one must not be taken for the last."""
     last = checkpoints.complete_checkpoints(small_run / "2-all")[-1]
     hub = FakeHub(tmp_path / "hub")
     hub.open.set()
@@ -184,7 +186,7 @@ def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
     assert uploads.finish(last).verified
     there = hub.folder / broken
     there.write_bytes(b"x" * there.stat().st_size)
-    with pytest.MonkeyPatch.context() as patch:  # a Hub that takes what it is sent and keeps nothing
+    with pytest.MonkeyPatch.context() as patch:  # a Hub that accepts uploads but stores nothing
         patch.setattr(hub, "upload_folder", lambda **_: None)
         found = Uploads(HubConfig(repository="someone/model"), tmp_path).finish(last)
         assert not found.verified
@@ -198,7 +200,7 @@ def test_other_bytes_of_the_same_size_are_noticed_and_sent_again(
     assert there.read_bytes() == (last / broken).read_bytes()
 
 
-def test_a_tracker_that_cannot_start_is_an_error_of_one_line(
+def test_a_tracker_that_cannot_start_gives_a_one_line_error(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(*_: object, **__: object) -> None:

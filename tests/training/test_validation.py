@@ -1,4 +1,4 @@
-"""In-training validation: every utterance by the rules of its language."""
+"""In-training validation: every utterance is scored by the rules of its language."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPOKEN = [("Hebrew", "שלום עולם, ד״ר כהן!"), ("Spanish", "¿Qué t
 
 
 def corpus_of(folder: Path, split: str = "validation") -> Corpus:
-    """An utterance a language, the Spanish one shortest: its rules were once everybody's."""
+    """One utterance per language. The Spanish one is shortest: a bug once applied its rules to all languages."""
     rows = []
     for number, (language, text) in enumerate(SPOKEN):
         seconds = 1.0 + (language != "Spanish")
@@ -33,7 +33,7 @@ def corpus_of(folder: Path, split: str = "validation") -> Corpus:
     return Corpus.open(folder, split)  # type: ignore[arg-type]
 
 
-def test_every_language_is_scored_by_its_own_rules_and_the_recipes_ranks(tiny: LoadedModel, tmp_path: Path) -> None:
+def test_each_language_is_scored_by_its_rules_and_the_recipes_one_ranks(tiny: LoadedModel, tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("{}")
     validation = Validation(corpus_of(tmp_path), tiny.prompt, CONFIG, None, "Hebrew")
     heard = {"Hebrew": 'שלום עולם ד"ר כהן', "Spanish": "que tal señor", "Hindi": "नमस्ते दुनीया"}

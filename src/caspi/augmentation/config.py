@@ -1,4 +1,4 @@
-"""What a recipe says of augmentation. Everything is off unless named; nothing of it touches an evaluation."""
+"""The augmentation section of a recipe. Every effect is off unless configured; evaluation uses none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caspi.config import Config, rising
 from caspi.model.config import MEL_BINS
 
 Decibels = Annotated[float, Field(ge=-100, le=100)]
-Range = Annotated[tuple[Decibels, Decibels], AfterValidator(rising)]  # drawn from evenly
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(rising)]  # values are drawn uniformly
 _Tilt = Annotated[float, Field(ge=-2, le=4)]
 Tilt = Annotated[tuple[_Tilt, _Tilt], AfterValidator(rising)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -33,22 +33,22 @@ class SpecAugment(Config):
 
 
 class Silence(Config):
-    """Silence put before and after, so many seconds each."""
+    """Silence added before and after; the seconds of each are drawn."""
 
     seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(rising)] = (0.0, 0.5)
     probability: Probability = 0.3
 
 
 class SecondSpeaker(Config):
-    """Another utterance of the corpus, of another group, so many dB below, from somewhere in the clip on."""
+    """Adds another utterance of the corpus, of another group, `below_db` dB below the clip, from a random point on."""
 
     below_db: Range = (10.0, 25.0)
     probability: Probability = 0.2
 
 
 class Reverberation(Config):
-    """A room's impulse response: of `folder`, or made: noise that decays by 60 dB in `seconds` (Polack 1988), so many
-    dB weaker than the direct sound."""
+    """A room's impulse response, from `folder` or synthetic: noise that decays by 60 dB in `seconds` (Polack 1988),
+    `below_db` dB weaker than the direct sound."""
 
     folder: Path | None = None
     seconds: Annotated[tuple[Seconds, Seconds], AfterValidator(rising)] = (0.1, 0.6)
@@ -57,8 +57,8 @@ class Reverberation(Config):
 
 
 class Noise(Config):
-    """Noise at a signal-to-noise ratio: an excerpt of a recording of `folder`, or made, whose power falls with the
-    frequency to the power `spectral_slope`: 0 is white, 1 pink, 2 brown."""
+    """Noise at a signal-to-noise ratio: an excerpt of a recording of `folder`, or synthetic. The power of synthetic
+    noise falls with the frequency to the power `spectral_slope`: 0 is white, 1 pink, 2 brown."""
 
     snr_db: Range
     folder: Path | None = None
@@ -67,14 +67,14 @@ class Noise(Config):
 
 
 class Clipping(Config):
-    """The loudest share of the samples cut off, as by a microphone that is too near."""
+    """Clips the loudest share of the samples, as with a microphone that is too close."""
 
     share: Annotated[tuple[_Share, _Share], AfterValidator(rising)] = (0.001, 0.02)
     probability: Probability = 0.1
 
 
 class Codec(Config):
-    """Encoded and decoded: mp3 at 24 to 64 kbit/s, Opus at 12 to 32, or a telephone's band, 8 kHz and 8-bit
+    """Encodes and decodes the clip: mp3 at 24 to 64 kbit/s, Opus at 12 to 32, or a telephone's band, 8 kHz and 8-bit
     mu-law."""
 
     kinds: tuple[CodecName, ...] = Field(("mp3", "opus", "telephone"), min_length=1)
@@ -82,8 +82,8 @@ class Codec(Config):
 
 
 class Augmentation(Config):
-    """What is done to training clips, in this order. speed: factors, one of them drawn (tempo and pitch together).
-    gain_db: drawn evenly."""
+    """Effects on training clips, applied in this order. speed: factors, one of which is drawn (changes tempo and pitch
+    together). gain_db: drawn uniformly."""
 
     speed: tuple[Factor, ...] = ()
     silence: Silence | None = None
@@ -97,8 +97,8 @@ class Augmentation(Config):
 
 
 class NoSpeech(Config):
-    """A share of the utterances is replaced by noise of the same length, and the target says that there is no speech.
-    The noise is recordings of `folder`, or made with `spectral_slope` as in `Noise`; `below_db` under full scale."""
+    """A share of the utterances is replaced by noise of the same length, with the target for no speech. The noise comes
+    from recordings of `folder`, or is synthetic with `spectral_slope` as in `Noise`; `below_db` dB below full scale."""
 
     share: float = Field(0.02, gt=0, le=0.5)
     folder: Path | None = None

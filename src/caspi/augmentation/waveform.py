@@ -1,8 +1,8 @@
-"""Augmentation of waveforms: effects in a row, each with a randomness of its own.
+"""Augmentation of waveforms: a chain of effects, each with its own random generator.
 
-A new one is a function `effect(samples, how, draw)`, a field of `Augmentation` and an entry in `Effects`. The libraries
-that do this (audiomentations) draw from the process's global randomness, which can neither be an utterance's nor be
-resumed; what they do is a few lines of numpy each, and codecs are FFmpeg's.
+A new effect needs a function `effect(samples, how, draw)`, a field of `Augmentation` and a call in
+`WaveformAugmenter`. Libraries such as audiomentations draw from the process's global random state, which cannot be
+seeded per utterance or resumed. Each effect is a few lines of numpy; codecs are FFmpeg's.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ Draw = np.random.Generator
 _SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 _TELEPHONE_RATE = 8_000
 _TELEPHONE_BAND = (300.0, 3_400.0)  # Hz
-# FFmpeg's encoder, container and options, which trade some quality for three times the speed; kbit/s.
+# FFmpeg's encoder, container and options, which give up some quality for three times the speed; kbit/s.
 _CODECS: dict[CodecName, tuple[str, str, dict[str, str], tuple[int, int]]] = {
     "mp3": ("libmp3lame", "mp3", {"compression_level": "9"}, (24, 64)),
     "opus": ("libopus", "ogg", {"compression_level": "2"}, (12, 32)),
 }
 _MU = 255.0  # of ITU-T G.711
-_LOWEST = 20.0  # Hz: below it tilted noise is no louder
-_LONGEST_ROOM = 2.0  # seconds of an impulse response that are used
+_LOWEST = 20.0  # Hz: below it the power of coloured noise stays constant
+_LONGEST_ROOM = 2.0  # the most seconds of an impulse response that are used
 
 
 class WaveformAugmenter:
-    """The waveform's part of an augmentation. Raises UsageError where a folder of it holds no sound."""
+    """The effects of an augmentation that change the waveform. Raises UsageError if one of its folders has no audio."""
 
     def __init__(self, how: Augmentation) -> None:
         self._how = how
@@ -55,7 +55,7 @@ class WaveformAugmenter:
         self._noises = () if noise is None else _sounds(noise.folder, "augment.noise")
         self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
         for path in self._rooms:
-            _response(path)  # one that is silent is said now
+            _response(path)  # reports a silent one now
 
     def __call__(
         self,
@@ -64,8 +64,8 @@ class WaveformAugmenter:
         draw: Callable[[str], Draw],
         another: Callable[[Draw], np.ndarray],
     ) -> np.ndarray:
-        """float32 [n] to float32 [m], as long as `stretch` says. draw: the randomness of any other effect by its
-        name; another: somebody else."""
+        """float32 [n] to float32 [m], with the length that `stretch` gives. draw: the random generator of an effect, by
+        its name; another: a clip of another speaker."""
         how = self._how
         if stretch.speed != 1.0:
             samples = soxr.resample(samples, SAMPLE_RATE * stretch.speed, SAMPLE_RATE, quality="LQ")
@@ -91,7 +91,7 @@ def _happens(draw: Draw, probability: float) -> bool:
 
 
 class Background:
-    """Noise with nobody speaking. Raises UsageError where its folder holds no sound."""
+    """Noise without speech. Raises UsageError if its folder has no audio."""
 
     def __init__(self, how: NoSpeech) -> None:
         self._how = how
@@ -106,7 +106,7 @@ class Background:
 
 
 def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Draw) -> np.ndarray:
-    """Somebody else from somewhere in the clip on, as long as both last."""
+    """Adds another speaker from a random point in the clip on, until either ends."""
     start = int(draw.integers(0, len(samples)))
     other = other[: len(samples) - start]
     mixed = samples.copy()
@@ -115,20 +115,20 @@ def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Dr
 
 
 def add_noise(samples: np.ndarray, files: tuple[Path, ...], how: Noise, draw: Draw) -> np.ndarray:
-    """An excerpt of one of the files, or made noise, at a drawn ratio to the clip."""
+    """Adds an excerpt of one of the files, or synthetic noise, at a drawn signal-to-noise ratio."""
     ratio, spectral_slope = draw.uniform(*how.snr_db), draw.uniform(*how.spectral_slope)
     return samples + _at(_noise(len(samples), files, spectral_slope, draw), samples, ratio)
 
 
 def _noise(length: int, files: tuple[Path, ...], spectral_slope: float, draw: Draw) -> np.ndarray:
-    """float32 [length]: an excerpt of one of the files; made where there are none."""
+    """float32 [length]: an excerpt of one of the files; synthetic if there are no files."""
     if files:
         return _excerpt(files[int(draw.integers(len(files)))], length, draw)
     return coloured(length, spectral_slope, draw)
 
 
 def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
-    """`added` so many dB below `samples`, by their mean power; silence stays silence."""
+    """`added` scaled to `below_db` dB below `samples`, by their mean power; silence stays silence."""
     power = float(np.mean(added**2)) if len(added) else 0.0
     if not power:
         return added
@@ -140,7 +140,7 @@ def coloured(length: int, spectral_slope: float, draw: Draw) -> np.ndarray:
     noise = draw.standard_normal(length, dtype=np.float32)
     if not spectral_slope:
         return noise
-    size = 1 << (length - 1).bit_length()  # lengths that a transform is fast for
+    size = 1 << (length - 1).bit_length()  # a length for which the transform is fast
     shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_LOWEST) ** np.float32(
         -spectral_slope / 2
     )
@@ -148,7 +148,7 @@ def coloured(length: int, spectral_slope: float, draw: Draw) -> np.ndarray:
 
 
 def reverberate(samples: np.ndarray, files: tuple[Path, ...], how: Reverberation, draw: Draw) -> np.ndarray:
-    """Heard in a room: as long as before, the direct sound where it was, the power the same."""
+    """Adds the sound of a room; length, position of the direct sound and power do not change."""
     below, seconds = draw.uniform(*how.below_db), draw.uniform(*how.seconds)
     if files:
         response = _response(files[int(draw.integers(len(files)))])
@@ -162,22 +162,22 @@ def reverberate(samples: np.ndarray, files: tuple[Path, ...], how: Reverberation
     whole = len(samples) + len(response) - 1
     size = 1 << (whole - 1).bit_length()
     response = response.astype(np.float32, copy=False)
-    heard = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
-    heard = heard[direct : direct + len(samples)].astype(np.float32, copy=False)
-    return _at(heard, samples, 0.0)
+    filtered = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
+    filtered = filtered[direct : direct + len(samples)].astype(np.float32, copy=False)
+    return _at(filtered, samples, 0.0)
 
 
 def clip(samples: np.ndarray, how: Clipping, draw: Draw) -> np.ndarray:
-    """The loudest samples cut off."""
+    """Clips the loudest samples."""
     level = float(np.quantile(np.abs(samples), 1 - draw.uniform(*how.share)))
     return np.clip(samples, -level, level)
 
 
 def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
-    """Through one of the codecs and back, as long as before and in time."""
+    """Encodes and decodes with one of the codecs; length and timing do not change."""
     kind: CodecName = how.kinds[int(draw.integers(len(how.kinds)))]
     rate = draw.random()
-    peak = max(1.0, float(np.abs(samples).max(initial=0.0)))  # codecs hold no more than full scale
+    peak = max(1.0, float(np.abs(samples).max(initial=0.0)))  # codecs clip samples above full scale
     samples = samples / np.float32(peak)
     if kind == "telephone":
         narrow = _telephone_band(soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE))
@@ -191,15 +191,15 @@ def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
 
 
 def _telephone_band(samples: np.ndarray) -> np.ndarray:
-    """float32 [n] at 8 kHz without what is below 300 Hz and above 3,400 (ITU-T G.712), by 24 dB an octave; no delay."""
-    size = 1 << (len(samples) - 1).bit_length()  # lengths that a transform is fast for
+    """float32 [n] at 8 kHz, attenuated below 300 Hz and above 3,400 (ITU-T G.712) by 24 dB per octave; no delay."""
+    size = 1 << (len(samples) - 1).bit_length()  # a length for which the transform is fast
     spectrum = np.fft.rfft(samples, size) * _telephone_gain(size)
     return np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32, copy=False)
 
 
 @functools.lru_cache(maxsize=32)
 def _telephone_gain(size: int) -> np.ndarray:
-    """float32 [size / 2 + 1]: of a transform's frequencies."""
+    """float32 [size / 2 + 1]: the gain at a transform's frequencies."""
     hertz = np.fft.rfftfreq(size, 1 / _TELEPHONE_RATE).clip(min=1.0)
     low, high = _TELEPHONE_BAND
     gain: np.ndarray = ((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8)) ** -0.5
@@ -207,8 +207,8 @@ def _telephone_gain(size: int) -> np.ndarray:
 
 
 def encode_decode(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.ndarray:
-    """Through mp3 or Opus at so many kbit a second, delays taken off by the container's own word on them: float32, a
-    frame longer or shorter. Samples are within full scale."""
+    """Encodes and decodes with mp3 or Opus at `kilobits` kbit/s. Delays are removed as the container specifies; the
+    result, float32, may be a frame longer or shorter. Samples must be within full scale."""
     codec, container, options, _ = _CODECS[kind]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as written:
@@ -228,7 +228,7 @@ def encode_decode(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.n
 
 
 def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
-    """The files of a folder that a recipe names; none where it names no folder."""
+    """The audio files of a folder in a recipe; none if the recipe names no folder."""
     if folder is None:
         return ()
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
@@ -237,22 +237,22 @@ def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
     for path in found:
         with _opened(path) as file:
             if not file.frames:
-                raise UsageError(f"train.{what}.folder: {path} is empty: take it out")
+                raise UsageError(f"train.{what}.folder: {path} is empty: remove it")
     return tuple(found)
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Raises UsageError where it cannot be decoded."""
+    """Opens an audio file. Raises UsageError if it cannot be decoded."""
     try:
         with soundfile.SoundFile(path) as file:
             yield file
     except soundfile.LibsndfileError as error:
-        raise UsageError(f"{path} cannot be decoded ({error.error_string}): take it out of its folder") from error
+        raise UsageError(f"{path} cannot be decoded ({error.error_string}): remove it from its folder") from error
 
 
 def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
-    """float32 [length] from somewhere in a file, from its beginning again where it ends."""
+    """float32 [length] from a random point in a file; a file that is too short is repeated."""
     with _opened(path) as file:
         wanted = -(-length * file.samplerate // SAMPLE_RATE)
         file.seek(int(draw.integers(0, max(1, file.frames - wanted + 1))))
@@ -266,12 +266,12 @@ def _response(path: Path) -> np.ndarray:
         sound = file.read(int(_LONGEST_ROOM * file.samplerate), dtype="float32", always_2d=True)[:, 0]
         sound = resample(sound, file.samplerate)
     if not np.any(sound):
-        raise UsageError(f"{path}: an impulse response that is silent")
+        raise UsageError(f"{path}: the impulse response is silent")
     return sound
 
 
 class TempoAndPadding(NamedTuple):
-    """How an utterance is made longer or shorter: a factor of its speed, and seconds of silence around it."""
+    """Changes to the length of an utterance: a speed factor, and seconds of silence before and after."""
 
     speed: float = 1.0
     before: Seconds = 0.0

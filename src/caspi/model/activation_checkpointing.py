@@ -1,5 +1,5 @@
-"""Blocks that keep only their input and compute the rest again in the backward pass (Chen et al. 2016,
-arXiv:1604.06174): about a third more computing for a fraction of the memory."""
+"""Activation checkpointing: blocks keep only their input and compute the rest again in the backward pass (Chen et al.
+2016, arXiv:1604.06174): about a third more computing for a fraction of the memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 
 def checkpoint_activations(model: Qwen3ASRForConditionalGeneration, every: int) -> None:
-    """Every `every`-th block of encoder and decoder recomputes; 0: none does. Takes back what an earlier call set."""
-    # Randomness is restored only where there is some: the dropout of adapters.
+    """Checkpoints every `every`-th block of encoder and decoder; 0: none. Undoes the settings of an earlier call."""
+    # The random state must be restored only if a block uses it: for the dropout of adapters.
     random = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
     for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
         for number, layer in enumerate(layers):

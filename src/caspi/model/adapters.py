@@ -1,4 +1,4 @@
-"""Low-rank adapters by PEFT: put on the linear layers of a group, merged into plain weights for every checkpoint."""
+"""Low-rank adapters by PEFT: added to the linear layers of a group, merged into plain weights for every checkpoint."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 from caspi.model.config import Lora
 
 _BASE = ".base_layer."
-_NAME = "default"  # PEFT's own; one for all groups, because it activates one name at a time
+_NAME = "default"  # PEFT's default; the same for all groups, because PEFT activates one name at a time
 
 
 def add(model: nn.Module, parameters: Iterable[str], how: Lora) -> None:
-    """Adapters on the linear layers that hold `parameters`, in place. They change nothing until they are trained."""
+    """Adds adapters in place to the linear layers of `parameters`. Untrained adapters do not change the output."""
     modules = dict(model.named_modules())
     owners = dict.fromkeys(name.rpartition(".")[0] for name in parameters)
     linear = [owner for owner in owners if isinstance(modules[owner], nn.Linear)]
@@ -24,17 +24,17 @@ def add(model: nn.Module, parameters: Iterable[str], how: Lora) -> None:
         r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, use_dora=how.dora, target_modules=linear
     )
     inject_adapter_in_model(config, model, adapter_name=_NAME)
-    del model.peft_config  # PEFT's note to itself; it would warn of the next group
+    del model.peft_config  # otherwise PEFT warns when the next group is added
 
 
 def is_adapter(parameter: str) -> bool:
-    """Whether a parameter, by its name, is of an adapter."""
+    """Whether the parameter with this name belongs to an adapter."""
     return ".lora_" in parameter
 
 
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's parameters without adapters: what they add is in the weights, summed in fp32. Leaves it as it is."""
+    """The model's parameters with adapters merged into the weights, in fp32. Does not change the model."""
     named = {name: parameter.data for name, parameter in model.named_parameters()}
     state = {name.replace(_BASE, "."): tensor for name, tensor in named.items() if not is_adapter(name)}
     for name, layer in model.named_modules():

@@ -1,4 +1,4 @@
-"""The shapes of Qwen3-ASR: the released ones and `tiny`, as transformers configurations."""
+"""The model shapes of Qwen3-ASR: the released ones and `tiny`, as transformers configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3ASRConfig
 from caspi.errors import UsageError
 
 # 1.7B: config.json of Qwen/Qwen3-ASR-1.7B . 0.6B: encoder width 896 and 180 M parameters
-# as its technical report states them, decoder Qwen3-0.6B. tiny: ours.
+# from its technical report, decoder Qwen3-0.6B. tiny: caspi's own.
 SCALES: dict[str, dict[str, dict[str, Any]]] = {
     "1.7b": {
         "audio": {"d_model": 1024, "encoder_layers": 24, "encoder_attention_heads": 16, "encoder_ffn_dim": 4096,
@@ -36,7 +36,7 @@ _RELEASED_IDS = {"<|audio_pad|>": 151_676, "<|im_end|>": 151_645, "<|endoftext|>
 
 
 def configuration(scale: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Qwen3ASRConfig:
-    """The configuration of `scale`; without a tokenizer it has the released vocabulary and token ids."""
+    """The configuration of `scale`; without a tokenizer, with the released vocabulary and token ids."""
     if scale not in SCALES:
         raise UsageError(f"model.scale: {scale!r} is not one of {', '.join(SCALES)}")
     shape = SCALES[scale]

@@ -1,8 +1,8 @@
-"""Variable-length attention: packed sequences, no padding computed, no loop over utterances.
+"""Variable-length attention over packed sequences: no computation on padding, no loop over utterances.
 
-transformers calls an attention function whose name contains `flash` with packed tensors and cumulative lengths,
-in the audio encoder (8 s windows) and in the decoder alike. `PACKED` is registered under such a name: on a GPU it
-runs torch's own variable-length kernel, elsewhere it gathers the sequences into a padded batch and masks exactly.
+transformers passes packed tensors and cumulative lengths to an attention function whose name contains `flash`,
+both in the audio encoder (8 s windows) and in the decoder. `PACKED` is such a name: on a GPU the function runs torch's
+own variable-length kernel, elsewhere it gathers the sequences into a padded batch with an exact mask.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 PACKED = "caspi_flash_packed"
 
-# Kernels share keys among heads by themselves; later releases of torch want it said.
+# Kernels share keys among heads automatically; later releases of torch need an explicit argument.
 _shared_keys: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 _varlen: Any = functools.partial(varlen_attn, **_shared_keys)
 
@@ -40,13 +40,13 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """query [1, heads, tokens, width], key and value [1, key heads, tokens, width], to [1, tokens, heads, width].
 
-    `cu_seq_lens_q` int32 [sequences + 1] are the cumulative lengths; a token sees its own sequence only,
-    and of it the past only where the module is causal.
+    `cu_seq_lens_q` int32 [sequences + 1] are the cumulative lengths. A token attends only to its own sequence,
+    and only to its past if the module is causal.
     """
     causal = bool(module.is_causal) if is_causal is None else is_causal
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, width]
     if q.device.type == "cuda":
-        # Under autocast the norms and rotations before this leave fp32, which the kernel does not take.
+        # Under autocast the preceding norms and rotations return fp32, which the kernel does not accept.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
         if dtype in (torch.bfloat16, torch.float16):
             q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
@@ -68,16 +68,17 @@ def _kernel(
 def _padded(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
 ) -> torch.Tensor:
-    """The same on any device: one batched call over sequences padded on the right. A host waits for nothing here."""
+    """The same on any device: one batched call over sequences padded on the right. The host does not wait for the
+    device."""
     starts, lengths = bounds[:-1].long(), (bounds[1:] - bounds[:-1]).long()
     token = torch.arange(len(q), device=q.device)
     sequence = torch.bucketize(token, bounds[1:], right=True)
-    place = sequence * longest + token - starts[sequence]  # of every token among the padded ones
+    place = sequence * longest + token - starts[sequence]  # position of every token in the padded batch
     offset = torch.arange(longest, device=q.device)
     inside = offset < lengths[:, None]  # [sequences, longest]
     index = torch.where(inside, starts[:, None] + offset, 0)
     q, k, v = (tensor[index].transpose(1, 2) for tensor in (q, k, v))  # [sequences, heads, longest, width]
-    # Padding stands after every real token, so a causal mask alone hides it.
+    # Padding comes after every real token, so a causal mask alone hides it.
     mask = None if causal else inside[:, None, None, :]
     out = scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
@@ -85,13 +86,13 @@ def _padded(
     return out.transpose(1, 2).flatten(0, 1)[place]
 
 
-# No mask goes with it: sequences are told apart by their lengths.
+# No mask is registered: the lengths separate the sequences.
 AttentionInterface.register(PACKED, packed_attention)
 
 
 @contextlib.contextmanager
 def decoder_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Within the block the decoder uses the attention `name` (generation, with its cache, wants `sdpa`)."""
+    """Within the block the decoder uses the attention `name` (generation, with its cache, needs `sdpa`)."""
     config = model.config.text_config
     before = config._attn_implementation
     config._attn_implementation = name

@@ -1,4 +1,4 @@
-"""Utterances to batches: prompts and targets concatenated, labels where the target is, nothing padded but samples."""
+"""Utterances to batches: prompts and targets are concatenated, labels are target tokens; only samples are padded."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Sequences:
     """Packed sequences of the decoder.
 
     input_ids, position_ids: int64 [tokens]; bounds: int32 [sequences + 1]; longest: tokens;
-    audio_positions: int64 [audio tokens]; label_positions: int64 [labels], the positions that predict;
-    labels: int64 [labels], what they shall predict.
+    audio_positions: int64 [audio tokens]; label_positions: int64 [labels], the positions that predict labels;
+    labels: int64 [labels], the tokens to predict.
     """
 
     input_ids: torch.Tensor
@@ -40,7 +40,7 @@ class Sequences:
 
 
 class TargetText(NamedTuple):
-    """What is said in a clip, in which language, and as token ids."""
+    """The text of a clip, its language, and its token ids."""
 
     text: str
     language: str
@@ -49,8 +49,8 @@ class TargetText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch: clips, and a packed sequence for each. rows: of the corpus; items, epoch: for what is drawn of
-    the model itself."""
+    """A micro-batch: clips, and a packed sequence for each. rows: of the corpus; items, epoch: for hypotheses sampled
+    from the model."""
 
     audio: AudioBatch
     sequences: Sequences
@@ -78,7 +78,7 @@ class Item:
 
 
 def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
-    """Builds the micro-batch; the loss falls on exactly the target tokens, language to end of turn."""
+    """Builds the micro-batch; the loss covers exactly the target tokens, from the language to the end of the turn."""
     samples, frames = pad_clips([item.samples for item in items])
     audio_tokens = [audio_token_count(frame_count(len(item.samples))) for item in items]
     examples = [
@@ -97,7 +97,7 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
 
 
 def pack(examples: Sequence[Example], prompt: Prompt) -> Sequences:
-    """Prompts with their targets, one after another; in each prompt stand the audio tokens of its clip."""
+    """Concatenates prompts and their targets; each prompt contains the audio tokens of its clip."""
     ids: list[int] = []
     positions: list[torch.Tensor] = []
     bounds, audio_positions, label_positions, labels = [0], [], [], []
@@ -127,11 +127,11 @@ _WINDOW_TOKENS = WINDOW_CHUNKS * TOKENS_PER_CHUNK
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:
-    """Clips of a batch, with all that depends on lengths alone worked out on the host.
+    """Clips of a batch, with everything that depends only on lengths computed on the host.
 
     samples: float32 [clips, EDGE + longest + EDGE]; frames: int64 [clips];
-    chunks: int64 [n] which of the clips x seconds grid holds sound; kept: int64 [tokens] which of the n x 13 places
-    that come of them stand for sound; windows: int32 [windows + 1] cumulative tokens of attention windows;
+    chunks: int64 [n] the cells of the clips x seconds grid that contain sound; kept: int64 [tokens] which of their
+    n x 13 output positions represent sound; windows: int32 [windows + 1] cumulative tokens of attention windows;
     longest_window: tokens; tokens: tokens of each clip.
     """
 
@@ -153,7 +153,7 @@ class AudioBatch:
         for clip, count in enumerate(counts):
             left = audio_token_count(count)
             first = len(chunks) * TOKENS_PER_CHUNK
-            kept.append(torch.arange(first, first + left))  # only a clip's last second may be in part
+            kept.append(torch.arange(first, first + left))  # only the last second of a clip may be partial
             chunks += range(clip * grid, clip * grid - (-count // CHUNK_FRAMES))
             while left:
                 windows.append(windows[-1] + min(left, _WINDOW_TOKENS))
@@ -172,7 +172,7 @@ class AudioBatch:
 
 @dataclass(frozen=True, slots=True)
 class FeatureMasks:
-    """Where features are blanked: int64 [clips, masks, 2] (start, width) in mel bins and in frames."""
+    """Masks on the features: int64 [clips, masks, 2] (start, width) in mel bins and in frames."""
 
     frequency: torch.Tensor
     time: torch.Tensor

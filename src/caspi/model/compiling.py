@@ -1,4 +1,4 @@
-"""Blocks of encoder and decoder through torch.compile: norms, rotations and activations become a few kernels."""
+"""Compiles blocks of encoder and decoder with torch.compile: norms, rotations and activations become a few kernels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from transformers import Qwen3ASRForConditionalGeneration
 
 
 def compile_blocks(model: Qwen3ASRForConditionalGeneration) -> None:
-    """All blocks of a stack share what is compiled for the first, for any number of tokens.
+    """All blocks of a stack share the code compiled for the first, for any number of tokens.
 
-    Compiled is what a block computes, within its hooks (FSDP's) and within what recomputes it: transformers wraps the
-    `forward` of blocks for that, and the wrapper is none that torch.compile follows.
+    Only the computation of a block is compiled, inside its hooks (FSDP's) and inside activation checkpointing:
+    transformers wraps the `forward` of blocks for that, and torch.compile cannot trace this wrapper.
     """
-    torch.compiler.reset()  # what an earlier stage compiled was for other weights frozen
+    torch.compiler.reset()  # code of an earlier stage was compiled for other frozen weights
     for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
         forward = type(layers[0]).forward
         plain = getattr(forward, "__wrapped__", forward)  # before transformers 5.18 the wrapper was around `__call__`
@@ -28,7 +28,7 @@ def compile_blocks(model: Qwen3ASRForConditionalGeneration) -> None:
 
 
 def _forward(compiled: Any, layer: nn.Module, *args: Any, **options: Any) -> Any:
-    """As the wrapper does, around what was compiled."""
+    """Does what transformers' wrapper does, around the compiled code."""
     run = functools.partial(compiled, **options)
     if layer.gradient_checkpointing and layer.training:
         return layer._gradient_checkpointing_func(run, *args)  # type: ignore[operator]
@@ -36,6 +36,6 @@ def _forward(compiled: Any, layer: nn.Module, *args: Any, **options: Any) -> Any
 
 
 def uncompiled() -> contextlib.AbstractContextManager[None]:
-    """Within the block nothing is compiled nor runs compiled: what decodes has other shapes at every token."""
+    """Within the block nothing is compiled or runs compiled: decoding has another shape at every token."""
     stance: contextlib.AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance

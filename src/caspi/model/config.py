@@ -1,4 +1,4 @@
-"""What a recipe says of the model. No torch here: a command that only reads a recipe starts in a blink."""
+"""The model section of a recipe. It does not import torch, so that a command that only reads a recipe starts fast."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from caspi.config import Config, rising
 
-MEL_BINS = 128  # of every Qwen3-ASR
+MEL_BINS = 128  # the same for every Qwen3-ASR model
 
 GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"]
 GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector", "decoder_layers", "embeddings")
 
 
 class ModelConfig(Config):
-    """start: where weights and tokenizer come from. init: `random` takes only the tokenizer from there,
-    and the shape of `scale` (default: that of `start`)."""
+    """start: the source of weights and tokenizer. init: `random` takes only the tokenizer from there, and creates
+    random weights in the shape `scale` (default: that of `start`)."""
 
     start: str = "tiny"
     revision: str | None = None
@@ -27,13 +27,13 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _a_shape_needs_random_weights(self) -> ModelConfig:
         if self.scale is not None and self.init != "random":
-            raise ValueError(f"scale: {self.scale} is the shape of random weights: set init: random, or leave it out")
+            raise ValueError(f"scale: {self.scale} is only for random weights: set init: random, or remove scale")
         return self
 
 
 class Lora(Config):
     """Low-rank adapters on every linear layer of a group (Hu et al. 2021, arXiv:2106.09685), merged into the weights
-    of each checkpoint; dora: with magnitudes of their own (Liu et al. 2024, arXiv:2402.09353)."""
+    of each checkpoint; dora: with a trained magnitude (Liu et al. 2024, arXiv:2402.09353)."""
 
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
@@ -42,8 +42,8 @@ class Lora(Config):
 
 
 class GroupTraining(Config):
-    """How one group learns: its rate, for a stack of layers how many of the top ones (a count or a share), and
-    whether through adapters while its own weights stay."""
+    """How one group is trained. lr: learning rate; top: for a stack of layers, train only the top ones (a count or a
+    share); lora: train adapters and freeze the group's own weights."""
 
     lr: float = Field(gt=0)
     top: int | float | None = None
@@ -59,7 +59,7 @@ class GroupTraining(Config):
         if isinstance(self.top, float) and not 0 < self.top <= 1:
             raise ValueError(f"top: {self.top} is neither a share in (0, 1] nor a whole number of layers")
         if isinstance(self.top, int) and self.top < 1:
-            raise ValueError(f"top: {self.top} trains no layer; leave the group out instead")
+            raise ValueError(f"top: {self.top} trains no layer: remove the group instead")
         return self
 
 
@@ -68,8 +68,9 @@ _Counts = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
 
 
 class Hotwords(Config):
-    """Words to expect, in the system turn of so many of the utterances: rare ones of its own text, and distractors of
-    other texts. absent: how often none of its own is among them. at_most: so many texts hold a rare word."""
+    """Hotwords in the system turn of an utterance: rare words of its own text, and distractors from other texts.
+    probability: that an utterance gets hotwords. absent: probability that none of its own words is among them.
+    at_most: a word is rare if at most this many texts contain it."""
 
     probability: float = Field(0.5, ge=0, le=1)
     words: _Counts = (1, 4)

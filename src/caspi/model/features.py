@@ -1,7 +1,7 @@
-"""Log-mel features on the device, in batch, equal to those of one clip alone through Qwen3ASRFeatureExtractor.
+"""Log-mel features of a batch, on the device, equal to those of each clip alone from Qwen3ASRFeatureExtractor.
 
-The model's extractor, given a batch, pads short clips with silence before the transform, so that a clip's last
-frames and its padding depend on its neighbours. Here every clip gets what it would get alone: reflected edges,
+For a batch, the model's extractor pads short clips with silence before the transform, so that a clip's last
+frames and its padding depend on the other clips. Here every clip is processed as if it were alone: reflected edges,
 its own maximum, zeros after its last frame.
 """
 
@@ -22,7 +22,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # 100
 CHUNK_FRAMES = 100  # the encoder's convolutions see 1 s at a time
 TOKENS_PER_CHUNK = 13
 WINDOW_CHUNKS = 8  # the encoder's attention sees 8 s at a time
-MIN_SAMPLES = 8_000  # shorter clips are extended with silence, as the model's extractor does
+MIN_SAMPLES = 8_000  # shorter clips are extended with silence, as in the model's extractor
 EDGE = WINDOW // 2  # samples reflected at either end
 
 
@@ -32,7 +32,7 @@ def frame_count(samples: int) -> int:
 
 
 def audio_token_count(frames: int) -> int:
-    """Tokens the encoder makes of `frames` mel frames: 13 a second, and three halvings, rounded up, of the tail."""
+    """Tokens of the encoder for `frames` mel frames: 13 per full second; the tail is halved three times, rounded up."""
     chunks, tail = divmod(frames, CHUNK_FRAMES)
     for _ in range(3):
         tail = (tail + 1) // 2
@@ -73,7 +73,7 @@ def log_mel(samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         spectrum = torch.stft(samples, WINDOW, HOP, window=window, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         mel = (filters @ power).clamp(min=1e-10).log10()
-    # Of whole frames, as AudioBatch counts seconds: what is left of the longest clip after them makes no second more.
+    # Count whole frames only, as AudioBatch does: a partial frame of the longest clip must not add a second.
     time = -(-frame_count(samples.shape[1] - 2 * EDGE) // CHUNK_FRAMES) * CHUNK_FRAMES
     mel = torch.nn.functional.pad(mel, (0, max(0, time - mel.shape[2])))[:, :, :time]
     inside = torch.arange(time, device=mel.device) < frames.to(mel.device)[:, None]

@@ -1,4 +1,4 @@
-"""Which files make a model folder, and its weights read and written."""
+"""The files of a model folder; reads and writes its weights."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def write_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """A file that whoever may read the folder may read: safetensors makes it for its owner alone."""
+    """Writes weights with the usual file permissions: safetensors makes files readable only by their owner."""
     save_file(weights, path, metadata={"format": "pt"})
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
 
 
-# What a model folder needs beside its weights; training state stays behind.
+# The files of a model folder besides its weights; training state is not copied.
 MODEL_FILES = (
     "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
     "chat_template.jinja", "chat_template.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
@@ -42,13 +42,13 @@ MODEL_FILES = (
 
 
 def copy_model_files(source: Path, target: Path) -> None:
-    """Configuration, tokenizer and processor, those that are there."""
+    """Copies configuration, tokenizer and processor files, those that exist."""
     for name in MODEL_FILES:
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files that make a model, without what training resumes from."""
+    """The files of a model, without the state that training resumes from."""
     patterns = (*MODEL_FILES, "model*.safetensors", "model.safetensors.index.json")
     return sorted({path for pattern in patterns for path in folder.glob(pattern)})

@@ -1,4 +1,4 @@
-"""Forward passes over packed sequences: audio to embeddings, embeddings to hidden states, no padding computed."""
+"""Forward passes over packed sequences, without padding: audio to embeddings, embeddings to hidden states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caspi.model.features import CHUNK_FRAMES, log_mel
 
 
 def use_packed_attention(model: Qwen3ASRForConditionalGeneration) -> None:
-    """Encoder and decoder attend over packed sequences from now on."""
+    """Sets encoder and decoder to attention over packed sequences."""
     model.config.audio_config._attn_implementation = PACKED
     model.config.text_config._attn_implementation = PACKED
 
@@ -36,10 +36,10 @@ def encode_features(
 
 
 def _front(tower: Qwen3ASREncoder, chunks: torch.Tensor) -> torch.Tensor:
-    """Seconds of log-mel [n, MEL_BINS, CHUNK_FRAMES] to [n, TOKENS_PER_CHUNK, width], as the tower does before its
-    blocks; its own forward counts tokens on the device and waits for the result."""
+    """One-second chunks of log-mel [n, MEL_BINS, CHUNK_FRAMES] to [n, TOKENS_PER_CHUNK, width], as the tower computes
+    them before its blocks; its own forward counts tokens on the device and waits for the result."""
     hidden = nn.functional.gelu(tower.conv2d1(chunks[:, None].to(tower.conv2d1.weight.dtype)))
-    if hidden.is_cuda:  # convolutions in bf16 turn their inputs so, each for itself
+    if hidden.is_cuda:  # otherwise each bf16 convolution converts its input
         hidden = hidden.contiguous(memory_format=torch.channels_last)
     for convolution in (tower.conv2d2, tower.conv2d3):
         hidden = nn.functional.gelu(convolution(hidden))
@@ -63,7 +63,7 @@ def decode_hidden(
 ) -> torch.Tensor:
     """Hidden states [tokens, width] of packed sequences; `bounds` int32 [sequences + 1] are cumulative lengths."""
     embeddings = model.model.language_model.embed_tokens(input_ids)
-    # Tables stay fp32 under autocast; what runs from block to block is as precise as the products that add to it.
+    # The embedding table stays fp32 under autocast; the residual stream uses the dtype of the matrix products.
     embeddings = embeddings.to(audio.dtype).index_copy(0, audio_positions, audio)
     output = model.model.language_model(
         inputs_embeds=embeddings[None],
@@ -89,8 +89,8 @@ def forward_audio(model: Model, batch: Batch, *, project: bool = True) -> torch.
 
 
 def sequence_hidden(model: Model, audio: torch.Tensor, sequences: Sequences) -> torch.Tensor:
-    """Hidden states [labels, width] at the positions that predict a label, and nowhere else; audio [all audio tokens
-    of the sequences, width]."""
+    """Hidden states [labels, width] only at the positions that predict a label; audio [all audio tokens of the
+    sequences, width]."""
     hidden = decode_hidden(
         model,
         audio,
@@ -109,6 +109,6 @@ def label_hidden(model: Model, batch: Batch) -> torch.Tensor:
 
 
 def label_logits(model: Model, batch: Batch) -> torch.Tensor:
-    """Logits [labels, vocabulary] there."""
+    """Logits [labels, vocabulary] at the positions that predict a target token."""
     logits: torch.Tensor = model.lm_head(label_hidden(model, batch))
     return logits

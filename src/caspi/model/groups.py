@@ -1,8 +1,8 @@
-"""Named parameter groups: every parameter in exactly one, chosen by name in recipes.
+"""Named parameter groups: every parameter is in exactly one; recipes refer to groups by name.
 
 `audio_front`, `audio_layers[i]`, `projector`, `decoder_layers[i]`, `embeddings`. A block's norms belong to the
-block; the encoder's final norm goes with its last layer, the decoder's with its last. The output head is tied to
-the embeddings: training one is training the other.
+block; the final norms of encoder and decoder belong to their last layers. The output head is tied to the embeddings:
+training one also trains the other.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TrainableGroup:
 def partition(model: nn.Module) -> dict[str, list[str]]:
     """Group label (`projector`, `decoder_layers[3]`) to parameter names; layers in order.
 
-    Raises ValueError for a parameter that belongs to no group: none is ever left out silently.
+    Raises ValueError for a parameter that belongs to no group: none is ever skipped silently.
     """
     layers = {stack: _depth(model, stack) for stack in STACKS}
     groups: defaultdict[str, list[str]] = defaultdict(list)
@@ -75,11 +75,13 @@ def _label(name: str, layers: dict[str, int]) -> str:
 
 
 def select(model: nn.Module, groups: dict[GroupName, GroupTraining]) -> list[TrainableGroup]:
-    """The groups a stage trains, adapters put into those that learn through them. Raises UsageError."""
+    """The groups a stage trains; adds adapters to those with `lora`. Raises UsageError."""
     for name, how in groups.items():
         if how.lora is not None:
             if name not in _ADAPTED:
-                raise UsageError(f"groups.{name}.lora: only {', '.join(_ADAPTED)} take adapters; train it whole")
+                raise UsageError(
+                    f"groups.{name}.lora: only {', '.join(_ADAPTED)} can have adapters: train it without lora"
+                )
             adapters.add(model, members(model, name, how.top), how.lora)
     return [
         TrainableGroup(
@@ -100,7 +102,7 @@ def members(model: nn.Module, name: GroupName, top: int | float | None) -> list[
         count = depth if top is None else _resolve(top, depth)
         return [p for i in range(depth - count, depth) for p in labels[f"{name}[{i}]"]]
     if top is not None:
-        raise UsageError(f"groups.{name}.top: only {' and '.join(STACKS)} have layers to count")
+        raise UsageError(f"groups.{name}.top: only {' and '.join(STACKS)} have layers")
     return labels[name]
 
 
@@ -108,12 +110,12 @@ def _resolve(top: int | float, depth: int) -> int:
     if isinstance(top, float):
         return max(1, round(top * depth))
     if top > depth:
-        raise UsageError(f"top: {top} layers asked for, the model has {depth}; a share such as 0.5 fits any depth")
+        raise UsageError(f"top: {top} layers, but the model has only {depth}; a share such as 0.5 fits any depth")
     return top
 
 
 def set_trainable(model: nn.Module, groups: list[TrainableGroup], frozen_dtype: torch.dtype) -> None:
-    """Trainable parameters become fp32, frozen ones `frozen_dtype`: below fp32 small updates round to nothing."""
+    """Trainable parameters become fp32, frozen ones `frozen_dtype`: below fp32, small updates round to zero."""
     trainable = {name for group in groups for name in group.names}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trainable)
@@ -148,4 +150,4 @@ def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[TrainedGrou
 def _note(group: TrainableGroup, tied: bool) -> str:
     if group.lora is not None:
         return f"{'DoRA' if group.lora.dora else 'LoRA'} of rank {group.lora.rank}"
-    return "tied: trains the output head (lm_head) too" if group.name == "embeddings" and tied else ""
+    return "tied: also trains the output head (lm_head)" if group.name == "embeddings" and tied else ""

@@ -1,4 +1,4 @@
-"""Memory of the host that is given back and asked for again at every step."""
+"""Avoids freeing and allocating host memory again at every step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NEVER, _PAD = 2**31 - 1, 64 * 2**20
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Has the C library keep what is freed, for as long as the process lives. Otherwise every large tensor is new pages
-    of the kernel's, zeroed at first touch: 45 % of a training step on a CPU (docs/log.md). Nothing where there is no
-    glibc."""
+    """Makes the C library keep freed memory for as long as the process lives. Otherwise every large tensor gets new
+    pages from the kernel, zeroed at first use: 45 % of a training step on a CPU (docs/log.md). Without glibc it does
+    nothing."""
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""MODEL to a model in memory: `tiny`, a local folder, a hub id, in either checkpoint layout's tokenizer files."""
+"""Loads a MODEL into memory: `tiny`, a local folder or a Hub id; tokenizer files may be in either checkpoint layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TINY = Path(__file__).parent / "assets" / "tiny"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with packed attention, its prompt builder and its processor (saved beside every checkpoint)."""
+    """A model with packed attention, its prompt builder and its processor (saved in every checkpoint)."""
 
     model: Qwen3ASRForConditionalGeneration
     prompt: Prompt
@@ -36,7 +36,7 @@ class LoadedModel:
 
 
 def resolve(name: str) -> str:
-    """What transformers is given for MODEL. Raises UsageError for a local path that is no model."""
+    """The folder or Hub id that transformers loads for MODEL. Raises UsageError for a local path that is no model."""
     if name == "tiny":
         return str(TINY)
     path = Path(name)
@@ -53,24 +53,24 @@ def resolve(name: str) -> str:
 
 
 def _refuse_original_layout(folder: Path) -> None:
-    """Weights in the layout of qwen-asr would load as random numbers under other names."""
+    """Raises UsageError for the layout of qwen-asr: its tensors have other names, so the model would stay random."""
     if is_original_layout(folder):
         raise UsageError(
-            f"{folder} is in the original layout of qwen-asr: start from the native one, such as "
-            "Qwen/Qwen3-ASR-1.7B-hf, or the folder that was exported"
+            f"{folder} is in the original layout of qwen-asr: start from the native layout, such as "
+            "Qwen/Qwen3-ASR-1.7B-hf, or from the folder that was exported"
         )
 
 
 def is_original_layout(folder: Path) -> bool:
-    """Whether a folder holds a model as qwen-asr and vLLM read it."""
+    """Whether a folder holds a model in the layout of qwen-asr and vLLM."""
     config = folder / "config.json"
     return config.is_file() and (folder / "model.safetensors").is_file() and "thinker_config" in config.read_text()
 
 
 def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
-    """The processor of MODEL; one without saved feature-extractor settings gets the model's own defaults."""
+    """The processor of MODEL; without saved feature-extractor settings, with the model's own defaults."""
     if not Path(source := resolve(name)).is_dir():
-        hub.fetch(source, "config.json", revision)  # one file first: what is wrong with the name or the network shows
+        hub.fetch(source, "config.json", revision)  # one file first, to report a wrong name or network errors clearly
     try:
         processor = Qwen3ASRProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
@@ -86,7 +86,7 @@ def make_processor(tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRProcessor:
 
 
 def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel:
-    """The model in fp32 on `device`. Raises UsageError where it cannot be loaded."""
+    """The model in fp32 on `device`. Raises UsageError if it cannot be loaded."""
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     processor = load_processor(config.start, config.revision)
@@ -104,15 +104,15 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel
 
 
 def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3ASRForConditionalGeneration:
-    """The model with its weights in `dtype`. Its tables of angles stay fp32, which `Module.to` would round: in bf16
-    they are half a radian off at position 400."""
+    """The model with its weights in `dtype`. The tables of rotary angles stay fp32; `Module.to` would round them: in
+    bf16 they are half a radian off at position 400."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model
 
 
 def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRForConditionalGeneration:
-    """Fresh weights, the same for the same seed."""
+    """A model with random weights, the same for the same seed."""
     scale = config.scale or ("tiny" if config.start == "tiny" else "1.7b")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

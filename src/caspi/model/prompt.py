@@ -1,11 +1,11 @@
-"""The prompt and its target, the one place that knows their layout.
+"""The layout of prompt and target, defined only here.
 
     <|im_start|>system\n{context}<|im_end|>\n
     <|im_start|>user\n<|audio_start|><|audio_pad|> x n<|audio_end|><|im_end|>\n
     <|im_start|>assistant\nlanguage Hebrew<asr_text>{text}<|im_end|>
 
-Pieces are tokenised on their own and concatenated, so which tokens are trained on is known by construction.
-That equals tokenising the whole string because a special token ends every piece.
+Pieces are tokenised separately and concatenated, so that the target tokens are known by construction.
+The result equals tokenising the whole string, because a special token ends every piece.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from caspi.errors import UsageError
 from caspi.language.codes import NO_SPEECH
 
 ASR_TEXT = "<asr_text>"
-# The same layout for transformers' own `apply_chat_template`, saved beside every checkpoint: system text, one audio
-# placeholder a clip, the assistant's words as they are.
+# The same layout for transformers' own `apply_chat_template`, saved in every checkpoint: system text, one audio
+# placeholder per clip, the assistant's text unchanged.
 CHAT_TEMPLATE = """
 {%- macro text(m) -%}
 {%- if m.content is string -%}{{ m.content }}
@@ -45,7 +45,7 @@ CHAT_TEMPLATE = """
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids of prompt and target; the target is language, text and end of turn, the tokens with loss."""
+    """Token ids of prompt and target. The target is language, text and end of turn; only its tokens have a loss."""
 
     prompt: list[int]
     target: list[int]
@@ -73,39 +73,39 @@ class Prompt:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _encode_plain(self, text: str) -> list[int]:
-        """Text of a user or a corpus: a special token's name inside it stays text."""
+        """Token ids of a text from a user or corpus: the name of a special token in it stays plain text."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def prefix(self, audio_tokens: int, context: str = "") -> list[int]:
-        """Everything the model is given before it answers."""
+        """Token ids of everything before the model's answer."""
         start = self._encode("<|im_start|>") + self._encode_plain(f"system\n{context}")
         return [*start, *self._before_audio, *[self.audio] * audio_tokens, *self._after_audio]
 
     def language_prefix(self, language: str) -> list[int]:
-        """Forces the language when it follows `prefix`."""
+        """Token ids that force the language when they follow `prefix`."""
         return [*self._encode(f"language {language}"), self.asr_text]
 
     def example(self, audio_tokens: int, text: str, language: str, context: str = "") -> Example:
-        """What one utterance is trained on."""
+        """Prompt and target of one utterance."""
         target = [*self.language_prefix(language), *self._encode_plain(text), self.end]
         return Example(self.prefix(audio_tokens, context), target)
 
     def text_lengths(self, texts: list[str]) -> np.ndarray:
-        """int64 [n]: tokens of every text alone, a million in ten seconds."""
+        """int64 [n]: tokens of every text alone; a million texts take ten seconds."""
         backend = self.tokenizer.backend_tokenizer
-        before, backend.encode_special_tokens = backend.encode_special_tokens, True  # as `_encode_plain` does
+        before, backend.encode_special_tokens = backend.encode_special_tokens, True  # as in `_encode_plain`
         try:
             return np.array([len(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)], np.int64)
         finally:
             backend.encode_special_tokens = before
 
     def target_lengths(self, texts: list[str], languages: list[str]) -> np.ndarray:
-        """int64 [n]: tokens with loss of every utterance."""
+        """int64 [n]: target tokens of every utterance."""
         around = {language: len(self.language_prefix(language)) + 1 for language in set(languages)}
         return self.text_lengths(texts) + np.array([around[language] for language in languages], np.int64)
 
     def parse(self, tokens: list[int]) -> tuple[str | None, str]:
-        """Generated tokens to (language or None, text). Repetitions stay: hiding a loop hides a fault."""
+        """Generated tokens to (language or None, text). Repetitions are kept: removing a loop would hide an error."""
         kept = [token for token in tokens if token not in (self.pad, self.end)]
         if self.asr_text in kept:
             cut = kept.index(self.asr_text)

@@ -1,4 +1,4 @@
-"""Dataclasses that hold tensors, moved as one."""
+"""Changes or moves all tensors of a dataclass at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def each_tensor(holder: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
-    """The holder with every tensor in it changed, those of dataclasses inside it included."""
+    """The holder with `change` applied to every tensor in it, including those of nested dataclasses."""
     changed: dict[str, Any] = {}
     for entry in fields(holder):  # type: ignore[arg-type]
         value = getattr(holder, entry.name)
@@ -24,5 +24,5 @@ def each_tensor(holder: T, change: Callable[[torch.Tensor], torch.Tensor]) -> T:
 
 
 def to_device(holder: T, device: torch.device) -> T:
-    """The holder on the device; the host does not wait where its memory is pinned."""
+    """The holder on the device; the host does not wait if the memory is pinned."""
     return holder if device.type == "cpu" else each_tensor(holder, lambda t: t.to(device, non_blocking=True))

@@ -1,5 +1,5 @@
-"""Times in a transcript: every phrase between the seconds it starts and ends at, `<1.2>שלום עולם<2.3>`, where the
-system turn asks for them. Times in Whisper's form, `<|1.20|>`, cost the tokenizer nine tokens each, these six."""
+"""Timestamps in a transcript: every phrase stands between its start and end in seconds, `<1.2>שלום עולם<2.3>`, if the
+system turn asks for it. Times in Whisper's form, `<|1.20|>`, take nine tokens each, these take six."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 SWITCH = "timestamps"
-_PAUSE = 0.3  # seconds between words that end a phrase
+_PAUSE = 0.3  # a pause of this many seconds between words ends a phrase
 _MARK = re.compile(r"<\d+\.\d>")
 _PHRASE = re.compile(r"<(\d+\.\d)>([^<>]+)<(\d+\.\d)>\s*")
-_BEYOND = 0.2  # seconds after a clip's end that a time may be
+_BEYOND = 0.2  # the most seconds by which a time may be after the end of the clip
 
 
 class Timed(Protocol):
@@ -27,7 +27,7 @@ class Timed(Protocol):
 
 
 class Phrase(NamedTuple):
-    """What is said between two times, in seconds from the clip's beginning."""
+    """The text between two times, in seconds from the beginning of the clip."""
 
     start: float
     end: float
@@ -35,8 +35,8 @@ class Phrase(NamedTuple):
 
 
 def phrases(text: str, seconds: float) -> list[Phrase]:
-    """What a model that was asked for times says, within a clip of so many seconds; none where a part has no times, or
-    they are not in order, a phrase takes none, or they go on after the clip's end."""
+    """The phrases in the output of a model that was asked for timestamps, for a clip of `seconds`. Empty if a part has
+    no times, times are not in order, a phrase has no duration, or times are after the end of the clip."""
     found: list[Phrase] = []
     end = 0
     for match in _PHRASE.finditer(text):
@@ -54,28 +54,28 @@ def phrases(text: str, seconds: float) -> list[Phrase]:
 
 
 def later(text: str, seconds: float) -> str:
-    """With every time so much later."""
+    """The text with `seconds` added to every time."""
     return _MARK.sub(lambda mark: f"<{float(mark[0][1:-1]) + seconds:.1f}>", text)
 
 
 def without_times(text: str) -> str:
-    """The transcript alone."""
+    """The transcript without its timestamps."""
     return _MARK.sub("", text)
 
 
 def timestamp_prompt(context: str) -> str:
-    """The system turn that asks for times, before what else it holds."""
+    """A system turn that asks for timestamps, followed by the context."""
     return f"{SWITCH}\n{context}" if context else SWITCH
 
 
 def text_with_times(text: str, segments: Sequence[Timed], words: Sequence[Timed]) -> str | None:
-    """A text with the times of its segments, or of its words between pauses where there are more of these, to a tenth
-    of a second; None where neither says the same."""
+    """The text with the times of its segments, or of its word runs between pauses if there are more of those, to a
+    tenth of a second. None if neither segments nor words match the text."""
     ways: list[list[Sequence[Timed]]] = [[[segment] for segment in segments], list(_runs(words))]
-    told = [way for way in ways if text and " ".join(map(_said, way)) == text]
-    if not told:
+    matching = [way for way in ways if text and " ".join(map(_said, way)) == text]
+    if not matching:
         return None
-    return " ".join(map(_marked, told[-1] if len(told[-1]) > len(told[0]) else told[0]))
+    return " ".join(map(_marked, matching[-1] if len(matching[-1]) > len(matching[0]) else matching[0]))
 
 
 def _marked(words: Sequence[Timed]) -> str:

@@ -1,4 +1,4 @@
-"""What a recipe says of training."""
+"""The training section of a recipe."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConf
 
 
 class Share(Config):
-    """weight: of the epoch. epochs: instead, passes over the source in one epoch of the mix.
+    """weight: share of the epoch. epochs: instead, passes over the source in one epoch of the mix.
 
-    max_hours: only so much of the source is ever used. max_epochs: passes at most; what is cut goes to the others.
+    max_hours: the most hours of the source that are ever used. max_epochs: the most passes over it; the share that this
+    cuts off goes to the other sources.
     """
 
     weight: float | None = Field(None, gt=0)
@@ -36,10 +37,11 @@ class Share(Config):
 
 
 class Mix(Config):
-    """sources: by the name utterances carry; a number is a weight, and a source without one weighs its size.
+    """sources: by the source name of the utterances; a number is a weight, and the default weight is the source's size.
 
-    by: what weights are shares of. temperature: weights to the power of 1/temperature, 1 leaves them, larger evens
-    them out. size: of one epoch, in hours or utterances; by default all that the sources hold.
+    by: the unit that weights are shares of. temperature: weights are raised to the power 1/temperature; 1 leaves them
+    unchanged, a larger value evens them out. size: of one epoch, in hours or utterances; by default the size of all
+    sources together.
     """
 
     sources: dict[str, float | Share] = Field(min_length=1)
@@ -53,22 +55,22 @@ class Mix(Config):
         if any(given) and not all(given):
             raise ValueError("some sources have epochs and some weights: give epochs to all or to none")
         if any(given) and (self.size is not None or self.temperature != 1.0):
-            raise ValueError("size and temperature mean nothing where sources have epochs")
+            raise ValueError("size and temperature have no effect when sources have epochs: remove them")
         weighted = [share.weight is not None for share in self.shares().values()]
         if any(weighted) and not all(weighted):
-            raise ValueError("some sources have weights and some none: give weights to all, or to none")
+            raise ValueError("some sources have weights and others do not: give weights to all, or to none")
         if any(isinstance(share, float | int) and share <= 0 for share in self.sources.values()):
             raise ValueError("a weight must be above 0: leave the source out instead")
         return self
 
     def shares(self) -> dict[str, Share]:
-        """Every source's share, bare weights spelled out."""
+        """The share of every source; a plain number becomes a Share with that weight."""
         return {name: Share(weight=s) if isinstance(s, float | int) else s for name, s in self.sources.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one micro-batch may hold: seconds of audio, and tokens of the decoder's sequences, audio included."""
+    """Limits of one micro-batch: seconds of audio, and tokens of the decoder's sequences, audio included."""
 
     seconds: Seconds
     tokens: float = float("inf")
@@ -79,7 +81,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class EffectiveBatch:
-    """What one optimizer step learns from, over all ranks: so many utterances, or so many seconds."""
+    """The batch of one optimizer step, over all ranks: a number of utterances, or of seconds of audio."""
 
     utterances: int | None = None
     seconds: Seconds | None = None
@@ -90,7 +92,7 @@ _EFFECTIVE_BATCH = 64
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-# Keys of version 0.1 that have another name since; the old ones are read, with a warning, until the next version.
+# Keys of version 0.1 that have been renamed. Until the next version, the old names are accepted with a warning.
 RENAMED_KEYS = {
     "recompute_every": "activation_checkpointing_every",
     "stop_after": "max_bad_steps",
@@ -102,14 +104,14 @@ RENAMED_KEYS = {
 
 
 def with_new_keys(values: Any) -> Any:
-    """The training part of a recipe as version 0.1 wrote it, under today's keys."""
+    """The training section of a recipe of version 0.1, with the old keys replaced by the current ones."""
     if isinstance(values, dict):
         return {RENAMED_KEYS.get(key, key): with_new_keys(value) for key, value in values.items()}
     return [with_new_keys(value) for value in values] if isinstance(values, list) else values
 
 
 class Schedule(Config):
-    """Learning-rate schedule of a stage; warmup in steps or as a share of them, not both."""
+    """Learning-rate schedule of a stage; warmup is given in steps or as a share of the steps, not both."""
 
     kind: Literal["constant", "linear", "cosine", "warmup-stable-decay"] = "cosine"
     warmup_steps: int | None = Field(None, ge=0)
@@ -121,7 +123,7 @@ class Schedule(Config):
         if self.warmup_steps is not None and self.warmup_ratio is not None:
             raise ValueError("warmup_steps and warmup_ratio are both given: keep one")
         if self.kind == "warmup-stable-decay" and (self.warmup_ratio or 0.0) + self.decay_ratio > 1:
-            raise ValueError("warmup_ratio and decay_ratio are more than the stage together")
+            raise ValueError("warmup_ratio and decay_ratio add up to more than 1")
         return self
 
     def warmup(self, steps: int) -> int:
@@ -131,7 +133,7 @@ class Schedule(Config):
         return math.ceil((self.warmup_ratio or 0.0) * steps)
 
     def decay(self, steps: int) -> int:
-        """Steps at the end of a stage of `steps` in which a stable rate decays; 0 of schedules without such an end."""
+        """Steps at the end of a stage of `steps` in which the stable rate decays; 0 for the other schedules."""
         return round(self.decay_ratio * steps) if self.kind == "warmup-stable-decay" else 0
 
 
@@ -140,8 +142,9 @@ CurriculumKey = Literal["short", "clean", "slow"]
 
 
 class Curriculum(Config):
-    """For the first `epochs` of a stage, what is easy comes first: `short` clips, `clean` ones (signal-to-noise
-    ratio), or `slow` speech (characters a second). In `bands` of rising difficulty; within one the order is random."""
+    """In the first `epochs` of a stage, easy utterances come first: `short` clips, `clean` ones (signal-to-noise
+    ratio), or `slow` speech (characters per second). The epoch is sorted into `bands` of increasing difficulty; within
+    a band the order is random."""
 
     first: CurriculumKey
     epochs: int = Field(1, ge=1)
@@ -149,14 +152,16 @@ class Curriculum(Config):
 
 
 class StageConfig(Config):
-    """One stage: which groups learn at which rates, for how many epochs; the model is carried to the next.
+    """One stage: the groups to train, their learning rates and the number of epochs. The next stage starts from the
+    resulting model.
 
-    mix: by name, which sources it sees and how much of each; an epoch is then an epoch of the mix.
-    optimizer: muon and normuon step the matrices inside of blocks by their momentum, made orthogonal; adamw the rest.
-    adamw8bit keeps adamw's moments in a quarter of the memory. Learning rates mean the same for all. momentum: of those
-    matrices; betas: of AdamW.
-    objective: what the stage minimises (training/objective_config.py).
-    ema: the decay of a moving average of the weights, which is then what the stage measures, saves and leaves.
+    mix: the name of a mix, which sets how much of each source the stage uses; an epoch is then an epoch of the mix.
+    optimizer: muon and normuon update the matrices inside blocks along their orthogonalised momentum, and adamw the
+    rest. adamw8bit keeps adamw's moments in a quarter of the memory. Learning rates have the same meaning for all
+    optimizers. momentum: of those matrices; betas: of AdamW.
+    objective: the loss of the stage (training/objective_config.py).
+    ema: the decay of a moving average of the weights. If set, the stage evaluates and saves this average, and the next
+    stage starts from it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
@@ -176,7 +181,7 @@ class StageConfig(Config):
 
 
 class InTrainingEvaluation(Config):
-    """A fixed subset of the validation split, decoded and scored every `every` steps and at the end of a stage."""
+    """A fixed subset of the validation split is decoded and scored every `every` steps and at the end of a stage."""
 
     every: int = Field(500, gt=0)
     utterances: int = Field(200, gt=0)
@@ -192,30 +197,30 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class HubConfig(Config):
-    """A repository that checkpoints are uploaded to while training goes on; HF_TOKEN must be able to write there."""
+    """A repository that checkpoints are uploaded to during training; HF_TOKEN needs write access to it."""
 
     repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     private: bool = True
 
 
 class TrainConfig(Config):
-    """A run. effective_batch: utterances a step learns from, over all GPUs (64); or effective_seconds of audio instead.
+    """A run. effective_batch: utterances per optimizer step, over all GPUs (64); or effective_seconds of audio instead.
 
     max_batch_seconds, max_batch_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one
-    GPU. Where memory holds less, it is split and the step repeated.
-    compile: blocks go through torch.compile, a minute or so at the start of a stage; `auto`: on a GPU.
-    activation_checkpointing_every: n: every n-th block keeps its input only, and is computed again in the backward pass
-    (0: none, 1: all). max_bad_steps: this many steps in a row with a loss or gradient that is not finite end the run.
+    GPU. A micro-batch that runs out of memory is split, and the step is repeated.
+    compile: run blocks through torch.compile, which takes about a minute at the start of a stage; `auto`: on a GPU.
+    activation_checkpointing_every: n: every n-th block keeps only its input, and is computed again in the backward pass
+    (0: none, 1: all). max_bad_steps: the run ends after this many steps in a row with a non-finite loss or gradient.
 
-    augment: of every stage that names none of its own. max_seconds: longer clips of the corpus are left out.
-    mixes: how much of every source an epoch holds, by names that stages use.
-    previous_text: how often an utterance is given the text before it, of the same recording, in the system turn.
-    timestamps: how often an utterance whose times are known has them in its transcript (model/timestamps.py).
-    hotwords: words to expect stand there too. no_speech: noise among the utterances.
-    save_every, save_every_minutes: further checkpoints to resume from, in steps and in minutes; an evaluation saves
-    one too; the best and the last are kept.
+    augment: for every stage that does not set its own. max_seconds: longer clips of the corpus are skipped.
+    mixes: how much of every source an epoch contains, by the name that stages refer to.
+    previous_text: the probability that an utterance gets the preceding text of the same recording in the system turn.
+    timestamps: the probability that an utterance with known times has them in its transcript (model/timestamps.py).
+    hotwords: words in the system turn that may occur. no_speech: some utterances are replaced by noise.
+    save_every, save_every_minutes: save more checkpoints to resume from, in steps and in minutes. Every evaluation
+    also saves one; the best and the last are kept.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
-    track: trackers that the log goes to, besides metrics.jsonl. hub: where checkpoints are uploaded to.
+    track: trackers that receive the log, besides metrics.jsonl. hub: where checkpoints are uploaded to.
     """
 
     path: Path
@@ -245,22 +250,22 @@ class TrainConfig(Config):
     hub: HubConfig | None = None
 
     def loader_workers(self, *, on_gpu: bool, ranks: int) -> int:
-        """Processes that read and augment ahead, of each rank: as asked, else as many as the machine has cores for
-        beside a GPU; none beside a CPU, which they would share with training."""
+        """Data loader processes of each rank: `workers` if set; otherwise on a GPU as many as the machine has cores
+        for, and on a CPU none, because they would share it with training."""
         if self.workers is not None:
             return self.workers
         return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // ranks - 1)) if on_gpu else 0
 
     @property
     def batch(self) -> EffectiveBatch:
-        """What one optimizer step learns from."""
+        """The batch of one optimizer step."""
         if self.effective_seconds is not None:
             return EffectiveBatch(seconds=self.effective_seconds)
         return EffectiveBatch(utterances=self.effective_batch or _EFFECTIVE_BATCH)
 
     @property
     def budget(self) -> Budget:
-        """What one micro-batch may hold."""
+        """The limits of one micro-batch."""
         return Budget(self.max_batch_seconds, self.max_batch_tokens)
 
     @model_validator(mode="after")
@@ -276,6 +281,6 @@ class TrainConfig(Config):
             raise ValueError(f"stages: two have the same name ({', '.join(names)})")
         for stage in self.stages:
             if stage.mix is not None and stage.mix not in self.mixes:
-                known = ", ".join(self.mixes) or "none are named"
+                known = ", ".join(self.mixes) or "there are none"
                 raise ValueError(f"stage {stage.name}: mix {stage.mix} is not one of train.mixes ({known})")
         return self

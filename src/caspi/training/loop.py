@@ -1,7 +1,7 @@
 """One stage of training: resume, take every planned step, log, evaluate, save.
 
 Accumulation, clipping, schedules and checkpoints are caspi's own, because only the plan knows how many micro-batches a
-step has and what a step is divided by. accelerate brings processes and FSDP2 (strategy.py).
+step has and by what its loss is divided. accelerate provides processes and FSDP2 (strategy.py).
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ Measure = Callable[[LoadedModel], Measurement | None]  # None: given up, because
 
 
 class _AskedToEnd(Exception):
-    """The step that is being taken is given up, and taken again by the next session."""
+    """The current step is aborted; the next session repeats it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageInputs:
-    """What a stage is trained with. measure: a model; its `wer` ranks checkpoints. seed: of this stage."""
+    """The inputs of a stage. measure: evaluates a model; its `wer` ranks checkpoints. seed: of this stage."""
 
     objective: Objective
     model: StageModel
@@ -72,14 +72,14 @@ class StageInputs:
 
 
 class StageLoop:
-    """Trains one stage. step: steps taken. ended_early: the run was asked to end, and saved."""
+    """Trains one stage. step: steps taken. ended_early: the run was asked to end, and has saved a checkpoint."""
 
     def __init__(self, given: StageInputs) -> None:
         self._given, self._config, self._stage = given, given.config, given.stage
         self._main, self._device = processes().is_main_process, processes().device
         self._state = Checkpointer(given.model.loaded, given.stage, given.config.max_seconds, writes=self._main)
         self._resumed = checkpoints.complete_checkpoints(given.folder)[-1:]
-        for checkpoint in self._resumed:  # before weights are spread: ZeRO keeps copies of its own
+        for checkpoint in self._resumed:  # before weights are sharded: ZeRO keeps its own copies
             self._state.load_model(checkpoint)
         optimizer = build.build(given.model.loaded.model, given.model.groups, given.stage)
         self._strategy = strategy(given.objective, optimizer, given.stage.max_grad_norm)
@@ -93,17 +93,17 @@ class StageLoop:
         self._measured: tuple[int, Measurement | None] = (-1, None)  # after which step, and what
 
     def run(self) -> None:
-        """From the last checkpoint, or the beginning, to the last step. Raises CaspiError where it cannot continue."""
+        """Trains from the last checkpoint, or the beginning, to the last step. Raises CaspiError if it cannot."""
         # 1. Resume.
         first = self._resume()
         self._state.follow()
         incoming = self._incoming()
         try:
             while self.step < len(self._given.steps) and not self.ended_early:
-                # 2. The gradient of one effective batch; memory that runs out is dealt with inside.
+                # 2. The gradient of one effective batch; out of memory is handled inside.
                 rates = build.learning_rates(self._strategy.optimizer)
                 planned, mine, everyone = self._gradient(incoming)
-                # 3. The optimizer's step, or none where the loss or the gradient is not finite.
+                # 3. The optimizer's step; skipped if the loss or the gradient is not finite.
                 norm = self._take(planned, mine, everyone)
                 self._schedule.step()
                 self.step += 1
@@ -117,7 +117,7 @@ class StageLoop:
                     self._save()
         except _AskedToEnd:
             self._save_and_end()
-        except torch.OutOfMemoryError as error:  # the optimizer's, which no smaller micro-batch helps
+        except torch.OutOfMemoryError as error:  # in the optimizer, where a smaller micro-batch does not help
             raise CaspiError(
                 f"stage {self._stage.name}, step {self.step + 1}: out of memory outside of a micro-batch: with "
                 f"train.activation_checkpointing_every=1, or on a GPU with more memory, {CONTINUES}"
@@ -129,12 +129,12 @@ class StageLoop:
         self._strategy.close()
         if not (self._learnt or first or self.ended_early):
             raise CaspiError(
-                f"stage {self._stage.name} learnt nothing: no step had a finite loss and gradient; metrics.jsonl names "
-                "their utterances"
+                f"stage {self._stage.name} learnt nothing: no step had a finite loss and gradient; metrics.jsonl lists "
+                "the utterances"
             )
 
     def _resume(self) -> int:
-        """The step that this session begins after; 0 at the beginning of the stage."""
+        """Restores the last checkpoint. Returns the number of steps already taken, 0 at the beginning of the stage."""
         for checkpoint in self._resumed:
             self._strategy.load_optimizer(checkpoint)
             self._schedule.load_state_dict(torch.load(checkpoint / "scheduler.pt", weights_only=True))
@@ -149,14 +149,14 @@ class StageLoop:
         return IncomingSteps(iter(steps), self._given.steps, state.device, self._given.log)
 
     def _gradient(self, incoming: IncomingSteps) -> tuple[OptimizerStep, StepResult, StepResult]:
-        """The next step; what became of its micro-batches here, and on all ranks together. Its gradient is that of the
-        loss per target token over the whole effective batch, whatever its micro-batches.
+        """The next step, and the results of its micro-batches on this rank and on all ranks together. Its gradient is
+        that of the loss per target token over the whole effective batch, however it is cut into micro-batches.
 
-        Ranks meet once all of them have been through their micro-batches, so that one that ran out of memory keeps no
-        other waiting: then all repeat the step, in smaller micro-batches. Raises _AskedToEnd.
+        Ranks synchronise only after their micro-batches, so that a rank that runs out of memory does not block the
+        others: then all repeat the step, in smaller micro-batches. Raises _AskedToEnd.
         """
         step = incoming.next()
-        # What adapters drop follows from the step, so that a step taken again drops the same.
+        # The dropout of adapters is seeded by the step, so that a repeated step draws the same.
         draw = generator(self._given.seed, self.step, processes().process_index, "dropout")
         torch.manual_seed(int(draw.integers(2**63)))
         while True:
@@ -172,8 +172,8 @@ class StageLoop:
             incoming.refit()
 
     def _accumulate(self, step: OptimizerStep, incoming: IncomingSteps) -> StepResult:
-        """Forward and backward of this rank's micro-batches; stops at one that memory does not hold, and where the run
-        is to end and no other rank waits for them."""
+        """Forward and backward of this rank's micro-batches. Stops at one that runs out of memory, and when the run is
+        asked to end, unless other ranks wait for this one."""
         losses: list[torch.Tensor] = []
         nothing = torch.zeros((), dtype=torch.float64, device=self._device)
         failed = None
@@ -207,14 +207,14 @@ class StageLoop:
         )
 
     def _keep_pace(self, step: OptimizerStep) -> None:
-        """Sharded weights are gathered by all ranks in every pass: one that is through with its micro-batches continues
-        with passes that count nothing."""
+        """All ranks gather sharded weights in every pass: a rank that has finished its micro-batches continues with
+        passes of weight 0."""
         for _ in range(step.rounds - len(step.batches)):
             self._strategy.backward(self._strategy.model(to_device(step.batches[-1], self._device)) * 0.0)
 
     def _take(self, planned: OptimizerStep, mine: StepResult, everyone: StepResult) -> float:
-        """Steps the optimizer, or leaves the step out; the norm of the gradient."""
-        # Utterances that were replaced have another number of tokens than was planned.
+        """Steps the optimizer, or skips the step. Returns the norm of the gradient."""
+        # If utterances were replaced, the number of tokens is not the planned one.
         found = self._strategy.finish_gradients(everyone.loss, planned.target_tokens / everyone.tokens)
         loss, norm = found
         if everyone.replaced:
@@ -232,8 +232,8 @@ class StageLoop:
         return norm
 
     def _save_is_due(self) -> bool:
-        """Whether `save_every` or `save_every_minutes` ask for a checkpoint after the step that is being taken; of
-        clocks only the main process' counts."""
+        """Whether `save_every` or `save_every_minutes` requires a checkpoint after the current step; only the clock of
+        the main process counts."""
         every, minutes = self._config.save_every, self._config.save_every_minutes
         if every is not None and (self.step + 1) % every == 0:
             return True
@@ -244,7 +244,7 @@ class StageLoop:
         return self.step >= total or self.step % min(self._config.evaluate.every, total) == 0
 
     def _log(self, rates: dict[str, float], norm: float) -> None:
-        """rates: by which the last step was taken, of every group."""
+        """rates: the learning rate of every group in the last step."""
         values = self._given.log.since_the_last_line() | {"grad_norm": norm}
         if torch.cuda.is_available():
             values["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -259,7 +259,7 @@ class StageLoop:
             tracker.log(values, self.step)
 
     def _evaluate(self) -> None:
-        """Measures the model as it would ship; not where the run was asked to end, or is asked meanwhile."""
+        """Evaluates the model as the stage would save it, unless the run is asked to end before or meanwhile."""
         if self.ended_early:
             return
         loaded = self._given.model.loaded
@@ -281,7 +281,7 @@ class StageLoop:
         return {} if measured is None else measured.as_json()
 
     def _measure_the_last(self) -> None:
-        """Measures a stage's last checkpoint where the run was asked to end before it was, and then resumed."""
+        """Evaluates the last checkpoint of a stage if the run was asked to end before that, and then resumed."""
         last = checkpoints.complete_checkpoints(self._given.folder)[-1:]
         if self.ended_early or self.step < len(self._given.steps):
             return
@@ -293,17 +293,17 @@ class StageLoop:
             checkpoints.add_metrics(last[0], measured)
 
     def _save_and_end(self) -> None:
-        """Saves the last whole step, where that was not done."""
+        """Saves the last complete step, if it is not saved yet."""
         self.ended_early = True
         here = self._given.folder / f"{checkpoints.PREFIX}{self.step}"
         if self.step > 0 and here not in checkpoints.complete_checkpoints(self._given.folder):
             self._save()
 
     def _save(self) -> None:
-        """Writes into a hidden folder, checks it, then makes it visible whole.
+        """Writes into a hidden folder, checks it, then makes the complete checkpoint visible.
 
-        A disk that is full costs this checkpoint, not the run: the one before it stays. Raises CaspiError where it was
-        the last one.
+        On a full disk only this checkpoint is lost: the run continues and the previous one stays. Raises CaspiError if
+        it was the last one.
         """
         folder = self._given.folder
         final = folder / f"{checkpoints.PREFIX}{self.step}"
@@ -330,7 +330,7 @@ class StageLoop:
             )
 
     def _write(self, folder: Path) -> str:
-        """All files of a checkpoint; why they could not be written, "" where they were. All ranks call it."""
+        """Writes all files of a checkpoint. Returns why that failed, "" if it did not. All ranks call it."""
         given = self._given
         try:
             if self._main:

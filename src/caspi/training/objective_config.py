@@ -1,4 +1,4 @@
-"""What a recipe says of a stage's objective."""
+"""The training objective of a stage, as a recipe configures it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caspi.config import Config
 
 
 class CrossEntropyObjective(Config):
-    """The transcript, token by token."""
+    """Cross-entropy on the tokens of the transcript."""
 
     kind: Literal["cross_entropy"] = "cross_entropy"
 
@@ -21,8 +21,8 @@ class CrossEntropyObjective(Config):
 
 
 class DistillationObjective(Config):
-    """The transcript, and what a teacher says in its place. teacher: a model with the same tokens, larger or better
-    trained; weight: what the teacher's distribution counts for, the rest is the transcript's."""
+    """Cross-entropy on the transcript plus distillation from a teacher. teacher: a model with the same vocabulary,
+    larger or better trained; weight: of the teacher's distribution; the transcript gets the rest."""
 
     kind: Literal["distillation"] = "distillation"
     teacher: str
@@ -36,8 +36,9 @@ class DistillationObjective(Config):
 
 
 class SequenceObjective(Config):
-    """What the model itself says: so many hypotheses an utterance, by how near to the transcript each is. kl: what the
-    divergence from the model the stage began with counts for; cross_entropy: the same of the transcript."""
+    """Training on hypotheses of the model itself, rewarded by how close each is to the transcript. hypotheses: per
+    utterance. kl: weight of the divergence from the stage's initial model; cross_entropy: weight of the cross-entropy
+    on the transcript."""
 
     kind: Literal["sequence"] = "sequence"
     hypotheses: int = Field(4, ge=2)

@@ -1,4 +1,5 @@
-"""A run: stages one after another, the model carried over, optimizer and schedule fresh; resumes by itself."""
+"""A run: stages one after another; each starts from the last model, with a new optimizer and schedule. It resumes
+automatically."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run leaves: its folder, what every stage was and took, and what became of an upload."""
+    """The result of a run: its folder, a summary of every stage, and the result of an upload."""
 
     path: Path
     stages: list[StageResult]
@@ -72,7 +73,7 @@ def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the stages of a run share."""
+    """What all stages of a run share."""
 
     config: TrainConfig
     data: TrainingSet
@@ -86,11 +87,11 @@ class _Run:
 
 
 def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
-    """Runs all stages, or what is left of them. From stage to stage the model passes through the last checkpoint, so
-    that a run that was killed in between is the same run. Raises UsageError for a corpus or model that cannot be used.
+    """Runs all stages, or those that are left. Each stage loads the last checkpoint of the one before, so that a run
+    that was killed in between gives the same result. Raises UsageError for a corpus or model that cannot be used.
     """
     if sharding() == "zero3":
-        deepspeed()  # said now where it is missing: accelerate asks for it as soon as there are processes
+        deepspeed()  # reports now if it is missing: accelerate needs it as soon as there are processes
     state, corpus = processes(), provenance.corpus
     prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
     for stage in config.stages:
@@ -101,11 +102,11 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
     if not len(data.rows):
         raise UsageError(f"corpus {corpus}: no training utterance is within train.max_seconds = {config.max_seconds}")
     if config.previous_text and not any(data.previous) and state.is_main_process:
-        _log.warning("train.previous_text: the corpus has no text before any utterance: nothing is given")
+        _log.warning("train.previous_text has no effect: no utterance of the corpus has a preceding text")
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
     validation = Validation(held_out, prompt, config, dtype, provenance.language)
-    # What is wrong with the last stage is found before the first begins.
+    # Check all stages before the first one begins.
     for stage in config.stages:
         augment = stage.augment or config.augment
         WaveformAugmenter(augment)
@@ -139,7 +140,7 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
 
 
 def _point_to_best(config: TrainConfig, last: Path) -> None:
-    """`best` in the run's folder: the last stage's best checkpoint, its last one where none was measured."""
+    """Points `best` in the run's folder to the last stage's best checkpoint, or its last one if none was evaluated."""
     if processes().is_main_process:
         found = checkpoints.best_checkpoints(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
         point_to_best(config.path, found[0] if found else last)
@@ -156,8 +157,8 @@ def _finished(folder: Path) -> StageResult | None:
     return StageResult.from_json(values | {"path": str(folder)})
 
 
-# What may be another when a run goes on: the weights it arrives at are the same, but for rounding where micro-batches
-# are cut or computed otherwise.
+# Keys that may change when a run is resumed: the resulting weights are the same, except for rounding if micro-batches
+# are cut or computed differently.
 _MAY_CHANGE = {
     "path", "workers", "log_every", "save_every", "save_every_minutes", "track", "hub", "max_batch_seconds",
     "max_batch_tokens", "activation_checkpointing_every", "compile",
@@ -165,7 +166,7 @@ _MAY_CHANGE = {
 
 
 def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
-    """A run folder belongs to one corpus and one way of training: going on with another would mix two runs."""
+    """Marks the run folder with its corpus and recipe. Raises UsageError if it belongs to another run."""
     content = json.loads((corpus / REPORT).read_text(encoding="utf-8"))
     identity = {
         "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
@@ -181,7 +182,7 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
             config.path.mkdir(parents=True, exist_ok=True)
             write_whole(marker, json.dumps(identity, indent=1))
         started = json.loads(marker.read_text(encoding="utf-8"))
-        started["train"] = with_new_keys(started.get("train"))  # a run may have begun under the keys of version 0.1
+        started["train"] = with_new_keys(started.get("train"))  # a run may have started with the keys of version 0.1
     except ValueError as error:
         raise UsageError(f"{marker} is damaged ({error}): set train.path to a new folder") from error
     except OSError as error:
@@ -191,12 +192,12 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
     if changed := list(_differences(started, identity)):
         named = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise UsageError(
-            f"{config.path} holds another run ({named}): undo that to go on with it, or set train.path to a new folder"
+            f"{config.path} holds another run ({named}): undo that to resume it, or set train.path to a new folder"
         )
 
 
 def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
-    """Key by key, what was and what is."""
+    """The keys whose value differs, with the new and the old value."""
     if isinstance(started, dict) and isinstance(asked, dict):
         for key in {**started, **asked}:
             yield from _differences(started.get(key), asked.get(key), f"{name}.{key}" if name else key)
@@ -274,14 +275,15 @@ def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig)
 
 
 def _replaced(metrics: Path, stage: str) -> int:
-    """Utterances of a stage that could not be read, whichever session found it out."""
+    """The number of utterances of a stage that could not be read, over all sessions."""
     if not metrics.is_file():
         return 0
     return sum(len(row.get("replaced", ())) for row in read_jsonl(metrics) if row["stage"] == stage)
 
 
 def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
-    """Drops logged steps after the checkpoint, and a line the kill cut in half: they are taken and logged again."""
+    """Drops logged steps after the checkpoint, and a line cut short when the run was killed: these steps are taken and
+    logged again."""
     if not metrics.is_file():
         return
     kept = []

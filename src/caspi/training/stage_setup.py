@@ -1,4 +1,4 @@
-"""A model arranged for a stage: what learns, what recomputes, what runs compiled."""
+"""Prepares a model for a stage: trainable groups, activation checkpointing, compilation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from caspi.training.distributed.processes import sharding
 
 @dataclass(frozen=True, slots=True)
 class StageModel:
-    """The model of a stage, as it learns in it."""
+    """The model of a stage, ready for training."""
 
     loaded: LoadedModel
     groups: list[TrainableGroup]
@@ -34,7 +34,7 @@ def load_for_stage(
     dtype: torch.dtype | None,
     seed: int,
 ) -> StageModel:
-    """Loads `start` and arranges it; adapters begin as `seed` draws them."""
+    """Loads `start` and prepares it for the stage; `seed` determines the initial values of adapters."""
     loaded = load(start, device)
     set_seed(seed)
     groups = select(loaded.model, stage.groups)
@@ -44,8 +44,8 @@ def load_for_stage(
 
 
 def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
-    """Whether blocks are compiled: where it pays, where nobody else's hooks are inside of them, and where they do not
-    drop at random and compute again, which torch finds to be two things."""
+    """Whether blocks are compiled. `auto` compiles on a GPU, except under ZeRO, which puts hooks inside blocks, and
+    except for dropout with activation checkpointing, where torch finds that the recomputed values differ."""
     if config.compile != "auto":
         return config.compile
     again_at_random = config.activation_checkpointing_every > 0 and drops(stage)
@@ -53,7 +53,7 @@ def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
 
 
 def drops(stage: StageConfig) -> bool:
-    """Whether a stage's adapters drop some of what they are given."""
+    """Whether a stage's adapters use dropout."""
     return any(how.lora is not None and how.lora.dropout > 0 for how in stage.groups.values())
 
 
@@ -65,7 +65,7 @@ def set_up(
     *,
     compiled: bool,
 ) -> None:
-    """In place; whatever an earlier stage left is taken back. dtype: what is computed in, None for fp32."""
+    """Sets up the model in place and undoes the settings of an earlier stage. dtype: for computing, None for fp32."""
     set_trainable(model, groups, dtype or torch.float32)
     checkpoint_activations(model, activation_checkpointing_every)
     if compiled:

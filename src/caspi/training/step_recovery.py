@@ -1,4 +1,4 @@
-"""What a stage does about a step that memory does not hold, or whose loss or gradient is not finite."""
+"""Handles a step that runs out of memory, or whose loss or gradient is not finite."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from caspi.training.metrics_log import MetricsLog
 
 _log = logging.getLogger(__name__)
 
-_BUDGET = "budget-{rank}.json"  # in a stage's folder: what memory turned out to hold, by the rank that found it out
+_BUDGET = "budget-{rank}.json"  # in a stage's folder: the budget that fits memory, by the rank that ran out
 _NAMED = 20  # utterances named in a message; metrics.jsonl has them all
 CONTINUES = "the same command continues from the last checkpoint"
 
 
 def learned_budget(stage_folder: Path) -> Budget | None:
-    """The smallest budget that memory taught a stage; None where it never ran out."""
+    """The smallest budget a stage was lowered to after running out of memory; None if it never did."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in stage_folder.glob(_BUDGET.format(rank="*"))]
     return Budget(min(one["seconds"] for one in found), min(one["tokens"] for one in found)) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What became of a step's micro-batches on one rank, or on all: counts are sums.
+    """The result of a step's micro-batches on one rank, or on all; counts are sums.
 
-    loss: summed over targets, by the planned target tokens of the effective batch, float64 and on the device, so that
-    the host need not wait for it. losses, failed: of this rank only; failed is the micro-batch that did not fit memory.
+    loss: summed over targets, divided by the planned target tokens of the effective batch; float64 and on the device,
+    so that the host does not wait for it. losses, failed: of this rank only; failed is the micro-batch that ran out of
+    memory.
     """
 
     loss: torch.Tensor
@@ -53,7 +54,7 @@ class StepResult:
     failed: Batch | None = None
 
     def over_all_ranks(self) -> StepResult:
-        """The sums over all ranks, the same on every one."""
+        """The sums over all ranks, the same on every rank."""
         if processes().num_processes == 1:
             return self
         counts = torch.tensor(
@@ -65,7 +66,7 @@ class StepResult:
 
 
 class StepRecovery:
-    """Of one stage. max_bad_steps: steps in a row that may have a loss or gradient that is not finite."""
+    """Step recovery for one stage. max_bad_steps: the run ends after this many non-finite steps in a row."""
 
     def __init__(self, stage: str, folder: Path, steps: PlannedSteps, log: MetricsLog, max_bad_steps: int) -> None:
         self._stage, self._folder, self._steps, self._log = stage, folder, steps, log
@@ -73,8 +74,8 @@ class StepRecovery:
         self.bad_in_a_row = 0
 
     def split(self, step: OptimizerStep, mine: StepResult, number: int) -> OptimizerStep:
-        """The step in smaller micro-batches; they stay smaller. All ranks call it, whether or not their own memory ran
-        out. Raises CaspiError where there is nothing to split."""
+        """The step in smaller micro-batches; later steps use the smaller size too. All ranks call it, whether or not
+        they ran out of memory themselves. Raises CaspiError if there is nothing to split."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         budget = self._steps.budget
@@ -92,7 +93,7 @@ class StepRecovery:
         )
         self._log.say(
             number,
-            f"out of memory: the step is repeated, micro-batches hold at most {budget.seconds:.0f} s and "
+            f"out of memory: repeating the step; micro-batches hold at most {budget.seconds:.0f} s and "
             f"{budget.tokens:.0f} tokens from now on",
         )
         if processes().is_main_process:
@@ -100,8 +101,8 @@ class StepRecovery:
         return self._steps.refit(step)
 
     def end_sharded(self, failed: Batch, number: int) -> NoReturn:
-        """Memory ran out on one of several ranks that hold parts of the weights: it cannot repeat the step while the
-        others wait in theirs. Notes what memory holds. Raises CaspiError."""
+        """Handles out of memory on one of several ranks that share sharded weights: it cannot repeat the step while the
+        others wait in theirs. Saves a lower budget. Raises CaspiError."""
         if len(failed.rows) == 1:
             self._refuse_alone(failed.rows)
         budget = self._steps.size(failed).halved()
@@ -115,13 +116,13 @@ class StepRecovery:
         self, step: OptimizerStep, mine: StepResult, found: tuple[float, float], parameters: Sequence[torch.Tensor],
         number: int,
     ) -> None:  # fmt: skip
-        """Reports the utterances of a step that is left out; found: its loss and gradient norm. Raises CaspiError where
-        too many steps in a row were, and where the weights themselves are not finite."""
+        """Reports the utterances of a skipped step; found: its loss and gradient norm. Raises CaspiError if too many
+        steps in a row were skipped, or if the weights themselves are not finite."""
         suspects = [
             batch.rows for batch, value in zip(step.batches, mine.losses, strict=True) if not torch.isfinite(value)
         ]
         utterances = self._named_on_all_ranks(row for batch in suspects for row in batch)
-        if not utterances:  # every loss is finite, a gradient is not: it may come from any of them
+        if not utterances:  # every loss is finite, but a gradient is not: it may come from any utterance
             utterances = self._named_on_all_ranks(row for batch in step.batches for row in batch.rows)
         self.bad_in_a_row += 1
         what = f"loss {found[0]:g}, gradient norm {found[1]:g}"
@@ -129,15 +130,16 @@ class StepRecovery:
         self._log.record(number, {"skipped": what, "utterances": utterances})
         named = ", ".join(utterances[:_NAMED])
         named += f" and {len(utterances) - _NAMED} more" if len(utterances) > _NAMED else ""
-        self._log.say(number, f"{what}: the step is left out; its utterances: {named}")
+        self._log.say(number, f"{what}: the step is skipped; its utterances: {named}")
         if self.bad_in_a_row >= self._max_bad_steps:
             raise CaspiError(
                 f"{self.bad_in_a_row} steps in a row had a loss or gradient that is not finite, the last with {named}: "
-                "listen to these utterances; the weights are finite, so it is they, or a learning rate that is too high"
+                "listen to these utterances. The weights are finite, so the cause is this audio or a learning rate "
+                "that is too high"
             )
 
     def report_replaced(self, step: OptimizerStep, number: int) -> None:
-        """Utterances that could not be read, and what took their place. All ranks call it."""
+        """Reports utterances that could not be read, and their replacements. All ranks call it."""
         mine = [
             {"utterance": this, "by": other, "why": entry.why}
             for entry in step.replaced
@@ -146,36 +148,34 @@ class StepRecovery:
         found = gather_object(mine)
         self._log.record(number, {"replaced": found})
         for entry in found:
-            self._log.say(
-                number, f"{entry['utterance']} cannot be read ({entry['why']}): {entry['by']} takes its place"
-            )
+            self._log.say(number, f"{entry['utterance']} cannot be read ({entry['why']}): replaced by {entry['by']}")
 
     def _named_on_all_ranks(self, rows: Iterable[int]) -> list[str]:
         return sorted(gather_object(self._steps.identifiers(rows)))
 
     def _check_weights(self, what: str, parameters: Sequence[torch.Tensor], number: int) -> None:
-        """Raises CaspiError where it is not the data: weights that are not finite give no finite loss."""
+        """Raises CaspiError if the weights are not finite: then the data is not the cause."""
         if all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
             return
         self._log.record(number, {"diverged": what})
         found = checkpoints.complete_checkpoints(self._folder)
         start = f"start another run from {found[-1]} (model.start)" if found else "start another run"
         raise CaspiError(
-            f"stage {self._stage}: the weights are not finite since step {number - 1:,}: training diverged; {start} "
-            "with a lower learning rate, more warmup or a lower max_grad_norm"
+            f"stage {self._stage}: the weights have been non-finite since step {number - 1:,}: training diverged; "
+            f"{start} with a lower learning rate, more warmup or a lower max_grad_norm"
         )
 
     def _refuse_alone(self, rows: Iterable[int]) -> NoReturn:
         named = ", ".join(self._steps.identifiers(rows))
         raise CaspiError(
-            f"{named}: the device has no memory for it even alone; with train.activation_checkpointing_every=1, or on "
+            f"{named}: does not fit the device's memory even alone. With train.activation_checkpointing_every=1, or on "
             "a GPU with more memory, the same command continues from the last checkpoint; a lower train.max_seconds or "
-            "fewer groups are another run"
+            "fewer groups need a new run"
         )
 
     def _write_budget(self, budget: Budget) -> None:
         path = self._folder / _BUDGET.format(rank=processes().process_index)
         try:
             write_whole(path, json.dumps({"seconds": budget.seconds, "tokens": budget.tokens}))
-        except OSError as error:  # a full disk costs the note, and memory will run out again
+        except OSError as error:  # on a full disk the budget is not saved, and a resumed run is out of memory again
             _log.warning(f"{path}: {error.strerror}")

@@ -18,42 +18,42 @@ from caspi.training.optim import gradients
 
 
 class Strategy(Protocol):
-    """model: what a forward pass goes through. sharded: each process holds a part of every weight, so that all
-    processes make equally many passes."""
+    """model: the module to call for a forward pass. sharded: each process holds a part of every weight, so all
+    processes must make the same number of passes."""
 
     sharded: bool
     model: nn.Module
     optimizer: Any
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds to this process's gradients."""
+        """Adds the gradients of `loss` to this process's gradients."""
 
     def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
-        """Sums gradients over processes and multiplies them by `factor`, once a step's micro-batches are through.
+        """Sums gradients over processes and multiplies them by `factor`, after all micro-batches of a step.
         Returns the loss times the factor, and the norm of the gradient; the host waits for both at once."""
 
     def clip(self, norm: float, limit: float) -> None:
-        """Scales the gradient down to a norm of `limit` where `norm`, which it has, is larger."""
+        """Scales the gradient down to a norm of `limit` if its present norm, `norm`, is larger."""
 
     def step(self) -> None:
-        """Changes the weights and clears the gradient."""
+        """Updates the weights and clears the gradients."""
 
     def discard_gradients(self) -> None:
-        """Instead of a step: nothing of this effective batch is left."""
+        """Drops the gradients of this effective batch, instead of a step."""
 
     def save_optimizer(self, folder: Path, *, writes: bool) -> None:
-        """Into a checkpoint. All processes call it, one of them writes."""
+        """Saves the optimizer's state into a checkpoint. All processes call it, one of them writes."""
 
     def load_optimizer(self, folder: Path) -> None:
-        """What `save_optimizer` wrote."""
+        """Loads what `save_optimizer` wrote."""
 
     def close(self) -> None:
-        """Lets go of the model, so that the next stage may load it."""
+        """Releases the model, so that the next stage can load it."""
 
 
 class Replicated:
-    """Every process holds the whole model. Gradients are summed once a step, not during its backward passes as DDP
-    does: a process that ran out of memory keeps no other waiting, and gradients are held once."""
+    """Every process holds the whole model. Gradients are summed once per step, not during its backward passes as in
+    DDP: a process that runs out of memory does not block the others, and gradients are stored only once."""
 
     sharded = False
 
@@ -94,12 +94,12 @@ class Replicated:
 
 
 class FullySharded(Replicated):
-    """torch's FSDP2, set up by accelerate from the environment that `accelerate launch` makes."""
+    """torch's FSDP2, set up by accelerate from the environment that `accelerate launch` creates."""
 
     sharded = True
 
     def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        # Precision is the objective's own matter: it computes under autocast.
+        # No mixed precision here: the objective itself computes under autocast.
         self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
         shard_on_cpu(self._accelerator)
         super().__init__(*self._accelerator.prepare(objective, optimizer))
@@ -126,12 +126,12 @@ class FullySharded(Replicated):
             )
 
     def _gathers_itself(self) -> bool:
-        """Moments in eight bits, which FSDP2 does not know."""
+        """Whether the optimizer has 8-bit moments, which FSDP2 cannot gather."""
         return hasattr(getattr(self.optimizer, "optimizer", self.optimizer), "gathers_itself")
 
 
 class ZeroStage3:
-    """DeepSpeed's ZeRO stage 3, whose engine sums, clips and steps."""
+    """DeepSpeed's ZeRO stage 3; its engine sums and clips the gradients and steps."""
 
     sharded = True
 
@@ -146,10 +146,10 @@ class ZeroStage3:
         return float(loss) * factor, self.optimizer.scale(factor * processes().num_processes)  # they were averaged
 
     def clip(self, norm: float, limit: float) -> None:
-        pass  # the engine does
+        pass  # the engine does this
 
     def step(self) -> None:
-        self.optimizer.step()  # whose engine clears its gradients itself
+        self.optimizer.step()  # the engine clears its gradients itself
 
     def discard_gradients(self) -> None:
         self.optimizer.zero_grad()
@@ -175,7 +175,7 @@ def _scaled(
 
 
 def strategy(objective: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Strategy:
-    """As the environment asks (`processes.sharding`); with one process the model is whole."""
+    """The strategy that the environment selects (`processes.sharding`); a single process holds the whole model."""
     kind = sharding() if processes().num_processes > 1 else "none"
     if kind == "zero3":
         return ZeroStage3(objective, optimizer, max_grad_norm)

@@ -1,4 +1,4 @@
-"""Trackers by name: what a stage logs, with the corpus's reports attached. None of them ever ends a run."""
+"""Experiment trackers by name: they receive a stage's log and the corpus's reports; a failing one never ends a run."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _log = logging.getLogger(__name__)
 
 
 class _Sink(Protocol):
-    """One tracker's own way."""
+    """The interface of one tracker."""
 
     def attach(self, title: str, text: str) -> None:
-        """Keeps a text beside the curves."""
+        """Stores a text beside the curves."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers of a step."""
+        """Logs the values of a step."""
 
     def close(self) -> None:
-        """Sends what was not sent yet."""
+        """Sends what has not been sent yet."""
 
 
 class Tracker:
-    """One tracker of one stage, on the main process. One that cannot start is an error; one that fails later is
-    reported and left out.
+    """One tracker of one stage, on the main process. A tracker that cannot start is an error; one that fails later is
+    reported and no longer used.
 
-    stage: the name of its folder, `2-all`. first_step: the step that this session resumes from; what was logged after
-    it is logged again. Raises UsageError.
+    stage: the name of its folder, such as `2-all`. first_step: the step that this session resumes from; later steps are
+    logged again. Raises UsageError.
     """
 
     def __init__(self, name: TrackerName, run: Path, stage: str, provenance: Provenance, first_step: int) -> None:
@@ -54,12 +54,12 @@ class Tracker:
             raise UsageError(f"train.track: {name} cannot start ({first_line(error)})") from error
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
-        """`loss` is shown as train/loss, `eval_wer` as eval/wer; what is no number is left out."""
+        """Logs `loss` as train/loss and `eval_wer` as eval/wer; values that are not numbers are skipped."""
         numbers = {_shown(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
         self._guarded("log", numbers, step)
 
     def close(self) -> None:
-        """The stage is over, or is to be resumed."""
+        """Ends the tracking: the stage is complete, or will be resumed."""
         self._guarded("close")
 
     def _guarded(self, method: str, *arguments: Any) -> None:
@@ -78,7 +78,7 @@ def _shown(key: str) -> str:
 
 
 class TensorBoard:
-    """Event files in the run's folder."""
+    """Writes event files in the run's folder."""
 
     def __init__(self, run: Path, stage: str, name: str, first_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -86,7 +86,7 @@ class TensorBoard:
         self._writer = SummaryWriter(run / "tensorboard" / stage, purge_step=first_step + 1 if first_step else None)
 
     def attach(self, title: str, text: str) -> None:
-        self._writer.add_text(title, "\n".join("    " + line for line in text.splitlines()))  # indented: as it is
+        self._writer.add_text(title, "\n".join("    " + line for line in text.splitlines()))  # indented: verbatim
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         for key, value in values.items():

@@ -31,7 +31,7 @@ from caspi.training.results import Measurement
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What a process found out about one utterance, or about its share's loss."""
+    """The decoding result of one utterance."""
 
     place: int
     hypothesis: str
@@ -44,7 +44,7 @@ class Validation:
     def __init__(
         self, corpus: Corpus, prompt: Prompt, config: TrainConfig, dtype: torch.dtype | None, spoken: str
     ) -> None:
-        """spoken: the language that is taught."""
+        """spoken: the language the model is trained for."""
         self._dtype, self._budget, self._language = dtype, config.budget, spoken
         self._data = TrainingSet.of(corpus, prompt, config.max_seconds)
         if not len(self._data.rows):
@@ -85,8 +85,8 @@ class Validation:
         )
 
     def _scores(self, hypotheses: list[str]) -> tuple[Score, dict[str, float]]:
-        """Of the language that is taught, which ranks checkpoints (of all, where the split has none of it); and where
-        there are several languages the WER of each, by its own rules."""
+        """The score of the language the model is trained for (of all languages if the split has none of it), by which
+        checkpoints are ranked; with several languages also the WER of each, by its own rules."""
         spoken = [self._data.languages[row] for row in self._rows.tolist()]
         taught = self._language if self._language in spoken else None
         ranking = self._score(hypotheses, [place for place, name in enumerate(spoken) if taught in (None, name)])
@@ -106,15 +106,15 @@ class Validation:
     def _decoded(
         self, loaded: LoadedModel, items: list[Item], places: range, give_up: Callable[[], bool]
     ) -> list[_Measured]:
-        """All, or what was decoded before giving up."""
+        """All results, or those decoded before giving up."""
         decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype, give_up=give_up)
         clips = [DecodeRequest(item.samples, item.context, item.language) for item in items]
-        said = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
-        return [_Measured(places[index], found.text, found.truncated) for batch in said for index, found in batch]
+        decoded = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
+        return [_Measured(places[index], found.text, found.truncated) for batch in decoded for index, found in batch]
 
     @torch.no_grad()
     def _loss(self, loaded: LoadedModel, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:
-        """Cross-entropy summed over the targets of `rows`, and how many they are."""
+        """Cross-entropy summed over the targets of `rows`, and the number of targets."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
         total, tokens = 0.0, 0
@@ -134,5 +134,5 @@ def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, spoken: 
     loaded = load(ModelConfig(start=str(folder)), state.device)
     dtype = compute_dtype(config.precision, state.device)
     measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype, spoken)(loaded)
-    assert measured is not None  # nobody gave up
+    assert measured is not None  # no process gave up
     return measured

@@ -1,4 +1,4 @@
-"""Our writer against the library that reads its files."""
+"""Our writer, tested with the library that reads its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TENSORS = st.dictionaries(
 
 
 @given(TENSORS, st.dictionaries(st.text(min_size=1), st.text(), max_size=2))
-def test_the_library_reads_what_was_written(
+def test_the_library_reads_the_written_files(
     tmp_path_factory: pytest.TempPathFactory,
     wanted: dict[str, tuple],
     metadata: dict[str, str],  # type: ignore[type-arg]
@@ -43,7 +43,7 @@ def test_the_library_reads_what_was_written(
         assert file.metadata() == {"format": "pt", **metadata}
 
 
-def test_more_than_is_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_larger_than_the_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safetensors_writer, "_AT_ONCE", 1000)
     tensors = {"long": torch.randn(777), "short": torch.randn(3)}
     safetensors_writer.write_safetensors(tmp_path / "some.safetensors", tensors)

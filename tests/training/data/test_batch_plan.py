@@ -14,8 +14,8 @@ def plan(
 ) -> EpochPlan:
     batch = EffectiveBatch(batch) if isinstance(batch, int) else batch
     order = shuffled(np.arange(len(seconds)), seed, epoch)
-    heard = EpochLengths.of(seconds, 5 * seconds)
-    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, lengths=heard)
+    known = EpochLengths.of(seconds, 5 * seconds)
+    return plan_epoch(seconds, order, batch=batch, budget=Budget(budget, 19 * budget), ranks=ranks, lengths=known)
 
 
 @settings(max_examples=60)
@@ -26,7 +26,7 @@ def plan(
     st.integers(1, 4),
     st.integers(0, 3),
 )
-def test_a_plan_keeps_its_promises(
+def test_a_plan_keeps_order_batch_size_and_budget(
     lengths: list[float], batch: EffectiveBatch, budget: float, ranks: int, epoch: int
 ) -> None:
     seconds = np.array(lengths)
@@ -42,7 +42,7 @@ def test_a_plan_keeps_its_promises(
         if batch.utterances:
             assert len(made.rows(number)) == min(batch.utterances, len(seconds))
         elif len(made.steps) > 1:
-            # The utterances of a step all end within the same stretch of so many seconds: no drift, whatever the ranks.
+            # The utterances of a step all end within the same stretch of seconds: no drift, for any number of ranks.
             assert batch.seconds is not None
             stretch = np.ceil(np.cumsum(seconds[order])[first : ends[number]] / batch.seconds - 1e-9)
             assert len(set(stretch.tolist())) == 1
@@ -50,7 +50,7 @@ def test_a_plan_keeps_its_promises(
             assert seconds[micro].sum() <= budget + 1e-6 or len(micro) == 1
 
 
-def test_a_budget_of_tokens_cuts_too() -> None:
+def test_the_token_budget_also_cuts_micro_batches() -> None:
     seconds = np.full(8, 2.0)
     made = plan_epoch(
         seconds,
@@ -67,8 +67,8 @@ def test_a_budget_of_tokens_cuts_too() -> None:
 @given(
     st.lists(st.floats(0.5, 30), min_size=1, max_size=300), st.floats(5, 300), st.floats(50, 5_000) | st.just(np.inf)
 )
-def test_micro_batches_are_few_and_none_is_a_remnant(lengths: list[float], seconds: float, tokens: float) -> None:
-    """A step of 288 clips was 83, 204 and one: the one compiled everything again, for 16 s (H200, 2026-11-27)."""
+def test_micro_batches_are_few_and_about_equal(lengths: list[float], seconds: float, tokens: float) -> None:
+    """A step of 288 clips was cut into 83, 204 and 1: the last recompiled everything, for 16 s (H200, 2026-11-27)."""
     held = -np.sort(-np.array(lengths))
     counts, budget = np.ceil(13 * held) + 30, Budget(seconds, tokens)
     parts = cut(np.arange(len(held)), held, counts, budget)
@@ -77,16 +77,16 @@ def test_micro_batches_are_few_and_none_is_a_remnant(lengths: list[float], secon
     assert all(one <= seconds + 1e-9 and other <= tokens + 1e-9 for (one, other), part in zip(loads, parts, strict=True)
                if len(part) > 1)  # fmt: skip
     fewest, used = 1, np.zeros(2)
-    for one in np.stack([held, counts], axis=1):  # filled one after another, which no cut into runs undercuts
+    for one in np.stack([held, counts], axis=1):  # filled one after another, which gives the fewest
         used += one
         if (used > (seconds, tokens)).any() and (used != one).any():
             fewest, used = fewest + 1, one.copy()
     assert len(parts) == fewest
     if np.isinf(tokens) and held.sum() / len(parts) + held[0] <= seconds:
-        assert all(abs(one - held.sum() / len(parts)) <= held[0] for one, _ in loads), "about equal where that fits"
+        assert all(abs(one - held.sum() / len(parts)) <= held[0] for one, _ in loads), "about equal if that fits"
 
 
-def test_the_same_steps_whatever_the_number_of_ranks() -> None:
+def test_steps_do_not_depend_on_the_number_of_ranks() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 500)
     for batch in (EffectiveBatch(32), EffectiveBatch(seconds=200)):
         plans = [plan(seconds, batch, ranks=r, seed=1, epoch=2) for r in (1, 2, 8)]
@@ -94,7 +94,7 @@ def test_the_same_steps_whatever_the_number_of_ranks() -> None:
             assert {frozenset(p.rows(step).tolist()) for p in plans} == {frozenset(plans[0].rows(step).tolist())}
 
 
-def test_steps_of_seconds_hold_those_seconds() -> None:
+def test_steps_in_seconds_contain_about_those_seconds() -> None:
     seconds = np.random.default_rng(0).lognormal(2.0, 0.6, 20_000).clip(1, 30)
     made = plan(seconds, EffectiveBatch(seconds=600), ranks=8)
     held = [seconds[made.rows(step)].sum() for step in range(len(made.steps))]
@@ -102,7 +102,7 @@ def test_steps_of_seconds_hold_those_seconds() -> None:
     assert max(abs(h - 600) for h in held) <= 30
 
 
-def test_epochs_and_seeds_differ_and_repeat() -> None:
+def test_epochs_and_seeds_differ_and_are_reproducible() -> None:
     seconds = np.random.default_rng(0).uniform(1, 15, 300)
 
     def first(seed: int, epoch: int) -> list[int]:
@@ -112,7 +112,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     assert len({tuple(first(0, 0)), tuple(first(0, 1)), tuple(first(1, 0))}) == 3
 
 
-def test_a_curriculum_starts_with_what_is_easy_and_loses_nobody() -> None:
+def test_a_curriculum_starts_with_easy_rows_and_keeps_all() -> None:
     rows, seconds = np.arange(1000), np.random.default_rng(0).uniform(1, 30, 1000)
     order = shuffled(rows, 0, 0, seconds, bands=5)
     assert sorted(order.tolist()) == rows.tolist()
@@ -121,7 +121,7 @@ def test_a_curriculum_starts_with_what_is_easy_and_loses_nobody() -> None:
     assert order[:200].tolist() != sorted(order[:200].tolist(), key=lambda row: seconds[row])
 
 
-def test_ranks_carry_equal_seconds() -> None:
+def test_ranks_get_about_equal_seconds() -> None:
     seconds = np.random.default_rng(0).lognormal(2.0, 0.6, 20_000).clip(1, 30)
     made = plan(seconds, 256, 240, ranks=8)
     assert made.imbalance < 0.03
@@ -129,7 +129,7 @@ def test_ranks_carry_equal_seconds() -> None:
 
 
 def test_a_million_utterances_are_planned_in_seconds() -> None:
-    """Asked for: 1.2 million in five seconds, one gigabyte. The time has slack here, for the machine may be busy."""
+    """Target: 1.2 million in five seconds, one gigabyte. CPU time is measured, because the machine may be busy."""
     import resource
     import time
 

@@ -1,4 +1,4 @@
-"""What is drawn for a whole epoch: another in every one, the same again, and a row's own."""
+"""Draws for a whole epoch: different in every epoch, reproducible, and independent of other rows."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ HOW = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), pr
 
 
 def drawn(count: int = 1_000, seed: int = 3, epoch: int = 2) -> list[np.ndarray]:
-    heard = EpochLengths.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
-    return [heard.speed, heard.before, heard.after, chosen(count, 0.5, seed, epoch, "timestamps")]
+    lengths = EpochLengths.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
+    return [lengths.speed, lengths.before, lengths.after, chosen(count, 0.5, seed, epoch, "timestamps")]
 
 
-def test_every_epoch_and_seed_hears_it_otherwise_and_again_the_same() -> None:
+def test_draws_differ_by_epoch_and_seed_and_are_reproducible() -> None:
     for one, again, epoch, seed in zip(drawn(), drawn(), drawn(epoch=3), drawn(seed=4), strict=True):
         assert np.array_equal(one, again)
         assert 0.2 < np.mean(one != epoch) < 0.8
         assert 0.2 < np.mean(one != seed) < 0.8
 
 
-def test_a_row_has_what_it_has_whatever_comes_after_it() -> None:
+def test_a_rows_draws_do_not_depend_on_later_rows() -> None:
     assert all(np.array_equal(few, many[:100]) for few, many in zip(drawn(100), drawn(), strict=True))
 
 
-def test_nothing_goes_with_anything_else() -> None:
+def test_draws_are_independent_of_each_other() -> None:
     speed, before, after, timed = drawn(10_000)
     padded = before > 0
     assert np.array_equal(padded, after > 0)

@@ -43,7 +43,7 @@ def config(**fields: object) -> TrainConfig:
     return TrainConfig.model_validate({"path": "x", "effective_batch": 6, "stages": stages, **fields})
 
 
-def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: LoadedModel) -> None:
+def test_stages_use_the_mixes_they_name(two_sources: Path, tiny: LoadedModel) -> None:
     """Pre-train on one source, then on a mix: two stages."""
     data = training_set(two_sources, tiny)
     made = config(
@@ -64,8 +64,8 @@ def test_stages_that_name_mixes_see_them(two_sources: Path, tiny: LoadedModel) -
     assert seen[1].count("much") == pytest.approx(36, abs=2)
 
 
-def test_a_mix_nobody_named_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"stage a: mix both is not one of train.mixes \(none are named\)"):
+def test_an_undefined_mix_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"stage a: mix both is not one of train.mixes \(there are none\)"):
         config(stages=[{"name": "a", "groups": {"embeddings": 1e-3}, "mix": "both"}])
 
 
@@ -86,7 +86,7 @@ def test_previous_text_goes_into_the_system_turn(two_sources: Path, tiny: Loaded
     def turns(seed: int) -> list[str]:
         planned = PlannedSteps(data, plans, steps, 0, tiny.prompt, made, made.stages[0], seed)
         batches = [batch for n in range(steps) for batch in planned[n].batches]
-        for batch in batches:  # planned for, so that budgets hold
+        for batch in batches:  # included in the plan, so that budgets are kept
             lengths = np.diff(batch.sequences.bounds)
             assert (lengths <= plans[0].lengths.sequence_tokens[list(batch.rows)]).all()
         decoded = [tiny.processor.tokenizer.decode(batch.sequences.input_ids.flatten().tolist()) for batch in batches]
@@ -114,5 +114,5 @@ def test_the_recipe_of_a_run_with_mixes_trains(tmp_path: Path, small_recipe: Rec
     made = recipe.load(RECIPES / "demo.yaml", overrides)
     summary = commands.plan.run(made, None, 1).summary
     assert [stage["mix"] for stage in summary["stages"]] == ["m", ""]
-    assert summary["stages"][0]["steps"] == 12  # twice 48 utterances, eight a step
+    assert summary["stages"][0]["steps"] == 12  # twice 48 utterances, eight per step
     assert commands.train.run(made).summary["stages"][0]["steps"] == 12

@@ -51,7 +51,7 @@ def test_over_the_epochs_every_utterance_is_used_equally_often(seed: int, size: 
         assert max(used) - min(used) <= 1
 
 
-def test_epochs_differ_and_repeat_themselves() -> None:
+def test_epochs_differ_and_are_reproducible() -> None:
     made = mixer(Mix(sources={"knesset": 1.0}, size=1.0))
     assert set(made.epoch(0)) & set(made.epoch(1)) == set()
     assert made.epoch(1).tolist() == mixer(Mix(sources={"knesset": 1.0}, size=1.0)).epoch(1).tolist()
@@ -96,17 +96,17 @@ def test_temperature_evens_sources_out(temperature: float, share: float) -> None
         {"sources": {"a": 0.5, "b": {}}},
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+def test_invalid_mixes_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Mix.model_validate(wrong)
 
 
-def test_a_source_that_is_not_there_is_named() -> None:
+def test_the_error_names_a_missing_source() -> None:
     with pytest.raises(UsageError, match="no utterances of kneset; it has crowd, knesset, recital"):
         mixer(Mix(sources={"kneset": 1.0}))
 
 
-def test_rows_that_may_not_be_used_are_not() -> None:
+def test_only_allowed_rows_are_used() -> None:
     short = ROWS[SECONDS < 5]
     made = Mixer(Mix(sources={"knesset": 0.5, "crowd": 0.5}), short, SECONDS, SOURCES, 0)
     assert set(made.epoch(0).tolist()) <= set(short.tolist())

@@ -1,4 +1,4 @@
-"""The page that lets people hear what augmentation does."""
+"""The page on which users listen to augmentation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import run_recipe
 HOW = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
 
 
-def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path: Path) -> None:
+def test_the_page_has_each_effect_alone_and_as_trained_on(small_corpus: Path, tmp_path: Path) -> None:
     done = commands.augment_preview.run(run_recipe(tmp_path, small_corpus, HOW), "all", 2, tmp_path / "page")
     page = done.path.read_text(encoding="utf-8")
     hows = re.findall(r"<td[^>]*>(as it is|\w+ alone|as trained on, epoch \d)</td>", page)
@@ -32,13 +32,13 @@ def test_each_effect_alone_and_what_training_hears(small_corpus: Path, tmp_path:
     assert hows == each * 2
     clips = [decode_flac(base64.b64decode(data)) for data in re.findall(r"base64,([^\"]+)\"", page)]
     plain, silence, gain, first, second = clips[:5]
-    assert len(silence) == len(plain) + 16_000, "whatever its probability, it is heard alone"
+    assert len(silence) == len(plain) + 16_000, "applied alone whatever its probability"
     assert np.allclose(gain, plain * 10 ** (-6 / 20), atol=2e-4)
     assert np.array_equal(first, gain)
     assert np.array_equal(second, gain)
 
 
-def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
+def test_the_played_clips_equal_those_of_training(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     augment = "{speed: [0.8, 1.25], silence: {probability: 0.5}, gain_db: [-20, 0], noise: {snr_db: [10, 30]}}"
     made = run_recipe(tmp_path, small_corpus, f"train.augment={augment}", "seed=7", "train.stages.1.epochs=2")
     done = commands.augment_preview.run(made, "all", 1, tmp_path / "page")
@@ -59,7 +59,7 @@ def test_what_is_played_is_what_training_hears(small_corpus: Path, tiny: LoadedM
     assert re.search(r"speed (0\.8|1\.25), .*snr db [\d.]+, gain db -[\d.]+<", page)
 
 
-def test_what_cannot_be_heard_says_so(small_corpus: Path, tmp_path: Path) -> None:
+def test_nothing_to_listen_to_is_an_error(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.augment={spec_augment: {}}")
     with pytest.raises(UsageError, match=r"stage letters has no augmentation that is heard: train.augment names some"):
         commands.augment_preview.run(made, None, 1, tmp_path / "page")
@@ -73,5 +73,5 @@ def test_a_second_speaker_needs_a_second_group(tmp_path: Path) -> None:
         tmp_path, tmp_path / "corpus", f"corpus.sources=[{source}]", "train.augment={second_speaker: {}}"
     )  # fmt: skip
     commands.prepare.run(made)
-    with pytest.raises(CaspiError, match=r"no second speaker in corpus .*all utterances drawn were of one group"):
+    with pytest.raises(CaspiError, match=r"no second speaker in corpus .*all drawn utterances were of the same group"):
         commands.augment_preview.run(made, None, 1, tmp_path / "page")

@@ -1,4 +1,4 @@
-"""Run by a test under torchrun: two processes that hold pieces of a model leave out a step, then take one.
+"""Run by a test under torchrun: two processes with a sharded model skip a step, then take one.
 
 python -m tests.training.distributed.step_left_out
 """
@@ -16,7 +16,7 @@ from caspi.training.distributed.processes import processes, shutdown_distributed
 
 def model() -> nn.Sequential:
     torch.manual_seed(0)
-    made = nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3))  # sizes that two processes do not divide
+    made = nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3))  # sizes that are not divisible by two processes
     made[0].weight.requires_grad_(False)
     return made
 
@@ -37,19 +37,21 @@ def main() -> None:
     optimizer.zero_grad()
     optimizer.step()
     after = [whole(parameter) for parameter in spread.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True)), "a step that was left out was taken"
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True)), "the skipped step changed the weights"
 
     (one(inputs).square().sum()).backward()
     norm = nn.utils.clip_grad_norm_(one.parameters(), 1.0)
     expected.step()
     for row in range(2 * state.process_index, 2 * state.process_index + 2):  # two micro-batches on each process
         optimizer.backward(optimizer.engine(inputs[row]).square().sum())
-    assert torch.isclose(torch.tensor(optimizer.scale(2.0)), norm, rtol=1e-6), "their average, by their number"
+    assert torch.isclose(torch.tensor(optimizer.scale(2.0)), norm, rtol=1e-6), (
+        "the average over processes times their number"
+    )
     optimizer.step()
     for parameter, known in zip(spread.parameters(), one.parameters(), strict=True):
         assert torch.allclose(whole(parameter), known, atol=1e-6)
     shutdown_distributed()
-    os._exit(0)  # what libraries leave to the end of the interpreter has aborted a process once that was through
+    os._exit(0)  # cleanup of libraries at interpreter exit has once aborted a finished process
 
 
 if __name__ == "__main__":

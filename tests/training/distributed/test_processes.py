@@ -1,4 +1,4 @@
-"""Two processes that each hold the model, started by torchrun, against one; and what befalls one of them."""
+"""Two processes that each hold the model, started by torchrun, compared with one; and faults of one of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caspi import recipe
 from caspi.corpus.store import Corpus
 from tests.support import final_weights, kill_a_rank, lines, metrics, run_recipe
 
-"""Two processes that each hold the model, started by torchrun, against one; and what befalls one of them."""
+"""Two processes that each hold the model, started by torchrun, compared with one; and faults of one of them."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.is_available(), reason="compared with a run in fp32, on a CPU"),
@@ -30,7 +30,9 @@ def written(folder: Path, made: recipe.Recipe) -> str:
     return str(path)
 
 
-def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+def test_two_processes_with_one_killed_train_like_one_process(
+    small_corpus: Path, small_run: Path, tmp_path: Path
+) -> None:
     """The same effective batches, the same loss curve, the same weights, one report."""
     run = tmp_path / "train"
     command = [*LAUNCH, "-m", "caspi", "train", written(tmp_path, run_recipe(tmp_path, small_corpus))]
@@ -42,8 +44,8 @@ def test_two_processes_one_of_them_killed_train_as_one(small_corpus: Path, small
     assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
 
 
-def test_what_befalls_one_process_all_deal_with(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
-    """Memory, a loss that is no number and an unreadable utterance, of the second process alone."""
+def test_all_processes_handle_the_faults_of_one(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
+    """Out of memory, a non-finite loss and an unreadable utterance, in the second process only."""
     run, marker = tmp_path / "train", tmp_path / "marker"
     trouble = [
         "-m",
@@ -66,16 +68,16 @@ def test_what_befalls_one_process_all_deal_with(small_corpus: Path, small_run: P
     known = set(Corpus.open(small_corpus, "train").column("id"))
     assert 0 < len(skipped["utterances"]) < 8
     assert set(skipped["utterances"]) <= known
-    # The first step differs by the utterance that was replaced, and by nothing else.
+    # The first step differs only by the replaced utterance.
     assert np.allclose(metrics(run, "loss")[1:3], metrics(small_run, "loss")[1:3], rtol=0.02)
     assert all(torch.isfinite(tensor).all() for tensor in final_weights(run).values())
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [("UsageError('no room')", 2), ("ZeroDivisionError('a bug')", 1)], ids=["told", "bug"]
+    ("error", "code"), [("UsageError('no room')", 2), ("ZeroDivisionError('a bug')", 1)], ids=["user-error", "bug"]
 )
 def test_an_error_in_a_loaders_worker_ends_the_run(small_corpus: Path, tmp_path: Path, error: str, code: int) -> None:
-    """Workers ignore SIGTERM, which is how Python ends them: a run that failed would hold its GPU for ever."""
+    """Workers ignore SIGTERM, with which Python ends them: a failed run would occupy its GPU for ever."""
     made = run_recipe(
         tmp_path, small_corpus, "train.workers=2", "train.track=[]", "train.augment={reverberation: {probability: 1.0}}"
     )

@@ -1,4 +1,4 @@
-"""Weights spread over two processes, as the files of recipes/accelerate ask for, against one process."""
+"""Weights sharded over two processes, with the files of recipes/accelerate, compared with one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.distributed.deepspeed import deepspeed
 from tests.support import accelerate_environment, command, final_weights, kill_a_rank, metrics, run_recipe
 
-"""Weights spread over two processes, as the files of recipes/accelerate ask for, against one process."""
+"""Weights sharded over two processes, with the files of recipes/accelerate, compared with one process."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes need two GPUs, or none"),
@@ -35,7 +35,7 @@ KINDS = ("fsdp2", "zero3")
 
 
 def overrides(kind: str) -> tuple[str, ...]:
-    """NorMuon where matrices can be put together again."""
+    """With NorMuon for FSDP2, which can gather whole matrices."""
     return (*OVERRIDES, f"train.stages.1.optimizer={'normuon' if kind == 'fsdp2' else 'adamw'}")
 
 
@@ -46,14 +46,14 @@ def run(kind: str, folder: Path, made: recipe.Recipe) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    """How weights are spread."""
+    """How weights are sharded."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def sharded(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run in two processes; with micro-batches so small, ranks differ in their number. Under ZeRO one was killed in
-    the middle, and the run went on."""
+    """A run in two processes, with micro-batches so small that ranks differ in their number. Under ZeRO one process was
+    killed in the middle, and the run was resumed."""
     folder = tmp_path_factory.mktemp(kind)
     made = run_recipe(folder, small_corpus, *overrides(kind), "train.max_batch_seconds=5")
     if kind == "zero3":
@@ -71,7 +71,7 @@ def whole(kind: str, small_corpus: Path, tmp_path_factory: pytest.TempPathFactor
     return folder / "train"
 
 
-def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, whole: Path) -> None:
+def test_sharded_training_equals_training_in_one_process(sharded: Path, whole: Path) -> None:
     assert len(metrics(whole, "loss")) == 8
     for key in ("loss", "grad_norm", "eval_loss"):
         assert np.allclose(metrics(sharded, key), metrics(whole, key), rtol=1e-4), key
@@ -83,17 +83,17 @@ def test_sharded_weights_learn_what_whole_ones_do(sharded: Path, whole: Path) ->
 def test_a_sharded_checkpoint_loads_with_plain_transformers(kind: str, sharded: Path) -> None:
     folder = checkpoints.complete_checkpoints(sharded / "2-all")[-1]
     state = torch.load(folder / {"fsdp2": "optimizer.bin", "zero3": "optimizer.pt"}[kind])
-    assert {"fsdp2": "param_groups", "zero3": "moments"}[kind] in state, "it was not sharded at all"
+    assert {"fsdp2": "param_groups", "zero3": "moments"}[kind] in state, "the run was not sharded"
     model = Qwen3ASRForConditionalGeneration.from_pretrained(folder)
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(parameter, stored[name]) for name, parameter in model.named_parameters())
 
 
-def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
+def test_a_run_with_a_killed_rank_resumes_bit_identically(
     kind: str, sharded: Path, small_corpus: Path, tmp_path: Path
 ) -> None:
     if kind == "zero3":
-        pytest.skip("its run was killed already, and is held against one in one process")
+        pytest.skip("its run was already killed and resumed, and is compared with one process")
     made = run_recipe(tmp_path, small_corpus, *overrides(kind), "train.max_batch_seconds=5")
     kill_a_rank(command(tmp_path, made), os.environ | accelerate_environment(kind), tmp_path / "train")
     done = run(kind, tmp_path, made)
@@ -102,8 +102,8 @@ def test_a_rank_that_is_killed_in_the_middle_is_no_loss(
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
-def test_a_run_does_not_go_on_sharded_another_way(sharded: Path, small_corpus: Path) -> None:
-    """Its optimizer would start from nothing without a word."""
+def test_resuming_with_another_sharding_is_refused(sharded: Path, small_corpus: Path) -> None:
+    """Otherwise its optimizer would silently start from zero."""
     with pytest.raises(UsageError, match=r"holds another run .*sharding: none, was"):
         commands.train.run(run_recipe(sharded.parent, small_corpus, *OVERRIDES, "train.max_batch_seconds=5"))
 
@@ -114,12 +114,12 @@ def test_adapters_on_sharded_weights_are_refused(
 ) -> None:
     for name, value in accelerate_environment(kind).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="stage letters: adapters are not trained on sharded weights"):
+    with pytest.raises(UsageError, match="stage letters: adapters cannot be trained on sharded weights"):
         commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.0.groups.projector={lr: 1e-3, lora: {}}"))
 
 
-def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, tmp_path: Path) -> None:
-    """Ranks that hold pieces cannot repeat a step alone: the same command continues, in smaller micro-batches."""
+def test_out_of_memory_ends_a_sharded_run_and_lowers_its_budget(small_corpus: Path, tmp_path: Path) -> None:
+    """Ranks with sharded weights cannot repeat a step alone: the same command resumes with smaller micro-batches."""
     made = run_recipe(tmp_path, small_corpus, *OVERRIDES)
     *launch, _, _, _, path = command(tmp_path, made)
     failed = subprocess.run(
@@ -142,12 +142,12 @@ def test_memory_that_runs_out_ends_the_run_with_its_lesson(small_corpus: Path, t
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not know ZeRO stage None"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not support ZeRO stage None"),
         ({"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version: 2"),
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "sharding needs several processes"),
     ],
 )
-def test_what_cannot_be_sharded_says_so(
+def test_unsupported_sharding_is_an_error(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], said: str
 ) -> None:
     for name, value in asked.items():
@@ -156,7 +156,7 @@ def test_what_cannot_be_sharded_says_so(
         commands.train.run(run_recipe(tmp_path, small_corpus))
 
 
-def test_a_step_is_left_out_by_all_who_hold_pieces() -> None:
+def test_all_processes_with_sharded_weights_skip_a_step() -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | accelerate_environment("zero3")
     done = subprocess.run(
@@ -169,7 +169,7 @@ def test_a_step_is_left_out_by_all_who_hold_pieces() -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_a_missing_deepspeed_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_deepspeed_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     with pytest.raises(UsageError, match=r"ZeRO needs DeepSpeed .*: pip install 'deepspeed"):
         deepspeed()

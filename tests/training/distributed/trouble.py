@@ -1,9 +1,9 @@
-"""Run by tests under torchrun: trouble that befalls the second process alone, each kind once.
+"""Run by tests under torchrun: faults of the second process only, each kind once.
 
 python -m tests.training.distributed.trouble RECIPE MARKER KIND ...
 
-memory: its second pass runs out of memory; number: its loss is none, two steps before the run's end; disk: the first
-utterance that it reads cannot be read. MARKER: a file; while it is there, nothing happens.
+memory: its second pass runs out of memory; number: its loss is NaN, two steps before the run's end; disk: the first
+utterance that it reads cannot be read. MARKER: a file; if it exists, memory does not run out.
 """
 
 from __future__ import annotations

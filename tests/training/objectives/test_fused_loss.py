@@ -1,4 +1,4 @@
-"""The head's cross-entropy in pieces, against torch's over all logits."""
+"""The head's cross-entropy in pieces, compared with torch's over all logits."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def torchs(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> 
 
 @pytest.mark.parametrize("at_once", [1, 5 * VOCABULARY, 10**6])
 @pytest.mark.parametrize("scale", [1.0, 10.0])
-def test_loss_and_gradients_are_torchs(monkeypatch: pytest.MonkeyPatch, at_once: int, scale: float) -> None:
+def test_loss_and_gradients_equal_torchs(monkeypatch: pytest.MonkeyPatch, at_once: int, scale: float) -> None:
     monkeypatch.setattr(fused_loss, "AT_ONCE", at_once)
     for found, expected in zip(gradients(ours, *problem(scale)), gradients(torchs, *problem(scale)), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0])
-def test_bf16_is_no_further_from_the_truth_than_torchs(scale: float) -> None:
-    """Also where the model is sure, and a gradient is the small rest of a probability near one."""
+def test_bf16_is_as_exact_as_torchs(scale: float) -> None:
+    """Also if the model is confident, so that a gradient is 1 minus a probability near one."""
     hidden, weight, _ = problem(scale)
     labels = (hidden @ weight.T).argmax(dim=1)
     exact = gradients(torchs, hidden.double(), nn.Parameter(weight.double()), labels)
     with torch.autocast("cpu", torch.bfloat16):
-        found, theirs = gradients(ours, hidden, weight, labels), gradients(torchs, hidden, weight, labels)
-    for one, other, truth in zip(found, theirs, exact, strict=True):
+        found, reference = gradients(ours, hidden, weight, labels), gradients(torchs, hidden, weight, labels)
+    for one, other, truth in zip(found, reference, exact, strict=True):
         assert one.dtype == torch.float32
         assert (one - truth).norm() < 1.1 * (other - truth).norm() + 1e-6 * truth.norm()
 
 
-def test_only_what_learns_gets_a_gradient() -> None:
+def test_only_trained_tensors_get_a_gradient() -> None:
     hidden, weight, labels = problem()
     with torch.no_grad():
         assert torch.allclose(ours(hidden, weight, labels), torchs(hidden, weight, labels))
@@ -71,7 +71,7 @@ def test_only_what_learns_gets_a_gradient() -> None:
     assert hidden.grad is not None
 
 
-def test_all_logits_are_never_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_logits_are_never_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused_loss, "AT_ONCE", 4 * VOCABULARY)
     made = []
     real = torch.Tensor.exp_

@@ -1,4 +1,4 @@
-"""Distillation and the sequence objective: what they minimise, and that they do what they are for."""
+"""Distillation and the sequence objective: their losses and gradients, and their effect."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def teacher(loaded: LoadedModel, noise: float = 0.02) -> torch.nn.Module:
     return model
 
 
-def test_distillation_is_the_divergence_torch_computes(fresh_tiny: LoadedModel) -> None:
-    """Half of it the transcript's cross-entropy. The teacher hears what is masked."""
+def test_distillation_equals_torchs_divergence(fresh_tiny: LoadedModel) -> None:
+    """Half of the loss is the transcript's cross-entropy. The teacher gets the audio without masks."""
     masks = FeatureMasks(torch.tensor([[[0, 60]]] * 3), torch.tensor([[[10, 50]]] * 3))
     given, model, other = batch(fresh_tiny, masks), fresh_tiny.model, teacher(fresh_tiny)
     objective = Distillation(model, None, other, 0.5)  # type: ignore[arg-type]
@@ -65,8 +65,8 @@ def test_distillation_is_the_divergence_torch_computes(fresh_tiny: LoadedModel) 
     assert not any(p.grad is not None for p in other.parameters())
 
 
-def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: LoadedModel) -> None:
-    """Each per target token and unweighted; they make up the loss."""
+def test_the_parts_of_an_objective_are_logged_separately(fresh_tiny: LoadedModel) -> None:
+    """Each is per target token and unweighted; their weighted sum is the loss."""
     given, other = batch(fresh_tiny), teacher(fresh_tiny)
     objective = Distillation(fresh_tiny.model, None, other, 0.25)  # type: ignore[arg-type]
     loss = float(objective(given)) / len(given.labels)
@@ -77,7 +77,7 @@ def test_the_parts_of_an_objective_are_noted_apart(fresh_tiny: LoadedModel) -> N
     assert objective.take_notes() == {}
 
 
-def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corpus: Path, tmp_path: Path) -> None:
+def test_the_log_of_the_sequence_objective_contains_its_parts(small_corpus: Path, tmp_path: Path) -> None:
     how = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
     commands.train.run(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
     rows = logged(tmp_path / "train", "loss", "all")
@@ -88,7 +88,7 @@ def test_the_log_of_the_sequence_objective_says_what_it_was_made_from(small_corp
         assert row["kl"] >= -1e-4
 
 
-def test_a_student_ends_where_its_teacher_is(fresh_tiny: LoadedModel) -> None:
+def test_a_student_converges_to_its_teacher(fresh_tiny: LoadedModel) -> None:
     given, other = batch(fresh_tiny), teacher(fresh_tiny, 0.01)
     objective = Distillation(fresh_tiny.model, None, other, 1.0)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(fresh_tiny.model.parameters(), 1e-4)
@@ -114,7 +114,7 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_the_first_stage(small
     assert not (tmp_path / "train").exists()
 
 
-def test_a_model_that_is_asked_keeps_its_angles() -> None:
+def test_a_frozen_model_keeps_its_rotary_angles_in_fp32() -> None:
     model = load_frozen(ModelConfig(start="tiny"), torch.device("cpu"), torch.bfloat16, compiled=False)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert {buffer.dtype for buffer in model.buffers()} == {torch.float32}
@@ -127,7 +127,7 @@ def drawn(loaded: LoadedModel, given: Batch, count: int, first: int = 0) -> list
         return sample_hypotheses(loaded.model, loaded.prompt, rows, forward_audio(loaded.model, given), draws)
 
 
-def test_what_is_drawn_is_the_same_in_any_company(tiny: LoadedModel) -> None:
+def test_sampled_hypotheses_do_not_depend_on_the_batch(tiny: LoadedModel) -> None:
     together = drawn(tiny, batch(tiny), 3)
     clips = [replace(item, row=number) for number, item in enumerate(items(1.0, 2.5, 4.0))]
     alone = [drawn(tiny, collate([clip], tiny.prompt), 3)[0] for clip in clips]
@@ -136,7 +136,7 @@ def test_what_is_drawn_is_the_same_in_any_company(tiny: LoadedModel) -> None:
     assert drawn(tiny, batch(tiny), 3, first=9) != together
 
 
-def test_first_tokens_are_drawn_as_often_as_they_are_likely(tiny: LoadedModel) -> None:
+def test_first_tokens_are_sampled_with_their_probability(tiny: LoadedModel) -> None:
     given = collate([replace(items(2.5)[0], row=0)], tiny.prompt)
     row = given.items[0].example.prompt + tiny.prompt.language_prefix("Hebrew")
     with torch.no_grad():
@@ -158,9 +158,9 @@ def objective(loaded: LoadedModel, reference: object = None, **options: float) -
     return GroupRelativePolicy(loaded.model, None, how, loaded.prompt, reference, 0)  # type: ignore[arg-type]
 
 
-def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three draws of two hypotheses, the better one twice; written out with torch, all logits there. Masks are heard
-    by both models."""
+def test_value_and_gradient_equal_the_formula(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three samples of two hypotheses, the better one twice; computed with torch from all logits. Both models get the
+    masked audio."""
     masks = FeatureMasks(torch.tensor([[[0, 60]]] * 3), torch.tensor([[[10, 50]]] * 3))
     given, model, prompt = batch(fresh_tiny, masks), fresh_tiny.model, fresh_tiny.prompt
     reference = teacher(fresh_tiny)
@@ -185,7 +185,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: LoadedModel, mo
     expected = torch.zeros(())
     for target, pred in zip(targets, logits(model, plain, targets), strict=True):
         expected = expected - 0.2 * pred[range(len(target)), target].sum()
-    spread = (2 / 9) ** 0.5  # rewards 0, 0 and less: the mean is a third of the way down
+    spread = (2 / 9) ** 0.5  # two rewards are 0, one is lower: the mean is a third of it
     for answers, share, better in ((near, 2 / 3, 1 / 3), (far, 1 / 3, -2 / 3)):
         with torch.no_grad():
             theirs = logits(reference, asked, answers)
@@ -201,7 +201,7 @@ def test_value_and_gradient_are_those_of_the_formula(fresh_tiny: LoadedModel, mo
 
 
 @pytest.mark.parametrize("kind", ["distillation", "sequence"])
-def test_micro_batches_change_nothing(kind: str, fresh_tiny: LoadedModel) -> None:
+def test_micro_batches_do_not_change_the_gradient(kind: str, fresh_tiny: LoadedModel) -> None:
     other = teacher(fresh_tiny)
     made = (
         Distillation(fresh_tiny.model, None, other, 0.5)  # type: ignore[arg-type]
@@ -226,7 +226,7 @@ def advantages(loaded: LoadedModel, text: str, *said: str) -> list[float]:
     return [advantage / share for _, share, advantage in made._advantages(TargetText(text, "Hebrew", NOTHING), tokens)]
 
 
-def test_what_is_rewarded(fresh_tiny: LoadedModel) -> None:
+def test_the_reward_orders_hypotheses_and_ignores_times(fresh_tiny: LoadedModel) -> None:
     right, wrong, silent = advantages(fresh_tiny, "שלום לכולם", "שלום, לכולם!", "שלום עולם", "")
     assert right > wrong > silent
     said = ("<0.2>שלום לכולם<1.7>", "<0.1>שלום<0.9>", "שלום לכולם")
@@ -235,8 +235,8 @@ def test_what_is_rewarded(fresh_tiny: LoadedModel) -> None:
     assert advantages(fresh_tiny, "", "אבג", "") == [-1.0, 1.0]
 
 
-def test_a_language_named_again_hides_nothing(fresh_tiny: LoadedModel) -> None:
-    """What stands before it is read as text by whoever decodes."""
+def test_text_before_a_repeated_language_token_is_scored(fresh_tiny: LoadedModel) -> None:
+    """Decoding reads what stands before the second language token as text."""
     prompt, made = fresh_tiny.prompt, objective(fresh_tiny, hypotheses=2)
     honest = [*prompt._encode_plain("שלום"), prompt.end]
     junk = [*prompt._encode_plain("בלה בלה"), prompt.asr_text, *honest]
@@ -244,14 +244,14 @@ def test_a_language_named_again_hides_nothing(fresh_tiny: LoadedModel) -> None:
     assert better > worse
 
 
-def test_noise_has_its_transcript_alone(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_is_trained_only_on_its_transcript(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: [[[300, 301], [302]]])
     given = collate([replace(items(2.5)[0], text="", language="None", row=0)], fresh_tiny.prompt)
     loss = objective(fresh_tiny, hypotheses=2, cross_entropy=0.5)(given)
     assert float(loss) == pytest.approx(0.5 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
 
 
-def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
+def test_a_model_stays_in_training_mode_if_sampling_runs_out_of_memory(
     fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh_tiny.model.train()
@@ -261,7 +261,7 @@ def test_a_model_that_runs_out_of_memory_while_it_says_goes_on_training(
     assert fresh_tiny.model.training
 
 
-def test_alike_hypotheses_teach_nothing(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_identical_hypotheses_give_no_gradient(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 3] * 3
     monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
     loss = objective(fresh_tiny, hypotheses=3)(batch(fresh_tiny))
@@ -270,7 +270,7 @@ def test_alike_hypotheses_teach_nothing(fresh_tiny: LoadedModel, monkeypatch: py
     assert all(float(p.grad.abs().max()) == 0 for p in fresh_tiny.model.parameters() if p.grad is not None)
 
 
-def test_with_the_transcript_alone_it_is_cross_entropy(
+def test_with_only_the_transcript_it_equals_cross_entropy(
     fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = [[[300, fresh_tiny.prompt.end]] * 2] * 3
@@ -280,8 +280,8 @@ def test_with_the_transcript_alone_it_is_cross_entropy(
     assert float(found) == pytest.approx(0.3 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
 
 
-def test_the_reference_holds_it_near(fresh_tiny: LoadedModel) -> None:
-    """Where it begins the divergence is nothing; away from there it grows, and its gradient leads back."""
+def test_the_divergence_keeps_the_model_near_the_reference(fresh_tiny: LoadedModel) -> None:
+    """The divergence is 0 at the start and grows with the distance from the reference."""
     reference = load_frozen(ModelConfig(start="tiny"), torch.device("cpu"), None, compiled=False)
     given = batch(fresh_tiny)
     held = objective(fresh_tiny, reference, hypotheses=2, kl=1.0)
@@ -295,8 +295,8 @@ def test_the_reference_holds_it_near(fresh_tiny: LoadedModel) -> None:
 
 
 @pytest.mark.parametrize("kind", ["distillation", "sequence"])
-def test_a_stage_in_a_recipe(kind: str, small_corpus: Path, tmp_path: Path) -> None:
-    """Gone on with from its first checkpoint it is the same run."""
+def test_a_recipe_stage_trains_and_resumes(kind: str, small_corpus: Path, tmp_path: Path) -> None:
+    """Resumed from its first checkpoint, it gives the same losses."""
     how = "{kind: distillation, teacher: tiny}" if kind == "distillation" else "{kind: sequence, hypotheses: 2}"
     made = run_recipe(
         tmp_path,
@@ -316,10 +316,10 @@ def test_a_stage_in_a_recipe(kind: str, small_corpus: Path, tmp_path: Path) -> N
     assert metrics(tmp_path / "train", "loss") == pytest.approx(whole, rel=1e-6)
 
 
-def test_hypotheses_are_not_drawn_from_sharded_weights(
+def test_sampling_from_sharded_weights_is_refused(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in accelerate_environment("fsdp2").items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="stage all: hypotheses are not drawn from sharded weights"):
+    with pytest.raises(UsageError, match="stage all: hypotheses cannot be sampled from sharded weights"):
         commands.train.run(run_recipe(tmp_path, small_corpus, "train.stages.1.objective={kind: sequence}"))

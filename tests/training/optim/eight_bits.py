@@ -1,9 +1,9 @@
-"""Trains a recipe whose optimizer keeps its moments in eight bits; run by a test under torchrun.
+"""Trains a recipe whose optimizer has 8-bit moments; run by a test under torchrun.
 
 python -m tests.training.optim.eight_bits RECIPE STEP
 
-STEP: the step in which the machine is asked to end; then the same run goes on from its checkpoint. After that, the same
-without an end in the middle, in a folder beside.
+STEP: the step in which the run is asked to end; then the same run resumes from its checkpoint. After that, the same
+run without an interruption, in a folder beside it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def main(path: str, last: int) -> None:
         return take(self, *inputs)
 
     sys.path.append(str(Path(sys.prefix) / "torchao"))  # where the Makefile puts it
-    torch.compile = lambda function, **_: function  # it compiles its step for every shape there is: not here
+    torch.compile = lambda function, **_: function  # it would compile its step for every shape
     StageLoop._gradient = gradient
     shutdown = processes.shutdown_distributed
-    processes.shutdown_distributed = lambda: None  # one group of processes for three runs
+    processes.shutdown_distributed = lambda: None  # one process group for three runs
     made = recipe.load(Path(path))
     with contextlib.suppress(Interrupted):
         commands.train.run(made)

@@ -1,4 +1,4 @@
-"""AdamW in eight bits: as good as AdamW, a quarter of its state, the same after a checkpoint."""
+"""8-bit AdamW: about the same updates as AdamW, a quarter of its state, identical after a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.training.optim.test_muon import EVERYTHING, wander
 
 @pytest.fixture(scope="module")
 def torchao() -> Iterator[None]:
-    """Installed apart (Makefile). It compiles its step for every shape there is: not here."""
+    """Installed separately (Makefile). Without compilation, which it would do for every shape."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(sys.prefix) / "torchao"))
         patch.setattr(torch, "compile", lambda function, **_: function)
@@ -44,7 +44,7 @@ def built(loaded: LoadedModel, name: str) -> torch.optim.Optimizer:
 
 
 @pytest.mark.usefixtures("torchao")
-def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: LoadedModel) -> None:
+def test_it_updates_like_adamw_with_a_quarter_of_the_state(fresh_tiny: LoadedModel) -> None:
     start = {name: p.detach().clone() for name, p in fresh_tiny.model.named_parameters()}
     moved, sizes = [], []
     for name in ("adamw", "adamw8bit"):
@@ -57,11 +57,11 @@ def test_it_goes_where_adamw_goes_with_a_quarter_of_the_state(fresh_tiny: Loaded
         sizes.append(sum(v.numel() * v.element_size() for of in state for v in of.values()))
     exact, ours = moved
     assert torch.nn.functional.cosine_similarity(exact, ours, dim=0) > 0.98
-    assert sizes[1] < 0.3 * sizes[0]  # tables of codes, small tensors as they were
+    assert sizes[1] < 0.3 * sizes[0]  # the rest: tables of codes, and small tensors in fp32
 
 
 @pytest.mark.usefixtures("torchao")
-def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: LoadedModel, tmp_path: Path) -> None:
+def test_resuming_from_a_checkpoint_is_bit_identical(fresh_tiny: LoadedModel, tmp_path: Path) -> None:
     optimizer = built(fresh_tiny, "adamw8bit")
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
     trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -80,7 +80,7 @@ def test_a_checkpoint_is_gone_on_from_to_the_last_bit(fresh_tiny: LoadedModel, t
     assert all(torch.equal(p, value) for p, value in zip(trained, expected, strict=True))
 
 
-def test_it_says_what_is_missing_before_the_first_stage(
+def test_a_missing_torchao_is_reported_before_the_first_stage(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -90,18 +90,18 @@ def test_it_says_what_is_missing_before_the_first_stage(
 
 
 @pytest.mark.usefixtures("torchao")
-def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_with_8bit_adamw_is_refused(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in accelerate_environment("zero3").items():
         monkeypatch.setenv(name, value)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=adamw8bit")
-    with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that adamw8bit cannot step"):
+    with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that adamw8bit cannot update"):
         commands.train.run(made)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("torchao")
-def test_spread_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_path: Path) -> None:
-    """A run whose weights FSDP2 spreads, ended in the middle and gone on with, against one in one process."""
+def test_sharded_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_path: Path) -> None:
+    """A run with FSDP2, interrupted in the middle and resumed, compared with a run in one process."""
     stage = (
         "{name: all, epochs: 1, optimizer: adamw8bit, groups: {projector: 1e-3, embeddings: 1e-3, audio_layers: 1e-3}}"
     )

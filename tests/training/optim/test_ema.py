@@ -8,7 +8,7 @@ from caspi.training.optim.ema import Ema
 
 
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=30), st.floats(0.5, 0.9999))
-def test_the_average_is_the_textbooks(values: list[float], decay: float) -> None:
+def test_the_average_equals_its_definition(values: list[float], decay: float) -> None:
     parameter = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
     average = Ema({"p": parameter}, decay)
     expected = 0.0
@@ -20,7 +20,7 @@ def test_the_average_is_the_textbooks(values: list[float], decay: float) -> None
     assert torch.allclose(average.values["p"], torch.full((3,), expected, dtype=torch.float64))
 
 
-def test_looking_at_the_average_changes_nothing() -> None:
+def test_using_the_average_in_place_changes_nothing() -> None:
     torch.manual_seed(0)
     parameter = torch.nn.Parameter(torch.randn(1000))
     average = Ema({"p": parameter}, 0.9)

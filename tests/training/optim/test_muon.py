@@ -1,4 +1,4 @@
-"""Muon and NorMuon: what they step, how far, and that nothing else is theirs."""
+"""Muon and NorMuon: which parameters they update, how far, and that AdamW updates all others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVERYTHING = {"audio_front": 1e-3, "audio_layers": 1e-3, "projector": 1e-3, "dec
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 20), (2, 24, 7), (1, 5, 40)])
-def test_the_nearest_orthogonal_matrix(shape: tuple[int, ...]) -> None:
+def test_orthogonal_gives_the_nearest_orthogonal_matrix(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(shape) * torch.tensor([1e-3, 1.0, 1e3])[: shape[0], None, None]
     found = orthogonal(matrices)
@@ -43,8 +43,8 @@ def wander(optimizer: torch.optim.Optimizer, parameters: list[torch.Tensor], ste
         optimizer.step()
 
 
-def test_muon_is_torchs_muon() -> None:
-    """Theirs computes in bf16 and takes no batches."""
+def test_muon_equals_torchs_muon() -> None:
+    """torch's computes in bf16 and without batches."""
     torch.manual_seed(0)
     start = [torch.randn(16, 48), torch.randn(16, 48), torch.randn(40, 24)]
     ours, theirs = [[nn.Parameter(value.clone()) for value in start] for _ in range(2)]
@@ -65,16 +65,16 @@ def test_a_step_is_as_long_as_one_of_adamw(more: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"rows": 0.95}])
-def test_without_a_slope_nothing_moves(more: dict[str, float]) -> None:
-    """FSDP2 takes such a step before it loads a state."""
+def test_a_zero_gradient_changes_nothing(more: dict[str, float]) -> None:
+    """FSDP2 takes a step with zero gradients before it loads a state."""
     matrix = nn.Parameter(torch.eye(4))
     matrix.grad = torch.zeros(4, 4)
     Muon([{"params": [matrix], "lr": 1e-3, "weight_decay": 0.0, "momentum": 0.9, **more}]).step()
     assert torch.equal(matrix, torch.eye(4))
 
 
-def test_normuon_moves_every_row_as_far() -> None:
-    """A row whose updates were small for long is not left behind."""
+def test_normuon_moves_every_row_equally_far() -> None:
+    """A row with small updates is scaled up."""
     torch.manual_seed(0)
     moved = {}
     for name, more in (("muon", {}), ("normuon", {"rows": 0.5})):
@@ -89,7 +89,7 @@ def test_normuon_moves_every_row_as_far() -> None:
 
 
 @pytest.mark.parametrize("kind", ["muon", "normuon"])
-def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: LoadedModel, kind: str) -> None:
+def test_muon_updates_only_matrices_inside_blocks(fresh_tiny: LoadedModel, kind: str) -> None:
     stage = StageConfig(name="s", groups=EVERYTHING, optimizer=kind)
     groups = select(fresh_tiny.model, learn(**EVERYTHING))
     set_trainable(fresh_tiny.model, groups, torch.float32)
@@ -103,14 +103,14 @@ def test_only_matrices_inside_of_blocks_are_muons(fresh_tiny: LoadedModel, kind:
     assert not any("norm" in name or name.endswith("bias") for name in decayed)
 
 
-def test_adapters_stay_with_adamw(fresh_tiny: LoadedModel) -> None:
+def test_adapters_are_updated_by_adamw(fresh_tiny: LoadedModel) -> None:
     how = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
     groups = select(fresh_tiny.model, how)
     found = build.build(fresh_tiny.model, groups, StageConfig(name="s", groups=how, optimizer="muon"))
     assert not any("momentum" in group for group in found.param_groups)
 
 
-def test_what_is_not_muons_is_adamws() -> None:
+def test_the_other_parameters_are_updated_by_adamw() -> None:
     torch.manual_seed(0)
     start = torch.randn(9)
     ours, theirs, matrix = nn.Parameter(start.clone()), nn.Parameter(start.clone()), nn.Parameter(torch.eye(4))
@@ -126,7 +126,7 @@ def test_what_is_not_muons_is_adamws() -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"rows": 0.95}])
-def test_its_state_goes_through_a_checkpoint(tmp_path: Path, more: dict[str, float]) -> None:
+def test_its_state_survives_a_checkpoint(tmp_path: Path, more: dict[str, float]) -> None:
     torch.manual_seed(0)
     start = [torch.randn(6, 4), torch.randn(6, 4), torch.randn(5)]
 
@@ -144,15 +144,15 @@ def test_its_state_goes_through_a_checkpoint(tmp_path: Path, more: dict[str, flo
     assert all(torch.equal(one, two) for one, two in zip(undisturbed, resumed, strict=True))
 
 
-def test_zero_does_not_take_it(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero_with_normuon_is_refused(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in accelerate_environment("zero3").items():
         monkeypatch.setenv(name, value)
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=normuon")
-    with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that normuon cannot step"):
+    with pytest.raises(UsageError, match="stage all: ZeRO cuts matrices into pieces that normuon cannot update"):
         commands.train.run(made)
 
 
-def test_a_stage_learns_with_it(small_corpus: Path, tmp_path: Path) -> None:
+def test_a_stage_learns_with_muon(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.stages.1.optimizer=muon", "train.evaluate.every=100")
     commands.train.run(made)
     losses = metrics(tmp_path / "train", "loss")

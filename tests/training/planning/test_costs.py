@@ -1,4 +1,4 @@
-"""What is predicted of memory and time, against what was measured."""
+"""Predicted memory and time, compared with measurements."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_memory_is_predicted_within_a_tenth(row: dict) -> None:  # type: ignore[
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_time_is_predicted_within_a_third_and_launching_within_a_half(row: dict) -> None:  # type: ignore[type-arg]
-    """Of one micro-batch, with the table's figures for the card that the row was measured on; a minute of audio takes
-    as long as the host takes to launch it, and hosts differ: there within a half."""
+    """Of one micro-batch, with the table's figures for the GPU that the row was measured on. A minute of audio is bound
+    by the launch time of the host, and hosts differ: there within a half."""
     shape, learns = learning(row)
     within = 1 / 2 if row["seconds"] <= 60 else 1 / 3
     gpu = running(gpus()["h200" if row.get("compiled") else "h100"], learns)
@@ -83,7 +83,7 @@ def test_time_is_predicted_within_a_third_and_launching_within_a_half(row: dict)
 
 @pytest.mark.parametrize("row", OPTIMIZERS, ids=lambda row: row["optimizer"])
 def test_an_optimizers_time_and_memory_are_predicted(row: dict) -> None:  # type: ignore[type-arg]
-    """Muon makes matrices orthogonal, which takes ten times as long as AdamW's step, and keeps one moment of them."""
+    """Muon orthogonalises matrices, which takes ten times as long as AdamW's step, and keeps one moment of them."""
     shape, learns = learning(row)
     gpu, one = gpus()["h200"], loads(row)
     whole = (
@@ -111,8 +111,8 @@ def lengths(seed: int) -> TrainingSet:
 
 @settings(max_examples=25)
 @given(st.sampled_from(ROWS), st.floats(8, 60), st.integers(0, 99))
-def test_a_change_that_is_proposed_fits(row: dict, memory: float, seed: int) -> None:  # type: ignore[type-arg]
-    """Planned again with it, as whoever follows the advice would."""
+def test_every_proposed_change_fits(row: dict, memory: float, seed: int) -> None:  # type: ignore[type-arg]
+    """Plans again with the change, as a user who follows the advice."""
     shape, learns = learning(row)
     data = lengths(seed)
 
@@ -159,20 +159,20 @@ def test_a_pilot_finds_rate_and_overhead() -> None:
     rate, overhead, floor = fit(work, np.maximum(0.3, 0.05 + work / 2e13))
     assert np.maximum(floor, overhead + work / rate) == pytest.approx(np.maximum(0.3, 0.05 + work / 2e13), rel=0.02)
     assert floor == pytest.approx(0.3)
-    rate, overhead, floor = fit(work, np.full(4, 0.1))  # launching alone: still a number
+    rate, overhead, floor = fit(work, np.full(4, 0.1))  # only launch time: the fit is still finite
     assert np.maximum(floor, overhead + work / rate) == pytest.approx(0.1)
     assert fit(np.array([1e12]), np.array([0.5])) == pytest.approx((2e12, 0.0, 0.0), rel=1e-9)
 
 
 @given(st.lists(st.floats(-1e-13, 1e-13), min_size=4, max_size=4))
-def test_rounding_does_not_choose_between_models_of_a_pilot(rounding: list[float]) -> None:
-    """Processors differ in the last bits: whatever they are, a line without a floor is found to have none."""
+def test_rounding_does_not_change_the_fit_of_a_pilot(rounding: list[float]) -> None:
+    """Processors differ in the last bits: for any of them, a line without a floor is fitted without one."""
     work = np.array([1e12, 3e12, 9e12, 27e12])
     found = fit(work, (0.05 + work / 2e13) * (1 + np.array(rounding)))
     assert found == pytest.approx((2e13, 0.05, 0.0), rel=1e-6)
 
 
-def test_gpu_kinds_are_known_by_their_names() -> None:
+def test_gpu_kinds_are_recognised_by_their_names() -> None:
     known = gpus()
     names = {
         "NVIDIA H100 80GB HBM3": "h100",
@@ -185,7 +185,7 @@ def test_gpu_kinds_are_known_by_their_names() -> None:
     assert recognised("cpu", known) is None
 
 
-def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
+def test_a_users_own_table_is_used(tmp_path: Path) -> None:
     table = tmp_path / "gpus.yaml"
     known = "name: RTX, memory: 24, rate: 100, bandwidth: 1, link: 10, price: 0.2, use: 0.1, overhead: 0.1, launch: 0"
     table.write_text(f"mine: {{{known}}}")
@@ -193,7 +193,7 @@ def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
     assert "h100" in gpus(table)
     for written, said in (
         ("mine: {memory: 24}", "mine: no name, rate, "),
-        ("mine: [24]", "is no table of GPU kinds"),
+        ("mine: [24]", "is not a table of GPU kinds"),
         (f"mine: {{{known}, memroy: 24}}", "mine: unknown: memroy"),
         (f"mine: {{{known.replace('24', '-5')}}}", "mine: memory must be more than 0"),
         (f"mine: {{{known.replace('100', 'fast')}}}", "could not convert string to float: 'fast'"),
@@ -203,7 +203,7 @@ def test_a_table_of_ones_own_counts(tmp_path: Path) -> None:
             gpus(table)
 
 
-def test_what_cannot_fit_is_refused_before_the_first_step(
+def test_a_stage_that_does_not_fit_is_refused_before_the_first_step(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -220,7 +220,7 @@ def test_what_cannot_fit_is_refused_before_the_first_step(
         preflight.require_memory("decoder", shape, learns, loads(row), config, 1)
 
 
-def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
+def test_a_plan_counts_the_same_as_training(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={}")
     config = made.require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
@@ -232,7 +232,7 @@ def test_a_plan_counts_what_training_does(small_corpus: Path, tiny: LoadedModel,
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
 
 
-def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
+def test_a_plan_includes_speed_and_silence(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
     found = []
     for augment in ("{}", "{speed: [0.5], silence: {seconds: [0.25, 0.25], probability: 1}}"):
         config = run_recipe(tmp_path, small_corpus, f"train.augment={augment}").require_train()
@@ -242,7 +242,7 @@ def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loade
         clips = sum(map(len, rows))
         found.append((preflight.counts(data, config.stages[0], first, 1), first.loads, clips))
     (plain, as_is, clips), (counted, longer, _) = found
-    assert counted["audio_hours"] == plain["audio_hours"], "hours are the corpus's"
+    assert counted["audio_hours"] == plain["audio_hours"], "hours are those of the corpus, before augmentation"
     assert counted["steps"] == plain["steps"]
     assert longer.seconds.sum() == pytest.approx(2 * as_is.seconds.sum() + 0.5 * clips)
     assert longer.audio_tokens.sum() == pytest.approx(13 * longer.seconds.sum(), rel=0.05)
@@ -250,7 +250,7 @@ def test_a_plan_knows_what_speed_and_silence_add(small_corpus: Path, tiny: Loade
     assert peak_memory(shape, learns, longer).sum() > peak_memory(shape, learns, as_is).sum()
 
 
-def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
+def test_a_pilot_runs_the_largest_micro_batch_with_augmentation(
     small_corpus: Path, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={speed: [0.5]}")
@@ -271,7 +271,7 @@ def test_a_pilot_takes_what_needs_most_memory_as_training_hears_it(
 def test_a_pilot_on_this_machine_predicts_this_machine(
     small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path
 ) -> None:
-    """Of the right order, on two shared cores; what it is worth on a GPU is measured in docs/log.md."""
+    """Within the right order of magnitude, on two shared cores; docs/log.md has its accuracy on a GPU."""
     summary = commands.plan.run(small_recipe, None, 1, measured=True).summary
     taken = sum(stage["seconds"] for stage in json.loads((small_run / "report.json").read_text())["stages"])
     assert 0.1 * taken < 3600 * sum(stage["hours"] for stage in summary["stages"]) < 3 * taken

@@ -1,4 +1,4 @@
-"""Weights of several checkpoints averaged in float64, tied weights once."""
+"""Averages the weights of several checkpoints in float64, tied weights once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caspi.model.files import WEIGHTS, copy_model_files, read_weights, write_wei
 def average(parts: Sequence[Path], out: Path, weights: Sequence[float] | None = None) -> None:
     """Writes the average of checkpoints of one model into the model folder `out`; weights are relative, equal if None.
 
-    Raises UsageError where they hold different tensors.
+    Raises UsageError if they hold different tensors.
     """
     if not parts:
         raise UsageError("no checkpoint to average")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: whole or invisible, loadable by plain transformers, the best kept with the last."""
+"""Checkpoints on disk: complete or invisible, loadable by plain transformers; the best and the last are kept."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ Weights = dict[str, torch.Tensor]
 
 
 def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
-    """Weights, configuration, tokenizer, processor, chat template and generation settings. longest: of the clips it was
-    trained on, for whoever cuts long recordings for it."""
+    """Writes weights, configuration, tokenizer, processor, chat template and generation settings. longest: seconds of
+    the longest training clip, so that programs know how to cut long recordings."""
     prompt = loaded.prompt
     config = loaded.model.config
     config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
@@ -44,7 +44,8 @@ def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Pa
 
 
 def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
-    """What training goes on from, where that is not the model's own weights: adapters, and what an average follows."""
+    """Writes what training resumes from if that is not the model's own weights: adapters, and the weights behind a
+    moving average."""
     kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
     safetensors_writer.write_safetensors(
         folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()}
@@ -52,23 +53,23 @@ def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
 
 
 def save_optimizer(folder: Path, state: dict[str, Any]) -> None:
-    """The state of an optimizer that keeps nothing but tensors of every parameter."""
+    """Writes the state of an optimizer whose state is only tensors per parameter."""
     kept = {f"{number}.{name}": value for number, of in state["state"].items() for name, value in of.items()}
     safetensors_writer.write_safetensors(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
 
 
 def optimizer_state(folder: Path) -> dict[str, Any]:
-    """What `save_optimizer` was given."""
+    """The state that `save_optimizer` wrote."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     with safe_open(folder / OPTIMIZER, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118, it is no dictionary
+        for key in file.keys():  # noqa: SIM118, it is not a dictionary
             number, _, name = key.partition(".")
             state.setdefault(int(number), {})[name] = file.get_tensor(key)
         return {"state": state, "param_groups": json.loads(file.metadata()["param_groups"])}
 
 
 def trained_weights(folder: Path) -> tuple[Weights, Weights]:
-    """The trained parameters a checkpoint goes on from, and their average where one is kept, by their names."""
+    """The trained parameters to resume from, and their moving average if the stage keeps one, by name."""
     if (folder / TRAINED).is_file():
         stored = load_file(folder / TRAINED)
         return _named(stored, "raw."), _named(stored, "average.")
@@ -83,18 +84,18 @@ def _named(stored: Weights, prefix: str) -> Weights:
 
 
 def complete_checkpoints(stage_folder: Path) -> list[Path]:
-    """Checkpoints of a stage that were written to the end, oldest first."""
+    """Completely written checkpoints of a stage, oldest first."""
     found = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
     return sorted(found, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The optimizer step a checkpoint was written after."""
+    """The optimizer step after which a checkpoint was written."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def metrics_of(checkpoint: Path) -> dict[str, Any]:
-    """What the in-training evaluation measured on it."""
+    """The results of the in-training evaluation of a checkpoint."""
     metrics: dict[str, Any] = json.loads((checkpoint / METRICS).read_text())
     return metrics
 
@@ -118,9 +119,9 @@ def best_checkpoints(stage_folder: Path, count: int) -> list[Path]:
 
 
 def check_readable(folder: Path) -> None:
-    """Reads back what was written: every tensor's place in the weight files, every archive's directory.
+    """Reads back the headers of what was written: every tensor's place in the weight files, every archive's directory.
 
-    Raises OSError, SafetensorError or RuntimeError where something is cut short.
+    Raises OSError, SafetensorError or RuntimeError if a file is cut short.
     """
     if not list(folder.glob("model*.safetensors")):
         raise OSError(f"{folder} has no weights")
@@ -137,7 +138,7 @@ def check_readable(folder: Path) -> None:
 
 
 def make_visible(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
-    """Makes a staged checkpoint visible: metrics last, everything on disk, then one rename."""
+    """Makes a staged checkpoint visible: writes metrics last, syncs everything to disk, then renames once."""
     (staged / METRICS).write_text(json.dumps(metrics, indent=1))
     for path in staged.iterdir():
         sync_to_disk(path)
@@ -152,17 +153,17 @@ BEST = "best"
 
 
 def point_to_best(run: Path, model: Path) -> None:
-    """`best` in a run's folder is the model to use: a link, put in its place at once."""
+    """Sets the link `best` in a run's folder, the model to use; the link is replaced atomically."""
     link, partial = run / BEST, run / f".{BEST}.partial"
     partial.unlink(missing_ok=True)
-    if link.is_dir() and not link.is_symlink():  # a copy of the run, in which links have become what they named
+    if link.is_dir() and not link.is_symlink():  # a copied run, in which links became folders
         delete_atomic(link)
     partial.symlink_to(os.path.relpath(model.resolve(), run.resolve()))
     partial.replace(link)
 
 
 def prune_checkpoints(stage_folder: Path, keep: int) -> None:
-    """Deletes all but the best `keep` and the last, and what a kill left of an earlier deletion."""
+    """Deletes all checkpoints but the best `keep` and the last, and what remains of an interrupted deletion."""
     for path in stage_folder.glob(f".{PREFIX}*.removed"):
         shutil.rmtree(path, ignore_errors=True)
     last = complete_checkpoints(stage_folder)[-1:]

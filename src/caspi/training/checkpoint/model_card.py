@@ -16,7 +16,7 @@ def model_card(
     provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any], longest: Seconds
 ) -> str:
     """README.md of a checkpoint. what: one line, such as `stage all, step 300`. measured: names and fractions, empty
-    where nothing was measured on these weights. longest: of the clips it was trained on."""
+    if these weights were not evaluated. longest: seconds of the longest training clip."""
     corpus = provenance.corpus_report
     on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
     header = ModelCardData(
@@ -43,10 +43,10 @@ def model_card(
 
 
 def clip_limit_notice(longest: Seconds | None) -> str:
-    """What a reader must know of long recordings."""
+    """A notice about long recordings."""
     if longest is None:
         return ""
     return (
-        f"Give it clips of at most {longest:g} seconds: it was trained on none longer, and its text for longer clips "
-        "is wrong in every program. `caspi transcribe` cuts long recordings at pauses by itself."
+        f"Give it clips of at most {longest:g} seconds: it was not trained on longer ones, and its text for longer "
+        "clips is wrong in every program. `caspi transcribe` cuts long recordings at pauses automatically."
     )

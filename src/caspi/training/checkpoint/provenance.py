@@ -1,4 +1,4 @@
-"""Where a run comes from, for what it leaves to others: model cards and trackers."""
+"""The origin of a run, for model cards and trackers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Provenance:
 
     @property
     def corpus_report(self) -> dict[str, Any]:
-        """What `prepare` says of the corpus."""
+        """The report that `prepare` wrote about the corpus."""
         report: dict[str, Any] = json.loads((self.corpus / REPORT).read_text(encoding="utf-8"))
         return report
 
     @property
     def reports(self) -> list[Path]:
-        """Reports of the corpus and of its audit, those that are there, as `prepare` and `audit` leave them."""
+        """The existing reports of `prepare` and `audit` about the corpus."""
         folders = (self.corpus, self.corpus.with_name(self.corpus.name + "-audit"))
         return [folder / REPORT for folder in folders if (folder / REPORT).is_file()]

@@ -1,6 +1,6 @@
-"""Safetensors files of a checkpoint, written as fast as the disk takes them: a machine that is taken away waits some
-thirty seconds, and the released model leaves 24 GB. The library copies every tensor into fresh memory first, which
-alone takes longer than the disk does (docs/log.md)."""
+"""Writes safetensors files of a checkpoint as fast as the disk allows: a preempted machine waits only about thirty
+seconds, and a checkpoint of the released model has 24 GB. The library first copies every tensor into new memory, which
+alone takes longer than writing to the disk (docs/log.md)."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ _AT_ONCE = 64 * 2**20
 def write_safetensors(
     path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """A file that safetensors reads (its README, "Format"): the header's length, the header, the bytes in order."""
+    """Writes a file that safetensors reads (its README, "Format"): the header's length, the header, the bytes in
+    order."""
     header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
-    # As the library does: wide types first, so that every tensor starts at a multiple of its own width.
+    # As in the library: wide types first, so that every tensor starts at a multiple of its element size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     for name, tensor in ordered:
         start, end = end, end + tensor.numel() * tensor.element_size()
@@ -43,7 +44,7 @@ def write_safetensors(
 
 
 def _put(file: int, data: memoryview) -> None:
-    """Writes all of it, and has the kernel begin to bring it to the disk: what is written is not read again here."""
+    """Writes all data, and asks the kernel to start flushing it to the disk: it is not read again here."""
     start, size = os.lseek(file, 0, os.SEEK_CUR), len(data)
     while data:
         data = data[os.write(file, data) :]

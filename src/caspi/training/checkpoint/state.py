@@ -1,5 +1,5 @@
-"""Between what a stage holds in memory and its checkpoints: pieces joined, adapters merged, the average in its place;
-and back again."""
+"""Converts between a stage's state in memory and its checkpoints: gathers shards, merges adapters, puts the moving
+average in place of the weights; and back."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from caspi.training.optim.ema import Ema
 
 
 class Checkpointer:
-    """Writes and reads the weights, the average and the optimizer of one stage. All processes call it; the one that
-    `writes` does. longest: of the clips trained on."""
+    """Writes and reads the weights and the moving average of one stage. All processes call it; only the one with
+    `writes` writes. longest: seconds of the longest training clip."""
 
     def __init__(self, loaded: LoadedModel, stage: StageConfig, longest: Seconds, *, writes: bool) -> None:
         self._loaded, self._stage, self._longest = loaded, stage, longest
         self._writes = writes
         self._adapted = any(how.lora is not None for how in stage.groups.values())
         self._ema: Ema | None = None
-        self._left_average: checkpoints.Weights = {}  # of the checkpoint that is gone on from
+        self._left_average: checkpoints.Weights = {}  # of the checkpoint that this session resumes from
 
     def trained(self) -> dict[str, torch.Tensor]:
-        """The parameters that learn, by their names in the model; under sharding, the pieces this process holds."""
+        """The trained parameters, by their names in the model; under sharding, the pieces this process holds."""
         return {name: p for name, p in self._loaded.model.named_parameters() if p.requires_grad}
 
     def follow(self) -> None:
-        """Starts the average of a stage that keeps one: where the checkpoint left it, or where the weights are now."""
+        """Starts the moving average of a stage that keeps one: from the checkpoint, or from the present weights."""
         if self._stage.ema is None:
             return
         self._ema = Ema({name: local_shard(parameter) for name, parameter in self.trained().items()}, self._stage.ema)
@@ -47,16 +47,16 @@ class Checkpointer:
         self._left_average = {}
 
     def average(self, step: int) -> None:
-        """After optimizer step `step`, counted from 1: the average follows, where there is one."""
+        """Updates the moving average, if there is one, after optimizer step `step`, counted from 1."""
         if self._ema is not None:
             self._ema.update(step)
 
     def as_it_ships(self) -> contextlib.AbstractContextManager[None]:
-        """The model as the stage would leave it: its average where it keeps one."""
+        """Inside the block the model is as the stage would save it: the moving average if it keeps one."""
         return contextlib.nullcontext() if self._ema is None else self._ema.in_place()
 
     def save_model(self, folder: Path) -> None:
-        """Plain weights, whatever is trained; what training itself goes on from lies beside them."""
+        """Writes plain weights, whatever is trained; what training resumes from is stored beside them."""
         with self.as_it_ships():
             if self._adapted:
                 weights = adapters.merged(self._loaded.model)
@@ -72,9 +72,9 @@ class Checkpointer:
                 checkpoints.save_trained(folder, raw, average)
 
     def load_model(self, folder: Path) -> None:
-        """Only what is trained: everything else is what the stage started from, and it is there.
+        """Loads only what is trained; everything else is unchanged since the start of the stage and already loaded.
 
-        Raises CaspiError where the checkpoint is not of this recipe, or not whole.
+        Raises CaspiError if the checkpoint is not of this recipe, or not complete.
         """
         try:
             raw, average = checkpoints.trained_weights(folder)
@@ -84,12 +84,12 @@ class Checkpointer:
                 self._left_average = {name: average[name] for name in self.trained()}
         except (KeyError, RuntimeError, OSError, SafetensorError) as error:
             raise CaspiError(
-                f"checkpoint {folder} cannot be gone on from ({first_line(error)}): is it of this recipe, and "
-                "whole? Without that folder the same command goes on from the one before"
+                f"cannot resume from checkpoint {folder} ({first_line(error)}): is it of this recipe, and complete? "
+                "Without that folder the same command resumes from the one before"
             ) from error
 
     def _gathered(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Whole tensors, on the process that writes; where they are in pieces, in the host's memory."""
+        """Whole tensors, on the process that writes; if they were sharded, in the host's memory."""
         if not any(is_sharded(tensor) for tensor in tensors.values()):
             return {name: tensor.detach() for name, tensor in tensors.items()}
         found = {}

@@ -1,4 +1,4 @@
-"""Checkpoints to the Hub, in the background: an upload never holds training up and never ends it."""
+"""Uploads checkpoints to the Hub in the background: an upload never delays training and never ends it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from caspi.training.config import HubConfig
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 3600.0  # seconds that the end of a run waits for what is under way
+_PATIENCE = 3600.0  # seconds that the end of a run waits for an upload in progress
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """What became of it. verified: every file of the last checkpoint lies there, by its hash."""
+    """The result of the uploads. verified: every file of the last checkpoint is on the Hub, by its hash."""
 
     repository: str
     checkpoint: str
@@ -31,7 +31,7 @@ class Uploaded:
 
 
 class Uploads:
-    """Uploads the newest checkpoint there is, one at a time; what is overtaken meanwhile is left out."""
+    """Uploads the newest checkpoint, one at a time; a waiting checkpoint is skipped if a newer one arrives."""
 
     def __init__(self, config: HubConfig, run: Path) -> None:
         self._config, self._work = config, run / "uploading"
@@ -44,7 +44,7 @@ class Uploads:
         self._thread.start()
 
     def offer(self, checkpoint: Path, message: str) -> None:
-        """Notes a checkpoint. Its files are linked, so that pruning it does not take them away."""
+        """Queues a checkpoint. Its files are hard-linked, so that pruning it does not delete them."""
         kept = self._work / f"{checkpoint.parent.name}-{checkpoint.name}"
         shutil.rmtree(kept, ignore_errors=True)
         try:
@@ -61,7 +61,7 @@ class Uploads:
             shutil.rmtree(overtaken[0], ignore_errors=True)
 
     def finish(self, last: Path, timeout: float = _PATIENCE) -> Uploaded:
-        """Waits for what is under way, compares what lies on the Hub with `last`, and sends it once more if it must."""
+        """Waits for the upload in progress, compares the Hub with `last`, and uploads it again if they differ."""
         deadline = time.monotonic() + timeout
         found = self._settled(last, deadline)
         if not found.verified and not self._busy:
@@ -73,11 +73,11 @@ class Uploads:
         if not self._busy:
             shutil.rmtree(self._work, ignore_errors=True)
         if not found.verified:
-            self._warn(f"{found.reason}; caspi publish {last} {self._config.repository} does it again")
+            self._warn(f"{found.reason}; to upload again: caspi publish {last} {self._config.repository}")
         return found
 
     def _settled(self, last: Path, deadline: float) -> Uploaded:
-        """How things are once nothing is waiting or under way."""
+        """The result once no upload is waiting or in progress."""
         repository = self._config.repository
         with self._condition:
             patience = max(0.0, deadline - time.monotonic())
@@ -118,5 +118,5 @@ class Uploads:
 
 
 def as_json(uploaded: Uploaded | None) -> dict[str, object] | None:
-    """For reports."""
+    """The result as JSON, for reports."""
     return None if uploaded is None else asdict(uploaded)

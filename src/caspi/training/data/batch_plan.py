@@ -1,8 +1,9 @@
 """Batches are planned, not sampled: the micro-batches of a whole epoch follow from (seed, epoch, ranks).
 
-A step is the next effective batch of the epoch's order: so many utterances, or so many seconds. Its utterances are
-dealt to the ranks longest first, back and forth, so that ranks carry equal seconds; a rank's share is cut into
-micro-batches that fit the budget. What is in a step does not depend on ranks or budget. Resuming is an index.
+A step is the next effective batch of the epoch's order: a number of utterances, or of seconds. Its utterances are
+dealt to the ranks longest first, back and forth, so that ranks get about equal seconds; a rank's share is cut into
+micro-batches that fit the budget. The content of a step does not depend on ranks or budget. Resuming needs only the
+index of the step.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class EpochPlan:
 
 
 def shuffled(rows: np.ndarray, seed: int, epoch: int, easy: np.ndarray | None = None, bands: int = 10) -> np.ndarray:
-    """Rows in the order of an epoch. easy: a number for each of `rows`, low ones come first, `bands` of them apart:
-    within a band the order is random, so that a batch is not all of one kind."""
+    """Rows in the order of an epoch. easy: the difficulty of each of `rows`; low ones come first, in `bands` of rising
+    difficulty. Within a band the order is random, so that a batch is not all of one kind."""
     draw = np.random.default_rng((seed, epoch)).permutation(len(rows))
     if easy is None:
         return rows[draw]
@@ -50,12 +51,12 @@ def plan_epoch(
     seconds: np.ndarray, order: np.ndarray, *, batch: EffectiveBatch, budget: Budget, ranks: int,
     lengths: EpochLengths | None = None, sequences: int = 1,
 ) -> EpochPlan:  # fmt: skip
-    """Plans one epoch over corpus rows in `order`. seconds: of every row as it lies in the corpus, by which effective
-    batches are counted; lengths: after augmentation, which is what budget and balance go by, the decoder so many
-    `sequences` of it.
+    """Plans one epoch over corpus rows in `order`. seconds: of every row in the corpus, before augmentation; effective
+    batches are counted by them. lengths: after augmentation; budget and balance use them. sequences: sequences of the
+    decoder per clip.
 
-    The utterances left over after the last full effective batch wait for another epoch's order; with fewer than one
-    effective batch holds, the epoch is one step of all of them.
+    The epoch does not use the utterances left over after the last full effective batch. If all rows are fewer than one
+    effective batch, the epoch is one step with all of them.
     """
     lengths = EpochLengths.of(seconds) if lengths is None else lengths
     seconds_each, tokens = lengths.seconds, lengths.sequence_tokens * sequences
@@ -74,12 +75,12 @@ def plan_epoch(
 
 
 def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Iterator[np.ndarray]:
-    """Consecutive rows of every full effective batch; all of them where they do not fill one."""
+    """Consecutive rows of every full effective batch; all rows if they do not fill one."""
     if batch.seconds is None:
         size = batch.utterances or 1
         ends = np.arange(size, len(order) + 1, size)
     else:
-        # A step ends with the last utterance that ends within its seconds.
+        # A step ends with the last utterance that still fits in its seconds.
         step = np.ceil(np.cumsum(seconds[order]) / batch.seconds - 1e-9).astype(np.int64)
         ends = np.flatnonzero(np.diff(step)) + 1
     if not len(ends):
@@ -95,10 +96,10 @@ def _deal(size: int, ranks: int) -> np.ndarray:
 
 
 def cut(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> list[np.ndarray]:
-    """Consecutive rows as the fewest micro-batches within the budget; an utterance that is over it stands alone.
+    """Cuts consecutive rows into the fewest micro-batches within the budget; an utterance above it gets its own.
 
-    They are about equal where that fits: what is left over for a small last one takes nearly as long to launch, and
-    compiled blocks are compiled again, for many seconds, when they first meet one of an utterance or a few.
+    They are about equal if that fits: a small last one takes nearly as long to launch, and blocks are recompiled, for
+    many seconds, the first time a micro-batch has only one or a few utterances.
     """
     if len(rows) == 0:
         return []
@@ -119,7 +120,7 @@ def _fits(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Bud
 
 
 def _filled(seconds: list[float], tokens: list[float], budget: Budget) -> list[int]:
-    """Where to cut when every micro-batch is filled before the next begins."""
+    """The places to cut if every micro-batch is filled before the next one begins."""
     cuts = []
     held_seconds = held_tokens = 0.0
     for index, (length, count) in enumerate(zip(seconds, tokens, strict=True)):

@@ -1,4 +1,4 @@
-"""The utterances that a run trains on, with all that is known before audio is read."""
+"""The utterances that a run trains on, with everything known before audio is read."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from caspi.model.timestamps import text_with_times, timestamp_prompt
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data.epoch_lengths import EpochLengths, chosen
 
-_STAND_INS = 20  # utterances tried in the place of one that cannot be read
+_STAND_INS = 20  # utterances tried in place of one that cannot be read
 UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSet:
-    """A split with the columns that planning needs; rows longer than the limit are left out of `rows`.
+    """A split with the columns that planning needs; utterances longer than the limit are not in `rows`.
 
-    plain: how it is heard as it lies there; a sequence is audio, prompt, context at its longest, and target.
+    plain: lengths without augmentation; a sequence is audio, prompt, context at its longest, and target.
     """
 
     corpus: Corpus
@@ -57,10 +57,11 @@ class TrainingSet:
         hotwords: Hotwords | None = None,
         with_times: bool = False,
     ) -> TrainingSet:
-        """`shuffle_seed` gives every utterance the transcript of another one: a control, never a training run.
+        """`shuffle_seed` gives every utterance the transcript of another one: for a control experiment, never for a
+        real training run.
 
-        with_previous, hotwords, with_times: the text before an utterance, words to expect and times may stand in its
-        sequence, and are counted.
+        with_previous, hotwords, with_times: the preceding text, hotwords and times may be part of a sequence, and are
+        counted in its length.
         """
         corpus.find_audio()
         seconds = corpus.numbers("seconds")
@@ -102,7 +103,7 @@ class TrainingSet:
 
     @classmethod
     def to_train_on(cls, corpus: Corpus, prompt: Prompt, config: TrainConfig, seed: int) -> TrainingSet:
-        """With what the recipe adds to what is heard and said."""
+        """The training set with what the recipe adds: previous text, hotwords, times."""
         return cls.of(
             corpus,
             prompt,
@@ -114,7 +115,7 @@ class TrainingSet:
         )
 
     def epoch_lengths(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> EpochLengths:
-        """How an epoch of a stage hears it."""
+        """The lengths of all rows in an epoch of a stage, after augmentation."""
         count = len(self.seconds)
         no_speech = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
         timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
@@ -124,7 +125,7 @@ class TrainingSet:
         return self.plain.drawn(how, seed, epoch, timed=timed, no_speech=no_speech)
 
     def target_of(self, row: int, lengths: EpochLengths) -> tuple[str, str]:
-        """Text and language of an utterance in an epoch: with its times, or that of no speech, where that was drawn."""
+        """Text and language of an utterance in an epoch: with its times, or the target for no speech, if drawn so."""
         if lengths.no_speech[row]:
             return "", NO_SPEECH
         timed = self.timed_texts[row] if lengths.timed[row] else None
@@ -133,26 +134,26 @@ class TrainingSet:
     def item(
         self, row: int, with_previous: bool = False, hotwords: str = "", lengths: EpochLengths | None = None
     ) -> Item:
-        """One utterance with the samples that the corpus has; in its context what is asked for, beside its own. Said is
-        what is `heard`; without it, what the corpus has."""
+        """One utterance with the samples of the corpus. Its context also gets the hotwords and the previous text, if
+        given. The target follows `lengths`; without it, it is the text of the corpus."""
         lengths = lengths or self.plain
         context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
-        asked = timestamp_prompt(context) if lengths.timed[row] else context
-        return Item(self.corpus.samples(row), *self.target_of(row, lengths), asked, row)
+        system_turn = timestamp_prompt(context) if lengths.timed[row] else context
+        return Item(self.corpus.samples(row), *self.target_of(row, lengths), system_turn, row)
 
 
 def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
-    """Every text with its times, None where they are not known. Raises UsageError where none are."""
+    """Every text with its times, None where they are not known. Raises UsageError if no text has times."""
     columns = ([[Word(**word) for word in of] for of in corpus.column(name)] for name in ("segments", "words"))
     found = [text_with_times(*row) for row in zip(texts, *columns, strict=True)]
     if not any(found):
-        raise UsageError(f"train.timestamps: corpus {corpus.folder} holds no times of what is said")
+        raise UsageError(f"train.timestamps: corpus {corpus.folder} has no utterance with times")
     return found
 
 
 def second_speaker_clip(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
-    """A clip of another group than the row's. Raises CaspiError where twenty draws find none that can be read."""
-    mine, why = data.corpus.utterance(row).group, "all utterances drawn were of one group"
+    """A clip of another group than the row's. Raises CaspiError if twenty draws give none that can be read."""
+    mine, why = data.corpus.utterance(row).group, "all drawn utterances were of the same group"
     for _ in range(_STAND_INS):
         other = int(data.rows[draw.integers(len(data.rows))])
         if data.corpus.utterance(other).group != mine:

@@ -1,6 +1,6 @@
-"""How an epoch hears the corpus. What makes an utterance longer or shorter, or forbids it, is drawn for all of them at
-once, because the plan must know how long they are; from (seed, epoch, what for) and row by row, so that a row has what
-it has whatever rows come after it."""
+"""Lengths of the utterances in an epoch, after augmentation. Everything that changes an utterance's length, or forbids
+a change, is drawn for all utterances at once, because the plan needs their lengths. Draws depend on (seed, epoch,
+purpose) and go row by row, so that a row's values do not depend on later rows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from caspi.augmentation.config import Augmentation
 from caspi.augmentation.waveform import TempoAndPadding
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 
-_ALL = 2**32  # no row has this number: what is drawn of all is apart from what is drawn of one
+_ALL = 2**32  # no row has this number: draws for all rows never share a seed with draws for one row
 
 
 @dataclass(frozen=True, slots=True)
 class EpochLengths:
-    """Of every row of the corpus: seconds that are heard; tokens of the encoder, and of the decoder's sequence, audio
-    included; stretches; whether its transcript has times, and whether noise is heard in its place. Neither of those
-    two is stretched."""
+    """Of every row of the corpus: seconds after augmentation; tokens of the encoder, and of the decoder's sequence,
+    audio included; speed, and silence before and after; timed: its transcript has times; no_speech: noise replaces it.
+    The length of rows that are timed or no_speech does not change."""
 
     seconds: np.ndarray
     audio_tokens: np.ndarray
@@ -32,7 +32,7 @@ class EpochLengths:
 
     @classmethod
     def of(cls, seconds: np.ndarray, text_tokens: np.ndarray | int = 0) -> EpochLengths:
-        """The corpus as it is. text_tokens: of a sequence, beside its audio's."""
+        """Lengths without augmentation. text_tokens: tokens of a sequence besides those of its audio."""
         count, tokens = len(seconds), audio_tokens(seconds)
         one, none, no = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
         return cls(seconds, tokens, tokens + text_tokens, one, none, none, no, no)
@@ -46,7 +46,7 @@ class EpochLengths:
         timed: np.ndarray | None = None,
         no_speech: np.ndarray | None = None,
     ) -> EpochLengths:
-        """Of the corpus as it is: as an epoch's augmentation has it. What stays shares its arrays."""
+        """Lengths with an epoch's augmentation, from those without. Unchanged arrays are shared."""
         found = self
         if timed is not None:
             found = replace(found, timed=timed)
@@ -69,12 +69,12 @@ class EpochLengths:
         return replace(found, seconds=seconds, audio_tokens=tokens, sequence_tokens=sequences)
 
     def stretch(self, row: int) -> TempoAndPadding:
-        """What is done to the length of one utterance."""
+        """The changes to the length of one utterance."""
         return TempoAndPadding(float(self.speed[row]), float(self.before[row]), float(self.after[row]))
 
 
 def chosen(count: int, probability: float, seed: int, epoch: int, purpose: str) -> np.ndarray:
-    """bool [count]: so many of the utterances, drawn for a purpose."""
+    """bool [count]: which utterances are chosen, each with `probability`, for a purpose."""
     if not probability:
         return np.broadcast_to(np.False_, count)
     return np.asarray(_draw(seed, epoch, purpose).random(count) < probability)
@@ -85,5 +85,5 @@ def _draw(seed: int, epoch: int, purpose: str) -> np.random.Generator:
 
 
 def audio_tokens(seconds: np.ndarray) -> np.ndarray:
-    """int64: of the encoder, for clips of so many seconds; one too many for some."""
+    """int64: tokens of the encoder for clips of these seconds; one too many for some."""
     return np.ceil(seconds * FRAMES_PER_SECOND / CHUNK_FRAMES * TOKENS_PER_CHUNK).astype(np.int64)

@@ -15,7 +15,7 @@ from caspi.training.data.steps import OptimizerStep, PlannedSteps
 
 
 class _OneByOne:
-    """Batch sampler of single steps, from the first that is to be taken."""
+    """Batch sampler of single steps, beginning with step `first`."""
 
     def __init__(self, first: int, count: int) -> None:
         self._first, self._count = first, count
@@ -28,14 +28,15 @@ class _OneByOne:
 
 
 def _outlive_termination(_: int) -> None:
-    """A machine that is being taken away asks every process to end; the trainer still needs its workers to save."""
+    """Ignores termination signals. A machine that shuts down sends them to every process, but the trainer still needs
+    its workers to save."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to all processes
 
 
 @functools.cache
 def _end_workers_at_exit() -> None:
-    """Python waits for workers at its end after a SIGTERM, which they ignore: a run that failed would never be over."""
+    """Kills workers at exit. Python sends them SIGTERM, which they ignore, and waits: a failed run would never end."""
 
     def kill() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for each
@@ -51,7 +52,7 @@ def _only(steps: list[OptimizerStep | CaspiError]) -> OptimizerStep | CaspiError
 
 
 def loader(steps: PlannedSteps, workers: int, first: int = 0) -> DataLoader[OptimizerStep | CaspiError]:
-    """Loads steps in order from number `first` on, ahead of the device where there are workers."""
+    """Loads steps in order, beginning with number `first`; with workers, ahead of the device."""
     if workers:
         _end_workers_at_exit()
     return DataLoader(

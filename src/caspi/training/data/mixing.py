@@ -1,7 +1,7 @@
-"""Mixes: how much of every source an epoch of training holds.
+"""Mixes: how much of every source an epoch of training contains.
 
-An epoch takes from each source the next stretch of an endless row of shuffled passes over it, so that over the epochs
-every utterance is used equally often, whatever the share.
+Each source is an endless sequence of shuffled passes over it, and an epoch takes the next part of this sequence. So
+over the epochs every utterance of a source is used equally often, whatever the share.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from caspi.training.config import Mix
 class Mixer:
     """A mix over the rows of a corpus.
 
-    rows: those that may be used; seconds, sources: of every row of the corpus. Raises UsageError where a source that
-    the mix names has no row.
+    rows: those that may be used; seconds, sources: of every row of the corpus. Raises UsageError if a source of the mix
+    has no row.
     """
 
     def __init__(self, mix: Mix, rows: np.ndarray, seconds: np.ndarray, sources: Sequence[str], seed: int) -> None:
@@ -35,7 +35,7 @@ class Mixer:
         self.quotas = quotas(mix, {name: float(self._amounts(found).sum()) for name, found in self._rows.items()})
 
     def _amounts(self, rows: np.ndarray) -> np.ndarray:
-        """What rows count for: hours, or one each."""
+        """The amount of each row: its hours, or 1."""
         return self._seconds[rows] / 3600 if self._mix.by == "hours" else np.ones(len(rows))
 
     def _capped(self, name: str, limit: float) -> np.ndarray:
@@ -48,7 +48,7 @@ class Mixer:
         return rows[np.random.default_rng(seed).permutation(len(rows))]
 
     def epoch(self, number: int) -> np.ndarray:
-        """Corpus rows of an epoch; a row stands there as often as its source is passed over."""
+        """Corpus rows of an epoch; a row is repeated as often as the epoch passes over its source."""
         return np.concatenate([self._stretch(name, number) for name in self._rows])
 
     def _stretch(self, name: str, number: int) -> np.ndarray:
@@ -59,14 +59,14 @@ class Mixer:
         for lap in range(int(first // total), int(-(-last // total))):
             order = self._shuffled(name, rows, lap)
             amounts = self._amounts(order)
-            # An utterance belongs to the epoch in which its middle falls, so that none is counted twice.
+            # An utterance belongs to the epoch that contains its middle, so that none is counted twice.
             middles = np.cumsum(amounts) - amounts / 2 + lap * total
             found.append(order[(middles >= first) & (middles < last)])
         return np.concatenate(found) if found else rows[:0]
 
 
 def quotas(mix: Mix, available: Mapping[str, float]) -> dict[str, float]:
-    """How much of every source one epoch holds, in hours or utterances, given how much there is of each."""
+    """How much of every source one epoch contains, in hours or utterances, given the available amount of each."""
     shares = mix.shares()
     if all(share.epochs is not None for share in shares.values()):
         return {name: available[name] * (share.epochs or 0.0) for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""Augmentation to listen to: clips as they are, under each effect alone, and as training hears them."""
+"""Augmentation to listen to: clips without augmentation, with each effect alone, and as in training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from caspi.config import Config
 from caspi.randomness import generator
 from caspi.training.data.dataset import TrainingSet, second_speaker_clip
 
-_EPOCHS = 2  # of the whole chain: what training hears differs from one to the next
+_EPOCHS = 2  # with all effects together: they differ from one epoch to the next
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewClip:
-    """A clip under one effect, or under all. values: what was drawn for it, as `snr db 12.3`."""
+    """A clip with one effect, or with all. values: the drawn parameters, such as `snr db 12.3`."""
 
     id: str
     text: str
@@ -32,7 +32,8 @@ class PreviewClip:
 
 
 class _Noted(np.random.Generator):
-    """The same numbers as another generator gives, those drawn between two bounds of a configuration noted by name."""
+    """Gives the same numbers as another generator; numbers drawn between two bounds of a configuration are noted by
+    name."""
 
     def __init__(self, draw: np.random.Generator, bounds: Mapping[tuple[Any, ...], str], values: list[str]) -> None:
         super().__init__(draw.bit_generator)
@@ -46,8 +47,8 @@ class _Noted(np.random.Generator):
 
 
 def preview_clips(data: TrainingSet, how: Augmentation, count: int, seed: int) -> Iterator[PreviewClip]:
-    """`count` utterances of the split, drawn: each as it is, under every effect alone, whatever its probability, and as
-    training hears it in two epochs."""
+    """`count` randomly drawn utterances of the split: each without augmentation, with every effect alone (applied
+    whatever its probability), and as training uses it in two epochs."""
     alone = {name: Augmentation.model_validate({name: _always(how, name)}) for name in active(how)}
     versions = [(f"{name.removesuffix('_db').replace('_', ' ')} alone", one, 0) for name, one in alone.items()]
     versions += [(f"as trained on, epoch {epoch + 1}", how, epoch) for epoch in range(_EPOCHS)]
@@ -55,8 +56,8 @@ def preview_clips(data: TrainingSet, how: Augmentation, count: int, seed: int) -
     for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
         yield _heard(data, row, "as it is", samples, [])
-        for name, effects, hearing, epoch in made:
-            stretch = hearing.stretch(row)
+        for name, effects, lengths, epoch in made:
+            stretch = lengths.stretch(row)
             values = _lengths(stretch)
             draw = functools.partial(_noted, how, values, seed, epoch, row)
             another = functools.partial(second_speaker_clip, data, row)
@@ -64,7 +65,7 @@ def preview_clips(data: TrainingSet, how: Augmentation, count: int, seed: int) -
 
 
 def _lengths(stretch: TempoAndPadding) -> list[str]:
-    """What is done to the length of a clip, in words."""
+    """The changes to the length of a clip, in words."""
     named = [("speed", stretch.speed, 1.0), ("silence before", stretch.before, 0.0), ("after", stretch.after, 0.0)]
     return [f"{name} {value:.3g}" for name, value, without in named if value != without]
 
@@ -77,7 +78,7 @@ def _noted(how: Augmentation, values: list[str], seed: int, epoch: int, row: int
 
 
 def active(how: Augmentation) -> list[str]:
-    """Effects on the waveform that are on; masks on the features are not heard."""
+    """Effects on the waveform that are on; masks on the features cannot be heard."""
     return [name for name, value in how if value and name != "spec_augment"]
 
 

@@ -20,7 +20,7 @@ def plan_stage(
 ) -> tuple[list[EpochPlan], int]:
     """Plans of the stage's epochs and its number of steps; a fractional last epoch is cut short.
 
-    Raises UsageError where an effective batch has not an utterance for every rank.
+    Raises UsageError if an effective batch has fewer utterances than there are ranks.
     """
     mixer = None
     if stage.mix is not None:
@@ -55,7 +55,7 @@ def plan_stage(
 
 
 def _difficulty(data: TrainingSet, first: CurriculumKey) -> np.ndarray:
-    """A number a row of the corpus; what a curriculum starts with has low ones."""
+    """The difficulty of every row of the corpus; a curriculum starts with low values."""
     if first == "short":
         return data.seconds
     if first == "clean":

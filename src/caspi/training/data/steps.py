@@ -25,12 +25,12 @@ from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
 from caspi.training.data.dataset import _STAND_INS, UNREADABLE, TrainingSet, second_speaker_clip
 
-_RETRY_AFTER = (0.1, 1.0)  # seconds: a network disk that stumbles, not one that is gone
+_RETRY_AFTER = (0.1, 1.0)  # seconds: enough for short faults of a network disk
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """An utterance that could not be read, the one that took its place, and why."""
+    """An utterance that could not be read, its replacement, and the reason."""
 
     row: int
     by: int
@@ -40,7 +40,7 @@ class Replaced:
 @dataclass(frozen=True, slots=True)
 class OptimizerStep:
     """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned; rounds:
-    the micro-batches of the rank that has most."""
+    the number of micro-batches of the rank that has most."""
 
     batches: list[Batch]
     target_tokens: int
@@ -50,7 +50,7 @@ class OptimizerStep:
     replaced: tuple[Replaced, ...] = ()
 
     def pin_memory(self) -> OptimizerStep:
-        """In memory that a GPU copies from by itself; DataLoader asks for it."""
+        """The step in pinned memory; called by DataLoader."""
         return replace(self, batches=[each_tensor(batch, torch.Tensor.pin_memory) for batch in self.batches])
 
 
@@ -77,7 +77,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         self._seed, self._previous_text = seed, config.previous_text
         self._background = None if config.no_speech is None else Background(config.no_speech)
         self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
-        # Shared with the loader's workers: a lesson learnt by the trainer reaches the batches they make.
+        # Shared with the loader's workers: when the trainer lowers the budget, it applies to the batches they make.
         self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
         self._budget.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -85,7 +85,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         return len(self._where)
 
     def __getitem__(self, index: int) -> OptimizerStep | CaspiError:
-        """A step; from a worker also why there is none, for torch would wrap an error into a traceback."""
+        """A step. A worker returns an error instead of raising it, because torch would wrap it in a traceback."""
         if get_worker_info() is None:
             return self._step(index)
         try:
@@ -109,13 +109,13 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         )
 
     def _parts(self, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
-        """A micro-batch, as memory turned out to hold it."""
+        """A planned micro-batch, cut into parts that fit the present budget."""
         lengths = self._plans[epoch].lengths
         return cut(rows, lengths.seconds, lengths.sequence_tokens, self.budget)
 
     @property
     def budget(self) -> Budget:
-        """What memory turned out to hold; no limit until it was told."""
+        """The lowered budget; no limit until `lower` was called."""
         seconds, tokens = self._budget.tolist()
         return Budget(seconds, tokens)
 
@@ -124,12 +124,12 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         self._budget.copy_(torch.tensor([budget.seconds, budget.tokens], dtype=torch.float64))
 
     def size(self, batch: Batch) -> Budget:
-        """What a micro-batch holds."""
+        """The seconds and tokens of a micro-batch."""
         lengths, rows = self._plans[batch.epoch].lengths, np.array(batch.rows)
         return Budget(float(lengths.seconds[rows].sum()), float(lengths.sequence_tokens[rows].sum()))
 
     def refit(self, step: OptimizerStep) -> OptimizerStep:
-        """The same step in micro-batches that fit the lowered budget. Every utterance is drawn as it was before."""
+        """The same step in micro-batches that fit the lowered budget. Every utterance keeps its random draws."""
         batches: list[Batch] = []
         for batch in step.batches:
             parts = self._parts(np.array(batch.rows), step.epoch)
@@ -148,7 +148,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         return [self._data.ids[row] for row in rows]
 
     def micro_batch(self, rows: np.ndarray, epoch: int) -> Batch:
-        """Rows of the corpus as an epoch hears them."""
+        """Rows of the corpus as a batch, with the augmentation of an epoch."""
         return self._batch(rows, epoch, [])
 
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
@@ -172,7 +172,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
     def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:
         row, why = planned, ""
         for stand_in in itertools.chain([planned], self._nearest(planned)):
-            # Drawn apart from the augmentation, which stays what it was where no text is given.
+            # Drawn separately from the augmentation, so that previous text does not change the augmentation.
             with_previous = generator(self._seed, epoch, stand_in, "previous").random() < self._previous_text
             pool = self._data.hotwords
             expected = (
@@ -188,7 +188,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
             if stand_in != row:
                 replaced.append(Replaced(row, stand_in, why))
             return item
-        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk there?")
+        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk available?")
 
     def _read(self, row: int, *how: Any) -> Item:
         for wait in _RETRY_AFTER:
@@ -198,7 +198,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         return self._data.item(row, *how)
 
     def _nearest(self, row: int) -> Iterator[int]:
-        """Other rows, by how near their lengths are."""
+        """Other rows, those of the most similar length first."""
         apart = np.abs(self._data.seconds[self._data.rows] - self._data.seconds[row])
         nearest = self._data.rows[np.argsort(apart, kind="stable")[: _STAND_INS + 1]]
         return (other for other in nearest.tolist() if other != row)

@@ -1,5 +1,5 @@
 """ZeRO stage 3 by DeepSpeed (Rajbhandari et al. 2020, arXiv:1910.02054): its engine gathers weights and sums
-gradients, caspi decides when a step is taken. What is here is collective: all processes call it, or none."""
+gradients; caspi decides when a step is taken. The functions here are collective: all processes call them, or none."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def deepspeed() -> Any:
-    """The library, which is an extra. Raises UsageError."""
+    """The library, which is an optional extra. Raises UsageError."""
     try:
         import deepspeed as found
         from deepspeed.utils import logger
     except ImportError as error:
         raise UsageError(f"ZeRO needs DeepSpeed ({error}): {install('deepspeed')}") from error
     logger.setLevel("ERROR")
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # it calls by older names
-    found.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # of no use here, and it would be compiled first
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # it uses deprecated names
+    found.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not used here, and it would be compiled first
     return found
 
 
 class Zero3(torch.optim.Optimizer):
-    """An objective in pieces, and AdamW on its pieces, under the interface of an optimizer.
+    """A sharded objective with AdamW on its pieces, with the interface of an optimizer.
 
-    objective: on this process's device, whole; in pieces afterwards. adamw: over its trained parameters.
+    objective: whole, on this process's device; it is sharded afterwards. adamw: over its trained parameters.
     """
 
     def __init__(self, objective: nn.Module, adamw: torch.optim.Optimizer, max_grad_norm: float) -> None:
@@ -45,7 +45,7 @@ class Zero3(torch.optim.Optimizer):
                 "managed_gradient_accumulation": False,  # the plan knows where a step ends
                 "gradient_clipping": max_grad_norm,
                 "zero_allow_untested_optimizer": True,
-                # Small parameters lie in pieces too: one that stayed whole would hide an average put in its place.
+                # Small parameters are sharded too: a whole one would hide the moving average put in its place.
                 "zero_optimization": {"stage": 3, "overlap_comm": False, "stage3_param_persistence_threshold": 0},
             },
         )
@@ -54,13 +54,13 @@ class Zero3(torch.optim.Optimizer):
         self._pending = False
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds to the gradient's pieces. They are averages over processes."""
+        """Adds to the pieces of the gradient, which are averages over processes."""
         self.engine.backward(loss)
         self._pending = True
 
     @torch.no_grad()
     def scale(self, factor: float) -> float:
-        """Multiplies the gradient that was added up; its norm."""
+        """Multiplies the accumulated gradient by `factor`. Returns its norm."""
         from deepspeed.utils import safe_get_local_grad, safe_set_local_grad
 
         squares = torch.zeros((), dtype=torch.float64, device=self.engine.device)
@@ -72,7 +72,7 @@ class Zero3(torch.optim.Optimizer):
         return float(squares.sqrt())
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Clips and steps; without a gradient, leaves everything as it is."""
+        """Clips and steps; without a gradient, changes nothing."""
         if self._pending:
             self.engine.step()
         self._pending = False
@@ -82,7 +82,7 @@ class Zero3(torch.optim.Optimizer):
         self._pending = False
 
     def whole_state(self) -> dict[str, Any]:
-        """AdamW's moments in one piece, by parameter, its steps and rates: the same for any number of processes."""
+        """AdamW's whole moments by parameter, its steps and rates: the same for any number of processes."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         moments = {
@@ -90,11 +90,11 @@ class Zero3(torch.optim.Optimizer):
             for name, parameter in self._trained.items()
         }
         steps = {float(state["step"]) for state in self._adamw.state.values()}
-        assert len(steps) == 1, "pieces of one optimizer stepped apart"
+        assert len(steps) == 1, "pieces of one optimizer have taken different numbers of steps"
         return {"moments": moments, "step": steps.pop(), "lr": [group["lr"] for group in self.param_groups]}
 
     def load_whole_state(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `whole_state` gave. Raises KeyError where it is of other parameters."""
+        """Loads what `whole_state` returned. Raises KeyError if it is of other parameters."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
         for flat in self.engine.optimizer.fp32_partitioned_groups_flat:
@@ -109,17 +109,17 @@ class Zero3(torch.optim.Optimizer):
                 safe_set_local_optimizer_state(parameter, piece(parameter, state["moments"][name][key]), key)
 
     def end(self) -> None:
-        """Lets go of the model: the next stage makes its own engine."""
+        """Releases the model: the next stage creates its own engine."""
         self.engine.destroy()
 
 
 def is_piece(parameter: torch.Tensor) -> bool:
-    """Whether ZeRO holds this parameter."""
+    """Whether ZeRO shards this parameter."""
     return hasattr(parameter, "ds_tensor")
 
 
 def whole(parameter: Any) -> torch.Tensor:
-    """A parameter in one piece."""
+    """The whole parameter, gathered."""
     from deepspeed import zero
 
     with zero.GatheredParameters([parameter]):
@@ -127,7 +127,7 @@ def whole(parameter: Any) -> torch.Tensor:
 
 
 def piece(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """What of a whole value lies where this process holds its piece of the parameter, zeros beyond the end."""
+    """This process's piece of a whole value for the parameter, padded with zeros at the end."""
     size = parameter.ds_tensor.numel()
     flat = value.flatten()[dist.get_rank() * size : (dist.get_rank() + 1) * size].to(parameter.ds_tensor.device)
     return nn.functional.pad(flat, (0, size - len(flat)))

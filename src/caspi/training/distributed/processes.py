@@ -1,4 +1,4 @@
-"""The processes of a run: one, or as many as torchrun or accelerate started, and how they share the weights."""
+"""The processes of a run: one, or those that torchrun or accelerate started, and how they share the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sharding = Literal["none", "fsdp2", "zero3"]
 
 
 def sharding() -> Sharding:
-    """What the environment that `accelerate launch` makes asks for. Raises UsageError for what caspi does not do."""
+    """The sharding that `accelerate launch` sets in the environment. Raises UsageError if caspi does not support it."""
     stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
     if stage is not None or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         _require_plain_zero3(stage)
@@ -28,29 +28,27 @@ def sharding() -> Sharding:
 
 
 def _require_plain_zero3(stage: str | None) -> None:
-    asked = {
+    unsupported = {
         "a DeepSpeed configuration file": os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none"),
         "an offloaded optimizer": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none"),
         "offloaded parameters": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none"),
     }
-    found = [what for what, value in asked.items() if value.lower() != "none"]
+    found = [what for what, value in unsupported.items() if value.lower() != "none"]
     if stage != "3" or found:
         what = found[0] if found else f"ZeRO stage {stage}"
-        raise UsageError(f"caspi train does not know {what}: recipes/accelerate/zero3.yaml is what it does")
+        raise UsageError(f"caspi train does not support {what}: use recipes/accelerate/zero3.yaml")
 
 
 def sharded() -> bool:
-    """Whether each process of this run holds a part of the weights only."""
+    """Whether each process of this run holds only a part of the weights."""
     return sharding() != "none"
 
 
 def processes() -> PartialState:
-    """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun where there is no GPU."""
-    if (
-        sharding() == "zero3"
-    ):  # the engine is made by distributed/deepspeed.py, not by accelerate, which would also step it
+    """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun on machines without GPUs."""
+    if sharding() == "zero3":  # distributed/deepspeed.py creates the engine; accelerate would also step it
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
-    # Micro-batches differ in size: memory that grows in place is not lost to fragments. Read when CUDA starts.
+    # Micro-batches differ in size: expandable segments avoid fragmentation. CUDA reads this when it starts.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     return PartialState(cpu=not torch.cuda.is_available())
 
@@ -63,7 +61,7 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def shutdown_distributed() -> None:
-    """Ends what the processes share, once all are done: one that exits while others still listen may abort."""
+    """Ends the process group once all processes are done: one that exits while others still communicate may abort."""
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()

@@ -1,5 +1,5 @@
-"""Weights spread over processes, by FSDP2 or by ZeRO stage 3, seen as if they were whole. What touches them is
-collective: all processes call it, or none."""
+"""Access to weights that FSDP2 or ZeRO stage 3 shards over processes, as if they were whole. These functions are
+collective: all processes call them, or none."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from caspi.training.distributed.processes import sharding
 
 
 def shard_on_cpu(accelerator: Accelerator) -> None:
-    """accelerate's FSDP2 configuration on processes without GPUs too, where accelerate itself forgets about it."""
+    """Applies accelerate's FSDP2 configuration to processes without GPUs too, where accelerate itself ignores it."""
     if sharding() == "fsdp2" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
-        # Both, because making an AcceleratorState copies the one into the other.
+        # Set both, because creating an AcceleratorState copies the first into the second.
         PartialState().distributed_type = accelerator.state.distributed_type = DistributedType.FSDP
 
 
 @torch.no_grad()
 def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
-    """A parameter in one piece; itself where it is."""
+    """The whole parameter, gathered if it is sharded."""
     if deepspeed.is_piece(parameter):
         return deepspeed.whole(parameter)
     if isinstance(parameter, DTensor):
@@ -38,7 +38,7 @@ def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
-    """Gives a parameter its value, each process the piece it holds."""
+    """Sets a parameter to a whole value; each process sets the piece it holds."""
     if deepspeed.is_piece(parameter):
         value = deepspeed.piece(parameter, value)
     if isinstance(parameter, DTensor):
@@ -47,7 +47,7 @@ def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
 
 
 def is_sharded(parameter: torch.Tensor) -> bool:
-    """Whether this process holds a part of it only."""
+    """Whether this process holds only a part of the parameter."""
     return isinstance(parameter, DTensor) or deepspeed.is_piece(parameter)
 
 
@@ -58,12 +58,12 @@ def local_shard(parameter: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[LoadedModel]:
-    """A model that this process may run by itself: the same one where it holds it whole, else a copy in `dtype`."""
+    """A model that this process can run alone: the model itself if it is whole, otherwise a copy in `dtype`."""
     spread = dict(loaded.model.named_parameters())
     if not any(is_sharded(parameter) for parameter in spread.values()):
         yield loaded
         return
-    config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # attention as transformers knows it
+    config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # with transformers' own attention
     with torch.device(next(iter(spread.values())).device):
         model = Qwen3ASRForConditionalGeneration(config)
     cast(model, dtype or torch.float32)

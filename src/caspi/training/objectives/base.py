@@ -1,6 +1,6 @@
-"""What a stage minimises. An objective is a module around the model: `forward(batch)` gives a summed loss.
+"""Training objectives. An objective is a module around the model; its `forward(batch)` returns a summed loss.
 
-Sums, not means: the loop divides by the target tokens of the whole effective batch, on every rank alike.
+The loss is a sum, not a mean: every rank divides it by the target tokens of the whole effective batch.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from caspi.training.objectives.fused_loss import FusedLoss
 
 
 class Objective(nn.Module):
-    """What all objectives share. compute_dtype: of autocast; None computes as the weights are."""
+    """Base class of all objectives. compute_dtype: of autocast; None computes in the dtype of the weights."""
 
     def __init__(self, model: Model, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.model, self.head, self._compute_dtype = model, FusedLoss(model.lm_head.weight), compute_dtype
-        # What accelerate shards by itself, by transformers' convention.
+        # The block classes that accelerate shards one by one; the name is transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]
         self._noted: dict[str, tuple[torch.Tensor | float, float]] = {}
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Summed over the labels of the batch, fp32 scalar."""
+        """The loss, summed over the labels of the batch; fp32 scalar."""
         dtype = self._compute_dtype
         with torch.autocast(batch.labels.device.type, dtype=dtype, enabled=dtype is not None):
             return self.loss(batch)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """The same, in the precision around it."""
+        """The same, under the caller's autocast."""
         raise NotImplementedError
 
     def note(self, name: str, total: torch.Tensor | float, count: float) -> None:
-        """Adds to a mean that is logged beside the loss: a part of it, or what it was made from."""
+        """Adds to a mean that is logged beside the loss, such as a part of the loss."""
         before, times = self._noted.get(name, (0.0, 0.0))
         self._noted[name] = (before + (total.detach() if isinstance(total, torch.Tensor) else total), times + count)
 
     def take_notes(self) -> dict[str, float]:
-        """The means since they were last asked for, of this process."""
+        """This process's means since the last call."""
         found = {name: float(total) / max(count, 1e-9) for name, (total, count) in self._noted.items()}
         self._noted = {}
         return found

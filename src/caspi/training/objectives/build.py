@@ -1,4 +1,4 @@
-"""A stage's objective, with the models it asks beside the one that is trained."""
+"""Builds a stage's objective, with a teacher or reference model if it needs one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def stage_objective(
     """start: the model the stage begins with, `loaded`."""
     how, device = stage.objective, next(loaded.model.parameters()).device
     if isinstance(how, DistillationObjective):
-        asked = ModelConfig(start=how.teacher, revision=how.revision)
-        teacher = load_frozen(asked, device, dtype, compiled=compiled)
+        teacher_config = ModelConfig(start=how.teacher, revision=how.revision)
+        teacher = load_frozen(teacher_config, device, dtype, compiled=compiled)
         return Distillation(loaded.model, dtype, teacher, how.weight)
     if isinstance(how, SequenceObjective):
         reference = load_frozen(start, device, dtype, compiled=compiled) if how.kl else None

@@ -1,5 +1,5 @@
-"""Losses at the labels, the output head included: logits are made for some labels at a time and turn into their own
-gradient in place, so that neither all logits nor all their gradients ever exist (the idea of Liger's fused linear
+"""Losses at the labels, including the output head: logits are computed for some labels at a time and overwritten by
+their gradient, so that all logits or all their gradients are never in memory together (the idea of Liger's fused linear
 cross-entropy, Hsu et al. 2024, arXiv:2410.10989, section 3.2, on any device)."""
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-AT_ONCE = 2**27  # logits: half a GiB in fp32
+AT_ONCE = 2**27  # logits computed together: half a GiB in fp32
 
 
 @dataclass(frozen=True, slots=True)
 class SoftTargets:
-    """What another model says at the labels: its hidden states [labels, its width] and its head [vocabulary, its
-    width]. weights: fp32 [labels] or one for all, what its distribution counts for."""
+    """The distribution of another model at the labels: its hidden states [labels, its width] and its head [vocabulary,
+    its width]. weights: of this distribution, fp32 [labels] or one for all."""
 
     hidden: torch.Tensor
     head: torch.Tensor
@@ -24,13 +24,13 @@ class SoftTargets:
 
 
 class FusedLoss(nn.Module):
-    """Summed losses of hidden states through an output head. It holds the head's weight itself, which may be spread
-    over processes: what gathers weights does so for the module that owns them."""
+    """Summed losses of hidden states through an output head. It holds the head's weight itself, which may be sharded,
+    because weights are gathered for the module that owns them."""
 
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
         self.weight = weight
-        self.soft_part = torch.zeros(())  # of the last loss, what the divergence came to
+        self.soft_part = torch.zeros(())  # the divergence's part of the last loss
 
     def forward(
         self,
@@ -39,10 +39,10 @@ class FusedLoss(nn.Module):
         weights: torch.Tensor | float = 1.0,
         soft: SoftTargets | None = None,
     ) -> torch.Tensor:
-        """hidden [labels, width], labels int64 [labels]; a scalar in fp32. Products are computed as autocast says.
+        """hidden [labels, width], labels int64 [labels]; a scalar in fp32. Products are computed in autocast's dtype.
 
-        Every label counts by its weight (fp32 [labels] or one for all) times its cross-entropy, and by its soft
-        weight times the Kullback-Leibler divergence of what is predicted from what the other model says.
+        Every label adds its weight (fp32 [labels] or one for all) times its cross-entropy, and its soft weight times
+        the Kullback-Leibler divergence KL(other model || prediction).
         """
         loss: torch.Tensor
         loss, self.soft_part = _FusedLossFunction.apply(hidden, self.weight, labels, weights, soft)  # type: ignore[no-untyped-call]
@@ -85,8 +85,8 @@ class _FusedLossFunction(torch.autograd.Function):
                 loss += ((counts + trust) * total.log()).sum()
                 if said is not None:
                     soft_part += (trust * total.log()).sum()
-                # Gradient times total: the predicted share of the weights, less what each kind of target asks for. It
-                # is divided where that is a small matrix.
+                # Gradient times total: the prediction times the weights, minus each kind of target times its weight.
+                # The division by total is done later, on smaller matrices.
                 if said is not None or isinstance(counts, torch.Tensor) or counts != 1.0:
                     powers.mul_(counts + trust)
                 gradient = powers.scatter_add_(1, wanted, -counts * total)
@@ -128,7 +128,7 @@ def _negative_entropy(said: torch.Tensor) -> torch.Tensor:
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """total += left @ right. A GPU adds up in the precision of `total`, in the product's own pass over it."""
+    """total += left @ right. A GPU accumulates in the precision of `total`, within the matrix product."""
     if total.is_cuda and left.dtype != total.dtype:
         torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:

@@ -1,5 +1,5 @@
-"""Training on what the model itself says: hypotheses are drawn, scored against the transcript, and made more or less
-likely by how much better or worse than one another they are."""
+"""Training on the model's own hypotheses: they are sampled and scored against the transcript; those better than average
+become more likely, the others less."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from caspi.training.objectives.base import Objective
 from caspi.training.objectives.fused_loss import SoftTargets
 
 _SPREAD = 1e-6
-_LONGER = 12  # tokens that a hypothesis may have more than the transcript
+_LONGER = 12  # tokens by which a hypothesis may be longer than the transcript
 
 
 class GroupRelativePolicy(Objective):
-    """Group-relative policy gradient (GRPO, Shao et al. 2024, arXiv:2402.03300, equation 3, each hypothesis used once
-    and so without clipping; a hypothesis counts by the mean over its tokens, as in GSPO, Zheng et al. 2025,
-    arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser, times left out.
+    """Group-relative policy gradient (GRPO, Shao et al. 2024, arXiv:2402.03300, equation 3). Each hypothesis is used
+    once, so there is no clipping; a hypothesis counts by the mean over its tokens, as in GSPO (Zheng et al. 2025,
+    arXiv:2507.18071). The reward is minus the normalised word edit distance after the fair normaliser, without times.
 
-    What holds the model near the one the stage began with is the divergence of what it predicts from what that one
-    says, KL(reference || model) over the whole vocabulary at the tokens that were drawn: GRPO's is the other way around
-    and an estimate; this one needs no more than the head computes anyway, and forgives no token that the reference
-    finds likely. Both hear the same, masks included. A share of cross-entropy holds it near the transcript.
+    A divergence keeps the model near the stage's initial model, the reference: KL(reference || model) over the whole
+    vocabulary at the sampled tokens. GRPO uses the other direction and an estimate. This one needs only what the head
+    computes anyway, and penalises the model for every unlikely token that the reference finds likely. Both models get
+    the same audio, masks included. A share of cross-entropy keeps the model near the transcript.
 
-    reference: of `frozen`, None where `how.kl` is 0. Which hypotheses are drawn follows from seed, epoch and row.
+    reference: from `load_frozen`, None if `how.kl` is 0. Seed, epoch and row determine the sampled hypotheses.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class GroupRelativePolicy(Objective):
         [reference] = self._reference
         if reference is not None:
             with torch.no_grad():
-                heard = forward_audio(reference, batch)
-                theirs = sequence_hidden(reference, heard[again], sequences)
-            soft = SoftTargets(theirs, reference.lm_head.weight, soft_weights.to(audio.device))
+                reference_audio = forward_audio(reference, batch)
+                reference_hidden = sequence_hidden(reference, reference_audio[again], sequences)
+            soft = SoftTargets(reference_hidden, reference.lm_head.weight, soft_weights.to(audio.device))
         found: torch.Tensor = self.head(hidden, sequences.labels, weights.to(audio.device), soft)
         if reference is not None:
             self.note("kl", self.head.soft_part / self._how.kl, float(soft_weights.sum()) / self._how.kl)
@@ -73,16 +73,16 @@ class GroupRelativePolicy(Objective):
         return found
 
     def _draw(self, batch: Batch, audio: torch.Tensor) -> list[list[list[int]]]:
-        """Of every clip its hypotheses, as token ids after the language."""
+        """The hypotheses of every clip, as token ids after the language."""
         count, rows, limits, draws = self._how.hypotheses, [], [], []
         for item, row in zip(batch.items, batch.rows, strict=True):
             rows.append(self._asked(item))
-            limits.append(len(item.example.target) + _LONGER)  # more than that is wrong however it goes on
+            limits.append(len(item.example.target) + _LONGER)  # anything longer is wrong in any case
             draw = generator(self._seed, batch.epoch, row, "hypotheses")
             draws.append(draw.random((count, limits[-1]), dtype=np.float32))
         with torch.no_grad(), uncompiled():
-            said = sample_hypotheses(self.model, self._prompt, rows, audio, draws)
-        return [[tokens[:limit] for tokens in some] for some, limit in zip(said, limits, strict=True)]
+            sampled = sample_hypotheses(self.model, self._prompt, rows, audio, draws)
+        return [[tokens[:limit] for tokens in some] for some, limit in zip(sampled, limits, strict=True)]
 
     def _asked(self, item: TargetText) -> list[int]:
         return item.example.prompt + self._prompt.language_prefix(item.language)
@@ -90,23 +90,23 @@ class GroupRelativePolicy(Objective):
     def _weighted(
         self, batch: Batch, drawn: list[list[list[int]]]
     ) -> tuple[list[Example], list[int], torch.Tensor, torch.Tensor]:
-        """Transcripts and hypotheses as sequences, the clip of each, and of each label what it counts for: with its
-        own cross-entropy, and with the divergence from the reference."""
+        """Transcripts and hypotheses as sequences, the clip of each, and two weights of each label: of its
+        cross-entropy, and of the divergence from the reference."""
         examples, clips, weights, soft = [], [], [], []
-        for clip, (item, said) in enumerate(zip(batch.items, drawn, strict=True)):
+        for clip, (item, hypotheses) in enumerate(zip(batch.items, drawn, strict=True)):
             target = item.example.target
             examples.append(item.example)
             clips.append(clip)
             weights.append(np.full(len(target), self._how.cross_entropy))
             soft.append(np.zeros(len(target)))
-            if item.language == NO_SPEECH:  # nothing to be near to: the transcript alone
+            if item.language == NO_SPEECH:  # no words to score hypotheses against: only the transcript
                 continue
-            for tokens, share, advantage in self._advantages(item, said):
+            for tokens, share, advantage in self._advantages(item, hypotheses):
                 if not advantage and not self._how.kl:
                     continue
                 examples.append(Example(self._asked(item), list(tokens)))
                 clips.append(clip)
-                # As much as the transcript's tokens count together, whatever the hypothesis' length.
+                # Together as much weight as the transcript's tokens, whatever the hypothesis' length.
                 each = np.full(len(tokens), len(target) / len(tokens))
                 weights.append(advantage * each)
                 soft.append(self._how.kl * share * each)
@@ -117,15 +117,15 @@ class GroupRelativePolicy(Objective):
             torch.from_numpy(np.concatenate(soft)).float(),
         )
 
-    def _advantages(self, item: TargetText, said: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
-        """Each different hypothesis, the share of draws that it was, and its advantage times that share."""
+    def _advantages(self, item: TargetText, hypotheses: list[list[int]]) -> list[tuple[tuple[int, ...], float, float]]:
+        """Each distinct hypothesis, its share of the samples, and its advantage times that share."""
         normalise = language(item.language).normalisers["fair"]
         forced = self._prompt.language_prefix(item.language)
 
         def words(text: str) -> list[str]:
             return normalise(without_times(text)).split()
 
-        kinds = [tuple(tokens) for tokens in said]
+        kinds = [tuple(tokens) for tokens in hypotheses]
         rewards = {
             kind: -Levenshtein.normalized_distance(words(item.text), words(self._prompt.parse([*forced, *kind])[1]))
             for kind in set(kinds)

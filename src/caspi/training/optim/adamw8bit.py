@@ -1,5 +1,5 @@
-"""AdamW whose moments are kept in eight bits each (Dettmers et al. 2022, arXiv:2110.02861), by torchao: six bytes a
-parameter less. Its moments are tensors of a kind of their own; here they become plain ones in a checkpoint and back."""
+"""torchao's AdamW with 8-bit moments (Dettmers et al. 2022, arXiv:2110.02861), which saves six bytes per parameter. Its
+moments are tensors of a special class; here they are converted to plain tensors for a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from caspi.errors import MissingDependency
 
 _SIGNED = {"exp_avg": True, "exp_avg_sq": False}
-_BLOCK = 256  # values with a scale of their own, as torchao has it
+_BLOCK = 256  # values that share a scale, as in torchao
 
 
 def require_torchao() -> None:
-    """Raises MissingDependency where it is not installed."""
+    """Raises MissingDependency if torchao is not installed."""
     if importlib.util.find_spec("torchao") is None:
         raise MissingDependency("optimizer adamw8bit", package="torchao", extra="adamw8bit")
 
 
 def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
-    """torchao's AdamW8bit over `groups`; parameters may be spread by FSDP2. Raises MissingDependency."""
+    """torchao's AdamW8bit over `groups`; parameters may be sharded by FSDP2. Raises MissingDependency."""
     require_torchao()
     from torchao.optim import AdamW8bit
     from torchao.optim.subclass_8bit import OptimState8bit
 
     class Plain(AdamW8bit):  # type: ignore[misc]
-        """State in plain tensors. Of whole parameters: codes and the scales of their blocks; the table that codes stand
-        for is theirs. Of spread ones: moments in fp32 and the scales, on the first process only, from which each
-        process makes its codes again, to the same bits; there both methods are collective."""
+        """Saves the state in plain tensors. For whole parameters: codes and the scales of their blocks; the table of
+        the codes is torchao's. For sharded parameters: moments in fp32 and the scales, on the first process only; each
+        process restores its codes from them, bit for bit. With sharding both methods are collective."""
 
         gathers_itself = True
 
@@ -56,7 +56,7 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
 
         @torch.no_grad()
         def _spread(self, of: dict[str, torch.Tensor], parameter: DTensor) -> dict[str, Any]:
-            """Each process's part of whole moments."""
+            """This process's part of whole moments."""
             found: dict[str, Any] = {"step": of["step"]}
             for name, signed in _SIGNED.items():
                 found[name] = self._new_buffer(parameter, signed)
@@ -67,7 +67,7 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
 
 
 def _number(value: Any) -> Any:
-    """torchao keeps learning rates in tensors, and schedules take them over."""
+    """A plain number: torchao keeps learning rates in tensors, and schedules copy them."""
     return float(value) if isinstance(value, torch.Tensor) else value
 
 
@@ -85,7 +85,7 @@ def _plain(of: dict[str, Any], kind: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 @torch.no_grad()
 def _whole(moment: DTensor, kind: Any) -> torch.Tensor:
-    """A moment in one piece and in fp32, in the first process's host memory; nothing in the others'."""
+    """The whole moment in fp32, in the first process's host memory; empty in the other processes."""
     held = moment.to_local()
     held = held.dequantize(torch.float32) if isinstance(held, kind) else held
     spread = DTensor.from_local(
@@ -96,8 +96,8 @@ def _whole(moment: DTensor, kind: Any) -> torch.Tensor:
 
 
 def _scales(moment: DTensor, kind: Any) -> torch.Tensor:
-    """float32 [blocks of the whole moment]: NaN where a process holds its part in fp32. A block's largest value does
-    not say its scale: the table's lowest value is not the highest one's negative."""
+    """float32 [blocks of the whole moment]: scales; NaN where a process holds its part in fp32. A scale cannot be
+    computed from a block's largest value: the table's lowest value is not the negative of its highest."""
     held = moment.to_local()
     mine = (held.numel(), held.scale.cpu() if isinstance(held, kind) else None)
     parts: list[Any] = [None] * moment.device_mesh.size()
@@ -111,8 +111,8 @@ def _scales(moment: DTensor, kind: Any) -> torch.Tensor:
 
 
 def _fill(held: Any, whole: torch.Tensor, scales: torch.Tensor, parameter: DTensor) -> None:
-    """Gives this process's part of a moment what it is of the whole: by the same scales where its blocks are the same
-    ones, for the number of processes may have changed."""
+    """Fills this process's part of a moment from the whole moment. The saved scales are used if the blocks are the
+    same; they differ if the number of processes changed."""
     mesh = parameter.device_mesh
     piece = distribute_tensor(whole.to(parameter.device), mesh, parameter.placements).to_local()
     rows = -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()  # before this process's
@@ -129,8 +129,8 @@ def _fill(held: Any, whole: torch.Tensor, scales: torch.Tensor, parameter: DTens
 
 
 def _packed(of: dict[str, torch.Tensor], like: torch.Tensor, kind: Any) -> dict[str, Any]:
-    """What `_plain` took apart, on the device of its parameter; the count of steps stays on the host, as torchao has
-    it."""
+    """Rebuilds what `_plain` took apart, on the device of its parameter; the step count stays on the host, as in
+    torchao."""
     found = {name: value if name == "step" else value.to(like.device) for name, value in of.items()}
     for name, signed in _SIGNED.items():
         if f"{name}.codes" in found:

@@ -1,4 +1,4 @@
-"""Optimizer and schedule of a stage. A new optimizer is a function here and a name in the recipe."""
+"""Optimizer and schedule of a stage. A new optimizer needs a function here and a name in the recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _SCHEDULES = {"warmup-stable-decay": "warmup_stable_decay", "constant": "constan
 
 
 def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) -> torch.optim.Optimizer:
-    """The stage's optimizer. Matrices decay, norms and biases do not (AdamW: Loshchilov and Hutter 2019)."""
+    """The stage's optimizer. Weight decay applies to matrices, not to norms and biases (AdamW: Loshchilov and Hutter
+    2019)."""
     parameters = dict(model.named_parameters())
     param_groups: list[dict[str, Any]] = []
     for group in groups:
@@ -46,8 +47,8 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
 def by_momentum(
     group: TrainableGroup, parameters: Mapping[str, torch.Tensor], optimizer: OptimizerName
 ) -> dict[str, bool]:
-    """Which of a group's parameters are stepped by Muon: the matrices inside of blocks, where the optimizer is one;
-    tables, convolutions and the projector have another geometry."""
+    """Which of a group's parameters Muon or NorMuon updates: the matrices inside blocks. Tables, convolutions and the
+    projector have another geometry."""
     inside = group.name in STACKS and group.lora is None and optimizer in ("muon", "normuon")
     return {name: inside and parameters[name].ndim == 2 for name in group.names}
 
@@ -58,7 +59,7 @@ def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> tor
     options = {}
     if how.kind == "warmup-stable-decay":
         decay = how.decay(steps)
-        warmup = min(warmup, steps - decay)  # where both overlapped, the rate would jump
+        warmup = min(warmup, steps - decay)  # if both overlapped, the rate would jump
         options = {"num_decay_steps": decay}
     return get_scheduler(
         _SCHEDULES.get(how.kind, how.kind),
@@ -70,5 +71,5 @@ def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> tor
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """Group name to its present rate."""
+    """The present learning rate of every group, by its name."""
     return {group["group"]: float(group["lr"]) for group in optimizer.param_groups}

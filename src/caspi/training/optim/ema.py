@@ -1,4 +1,4 @@
-"""An exponential moving average of what is trained (Polyak and Juditsky 1992, SIAM J. Control Optim. 30.4)."""
+"""An exponential moving average of the trained weights (Polyak and Juditsky 1992, SIAM J. Control Optim. 30.4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class Ema:
-    """Follows parameters, in their own dtype and placement; the decay grows from step to step up to `decay`."""
+    """The average of parameters, in their own dtype and placement; its decay grows from step to step up to `decay`."""
 
     def __init__(self, parameters: Mapping[str, torch.Tensor], decay: float) -> None:
         self._parameters, self._decay = parameters, decay
@@ -17,7 +17,8 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """After optimizer step number `step`, counted from 1. Early on a long memory would keep the start."""
+        """Call after optimizer step `step`, counted from 1. Early on, the decay is lower, so that the initial weights
+        do not dominate."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, parameter in self._parameters.items():
             self.values[name].lerp_(parameter, 1 - decay)
@@ -31,7 +32,7 @@ class Ema:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """The model is the average inside, and to the last bit what it was afterwards."""
+        """Inside the block the model holds the average; afterwards its own weights again, bit for bit."""
         self._exchange()
         try:
             yield

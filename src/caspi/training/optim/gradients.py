@@ -1,4 +1,4 @@
-"""Gradients of a step, once every micro-batch was through: summed over processes, their norm, clipped."""
+"""Gradients of a step after all its micro-batches: sum over processes, scaling, norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caspi.training.distributed.sharding import full_tensor
 
 
 def add_up(parameters: Sequence[torch.Tensor]) -> None:
-    """Sums every gradient over all processes; a parameter that none reached counts as zero."""
+    """Sums every gradient over all processes; a missing gradient counts as zero."""
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
@@ -21,13 +21,13 @@ def add_up(parameters: Sequence[torch.Tensor]) -> None:
 
 
 def scale(parameters: Sequence[torch.Tensor], factor: float) -> None:
-    """Multiplies every gradient that is there."""
+    """Multiplies every gradient; parameters without one are skipped."""
     if factor != 1.0 and (gradients := _of(parameters)):
         torch._foreach_mul_(gradients, factor)
 
 
 def norm(parameters: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The norm of all gradients together, still on the device, so that the host need not wait for it."""
+    """The norm of all gradients together, on the device, so that the host does not wait for it."""
     return full_tensor(torch.nn.utils.get_total_norm(_of(parameters)))
 
 

@@ -1,9 +1,9 @@
-"""Muon and NorMuon for the matrices inside of blocks, AdamW for everything else, as one optimizer.
+"""Muon and NorMuon for the matrices inside blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the momentum,
 found by five Newton-Schulz iterations. Its step is scaled to the root mean square of AdamW's (Liu et al. 2025,
-arXiv:2502.16982, equation 4), so that a recipe's learning rates mean the same. NorMuon (Li et al. 2025,
-arXiv:2510.05491, algorithm 1) then divides every row by the running size of its updates.
+arXiv:2502.16982, equation 4), so that a recipe's learning rates have the same meaning. NorMuon (Li et al. 2025,
+arXiv:2510.05491, algorithm 1) then divides every row by the running root mean square of its updates.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _AT_ONCE = 2**27  # elements orthogonalised together: matrices of one shape are 
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups that have a `momentum` are Muon's, or NorMuon's where they have `rows` as well, the decay of each row's
-    mean square; the others are AdamW's, and so is weight decay everywhere. Matrices may be spread by FSDP2."""
+    """Groups with a `momentum` use Muon, or NorMuon if they also have `rows`, the decay of each row's mean square. The
+    other groups use AdamW. Weight decay is AdamW's in all groups. Matrices may be sharded by FSDP2."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class Muon(torch.optim.Optimizer):
         eps: float = 1e-8,
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps}
-        # By this, torch keeps the steps of a loaded state beside their parameters.
+        # With `fused`, torch keeps the steps of a loaded state on the device of their parameters.
         super().__init__(groups, defaults | {"fused": True})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Without a gradient a parameter stays as it is."""
+        """A parameter without a gradient does not change."""
         for group in self.param_groups:
             if "momentum" in group:
                 self._step_matrices(group)
@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
                 matrix.sub_(_like(matrix, update.to(matrix.dtype)), alpha=group["lr"])
 
     def _momentum(self, matrix: torch.Tensor, beta: float) -> torch.Tensor:
-        """The direction to step along, Nesterov's, in one piece."""
+        """The step direction with Nesterov momentum, as a whole matrix."""
         state, gradient = self.state[matrix], matrix.grad
         assert gradient is not None
         if "momentum" not in state:
@@ -99,8 +99,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
-    """[n, rows, columns]: for each U V' of its singular value decomposition, singular values between 0.7 and 1.2 taken
-    for one. Computes in bf16 on a GPU."""
+    """[n, rows, columns]: for each matrix approximately U V' of its singular value decomposition; the singular values
+    end up between 0.7 and 1.2 instead of 1. Computes in bf16 on a GPU."""
     x = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
@@ -113,13 +113,13 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def orthogonal_flops(rows: int, columns: int) -> float:
-    """Of making one matrix orthogonal: three products an iteration."""
+    """FLOPs of orthogonalising one matrix: three products per iteration."""
     short, long = sorted((rows, columns))
     return _ITERATIONS * (4.0 * short**2 * long + 2.0 * short**3)
 
 
 def _normalised(updates: torch.Tensor, states: list[Any], beta: float) -> torch.Tensor:
-    """Rows of [n, rows, columns] divided by the root of their running mean square, the whole scaled to AdamW's size."""
+    """Rows of [n, rows, columns] divided by their running root mean square; each matrix is scaled to AdamW's size."""
     squares = updates.square().mean(dim=2)
     for state, square in zip(states, squares, strict=True):
         state["rows"] = state["rows"].lerp_(square, 1 - beta) if "rows" in state else square * (1 - beta)
@@ -129,7 +129,7 @@ def _normalised(updates: torch.Tensor, states: list[Any], beta: float) -> torch.
 
 
 def _batches(matrices: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    """Matrices of one shape, as many as are worked on at once."""
+    """Lists of matrices of the same shape that are processed together."""
     by_shape: defaultdict[torch.Size, list[torch.Tensor]] = defaultdict(list)
     for matrix in matrices:
         by_shape[matrix.shape].append(matrix)
@@ -139,7 +139,7 @@ def _batches(matrices: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
 
 
 def _like(matrix: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    """The part of an update that belongs to what this process holds."""
+    """The part of an update for what this process holds of the matrix."""
     if isinstance(matrix, DTensor):
         return distribute_tensor(update, matrix.device_mesh, matrix.placements)
     return update

@@ -1,4 +1,4 @@
-"""What a stage asks for that this run's processes cannot do: said before the first stage begins."""
+"""Checks, before the first stage begins, that the processes of this run support what every stage requires."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
     if isinstance(stage.objective, DistillationObjective):
         _check_teacher(stage.name, stage.objective, start, prompt)
     if config.compile is True and sharding() == "zero3":
-        raise UsageError("train.compile: under ZeRO blocks are not compiled, for it gathers weights in them: use auto")
+        raise UsageError("train.compile: ZeRO gathers weights inside blocks, which cannot be compiled: use auto")
     if config.compile is True and config.activation_checkpointing_every and drops(stage):
         raise UsageError(
-            f"stage {stage.name}: adapters with dropout in blocks that recompute are not compiled: "
+            f"stage {stage.name}: blocks with adapter dropout and activation checkpointing cannot be compiled: "
             "use train.compile=auto, dropout: 0 or train.activation_checkpointing_every=0"
         )
     if stage.optimizer == "adamw8bit":
@@ -43,12 +43,12 @@ def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, pro
         return
     if any(how.lora for how in stage.groups.values()):
         raise UsageError(
-            f"stage {stage.name}: adapters are not trained on sharded weights; their base fits every GPU: {_WHOLE}"
+            f"stage {stage.name}: adapters cannot be trained on sharded weights; the base fits every GPU: {_WHOLE}"
         )
     if isinstance(stage.objective, SequenceObjective):
-        raise UsageError(f"stage {stage.name}: hypotheses are not drawn from sharded weights: {_WHOLE}")
+        raise UsageError(f"stage {stage.name}: hypotheses cannot be sampled from sharded weights: {_WHOLE}")
     if sharding() == "zero3" and stage.optimizer != "adamw":
         raise UsageError(
-            f"stage {stage.name}: ZeRO cuts matrices into pieces that {stage.optimizer} cannot step: use "
+            f"stage {stage.name}: ZeRO cuts matrices into pieces that {stage.optimizer} cannot update: use "
             "recipes/accelerate/fsdp2.yaml, or optimizer: adamw"
         )

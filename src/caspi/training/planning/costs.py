@@ -1,8 +1,8 @@
-"""What a step costs: FLOPs counted, memory predicted, from the plan's micro-batches, the model's shape and what learns.
+"""The cost of a step: FLOPs and memory, computed from the plan's micro-batches, the model's shape and what is trained.
 
 The constants were fitted to benchmarks/step_memory.py (the 1.7B, torch 2.11; H100, 2026-11-26, and H200 with compiled
-blocks, 2026-11-27; docs/log.md has the tables). They are bytes a token and unit of width, and hold for packed sequences
-under bf16 autocast.
+blocks, 2026-11-27; docs/log.md has the tables). They are bytes per token and unit of width, and hold for packed
+sequences under bf16 autocast.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from caspi.training.optim.build import by_momentum
 from caspi.training.optim.muon import orthogonal_flops
 
 _GIB = 2**30
-# Bytes a parameter: fp32 weight, and a bf16 copy of each that autocast makes and keeps for a pass; with its gradient
-# in the place of that copy, backwards. What the optimizer keeps comes on top. Frozen: bf16.
+# Bytes per parameter. Forward: the fp32 weight and the bf16 copy that autocast keeps for a pass. Backward: the gradient
+# in place of that copy. The optimizer's state is added to this. Frozen: bf16.
 _TRAINED_FORWARD, _TRAINED_BACKWARD, _FROZEN = 6, 8, 2
-_MOMENTS = {"adamw8bit": 2}  # bytes a parameter that an optimizer keeps: two moments in fp32, unless named here
-_BY_MOMENTUM = 4  # and Muon of its matrices
-_ACCUMULATED = 4  # the gradient of the micro-batches before, in every one but a step's first
-# Kept of a block for the backward pass, a token and unit of width: plain, and compiled (H200, 2026-11-27).
+_MOMENTS = {"adamw8bit": 2}  # optimizer state in bytes per parameter: two moments in fp32, unless listed here
+_BY_MOMENTUM = 4  # the same for the matrices of Muon
+_ACCUMULATED = 4  # the gradient of the previous micro-batches, in all but the first of a step
+# Bytes a block keeps for the backward pass, per token and unit of width: plain, and compiled (H200, 2026-11-27).
 _DECODER_TRAINED = (78.6, 44.9)
 _DECODER_PASSED = (35.5, 24.3)  # the same of a frozen block that gradients pass through
 _ENCODER = 27.4
-_ENCODER_BELOW = (15.4, 8.8)  # where the front is trained too
-_INPUT = 4  # what a block that recomputes keeps
-_ADAPTED_COMPILED = 0.79  # of what plain blocks with adapters keep
-_ADAPTED = 2  # as much again of a block that computes again with adapters
-_FRONT = 554_139 / 480  # of the convolutions, an audio token and channel
+_ENCODER_BELOW = (15.4, 8.8)  # if the front is trained too
+_INPUT = 4  # what a block with activation checkpointing keeps
+_ADAPTED_COMPILED = 0.79  # share of what plain blocks with adapters keep
+_ADAPTED = 2  # factor for a block with adapters while it is recomputed
+_FRONT = 554_139 / 480  # of the convolutions, per audio token and channel
 _FRONT_BACKWARD = 1.62
-_LOGITS = 6  # a logit in fp32 and bf16, of as many as the head takes at once
-# Of a host that launches kernels, by how often it goes through a block in one direction: gradients of weights are
-# another time; recomputing and adapters launch more.
+_LOGITS = 6  # bytes per logit, in fp32 and bf16, for as many as the head computes at once
+# Kernel launch time of the host, in passes through a block in one direction: gradients of weights count as one more
+# pass; recomputation and adapters launch more kernels.
 _RECOMPUTED, _ADAPTED_PASS = 1.9, 1.6
-_EMBEDDINGS_GRADIENT = 4  # bytes an entry of a trained table, in fp32, while the forward pass still holds activations
+_EMBEDDINGS_GRADIENT = 4  # bytes per entry of a trained table, in fp32, while the forward pass still holds activations
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """A model, as computing and memory see it: widths, blocks, parameters of each kind of group."""
+    """What computing and memory depend on in a model: widths, blocks, parameters of each kind of group."""
 
     width: int
     audio_width: int
@@ -61,7 +61,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, model: nn.Module, config: Qwen3ASRConfig) -> ModelShape:
-        """Of a model that may be on the meta device; adapters are not of its shape."""
+        """The shape of a model, which may be on the meta device; adapters are not counted."""
         sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name}
         groups: dict[str, int] = {}
         for label, names in partition(model).items():
@@ -85,8 +85,8 @@ class ModelShape:
 @dataclass(frozen=True, slots=True)
 class TrainableShape:
     """What a stage trains of a model: parameters, and the blocks that gradients are computed in or pass through.
-    kept: bytes of the optimizer's state; orthogonal: FLOPs of a step of Muon; beside: parameters of another model that
-    is asked."""
+    kept: bytes of the optimizer's state; orthogonal: FLOPs of a step of Muon; beside: parameters of a second model, the
+    teacher or reference."""
 
     parameters: int
     kept: float
@@ -147,8 +147,8 @@ class TrainableShape:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatchLoads:
-    """Micro-batches, one an entry of each array: seconds of audio, tokens of the decoder and of the encoder, labels;
-    the step and rank each belongs to, and whether it is the first of them there."""
+    """Micro-batches; each array has one entry per micro-batch: seconds of audio, tokens of the decoder and of the
+    encoder, labels, its step and rank, and whether it is the first of that step and rank."""
 
     seconds: np.ndarray
     tokens: np.ndarray
@@ -160,7 +160,7 @@ class MicroBatchLoads:
 
     @classmethod
     def of(cls, data: TrainingSet, plans: Sequence[EpochPlan], steps: int, sequences: int = 1) -> MicroBatchLoads:
-        """Of the first `steps` steps of a stage; `sequences`: so many of the decoder for every clip."""
+        """Of the first `steps` steps of a stage; `sequences`: sequences of the decoder per clip."""
         parts, before = [], 0
         for plan in plans:
             if taken := plan.steps[: steps - before]:
@@ -195,7 +195,7 @@ class MicroBatchLoads:
         )
 
     def only(self, index: int, share: float = 1.0) -> MicroBatchLoads:
-        """One micro-batch, or a share of it: then its step has several, and gradients of those before are there."""
+        """One micro-batch, or a share of it; a share is never the first of its step, so gradients are accumulated."""
         kept = {name: getattr(self, name)[index : index + 1] for name in MicroBatchLoads.__dataclass_fields__}
         for name in ("seconds", "tokens", "audio_tokens", "labels"):
             kept[name] = kept[name] * share
@@ -210,8 +210,8 @@ def _micro_batches(steps: Sequence[list[list[np.ndarray]]]) -> Iterator[tuple[in
 
 
 def flops(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads) -> np.ndarray:
-    """Of each micro-batch, forward and backward: 2 a weight and token forward, 2 more for each gradient of inputs and
-    of weights; convolutions by their outputs; attention scores, which short clips make few, left out."""
+    """FLOPs of each micro-batch, forward and backward: 2 per weight and token forward, 2 more each for the gradients of
+    inputs and of weights; convolutions by their outputs. Attention scores are not counted: short clips have few."""
     decoder = 2 * shape.groups["decoder_layers"] / shape.decoder_blocks * loads.tokens  # one block, forward
     encoder = 2 * shape.groups["audio_layers"] / shape.encoder_blocks * loads.audio_tokens
     # Three convolutions of 3 x 3 with stride 2, over 128 bins and 100 frames a second.
@@ -232,13 +232,13 @@ def flops(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads) -
         again = (
             blocks + (learning.encoder_blocks + learning.encoder_passed) * encoder
         ) / learning.activation_checkpointing_every
-    asked = 2 * learning.beside * loads.tokens  # by parameters alone, which is a little too much
-    return np.asarray(forward + backward + again + asked)
+    beside = 2 * learning.beside * loads.tokens  # from the parameters alone, which is a little too much
+    return np.asarray(forward + backward + again + beside)
 
 
 def block_passes(shape: ModelShape, learning: TrainableShape) -> float:
-    """How often a micro-batch goes through a block in one direction: what launching its kernels takes is by this, not
-    by how much is in it."""
+    """The number of passes of a micro-batch through a block in one direction. The time to launch its kernels depends on
+    this, not on its size."""
     trained = learning.decoder_blocks + learning.encoder_blocks
     touched = trained + learning.decoder_passed + learning.encoder_passed
     passes = shape.decoder_blocks + shape.encoder_blocks + trained + touched
@@ -248,7 +248,7 @@ def block_passes(shape: ModelShape, learning: TrainableShape) -> float:
 
 
 def peak_memory(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, shards: int = 1) -> np.ndarray:
-    """GiB at the worst moment of each micro-batch. shards: GPUs that weights and optimizer are spread over."""
+    """Peak memory in GiB of each micro-batch. shards: number of GPUs that hold the sharded weights and optimizer."""
     width, every = shape.width, learning.activation_checkpointing_every
     compiled = learning.compiled and not learning.adapted
     trained = _DECODER_TRAINED[compiled]
@@ -276,7 +276,7 @@ def peak_memory(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLo
     before = before + np.where(loads.first, 0, _ACCUMULATED * learning.parameters / shards)
     logits = _LOGITS * np.minimum(loads.labels * shape.vocabulary, AT_ONCE)
     forward = before + table + blocks + front + logits
-    turning = before + waiting + one_again  # the last block computes again, all others wait
+    turning = before + waiting + one_again  # the last block is recomputed, all others wait
     held = (_TRAINED_BACKWARD * learning.parameters + learning.kept + frozen) / shards
     backward = held + _FRONT_BACKWARD * front + one_again
     whole = _gathered(shape) if shards > 1 else 0.0
@@ -284,6 +284,6 @@ def peak_memory(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLo
 
 
 def _gathered(shape: ModelShape) -> float:
-    """What sharding holds in one piece: everything outside the blocks with its gradient, and two blocks."""
+    """Bytes that sharding gathers on one GPU: everything outside the blocks with its gradient, and two blocks."""
     outside = shape.groups["audio_front"] + shape.groups["projector"] + shape.groups["embeddings"]
     return 8.0 * outside + 2 * 8.0 * shape.groups["decoder_layers"] / shape.decoder_blocks

@@ -1,4 +1,4 @@
-"""What a stage will need: memory of a GPU, seconds and dollars; whether it fits, and which change would make it fit."""
+"""Estimates of a stage: GPU memory, seconds and dollars; whether it fits, and which changes would make it fit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from caspi.training.config import TrainConfig
 from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, flops, peak_memory
 
 TABLE = Path(__file__).parent / "gpus.yaml"
-# The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes a parameter, at the share of
-# the memory's bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
+# The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes per parameter, at the share of
+# the memory bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
-_ORTHOGONAL_USE = 0.4  # of the rate, by the matrices that Muon makes orthogonal (H200, 2026-11-27, docs/log.md)
-_UNCOMPILED = 1.8  # times as long where blocks are not compiled
+_ORTHOGONAL_USE = 0.4  # share of the rate that Muon's orthogonalisation reaches (H200, 2026-11-27, docs/log.md)
+_UNCOMPILED = 1.8  # factor of the time if blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A kind of GPU; gpus.yaml says what its fields mean."""
+    """A kind of GPU; gpus.yaml explains the fields."""
 
     name: str
     memory: float
@@ -38,7 +38,7 @@ class Gpu:
 
 
 def gpus(table: Path | None = None) -> dict[str, Gpu]:
-    """The kinds that are known, those of a user's own table included. Raises UsageError."""
+    """The known kinds of GPU, including those of the user's own table. Raises UsageError."""
     known: dict[str, Gpu] = {}
     for path in (TABLE, *([table] if table else [])):
         try:
@@ -46,7 +46,7 @@ def gpus(table: Path | None = None) -> dict[str, Gpu]:
                 known[name] = _gpu(name, values)
         except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
-            raise UsageError(f"{path} is no table of GPU kinds ({reason}); {TABLE} is one") from error
+            raise UsageError(f"{path} is not a table of GPU kinds ({reason}); see {TABLE} for an example") from error
     return known
 
 
@@ -64,30 +64,30 @@ def _gpu(kind: str, values: Mapping[str, object]) -> Gpu:
 
 
 def recognised(device_name: str, known: Mapping[str, Gpu]) -> Gpu | None:
-    """The kind of a device, by what torch calls it."""
+    """The kind of a device, by torch's name for it."""
     return next((gpu for gpu in known.values() if gpu.name in device_name), None)
 
 
-# GiB that the allocator holds beyond what is in use: 2 to 4 in docs/log.md's table, less where memory grows in place.
+# GiB that the allocator reserves beyond what is in use: 2 to 4 in docs/log.md's table, less with expandable segments.
 ALLOCATOR = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of one stage: the largest micro-batch's peak in GiB; seconds of all steps, without evaluation and saving."""
+    """For one stage. peak: GiB of the largest micro-batch; seconds: of all steps, without evaluation and saving."""
 
     peak: float
     seconds: float
 
 
 def seconds_each(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, gpu: Gpu) -> np.ndarray:
-    """Of every micro-batch: as long as the GPU computes, but no less than the host launches."""
+    """Seconds of every micro-batch: the GPU's computing time or the host's launch time, whichever is longer."""
     computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
     return np.asarray(np.maximum(computing, gpu.launch * block_passes(shape, learning)))
 
 
 def running(gpu: Gpu, learning: TrainableShape) -> Gpu:
-    """A kind of the table, whose figures are of compiled blocks, as what a stage runs on it reaches."""
+    """A GPU kind with its figures adapted to a stage: the table's figures are for compiled blocks."""
     if learning.compiled:
         return gpu
     use, overhead, launch = gpu.use / _UNCOMPILED, gpu.overhead * _UNCOMPILED, gpu.launch * _UNCOMPILED
@@ -116,13 +116,13 @@ def estimate(
     return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)
 
 
-_OTHER_CLIPS = 1.03  # micro-batches that are cut anew are not shares of the old ones: a few hold more text
+_OTHER_CLIPS = 1.03  # margin: smaller micro-batches are not exact shares of the old ones, and some have more text
 
 
 def changes_that_fit(
     shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, config: TrainConfig, memory: float, ranks: int
 ) -> list[str]:
-    """What to change in a recipe so that the largest micro-batch fits `memory` GiB, mildest first; each alone does."""
+    """Changes to a recipe, each of which makes the largest micro-batch fit `memory` GiB; the mildest first."""
     worst = loads.only(int(peak_memory(shape, learning, loads).argmax()))
     memory /= _OTHER_CLIPS
     again = replace(learning, activation_checkpointing_every=1)

@@ -1,4 +1,4 @@
-"""A short measured pilot: a few micro-batches of every stage, computed on this machine, for `caspi plan`."""
+"""A short pilot run for `caspi plan`: a few micro-batches of every stage, measured on this machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from caspi.model.batch import Batch
 from caspi.model.tensors import to_device
 from caspi.training.objectives.base import Objective
 
-_ALIKE = 1e-6  # root mean square of relative errors: below any clock's precision, above rounding
+_ALIKE = 1e-6  # root mean square of relative errors: below the precision of any clock, above rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What this machine reached: FLOPs a second, seconds a micro-batch costs besides, seconds that none goes below, and
-    seconds of an optimizer step; on a GPU the peak in GiB of the micro-batch that was expected to need most."""
+    """What this machine reached. rate: FLOPs per second; overhead: seconds per micro-batch; floor: the least seconds of
+    any micro-batch; optimizer_seconds: of one step; peak: on a GPU the GiB of the micro-batch that was expected to need
+    most memory."""
 
     rate: float
     overhead: float
@@ -38,14 +39,14 @@ def measure_passes(
     *,
     accumulates: bool,
 ) -> Pilot:
-    """Computes micro-batches of a stage: of `alike`, lists of some with about the same FLOPs, which `work` has, each
-    once, because libraries are slower the first time they meet a shape; and the one that needs most memory, on top of
-    the gradients of those before it where it accumulates."""
+    """Measures micro-batches of a stage. alike: lists of micro-batches with about the same FLOPs, given in `work`; each
+    runs once and the median counts, because libraries are slower the first time they see a shape. heaviest: the
+    micro-batch that needs most memory. accumulates: it adds to the gradients of earlier micro-batches."""
     objective.train()
     device = next(objective.parameters()).device
     most = to_device(heaviest, device)
     _pass(objective, most)
-    stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one makes its state
+    stepping = [_timed(optimizer.step, device) for _ in range(2)][-1]  # the first one allocates its state
     optimizer.zero_grad(set_to_none=True)
     peak = None
     if device.type == "cuda":
@@ -62,8 +63,8 @@ def measure_passes(
 
 def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
     """Rate, overhead and floor of seconds = max(floor, overhead + work / rate), by least squares of relative errors.
-    The points with least work make the floor, as many as fits best; the others the line. Where several explain the
-    points alike, the one with fewest points on the floor counts: rounding must not choose."""
+    The points with least work give the floor, the others the line; the split with the smallest error is taken. Among
+    equally good splits, the one with fewest points on the floor is taken, so that rounding does not decide."""
     order = np.argsort(work)
     work, seconds = work[order], seconds[order]
     errors, found = [], []
@@ -77,7 +78,7 @@ def fit(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float, float]:
 
 
 def _line(work: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """Rate and overhead, neither below nothing."""
+    """Rate and overhead, neither negative."""
     design = np.stack([1 / seconds, work / seconds], axis=1)
     overhead, slope = np.linalg.lstsq(design, np.ones(len(seconds)), rcond=None)[0]
     if len(work) < 2 or overhead < 0 or slope <= 0:

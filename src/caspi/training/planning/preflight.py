@@ -1,4 +1,4 @@
-"""What a run would do, before it costs anything: groups and counts of every stage, decoded targets, memory, a pilot."""
+"""Shows what a run would do before it starts: groups and counts of every stage, decoded targets, memory, a pilot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def decoded_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths, count: int = 3) -> list[dict[str, str]]:
-    """What the loss falls on in an epoch, decoded, for a few utterances: a look at this has saved many a run."""
+    """The decoded target tokens of a few utterances in an epoch, for a check by eye before training."""
     shown = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
         text, language = data.target_of(row, lengths)
@@ -51,24 +51,24 @@ def decoded_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths, co
 
 
 def show_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths) -> None:
-    """Prints `decoded_targets`: the last look before the first step."""
+    """Prints `decoded_targets`, for a last check before the first step."""
     for shown in decoded_targets(data, prompt, lengths):
-        told = f" (told: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
-        _log.info(f"trains on {shown['id']}{told}: {shown['target']}")
+        context = f" (context: {shown['system_turn'][:80]})" if shown["system_turn"] else ""
+        _log.info(f"trains on {shown['id']}{context}: {shown['target']}")
 
 
 def show_devices(ranks: int) -> None:
-    """Says so where GPUs are left idle, or where there is none."""
+    """Reports idle GPUs, and a machine without a GPU."""
     found = torch.cuda.device_count()
     if not found:
-        _log.info("no GPU here: for memory, hours and cost, caspi plan RECIPE --gpu KIND, or --pilot")
+        _log.info("no GPU found: for memory, hours and cost use caspi plan RECIPE --gpu KIND, or --pilot")
     if found > ranks:
-        _log.info(f"{found} GPUs here, {ranks} in use: torchrun --nproc-per-node {found} -m caspi train ... uses all")
+        _log.info(f"{found} GPUs found, {ranks} used: torchrun --nproc-per-node {found} -m caspi train ... uses all")
 
 
 @dataclass(frozen=True, slots=True)
 class StageForecast:
-    """A stage before it begins: its batches, what it trains (a row a group), what it costs and wastes in words."""
+    """A stage before it begins: its batches, what it trains (a row per group), its costs and waste in words."""
 
     stage: StageConfig
     plans: list[EpochPlan]
@@ -79,7 +79,7 @@ class StageForecast:
 
 
 def forecast(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: int, seed: int) -> list[StageForecast]:
-    """All stages of a run. Raises UsageError for what is wrong with one, or does not fit this process's GPU."""
+    """Forecasts of all stages of a run. Raises UsageError if a stage is invalid or does not fit this process's GPU."""
     shape, stages = shapes(start, config)
     found = []
     for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
@@ -101,26 +101,26 @@ def show_stage(ahead: StageForecast) -> None:
     if ahead.costs:
         _log.info(f"stage {name}: {ahead.costs}")
     if (warmup := ahead.stage.schedule.warmup(ahead.steps)) >= ahead.steps:
-        _log.warning(f"stage {name}: {warmup:,} steps of warmup: the rates are never reached")
+        _log.warning(f"stage {name}: {warmup:,} steps of warmup: the stage never reaches its full learning rates")
     elif (left := ahead.steps - ahead.stage.schedule.decay(ahead.steps)) < warmup:
-        _log.warning(f"stage {name}: {warmup:,} steps of warmup reach into the decay: they end after {left:,}")
+        _log.warning(f"stage {name}: {warmup:,} steps of warmup overlap the decay: warmup is cut to {left:,} steps")
     epoch = len(ahead.plans[0].steps)
     if epoch == 1:
         count = len(ahead.plans[0].rows(0))
-        _log.warning(f"stage {name}: an epoch is one step: its batch holds all {count:,} utterances")
+        _log.warning(f"stage {name}: an epoch is a single step: its batch contains all {count:,} utterances")
     if ahead.stage.epochs * epoch < 0.5:
-        _log.warning(f"stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps are less than one: one is taken")
+        _log.warning(f"stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps round to 0 steps: it takes one")
 
 
 def costs_line(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, ranks: int, peak: float) -> str:
-    """What a stage is expected to need of this machine: memory, and hours and dollars where its GPU is known; nothing
-    where there is no GPU."""
+    """What a stage is expected to need on this machine: memory, and hours and dollars if its GPU is known; "" without a
+    GPU."""
     if not torch.cuda.is_available():
         return ""
     name = torch.cuda.get_device_name()
     kind = recognised(name, gpus())
     if kind is None:
-        return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds, --pilot measures hours"
+        return f"about {peak:.1f} GiB (estimated); {name} is not in the table of GPU kinds: --pilot measures hours"
     seconds = estimate(shape, learning, loads, running(kind, learning), ranks).seconds
     cost = seconds / 3600 * kind.price * ranks
     return f"about {peak:.1f} GiB, {duration(seconds)}, {cost:.2f} $ (estimated)"
@@ -128,7 +128,7 @@ def costs_line(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoa
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage's micro-batches, as rows of the corpus and as what they cost."""
+    """A stage's micro-batches, as rows of the corpus and as their loads."""
 
     plans: list[EpochPlan]
     steps: int
@@ -145,7 +145,7 @@ def planned(data: TrainingSet, config: TrainConfig, ranks: int, seed: int) -> li
 
 
 def counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, ranks: int) -> dict[str, Any]:
-    """Steps, micro-batches, hours of audio, and what balance and budget waste."""
+    """Steps, micro-batches, hours of audio, and the waste through imbalance and unfilled budgets."""
     return {
         "name": stage.name,
         "epochs": stage.epochs,
@@ -163,10 +163,10 @@ def counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, ranks: int
 
 
 def waste_line(stages: list[dict[str, Any]]) -> str:
-    """What budget, balance and the last step of an epoch waste, of `counts`; the worst stage's."""
+    """The waste of the worst stage, from `counts`: unfilled budgets, imbalance of ranks, utterances left over."""
     filled, apart = min(stage["filled"] for stage in stages), max(stage["imbalance"] for stage in stages)
     dropped = max(stage["dropped"] for stage in stages)
-    left = f", {dropped:.0f} utterances an epoch left for another order" if dropped else ""
+    left = f", {dropped:.0f} utterances per epoch left over after the last full step" if dropped else ""
     return f"micro-batches {filled:.0%} filled, ranks {apart:.1%} apart{left}"
 
 
@@ -179,8 +179,8 @@ def costs(
     ranks: int,
     pilot: Pilot | None,
 ) -> dict[str, Any]:
-    """Memory of a stage; with a GPU kind whether it fits and what it costs; hours with a kind or a pilot. A pilot says
-    what share of its rate a GPU reaches, also of another kind than the one it ran on."""
+    """Memory of a stage; with a GPU kind also whether it fits and what it costs; with a kind or a pilot also hours. The
+    share of the GPU's rate that a pilot reached is used for other kinds too."""
     peak = float(peak_memory(shape, learning, loads).max())
     found: dict[str, Any] = {"trainable": learning.parameters, "peak_gib": peak}
     if pilot is not None:
@@ -206,7 +206,7 @@ def costs(
 
 
 def this_machine(pilot: Pilot, shape: ModelShape, learning: TrainableShape) -> Gpu:
-    """What a pilot ran on, as a kind of GPU: a known one, or one whose rate is what the pilot reached."""
+    """The GPU kind that a pilot ran on: a known kind, or one with the rate that the pilot reached."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     kind = recognised(name, gpus())
     launch = pilot.floor / block_passes(shape, learning)
@@ -218,12 +218,12 @@ def this_machine(pilot: Pilot, shape: ModelShape, learning: TrainableShape) -> G
 def require_memory(
     stage: str, shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, config: TrainConfig, ranks: int
 ) -> float:
-    """GiB that a stage is expected to need of this process's GPU; 0 on a CPU. Raises UsageError where it has less,
-    naming what would make it fit."""
+    """GiB that a stage is expected to need on this process's GPU; 0 on a CPU. Raises UsageError if the GPU has less,
+    and names changes that would make it fit."""
     if not torch.cuda.is_available():
         return 0.0
     free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
-    free += torch.cuda.memory_reserved() / 2**30  # what this process holds itself
+    free += torch.cuda.memory_reserved() / 2**30  # what this process itself holds
     shards = ranks if sharded() else 1
     peak = float(peak_memory(shape, learning, loads, shards).max())
     if peak > free:
@@ -233,7 +233,7 @@ def require_memory(
             f"stage {stage} needs about {peak:.1f} GiB, this GPU has {free:.1f} free of {total:.1f}: {hint}"
         )
     if peak + ALLOCATOR > free and processes().is_main_process:
-        tight = "it may run out, and then goes on in smaller micro-batches"
+        tight = "it may run out, and then continues with smaller micro-batches"
         _log.info(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}")
     return peak
 
@@ -241,7 +241,7 @@ def require_memory(
 def pilots(
     start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: ModelShape, seed: int
 ) -> list[Pilot]:
-    """A short measured pilot of every stage, on this machine."""
+    """Measures a short pilot run of every stage, on this machine."""
     state = processes()
     dtype = compute_dtype(config.precision, state.device)
     found = []

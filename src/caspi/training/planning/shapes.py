@@ -41,17 +41,17 @@ def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
 
 @dataclass(frozen=True, slots=True)
 class StageShape:
-    """A stage on the meta device: what it trains, and what that costs by."""
+    """A stage on the meta device: what it trains, as rows for display and as input for the costs."""
 
     rows: list[TrainedGroup]
     learning: TrainableShape
 
 
 def shapes(start: ModelConfig, config: TrainConfig) -> tuple[ModelShape, list[StageShape]]:
-    """The model's shape, and what each stage trains of it. Nothing is allocated. Raises UsageError."""
+    """The model's shape, and what each stage trains. Nothing is allocated. Raises UsageError."""
     shape, found = None, []
     for stage in config.stages:
-        model = on_meta_device(start)  # anew: a stage may put adapters into it
+        model = on_meta_device(start)  # a new one for each stage: a stage may add adapters
         shape = shape or ModelShape.of(model, model.config)
         groups = select(model, stage.groups)
         learning = _learning(model, shape, groups, stage, config)
@@ -63,7 +63,7 @@ def shapes(start: ModelConfig, config: TrainConfig) -> tuple[ModelShape, list[St
 def _learning(
     model: nn.Module, shape: ModelShape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
 ) -> TrainableShape:
-    """On a GPU: elsewhere nothing is predicted."""
+    """For a GPU: nothing is predicted for a CPU."""
     how, beside = stage.objective, 0
     if isinstance(how, DistillationObjective):
         teacher = on_meta_device(ModelConfig(start=how.teacher, revision=how.revision))

@@ -165,7 +165,7 @@ def test_a_sample_rate_that_says_more_than_there_is_is_warned_of(tmp_path: Path,
     telephone = audio.resample(soxr.resample(SPEECH, 16_000, 8_000), 8_000)
     path = write_manifest(tmp_path / "in", [(telephone, "בוקר טוב לכולם כאן")])
     commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]))
-    assert "in: 100 % say 16 kHz or more and hold nothing above 4 kHz" in capsys.readouterr().err
+    assert "in: 100 % claim 16 kHz or more but have no content above 4 kHz" in capsys.readouterr().err
 
 
 def test_silence_in_front_does_not_decide_how_channels_are_mixed() -> None:

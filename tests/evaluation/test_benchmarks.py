@@ -53,7 +53,7 @@ def test_six_sets_are_one_name() -> None:
     assert benchmarks.named("ivrit") == list(SIX)
     assert benchmarks.named("kan@abc") == ["kan@abc"]
     assert benchmarks.named("runs/corpus") == []
-    with pytest.raises(UsageError, match="a revision is of one set"):
+    with pytest.raises(UsageError, match="a revision belongs to one set"):
         benchmarks.named("ivrit@abc")
 
 
@@ -81,7 +81,7 @@ def test_a_set_that_changed_is_fetched_again(tmp_path: Path) -> None:
 def test_a_row_that_cannot_be_used_is_named_and_nothing_is_left(tmp_path: Path, cache: Path) -> None:
     rows = [dict(row) for row in ROWS["kan"]]
     rows[1]["audio"] = {"bytes": b"no sound", "path": None}
-    with pytest.raises(UsageError, match=r"cannot be decoded .*: a benchmark is whole or none"):
+    with pytest.raises(UsageError, match=r"cannot be decoded .*: a benchmark must be complete"):
         benchmarks.open_set(files("kan", tmp_path, rows))
     assert list(cache.iterdir()) == []
 
@@ -134,10 +134,10 @@ def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkey
     manifest.write_text(json.dumps(lines[0]), encoding="utf-8")
     assert len(benchmarks.open_manifest(manifest)) == 1
     manifest.write_text('{"audio": "nowhere.wav", "text": "שלום"}', encoding="utf-8")
-    with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* whole or none"):
+    with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* must be complete"):
         benchmarks.open_manifest(manifest)
     manifest.write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"manifest holds no utterance"):
+    with pytest.raises(UsageError, match=r"manifest has no utterances"):
         benchmarks.open_manifest(manifest)
 
 

@@ -85,7 +85,7 @@ def test_what_was_told_is_told_to_the_utterance_it_belongs_to(
     counts = {shown: (of["expected"]["heard"], of["others"]["heard"]) for shown, of in found.items()}
     assert counts == {NOTHING: (0, 0), EXPECTED: (8, others), OTHERS: (0, others), BEFORE: (0, 0)}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "What it makes of its context" in page
+    assert "Use of context" in page
     assert f"{others:,} of {others:,}" in page
 
 

@@ -73,7 +73,7 @@ def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path:
     assert {name for ways in stress["families"].values() for name in ways} == CONDITIONS.keys() - {"clean"}
     assert all(found["utterances"] == 2 for found in stress["conditions"].values())
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "WER when the audio is worse" in page
+    assert "WER on degraded audio" in page
     assert outcome.summary["utterances"] == 12  # what is stressed is not in the score
     written = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert written["stress"].keys() == stress.keys()
@@ -97,7 +97,7 @@ def test_a_model_that_names_the_language_is_asked_for_it(small_corpus: Path, tmp
 
 
 def test_the_same_corpus_twice_is_refused(small_corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is in two of the corpora"):
+    with pytest.raises(UsageError, match="are in two of the corpora"):
         commands.evaluate.run("tiny", [str(small_corpus)] * 2, tmp_path / "out")
 
 

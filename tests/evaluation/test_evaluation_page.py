@@ -167,5 +167,5 @@ def test_a_comparison_is_broken_down_and_shows_what_stayed_as_wrong(tmp_path: Pa
     assert summary["by"]["source"]["set1"]["difference"] == 0
     assert set(summary["by"]) == {"source", "duration", "speaker or recording"}
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
-    assert "Other words, as many errors" in page
+    assert "Different words, same number of errors" in page
     assert "Difference by duration" in page

@@ -38,11 +38,11 @@ def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no spelling"),
+        ("", "contains no spellings"),
         ("א\n", "line 1: give two spellings or more"),
         ("א,א\n", "line 1: give two spellings or more"),
         ('א,"!"\n', "line 1: give two spellings or more"),
-        ("א,ב\nג,ב\n", "line 2: ב stands in an earlier line too"),
+        ("א,ב\nג,ב\n", "line 2: ב is in an earlier line too"),
     ],
 )
 def test_a_table_of_spellings_that_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> None:

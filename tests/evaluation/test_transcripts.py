@@ -91,7 +91,7 @@ def test_file_names_that_repeat_are_no_ids(tmp_path: Path) -> None:
 def test_a_quotation_at_the_start_of_a_cell_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('reference,hypothesis\nא,א\n"שלום" אמר,שלום\n')
-    with pytest.raises(UsageError, match=r"line 3 cannot be read .*: a text that begins with a double quote"):
+    with pytest.raises(UsageError, match=r"line 3 cannot be read .*: put a text that begins with a double quote"):
         read_transcripts(path, "Hebrew")
 
 
@@ -128,11 +128,11 @@ def test_words_of_a_ctm_go_to_the_segments_of_an_stm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "hold different utterances, 2 of them, such as 1"),
-        ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at its end"),
+        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "have different utterances: 2 are in only one, such as 1"),
+        ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at the end"),
         (
             {"ref_txt": "u1 a b\nu2 d\n", "hyp_txt": "u2 d\nu3 a b\n"},
-            "hold different utterances, 2 of them, such as u1",
+            "have different utterances: 2 are in only one, such as u1",
         ),
         ({"ref_stm": "t 1 d 0 1 א\n", "hyp_ctm": "u 1 0 1 א\n"}, "has no segment of u, channel 1"),
         ({"ref_stm": "t 1 d 0\n", "hyp_ctm": "t 1 0 1 א\n"}, "line 1: 4 columns, expected 5 or more"),

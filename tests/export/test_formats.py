@@ -149,7 +149,7 @@ def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_
     assert "Give it clips of at most" in card
     assert "from transformers import" not in card
     (tmp_path / "out" / "config.json").write_text('{"thinker_config": 1}')
-    with pytest.raises(UsageError, match="is no model in the layout of qwen-asr"):
+    with pytest.raises(UsageError, match="is not a model in the layout of qwen-asr"):
         commands.publish.run(str(tmp_path / "out"), "me/model", dry_run=True)
 
 

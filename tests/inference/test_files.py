@@ -70,7 +70,7 @@ def test_a_file_that_changed_is_heard_again(files: list[Path], tmp_path: Path) -
 
 def test_texts_that_were_made_otherwise_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
     transcribe(files[:1], tmp_path / "out")
-    with pytest.raises(UsageError, match="holds texts made with format = 'txt', not 'srt': give another folder"):
+    with pytest.raises(UsageError, match="has texts made with format = 'txt', not 'srt': give another folder"):
         transcribe(files[:1], tmp_path / "out", "srt")
 
 
@@ -79,8 +79,10 @@ def test_what_is_wrong_with_the_audio_is_told(tmp_path: Path, capsys: pytest.Cap
     soundfile.write(path, tone(4.0), 16_000)
     path.write_bytes(path.read_bytes()[:70_000])
     outcome = transcribe([path], None)
-    assert f"warning: {path}: ends before its header says" in capsys.readouterr().err
-    assert outcome.summary["files"][0]["warnings"] == ["ends before its header says: was it cut off in copying?"]
+    assert f"warning: {path}: ends before the length in its header" in capsys.readouterr().err
+    assert outcome.summary["files"][0]["warnings"] == [
+        "ends before the length in its header: was it cut off in copying?"
+    ]
 
 
 def test_silence_is_no_speech(tmp_path: Path) -> None:

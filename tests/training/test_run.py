@@ -290,7 +290,7 @@ def test_what_memory_allows_may_change_when_a_run_goes_on(small_run: Path, small
 
 def test_two_at_once_are_not_one_run(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus)
-    with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is at work in"):
+    with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is running in"):
         commands.train.run(made)
 
 

@@ -204,7 +204,7 @@ def test_only_the_stretches_of_an_evaluation_set_are_kept_apart(tmp_path: Path) 
 def test_an_evaluation_set_without_audio_is_an_error(tmp_path: Path) -> None:
     path = write_manifest(tmp_path / "test", [(voice(SENTENCES[0]), "שלום")], "test")
     (tmp_path / "test" / "test-0.flac").unlink()
-    with pytest.raises(UsageError, match="holds no audio that can be read"):
+    with pytest.raises(UsageError, match="has no readable audio"):
         evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
 
 

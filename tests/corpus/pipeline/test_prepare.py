@@ -345,7 +345,7 @@ def test_utterances_that_are_all_their_own_group_are_warned_of(tmp_path: Path) -
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps({"audio": f"{n}.wav", "text": f"שלום {n}"}) for n in range(3)))
     summary = commands.prepare.run(manifest_recipe(path, tmp_path)).summary
-    assert "every utterance is a group of its own" in summary["warnings"][0]
+    assert "every utterance is its own group" in summary["warnings"][0]
 
 
 def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:

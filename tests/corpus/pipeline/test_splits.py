@@ -34,7 +34,7 @@ def test_shares_are_kept() -> None:
 
 
 def test_nothing_left_to_train_on_is_an_error() -> None:
-    with pytest.raises(ValidationError, match="leave nothing"):
+    with pytest.raises(ValidationError, match="leave no training data"):
         Splits(validation=0.5, test=0.5)
 
 
@@ -136,7 +136,7 @@ def test_a_group_stays_where_an_earlier_source_put_it(tmp_path: Path, recipe_of)
     for step in ([pinned], [pinned, sources[1]]):  # the second run takes the first source over from the first
         commands.prepare.run(recipe_of(step))
     assert all(found == {"test"} for found in splits_of_groups(tmp_path / "corpus").values())
-    with pytest.raises(UsageError, match=r"group same/g\d is in train already, and its source says split: test"):
+    with pytest.raises(UsageError, match=r"group same/g\d is already in train, but its source sets split: test"):
         commands.prepare.run(recipe_of([sources[1], pinned], path=str(tmp_path / "other")))
 
 

@@ -243,7 +243,7 @@ def test_two_at_once_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ig
     made = recipe_of([{"kind": "manifest", "path": path}])
     with (
         atomic_output.locked(atomic_output.work_folder(tmp_path / "corpus", "prepare"), "prepare"),
-        pytest.raises(UsageError, match="another caspi prepare is at work"),
+        pytest.raises(UsageError, match="another caspi prepare is running"),
     ):
         commands.prepare.run(made)
     assert commands.prepare.run(made).summary["kept"] == 2

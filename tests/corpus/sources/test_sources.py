@@ -211,7 +211,7 @@ def test_kaldi_without_segments(tmp_path: Path, recipe_of) -> None:  # type: ign
 
 def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(tmp_path / "k", **{"wav.scp": f"rec-a touch {tmp_path / 'ran'} |\n"})
-    with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs none"):
+    with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs no commands"):
         commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}]))
     assert not (tmp_path / "ran").exists()
     climbing = kaldi(tmp_path / "c", **{"wav.scp": "rec-a ../k/a.wav\n"})
@@ -453,7 +453,7 @@ def test_kaldi_utterances_that_are_half_there_are_counted(tmp_path: Path, recipe
     assert (summary["input"], summary["kept"], summary["rejected"]) == (5, 2, {"bad_row": 2, "empty_text": 1})
     details = " ".join(example["detail"] for example in summary["rejected_examples"]["bad_row"])
     assert "segments, line 3" in details
-    assert "text has utt-4, segments has not" in details
+    assert "text has utt-4, but segments does not" in details
 
 
 def test_without_a_network_no_licence_is_asked_for(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
@@ -573,7 +573,7 @@ def test_sentences_may_be_given(recipe_of) -> None:  # type: ignore[no-untyped-d
     made = recipe_of([common | {"languages": ["Spanish"], "utterances": 3}])
     commands.prepare.run(made)
     assert Corpus.open(made.corpus.path, "test").column("text") == [*texts, texts[0]]
-    with pytest.raises(UsageError, match="of one language"):
+    with pytest.raises(UsageError, match="exactly one language"):
         recipe_of([common | {"languages": ["Spanish", "Italian"], "utterances": 3}])
 
 
@@ -650,9 +650,9 @@ def test_one_channel_of_a_source_is_heard(tmp_path: Path, recipe_of) -> None:  #
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"audio": "a.wav", "text": "a"}]', "is one JSON array: it needs an object a line"),
+        (b'[{"audio": "a.wav", "text": "a"}]', "is one JSON array: it needs one object per line"),
         ('{"audio": "a.wav", "text": "שלום"}'.encode("utf-16"), "is UTF-16: iconv -f utf-16 -t utf-8"),
-        ("audio,text\na.wav,שלום".encode(), "line 1 is no JSON object ('audio,text')"),
+        ("audio,text\na.wav,שלום".encode(), "line 1 is not a JSON object ('audio,text')"),
     ],
 )
 def test_a_manifest_of_another_kind_is_told_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
@@ -687,7 +687,7 @@ def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
     path = lines_of(tmp_path, [{"audio": address, "text": "א"}])
     [found] = ManifestSource(kind="manifest", path=path).recordings("Hebrew")
     assert found.audio.open()[0].declared == pytest.approx(1.0)
-    with pytest.raises(audio.AudioError, match="%20 and the like are of addresses"):
+    with pytest.raises(audio.AudioError, match="%20 and the like belong to URLs"):
         audio.decode(tmp_path / "a%20b.wav")
 
 
@@ -714,7 +714,7 @@ def test_lhotse_cuts_whose_speed_is_changed_are_refused(where: str, tmp_path: Pa
     path = tmp_path / "cuts.jsonl"
     path.write_text(json.dumps(cut))
     [found] = LhotseSource(kind="lhotse", path=path).recordings("Hebrew")
-    assert "its audio is to be changed before it is heard (Speed)" in found.problem
+    assert "the cut changes its audio (Speed)" in found.problem
 
 
 def test_lhotse_paths_may_be_relative_to_another_folder(tmp_path: Path) -> None:

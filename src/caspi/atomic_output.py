@@ -118,7 +118,7 @@ def sync_to_disk(path: Path) -> None:
 
 def _beside(folder: Path, what: str) -> Path:
     if not folder.name:  # `.` and `/`
-        raise UsageError(f"{folder} has no name: give a folder to create or replace")
+        raise UsageError(f"{folder} has no name of its own: give a folder to create or replace")
     return folder.with_name(f"{folder.name}.{what}")
 
 

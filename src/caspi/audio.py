@@ -255,8 +255,8 @@ def _bytes_of_mp3(content: bytes, first: int) -> int:
 
 
 def _times_as_long(source: bytes | Path) -> float:
-    """Ratio of the declared to the real size of a WAV, AVI, Wave64 or CAF file, because decoders use the real size.
-    1 for others, and for streams of unknown length, as pipes write them."""
+    """Ratio of the declared to the real size, at least 1, of a WAV, AVI, Wave64 or CAF file: decoders use the real
+    size. 1 for others, and for streams of unknown length, as pipes write them."""
     head, size = _head(source, 24), _size(source)
     says = 0
     if head[:4] == b"RIFF":
@@ -418,7 +418,7 @@ def _declared(source: bytes | Path, container: av.container.InputContainer, stre
 
 
 def _if_cut_off(source: bytes | Path, declared: Seconds | None) -> Seconds | None:
-    """The declared length; for an Ogg file that ends inside a page, a longer one, as the real length is unknown."""
+    """The declared length; infinity for an Ogg file that ends inside a page, because its real length is unknown."""
     if _head(source)[:4] != b"OggS":
         return declared
     if isinstance(source, bytes):

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class Interrupted(CaspiError):
-    """The run was interrupted and saved: run the same command again to resume. Its exit code is not a failure's."""
+    """The run was interrupted and saved: run the same command again to resume. Schedulers know it by the exit code."""
 
     exit_code = 75  # EX_TEMPFAIL
 

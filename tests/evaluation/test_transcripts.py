@@ -128,11 +128,11 @@ def test_ctm_words_are_assigned_to_stm_segments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "have different utterances: 2 are in only one, such as 1"),
+        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "have different utterances, 2 of them in only one, such as 1"),
         ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at the end"),
         (
             {"ref_txt": "u1 a b\nu2 d\n", "hyp_txt": "u2 d\nu3 a b\n"},
-            "have different utterances: 2 are in only one, such as u1",
+            "have different utterances, 2 of them in only one, such as u1",
         ),
         ({"ref_stm": "t 1 d 0 1 א\n", "hyp_ctm": "u 1 0 1 א\n"}, "has no segment of u, channel 1"),
         ({"ref_stm": "t 1 d 0\n", "hyp_ctm": "t 1 0 1 א\n"}, "line 1: 4 columns, expected 5 or more"),

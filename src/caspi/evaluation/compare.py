@@ -156,7 +156,7 @@ def _by_reference(
         by_text = dict(zip(references_b, rows_b.values(), strict=True))
         return {key: by_text[row["reference"]] for key, row in rows_a.items()}
     only = sorted(rows_a.keys() ^ rows_b.keys())
-    raise UsageError(f"{a} and {b} have different utterances: {len(only)} are in only one, such as {only[0]}")
+    raise UsageError(f"{a} and {b} have different utterances, {len(only)} of them in only one, such as {only[0]}")
 
 
 def compare(a: Path, b: Path) -> dict[str, Comparison]:

@@ -59,9 +59,9 @@ class DecodeJob:
     turns: Sequence[str] = ()
 
     def key(self, recogniser: ModelHandle, corpus_fingerprint: str) -> str:
-        """A name for the result that depends on everything the result depends on, including the decoding code."""
+        """A name for the result, from everything that affects the result, including the decoding code."""
         code = (report.revision(), torch.__version__, torch.cuda.is_available())
-        told = (
+        content = (
             recogniser.fingerprint,
             corpus_fingerprint,
             self.corpus.split,
@@ -71,7 +71,7 @@ class DecodeJob:
             code,
         )
         plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.shown or self.condition}")
-        return f"{plain}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+        return f"{plain}-{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,8 @@ class DecodedUtterance:
 def model_fingerprint(model: Path) -> str:
     """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
     files = sorted({path for pattern in _READ for path in model.glob(pattern) if path.is_file()})
-    told = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
-    return hashlib.sha256(told.encode()).hexdigest()
+    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def devices() -> list[str]:

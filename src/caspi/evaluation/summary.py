@@ -40,7 +40,7 @@ class ScoredPairs:
         treated = {name: _treat(pairs, name) for name in SCORES}
         measured = cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
         if not measured.counts["leaderboard"].words.any():
-            raise UsageError("no reference contains a word: there is nothing to score")
+            raise UsageError("no reference holds a word: there is nothing to score")
         return measured
 
     @property

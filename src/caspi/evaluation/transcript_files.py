@@ -62,7 +62,7 @@ def _joined(
 ) -> list[tuple[str, str, str]]:
     if only := sorted(references.keys() ^ hypotheses.keys()):
         raise UsageError(
-            f"{first} and {second} have different utterances: {len(only)} are in only one, such as {only[0]}"
+            f"{first} and {second} have different utterances, {len(only)} of them in only one, such as {only[0]}"
         )
     return [(key, text, hypotheses[key]) for key, text in references.items()]
 

@@ -185,7 +185,7 @@ def test_copies_leaks_and_repeats_are_rejected_with_their_reasons(tmp_path: Path
 
 
 def test_copies_half_a_frame_later_are_the_known_limit() -> None:
-    """A copy cut half a frame (16 ms) later has the largest distance that the fingerprint still detects."""
+    """A copy cut half a frame (16 ms) later has the largest possible distance from its original."""
     clip = voice(" ".join(SENTENCES), 3)
     share, _ = acoustic_fingerprint.difference(words(clip), words(clip[FRAME // 2 :]), 0)
     assert share < 0.4

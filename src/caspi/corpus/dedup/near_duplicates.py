@@ -229,8 +229,8 @@ class EvaluationSets:
         return audio_hash in self.exact or self._text_leaks(text) or self._audio_leaks(words)
 
     def _text_leaks(self, text: str) -> bool:
-        """Whether a text is nearly equal to an evaluation text or part of one: shares half of its 4-grams, or all if
-        short."""
+        """Whether a text is nearly equal to an evaluation text, or a part of one: half of its 4-grams are known, or all
+        of them if it is short."""
         if is_long_enough_to_repeat(text) and self.texts.before(text):
             return True
         grams = _grams(text)

@@ -293,9 +293,9 @@ def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Selection, start:
     """The chosen rows of a part as rows of the corpus. start: the number of the part's first row in its source."""
     taken = batch.take(pa.array(chosen, pa.int64()))
     columns = {name: taken.column(name) for name in SCHEMA.names}
-    told = (verdicts.previous[start + n] for n in chosen)
+    allowed = (verdicts.previous[start + n] for n in chosen)
     texts = taken.column("previous").to_pylist()
-    columns["previous"] = pa.array([text if may else "" for may, text in zip(told, texts, strict=True)])
+    columns["previous"] = pa.array([text if may else "" for may, text in zip(allowed, texts, strict=True)])
     columns["id"] = pa.array([verdicts.id[start + n] for n in chosen])
     columns["repeat"] = pa.array([verdicts.repeat[start + n] for n in chosen], pa.int32())
     columns["position"] = pa.array([start + n for n in chosen], pa.int64())

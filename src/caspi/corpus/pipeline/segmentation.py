@@ -135,7 +135,7 @@ def _between(words: Sequence[Word], index: int) -> Seconds:
 def _best_cut(words: Sequence[Word], first: int, target: Seconds, latest: Seconds) -> int:
     """Index of the word before which to cut, not after `latest` if possible.
 
-    A pause may be away from the target by up to five times its length in seconds.
+    A pause outweighs a distance from the target of five times its length in seconds.
     """
     choices = [index for index in range(first + 1, len(words)) if _between(words, index) <= latest]
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class DataSet:
     """text, key, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN.
 
-    key: the permanent id of a row; without one, the hash of its audio is the id. elsewhere: where to get it if the
-    repository has been emptied.
+    key: the permanent id of a row; without one, the hash of its audio is the id. elsewhere: where to get it, because
+    the repository is empty now.
     """
 
     id: str

@@ -123,7 +123,7 @@ class SyntheticSource(Source):
         for name in ("sentences", "rate", "pitch"):
             low, high = getattr(self, name)
             if low > high or (name == "sentences" and high - low < 0.01):
-                raise ValueError(f"{name}: the range from {low} to {high} is empty")
+                raise ValueError(f"{name}: nothing lies between {low} and {high}")
         return self
 
     def _draw_sentence(self, sentence: _Sentence, draw: random.Random) -> tuple[str, str]:

@@ -56,7 +56,7 @@ def test_stereo_becomes_mono(tmp_path: Path) -> None:
     ("content", "reason"),
     [(b"", "empty_audio"), (b"not audio at all" * 50, "corrupt_audio"), (None, "missing_audio")],
 )
-def test_names_what_is_wrong(tmp_path: Path, content: bytes | None, reason: str) -> None:
+def test_unreadable_input_has_a_reason(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "bad.mp3"
     if content is not None:
         path.write_bytes(content)
@@ -104,10 +104,10 @@ def test_flac_keeps_16_bits(values: list[float]) -> None:
     ],
 )
 @pytest.mark.parametrize("as_file", [False, True])
-def test_bytes_that_name_other_files_are_no_audio(
+def test_bytes_that_refer_to_other_files_are_refused(
     content: bytes, as_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row of somebody's data set must not make us read a file of ours, or wait for the network."""
+    """A row of a foreign data set must not make caspi read a local file, or wait for the network."""
     monkeypatch.chdir(tmp_path)
     soundfile.write(tmp_path / "private.wav", tone(1.0), 16_000)
     (tmp_path / "x").write_bytes(content)
@@ -116,7 +116,7 @@ def test_bytes_that_name_other_files_are_no_audio(
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "m4a"])
-def test_one_channel_can_be_asked_for(kind: str, tmp_path: Path) -> None:
+def test_one_channel_can_be_selected(kind: str, tmp_path: Path) -> None:
     left, right = tone(1.0, seed=1), 0.1 * tone(1.0, seed=2)
     path = tmp_path / f"x.{kind}"
     both = np.stack([left, right])
@@ -132,12 +132,12 @@ def test_one_channel_can_be_asked_for(kind: str, tmp_path: Path) -> None:
     for channel, level in ((0, np.std(left)), (1, np.std(right))):
         found = np.concatenate(list(audio.open_stream(path, channel).blocks))
         assert np.std(found[2000:14_000]) == pytest.approx(level, rel=0.1)
-    with pytest.raises(audio.AudioError, match="channel 2 was asked for, it has 2"):
+    with pytest.raises(audio.AudioError, match="channel 2 does not exist, it has 2"):
         audio.open_stream(path, 2)
 
 
-def test_gaps_in_time_stamps_are_silence(tmp_path: Path) -> None:
-    """A browser's recording leaves out lost packets; what follows must not slide forward."""
+def test_gaps_in_time_stamps_become_silence(tmp_path: Path) -> None:
+    """A browser's recording skips lost packets; later audio must not move forward."""
     path = tmp_path / "x.webm"
     samples = np.zeros(48_000 * 6, np.float32)
     samples[48_000 * 4 : 48_000 * 5] = tone(1.0, 48_000)
@@ -155,19 +155,19 @@ def test_gaps_in_time_stamps_are_silence(tmp_path: Path) -> None:
     assert (loud[0], loud[-1]) == (pytest.approx(4.0, abs=0.05), pytest.approx(5.0, abs=0.05))
 
 
-def test_an_ogg_file_that_ends_inside_a_page_is_not_whole() -> None:
+def test_an_ogg_file_that_ends_inside_a_page_is_incomplete() -> None:
     whole = encoded(tone(20.0, 48_000), 48_000, "ogg", "libopus")
     assert audio.open_stream(whole).declared == pytest.approx(20.0, abs=0.1)
     for share in (0.3, 0.5, 0.9):
         assert audio.open_stream(whole[: int(share * len(whole))]).declared == float("inf")
 
 
-def test_mp3_files_that_were_joined_are_heard_to_the_end() -> None:
+def test_joined_mp3_files_are_decoded_to_the_end() -> None:
     """The first one's header counts its own frames only."""
     one, two = (encoded(tone(length, 16_000, seed=7), 16_000, "mp3", "libmp3lame") for length in (4.0, 5.0))
     assert len(audio.decode(one + two)) / 16_000 == pytest.approx(9.0, abs=0.3)
     assert len(audio.decode(one)) / 16_000 == pytest.approx(4.0, abs=0.1)
-    tag = b"TAG" + bytes(125)  # ID3v1 at the first one's end
+    tag = b"TAG" + bytes(125)  # ID3v1 at the end of the first file
     assert len(audio.decode(one + tag + two + one)) / 16_000 == pytest.approx(13.0, abs=0.3)
     assert len(audio.decode(one[: len(one) // 2] + two)) / 16_000 == pytest.approx(7.0, abs=0.3)
 
@@ -177,8 +177,8 @@ def test_mp3_files_that_were_joined_are_heard_to_the_end() -> None:
     [("webm", "libopus"), ("matroska", "pcm_s16le"), ("caf", "pcm_s16le"), ("avi", "pcm_s16le"), ("w64", "pcm_s16le"),
      ("wav", "pcm_s16le"), ("mp3", "libmp3lame")],
 )  # fmt: skip
-def test_a_file_that_was_cut_off_is_told_from_a_whole_one(container: str, codec: str, tmp_path: Path) -> None:
-    """As a file, whose container knows how long it is."""
+def test_a_truncated_file_is_distinguished_from_a_complete_one(container: str, codec: str, tmp_path: Path) -> None:
+    """Reads from a file whose container declares its length."""
     rate = 48_000 if codec == "libopus" else 16_000
     path = tmp_path / "x"
     with av.open(str(path), "w", format=container) as out:
@@ -202,8 +202,8 @@ def test_a_file_that_was_cut_off_is_told_from_a_whole_one(container: str, codec:
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
-def test_a_wav_file_whose_header_knows_no_length_is_heard_whole(size: int) -> None:
-    """As programs write it that stream, or were stopped before they could go back to the header."""
+def test_a_wav_file_without_a_length_is_decoded_completely(size: int) -> None:
+    """Programs write such files if they stream, or stop before they can update the header."""
     content = bytearray(encoded(tone(2.0), 16_000, "wav", "pcm_s16le"))
     at = content.index(b"data")
     content[at + 4 : at + 8] = size.to_bytes(4, "little")
@@ -211,7 +211,7 @@ def test_a_wav_file_whose_header_knows_no_length_is_heard_whole(size: int) -> No
     assert len(audio.decode(bytes(content))) == pytest.approx(32_000, abs=100)
 
 
-def test_an_mp3_without_a_first_frame_after_one_with_it_is_heard_too() -> None:
+def test_a_joined_mp3_without_a_first_frame_is_decoded_too() -> None:
     one, two = (encoded(tone(length, 16_000, seed=7), 16_000, "mp3", "libmp3lame") for length in (4.0, 5.0))
     buffer = io.BytesIO()
     with av.open(io.BytesIO(two)) as known, av.open(buffer, "w", format="mp3", options={"write_xing": "0"}) as out:
@@ -225,7 +225,7 @@ def test_an_mp3_without_a_first_frame_after_one_with_it_is_heard_too() -> None:
     assert notes == []
 
 
-def test_files_that_hold_more_than_their_header_says_are_told() -> None:
+def test_files_longer_than_their_header_give_a_warning() -> None:
     wav = encoded(tone(2.0), 16_000, "wav", "pcm_s16le")
     m4a = encoded(tone(2.0), 16_000, "ipod", "aac")
     wrong_length = bytearray(wav)
@@ -241,7 +241,7 @@ def test_files_that_hold_more_than_their_header_says_are_told() -> None:
         assert "more_follows" not in audio.read(content)[1]
 
 
-def test_a_hole_in_an_ogg_file_is_noticed() -> None:
+def test_a_hole_in_an_ogg_file_is_detected() -> None:
     content = encoded(tone(20.0, 48_000), 48_000, "ogg", "libopus")
     middle = len(content) // 2
     stream = audio.open_stream(content[:middle] + bytes(4_000) + content[middle + 4_000 :])
@@ -253,7 +253,7 @@ def test_a_hole_in_an_ogg_file_is_noticed() -> None:
     assert 5 < start < end < 15
 
 
-def test_a_sound_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path) -> None:
+def test_audio_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
     with av.open(str(path), "w") as out:
         film = out.add_stream("mpeg4", rate=10)
@@ -275,7 +275,7 @@ def test_a_sound_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path)
     assert len(found) / 16_000 == pytest.approx(4.94, abs=0.1)
 
 
-def test_a_sound_alone_that_starts_late_is_no_shorter_than_it_says(tmp_path: Path) -> None:
+def test_audio_that_starts_late_without_a_film_has_its_declared_length(tmp_path: Path) -> None:
     path = tmp_path / "x.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("flac", rate=16_000, layout="mono")
@@ -290,8 +290,8 @@ def test_a_sound_alone_that_starts_late_is_no_shorter_than_it_says(tmp_path: Pat
     assert notes == []
 
 
-def test_a_recording_is_held_once_while_it_is_read(tmp_path: Path) -> None:
-    """Its blocks beside the whole were twice its length."""
+def test_a_recording_is_in_memory_only_once_while_reading(tmp_path: Path) -> None:
+    """Keeping the blocks beside the joined array once took twice the memory."""
     soundfile.write(tmp_path / "x.wav", np.tile(tone(10.0, 44_100), 30), 44_100)
     tracemalloc.start()
     try:

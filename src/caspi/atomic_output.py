@@ -1,4 +1,4 @@
-"""Folders that stages write: they appear whole, and nobody else's folder is ever replaced."""
+"""Output folders of stages: written atomically, and never replace a folder that caspi did not make."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ REPORT = "report.json"
 
 
 def check_owned(folder: Path, stage: str) -> None:
-    """Raises UsageError where `folder` holds something that `stage` did not make."""
+    """Raises UsageError if `folder` has content that `stage` did not make."""
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give a folder")
     if folder.is_dir() and any(folder.iterdir()) and stage_of(folder) != stage:
-        raise UsageError(f"{folder} is not empty and no caspi {stage} made it: give another folder")
+        raise UsageError(f"{folder} is not empty and was not made by caspi {stage}: give another folder")
 
 
 def stage_of(folder: Path) -> str | None:
-    """The stage that made a folder, by its report; None where there is none."""
+    """The stage that made a folder, by its report; None if there is no report."""
     return report_of(folder).get("stage")
 
 
 def report_of(folder: Path) -> dict[str, Any]:
-    """What a stage left of itself in a folder; nothing where there is no report that can be read."""
+    """The report of a stage in a folder; empty if there is no readable report."""
     try:
         content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -40,7 +40,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def begin_atomic(folder: Path, stage: str) -> Path:
-    """An empty folder beside `folder` to write into. Raises UsageError as `claim` does."""
+    """An empty folder beside `folder` to write into. Raises UsageError as `check_owned` does."""
     _put_back(folder)
     check_owned(folder, stage)
     partial = _beside(folder, "partial")
@@ -50,9 +50,9 @@ def begin_atomic(folder: Path, stage: str) -> Path:
 
 
 def commit_atomic(partial: Path, folder: Path) -> None:
-    """Puts a finished folder in the place of an earlier one of the same stage. At no moment is there neither."""
+    """Replaces an earlier folder of the same stage by a finished one. At any moment, one of the two exists on disk."""
     for path in partial.rglob("*"):
-        sync_to_disk(path)  # a rename may reach the disk before what was renamed
+        sync_to_disk(path)  # otherwise the rename may reach the disk before the data
     sync_to_disk(partial)
     replaced = _beside(folder, "replaced")
     if folder.exists():
@@ -63,7 +63,7 @@ def commit_atomic(partial: Path, folder: Path) -> None:
 
 
 def _put_back(folder: Path) -> None:
-    """Undoes a `finish` that was killed between its two renames."""
+    """Undoes a `commit_atomic` that was killed between its two renames."""
     replaced = _beside(folder, "replaced")
     if replaced.exists() and not folder.exists():
         replaced.rename(folder)
@@ -71,7 +71,7 @@ def _put_back(folder: Path) -> None:
 
 
 def work_folder(folder: Path, stage: str) -> Path:
-    """A folder beside `folder` for what is worth keeping when a run is killed. Raises UsageError as `claim` does."""
+    """A folder beside `folder` for data needed to resume a killed run. Raises UsageError as `check_owned` does."""
     _put_back(folder)
     check_owned(folder, stage)
     kept = _beside(folder, "work")
@@ -81,17 +81,17 @@ def work_folder(folder: Path, stage: str) -> Path:
 
 @contextlib.contextmanager
 def locked(folder: Path, stage: str) -> Iterator[None]:
-    """Raises UsageError where another process holds the same lock: two of a stage would write over each other."""
+    """Raises UsageError if another process has the same lock: two runs of a stage would overwrite each other."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UsageError(f"another caspi {stage} is at work in {folder}: wait for it, or stop it") from error
+            raise UsageError(f"another caspi {stage} is running in {folder}: wait for it, or stop it") from error
         yield
 
 
 def write_whole(path: Path, text: str) -> None:
-    """A text file that is there with all it says, or as it was before."""
+    """Writes a text file atomically: afterwards it is either complete or unchanged."""
     partial = _beside(path, "partial")
     partial.write_text(text, encoding="utf-8")
     sync_to_disk(partial)
@@ -100,7 +100,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def delete_atomic(folder: Path) -> None:
-    """Deletes a folder so that at no moment a part of it is seen under its name."""
+    """Deletes a folder so that a partly deleted folder never has its name."""
     hidden = folder.with_name(f".{folder.name}.removed")
     shutil.rmtree(hidden, ignore_errors=True)
     folder.rename(hidden)
@@ -118,17 +118,17 @@ def sync_to_disk(path: Path) -> None:
 
 def _beside(folder: Path, what: str) -> Path:
     if not folder.name:  # `.` and `/`
-        raise UsageError(f"{folder} has no name of its own: give a folder to be made or replaced")
+        raise UsageError(f"{folder} has no name of its own: give a folder to create or replace")
     return folder.with_name(f"{folder.name}.{what}")
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError) -> UsageError:
-    """Which file it is, where in it, and what to do."""
+    """An error that names the file, the position, and the fix."""
     return UsageError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8")
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """One JSON value a line. Lines end at a newline only: a transcript may hold U+2028, which splitlines cuts at.
+    """One JSON value per line. Lines end only at a newline: a transcript may contain U+2028, where splitlines splits.
 
     Raises UsageError naming file and line.
     """
@@ -147,7 +147,7 @@ def read_jsonl(path: Path) -> list[Any]:
 
 
 def finite(value: Any) -> Any:
-    """With null for numbers that JSON does not have (NaN, infinity)."""
+    """Replaces non-finite numbers (NaN, infinity), which JSON does not have, by null."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Bytes to mono float32 at 16 kHz, or a named reason why not."""
+"""Decodes audio to mono float32 at 16 kHz, or gives a named reason for failure."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from caspi.errors import CaspiError
 
 Seconds = float
 
-SAMPLE_RATE = 16_000  # Hz: the only rate the model knows
+SAMPLE_RATE = 16_000  # Hz: the only rate that the model accepts
 
-_BLOCK = 1 << 16  # samples at a time: few calls, and still in the cache
-_SLOWEST, _FASTEST = 1_000, 768_000  # Hz: outside, a header lies
+_BLOCK = 1 << 16  # samples at a time: few calls, but fits the cache
+_SLOWEST, _FASTEST = 1_000, 768_000  # Hz: a header with a rate outside this range is wrong
 _OGG_PAGE = 27 + 255 + 255 * 255  # bytes, at most (RFC 3533, section 6)
-# What FFmpeg may take bytes for: files of sound, none that names other files or addresses (concat, HLS, SDP ...).
+# Formats that FFmpeg may detect: audio files only, no format that refers to other files or URLs (concat, HLS, SDP ...).
 _CONTAINERS = (
     "mov,mp4,m4a,matroska,webm,ogg,mp3,aac,ac3,eac3,flac,wav,w64,rf64,aiff,au,caf,amr,amrnb,amrwb,asf,avi,mpeg,mpegts,"
     "wv,ape,tta,gsm,voc,ircam,nist,dts,mpc,mpc8,oma,sox,flv,3gp,ea,mlp,truehd,adx,aptx,sbc"
 )
-_GAP = 0.1  # seconds missing between two frames from which on it is a gap, not rounding
-_LONGEST_GAP = 3600.0  # seconds: a stamp further ahead is a damaged one
-_PROBE = 10.0  # seconds from which it is judged how channels are mixed
-_MOST_CANCELLED = 0.1  # share of the sound that may be in places where channels that were mixed cancel each other
-_CANCELS = 0.5  # energy of the mix, as a share of what it would be of unrelated channels
-# The frame of an mp3 that holds no sound but the length of what follows, by the place of its mark in MPEG 1 and 2.
+_GAP = 0.1  # seconds missing between two frames from which it is a gap and not rounding
+_LONGEST_GAP = 3600.0  # seconds: a time stamp further ahead is damaged
+_PROBE = 10.0  # seconds of audio used to decide how to mix the channels
+_MOST_CANCELLED = 0.1  # maximum share of the energy in blocks where mixed channels cancel each other
+_CANCELS = 0.5  # energy of the mix, relative to the mix of uncorrelated channels
+# The frame of an mp3 that has no audio but the length of the rest, by the position of its mark in MPEG 1 and 2.
 _FIRST_FRAME = re.compile(rb"\xff[\xe2-\xff].{2}(?:.{9}|.{17}|.{32})(?:Xing|Info)\x00\x00\x00", re.DOTALL)
-_LONGEST_CLAIM = 12 * 3600.0  # seconds of memory that a header may ask for; unused, it is never touched
-_ABSURD_FRAMES = 1 << 40  # what a damaged header, or a stream of unknown length, claims
+_LONGEST_CLAIM = 12 * 3600.0  # maximum seconds of memory allocated by a header; unused memory is never touched
+_ABSURD_FRAMES = 1 << 40  # length claimed by a damaged header, or by a stream of unknown length
 
 
 class AudioError(CaspiError):
@@ -58,12 +58,12 @@ Note = Literal["ends_early", "more_follows", "gaps", "damaged", "one_channel", "
 
 @dataclass(slots=True)
 class Findings:
-    """What was noticed of a file while it was read; complete once its last block was.
+    """Observations about a file while it is read; complete after the last block.
 
-    seconds: heard. more_follows: whether bytes follow that the header does not account for. gaps: stretches that the
-    file's time stamps leave out, silence in the stream; damaged: whether its format has no such gaps, so that something
-    was lost there. only_channel: the one that is heard, because mixed the
-    channels cancel each other. dead_channel: one of them held nothing. channels_differ: two voices, one on each.
+    seconds: decoded. more_follows: whether there are more bytes than the header describes. gaps: spans that the file's
+    time stamps skip, silence in the stream; damaged: whether audio was lost there, because the format has no such gaps.
+    only_channel: the only channel used, because the mixed channels cancel each other. dead_channel: whether one channel
+    is empty. channels_differ: a different voice on each of two channels.
     """
 
     seconds: Seconds = 0.0
@@ -75,7 +75,7 @@ class Findings:
     channels_differ: bool = False
 
     def notes(self, declared: Seconds | None) -> list[Note]:
-        """Of all this, what a person should know; declared: seconds that the header claims."""
+        """The warnings for the user; declared: seconds that the header claims."""
         ends_early = declared is not None and self.seconds < WHOLE * declared - SLACK
         noted: list[tuple[bool, Note]] = [
             (ends_early and not self.more_follows, "ends_early"),
@@ -88,26 +88,26 @@ class Findings:
         return [note for applies, note in noted if applies]
 
 
-WHOLE = 0.98  # share of the declared length from which on audio is whole: headers round, codecs pad
-SLACK = 0.1  # seconds by which a time may lie behind the end of the audio
+WHOLE = 0.98  # share of the declared length from which audio is complete: headers round, codecs pad
+SLACK = 0.1  # seconds by which a time may exceed the end of the audio
 
 MEANING: dict[Note, str] = {
-    "ends_early": "ends before its header says: was it cut off in copying?",
-    "more_follows": "holds more than its header says, which is not heard: are these several files in one?",
-    "gaps": "has time stamps with gaps: they are silence",
-    "damaged": "is damaged inside: what is lost there is silence",
-    "one_channel": "has channels that cancel each other: one alone is heard",
+    "ends_early": "ends before the length in its header: was it cut off in copying?",
+    "more_follows": "has more data than its header says, which is ignored: are these several files in one?",
+    "gaps": "has gaps in its time stamps: they are filled with silence",
+    "damaged": "is damaged inside: lost parts are filled with silence",
+    "one_channel": "has channels that cancel each other: only one is used",
     "channels_differ": "has different sounds on its two channels, which are mixed: set channel if the text is of one",
-    "above_full_scale": "has samples above full scale: made quieter, so that nothing is cut off",
+    "above_full_scale": "has samples above full scale: attenuated to avoid clipping",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Audio being decoded: float32 blocks [n], mono at 16 kHz, whatever was in the file.
+    """Audio being decoded: float32 blocks [n], always mono at 16 kHz.
 
-    sample_rate, channels: of the file. declared: seconds its header claims, None where it claims none (an estimate
-    for an mp3 without one). findings: filled while the blocks are read.
+    sample_rate, channels: of the file. declared: seconds that its header claims, None if it claims no length (an
+    estimate for an mp3 without one). findings: filled while the blocks are read.
     """
 
     sample_rate: int
@@ -118,7 +118,7 @@ class Stream:
 
 
 def decode(source: bytes | Path) -> np.ndarray:
-    """Any container and codec, to float32 [n] mono at 16 kHz.
+    """Decodes any container and codec to float32 [n], mono at 16 kHz.
 
     Raises AudioError with the reason `missing_audio`, `corrupt_audio`, `no_audio_stream`, `empty_audio`,
     `non_finite_audio` or `out_of_phase`.
@@ -127,14 +127,14 @@ def decode(source: bytes | Path) -> np.ndarray:
 
 
 def read(source: bytes | Path, channel: int | None = None) -> tuple[np.ndarray, list[Note]]:
-    """As `decode`, of one channel where one is named, and what a person should know of the file."""
+    """Like `decode`, of one channel if it is given; also returns warnings about the file."""
     stream = open_stream(source, channel)
     samples = _joined(stream.blocks, stream.declared)
     return samples, stream.findings.notes(stream.declared)
 
 
 def _joined(blocks: Iterator[np.ndarray], declared: Seconds | None) -> np.ndarray:
-    """Blocks as one array, held once: in what the header claims, or in twice as much as often as that is too little."""
+    """Joins blocks into one array without a second copy: of the declared length, doubled whenever it is too short."""
     claimed = declared if declared is not None and declared < _LONGEST_CLAIM else 0.0
     samples, count = np.empty(int((claimed + 1) * SAMPLE_RATE), np.float32), 0
     for block in blocks:
@@ -148,9 +148,9 @@ def _joined(blocks: Iterator[np.ndarray], declared: Seconds | None) -> np.ndarra
 def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     """Opens a file, or the bytes of one. Raises AudioError as `decode` does, here or while the blocks are read.
 
-    channel: only this one, from 0; by default their mean, or the loudest where they cancel each other. What a file's
-    time stamps leave out is silence in the stream, so that times stay true. mp3, WAV and FLAC go through libsndfile,
-    which is two to three times as fast at them; the rest through FFmpeg.
+    channel: only this one, from 0; by default the mean of all, or the loudest if they cancel each other. Gaps in a
+    file's time stamps become silence, so that times stay correct. libsndfile reads mp3, WAV and FLAC, two to three
+    times as fast as FFmpeg, which reads all other formats.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
@@ -162,13 +162,13 @@ def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
     if channel is not None and channel >= stream.channels:
-        raise AudioError("corrupt_audio", f"{name}: channel {channel} was asked for, it has {stream.channels}")
+        raise AudioError("corrupt_audio", f"{name}: channel {channel} does not exist, it has {stream.channels}")
     stream.findings.more_follows = _more_follows(source)
     return replace(stream, blocks=_checked(stream, name))
 
 
 def _no_audio_at_all(head: bytes) -> str:
-    """What downloads leave in the place of sound; "" where it is nothing of the kind."""
+    """What a failed download left instead of audio; "" if it is not such a file."""
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the file: git lfs pull"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
@@ -177,7 +177,7 @@ def _no_audio_at_all(head: bytes) -> str:
 
 
 def _checked(stream: Stream, name: str) -> Iterator[np.ndarray]:
-    """Blocks that are not empty and hold numbers; decoder errors under their name."""
+    """Passes blocks on; checks that they are not empty and finite, and adds the file name to decoder errors."""
     count = 0
     findings = stream.findings
     try:
@@ -195,14 +195,14 @@ def _checked(stream: Stream, name: str) -> Iterator[np.ndarray]:
 
 
 def _open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Stream | None:
-    """None where the file is of another kind or libsndfile cannot open it."""
+    """None if the file has another format or libsndfile cannot open it."""
     if not _is_for_sndfile(source):
         return None
     pieces = _joined_mp3(source) if _is_mp3(_head(source)) else []
     if not pieces:
         return _sndfile_stream(source, name, channel)
     opened = [_sndfile_stream(piece, name, channel) for piece in pieces]
-    streams = [stream for stream in opened if stream is not None]  # what follows may be no sound
+    streams = [stream for stream in opened if stream is not None]  # the data after the first file may not be audio
     if not streams:
         return None
     return replace(
@@ -219,7 +219,7 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None) -> Str
         return None
     if file.samplerate < _SLOWEST or file.samplerate > _FASTEST:
         raise AudioError("corrupt_audio", f"{name}: a sample rate of {file.samplerate} Hz")
-    if file.frames == 0:  # a header that knows no length: FFmpeg reads to the end
+    if file.frames == 0:  # a header without a length: FFmpeg reads to the end
         file.close()
         return None
     findings = Findings()
@@ -234,20 +234,20 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None) -> Str
 
 
 def _joined_mp3(source: bytes | Path) -> list[bytes]:
-    """The files that an mp3 was joined from, none where it is one: libsndfile ends where the first Xing header says."""
+    """The files that an mp3 was joined from, empty for a single file: libsndfile stops at the end of the first one."""
     content = source if isinstance(source, bytes) else source.read_bytes()
     firsts = [place.start() for place in _FIRST_FRAME.finditer(content)]
     cuts = set(firsts[1:])
     for first, following in zip(firsts, [*firsts[1:], len(content)], strict=False):
         end = first + _bytes_of_mp3(content, first)
         if first < end < following - _UNACCOUNTED and _is_mp3(content[end : end + 12]):
-            cuts.add(end)  # what follows is an mp3 without such a frame
+            cuts.add(end)  # the next part is an mp3 without such a frame
     ends = [*sorted(cuts), len(content)]
     return [content[start:end] for start, end in zip([0, *ends], ends, strict=False)] if cuts else []
 
 
 def _bytes_of_mp3(content: bytes, first: int) -> int:
-    """Bytes that the first frame of an mp3 counts, itself included; 0 where it counts none."""
+    """Number of bytes that the first frame of an mp3 declares, including itself; 0 if it declares none."""
     mark = min(at for tag in (b"Xing", b"Info") if (at := content.find(tag, first)) >= 0)
     flags = int.from_bytes(content[mark + 4 : mark + 8], "big")
     at = mark + 8 + (4 if flags & 1 else 0)
@@ -255,8 +255,8 @@ def _bytes_of_mp3(content: bytes, first: int) -> int:
 
 
 def _times_as_long(source: bytes | Path) -> float:
-    """How many times as long a file of WAV, AVI, Wave64 or CAF says it is: decoders believe the file's size instead.
-    1 for others, and for streams of unknown length as pipes write them."""
+    """Ratio of the declared to the real size, at least 1, of a WAV, AVI, Wave64 or CAF file: decoders use the real
+    size. 1 for others, and for streams of unknown length, as pipes write them."""
     head, size = _head(source, 24), _size(source)
     says = 0
     if head[:4] == b"RIFF":
@@ -273,8 +273,8 @@ _UNACCOUNTED = 4096  # bytes that may follow the chunks of a WAV file: tags of o
 
 
 def _more_follows(source: bytes | Path) -> bool:
-    """Whether a file goes on behind what its first header describes: files joined, or a wrong length. Of the formats
-    that say how long they are."""
+    """Whether a file has more data than its first header describes: joined files, or a wrong length. Only for formats
+    that declare their length."""
     head, size = _head(source), _size(source)
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return _behind_chunks(source, size)
@@ -297,7 +297,7 @@ def _behind_chunks(source: bytes | Path, size: int) -> bool:
         if name == b"RIFF":
             return True
         if name == b"data" and (length == 0 or at + 8 + length > size):
-            return False  # of unknown length, or cut off: all that there is is heard
+            return False  # unknown length, or truncated: all data is decoded
         at += 8 + length + length % 2
     return size - at > _UNACCOUNTED
 
@@ -315,7 +315,7 @@ def _mp4_boxes(source: bytes | Path, size: int) -> Iterator[bytes]:
 
 
 def _end_of_caf(source: bytes | Path) -> int:
-    """Byte at which the sound of a CAF file ends, by its chunks; 0 where they do not say."""
+    """Byte at which the audio of a CAF file ends, by its chunks; 0 if they do not tell."""
     at = 8
     while len(chunk := _head(source, 12, at)) == 12:
         size = int.from_bytes(chunk[4:], "big", signed=True)
@@ -326,15 +326,15 @@ def _end_of_caf(source: bytes | Path) -> int:
 
 
 def _size(source: bytes | Path) -> int:
-    """Bytes. Raises AudioError where there is no such file."""
+    """Size in bytes. Raises AudioError if the file does not exist."""
     if isinstance(source, bytes):
         return len(source)
     try:
         if source.is_dir():
             raise AudioError("missing_audio", f"a folder: {source}")
         return source.stat().st_size
-    except (OSError, ValueError) as error:  # no such file, a name no file system takes, no right to look
-        hint = " (%20 and the like are of addresses: write the file's own name)" if "%" in source.name else ""
+    except (OSError, ValueError) as error:  # no such file, an invalid name, or no permission
+        hint = " (%20 and the like belong to URLs: write the real file name)" if "%" in source.name else ""
         raise AudioError("missing_audio", f"{getattr(error, 'strerror', None) or error}: {source}{hint}") from error
 
 
@@ -375,7 +375,7 @@ def _sndfile_blocks(file: soundfile.SoundFile, downmix: _Downmix, channel: int |
 
 
 def _mono(block: np.ndarray) -> np.ndarray:
-    """[n, channels] to their mean [n]. Adding columns is several times as fast as `mean(axis=1)`."""
+    """Mean over channels, [n, channels] to [n]. Adding columns is several times as fast as `mean(axis=1)`."""
     mono = block[:, 0]
     if block.shape[1] > 1:
         mono = block[:, 0] + block[:, 1]
@@ -405,10 +405,10 @@ def _open_ffmpeg(source: bytes | Path, name: str, channel: int | None) -> Stream
 
 
 def _declared(source: bytes | Path, container: av.container.InputContainer, stream: av.AudioStream) -> Seconds | None:
-    """Of the stream, or of the container where it holds nothing else (Matroska, CAF): a film may be longer."""
+    """Length of the stream, or of the container if it has no other stream (Matroska, CAF): a film may be longer."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base) * _times_as_long(source)
-    if tagged := stream.metadata.get("DURATION"):  # of each stream, in Matroska: 00:00:09.500000000
+    if tagged := stream.metadata.get("DURATION"):  # of each stream in Matroska: 00:00:09.500000000
         with contextlib.suppress(ValueError):
             hours, minutes, seconds = tagged.split(":")
             return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - (container.start_time or 0) / av.time_base
@@ -418,7 +418,7 @@ def _declared(source: bytes | Path, container: av.container.InputContainer, stre
 
 
 def _if_cut_off(source: bytes | Path, declared: Seconds | None) -> Seconds | None:
-    """An Ogg file that ends inside a page was longer, nobody knows by how much; else what it declares."""
+    """The declared length; infinity for an Ogg file that ends inside a page, because its real length is unknown."""
     if _head(source)[:4] != b"OggS":
         return declared
     if isinstance(source, bytes):
@@ -442,7 +442,7 @@ def _ffmpeg_blocks(
     stereo = container.streams.audio[0].codec_context.channels == 2
     resampler = av.AudioResampler(
         format="fltp" if stereo or channel is not None else "flt",
-        layout=None if stereo or channel is not None else "mono",  # of more than two, as FFmpeg weighs them
+        layout=None if stereo or channel is not None else "mono",  # more than two channels: FFmpeg's weights
         rate=SAMPLE_RATE,
         frame_size=_BLOCK,
     )
@@ -458,11 +458,11 @@ def _ffmpeg_blocks(
 
 
 def _timed_frames(container: av.container.InputContainer, findings: Findings) -> Iterator[av.AudioFrame | None]:
-    """Frames of the sound, silence where time stamps leave something out, and None at the end. A sound that starts
-    later than the film it is of has silence before it."""
+    """Frames of the audio, silence for gaps in the time stamps, and None at the end. If the audio starts later than its
+    film, silence comes first."""
     starts = (container.start_time or 0) / av.time_base
     expected: float | None = None  # when the next frame starts, if nothing is missing
-    is_continuous = container.format.name == "ogg"  # whose pages follow one another: a gap is a loss
+    is_continuous = container.format.name == "ogg"  # pages of Ogg are continuous: a gap is a loss
     with container:
         for frame in container.decode(container.streams.audio[0]):
             if expected is None:
@@ -476,10 +476,10 @@ def _timed_frames(container: av.container.InputContainer, findings: Findings) ->
                     yield silence
                     expected = (expected or 0.0) + silence.samples / silence.sample_rate
             elif missing < 0 and expected == starts:
-                expected = frame.time  # samples before the start, which a decoder drops or not
+                expected = frame.time  # samples before the start, which some decoders drop
             if expected is not None:
                 expected += frame.samples / frame.sample_rate
-            frame.pts = None  # timestamps of damaged files are not monotonic; order is enough
+            frame.pts = None  # time stamps of damaged files are not monotonic; the order is sufficient
             yield frame
         yield None
 
@@ -497,19 +497,19 @@ def _silence(like: av.AudioFrame, seconds: Seconds) -> Iterator[av.AudioFrame]:
 
 
 class _Downmix:
-    """Mixes channels to one: their mean, or the loudest alone where the mean would cancel what they share.
+    """Mixes channels to one: their mean, or only the loudest if the mean would cancel the common signal.
 
-    Judged by the first seconds, because what is mixed already cannot be taken back; looked at to the end.
+    Decides from the first seconds, because returned samples cannot be changed later; checks until the end.
     """
 
     def __init__(self, name: str, findings: Findings) -> None:
         self._name, self._findings = name, findings
         self._products = np.zeros((0, 0))  # sums of products of channels, from one sample in 32
-        self._heard = self._cancelled = 0.0  # energy of the channels, and of that in blocks whose mix cancels it
+        self._heard = self._cancelled = 0.0  # energy of the channels, and the part in blocks where the mix cancels it
 
     def mono(self, blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-        """blocks [n, channels], whose memory may be used again for the next, to mono [n]. Raises AudioError where
-        channels that were mixed cancel each other in all."""
+        """blocks [n, channels], whose memory may be reused for the next one, to mono [n]. Raises AudioError if the
+        mixed channels cancel each other overall."""
         held: list[np.ndarray] | None = []
         frames = 0
         for block in blocks:
@@ -517,7 +517,7 @@ class _Downmix:
                 yield block[:, 0]
                 continue
             self._hear(block)
-            frames += len(block) if self._products.any() else 0  # silence decides nothing
+            frames += len(block) if self._products.any() else 0  # leading silence does not count
             if held is None:
                 yield self._mixed(block)
                 continue
@@ -586,7 +586,7 @@ def encode_flac(samples: np.ndarray) -> bytes:
 
 
 def decode_flac(data: bytes) -> np.ndarray:
-    """What `encode_flac` wrote, as float32 [n]."""
+    """Decodes the output of `encode_flac` to float32 [n]."""
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32")
     if rate != SAMPLE_RATE or samples.ndim != 1:
         raise AudioError("corrupt_audio", f"expected 16 kHz mono FLAC, found {rate} Hz, {samples.ndim} dimensions")

@@ -1,11 +1,11 @@
-"""Errors a user can act on: one line that says what is wrong, where, and what to do."""
+"""Errors that a user can fix: one line with the problem, its place, and what to do."""
 
 from __future__ import annotations
 
 import functools
 import importlib.metadata
 
-DISTRIBUTION = "caspi-asr"  # as it is installed; caspi is somebody else's
+DISTRIBUTION = "caspi-asr"  # the name on PyPI; the name caspi belongs to another project
 
 
 class CaspiError(Exception):
@@ -15,21 +15,21 @@ class CaspiError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its name where it says nothing."""
+    """The message of an error in one line; its class name if the message is empty."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class UsageError(CaspiError):
-    """A recipe, an argument or an input is not what it must be; exit code 2."""
+    """A recipe, an argument or an input is invalid; exit code 2."""
 
     exit_code = 2
 
 
 def install(extra: str) -> str:
-    """The command that installs what an extra needs, the same in a checkout and from a wheel."""
+    """The command that installs the packages of an extra, the same for a checkout and a wheel."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or ()
-    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+    except importlib.metadata.PackageNotFoundError:  # run from a source checkout, not installed
         return f"pip install what the extra {extra} of pyproject.toml lists"
     marked = f'extra == "{extra}"'
     names = [one.split(";")[0].strip() for one in requirements if marked in one.replace("'", '"')]
@@ -44,6 +44,6 @@ class MissingDependency(CaspiError):
         self._parts = (purpose, package, extra)
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Errors travel between processes; keyword-only arguments do not by themselves."""
+        """Errors are pickled between processes; by default, pickle does not keep keyword-only arguments."""
         purpose, package, extra = self._parts
         return functools.partial(MissingDependency, purpose, package=package, extra=extra), ()

@@ -1,4 +1,4 @@
-"""The one way to talk to the Hugging Face Hub: names are checked first, and what it refuses is one line."""
+"""All access to the Hugging Face Hub: checks names first, and reports refusals in one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Kind = Literal["model", "dataset"]
 
 
 def check_name(repository: str) -> None:
-    """Raises UsageError for what the Hub does not take for somebody's repository."""
+    """Raises UsageError if the Hub would not accept the name of the repository."""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
@@ -37,8 +37,8 @@ def check_name(repository: str) -> None:
 
 
 def upload(repository: str, folder: Path, files: Iterable[str], card: str, *, kind: Kind, private: bool) -> None:
-    """Uploads files of a folder, by name, and a card (none where it is empty); the repository is made where there is
-    none. Raises CaspiError where the Hub refuses."""
+    """Uploads files of a folder, by name, and a card (none if it is empty); creates the repository if necessary.
+    Raises CaspiError if the Hub refuses."""
     names = [name for name in files if name != CARD]
     try:
         api = HfApi()
@@ -57,8 +57,8 @@ def upload(repository: str, folder: Path, files: Iterable[str], card: str, *, ki
 
 
 def unreachable(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is of the network. By its name: which library's it is depends on the
-    version of huggingface_hub."""
+    """Whether an error or its cause is a network error. Checks the class name, because the library that raises it
+    depends on the version of huggingface_hub."""
     while error is not None:
         if any(mark in type(error).__name__ for mark in ("Connect", "Timeout", "Offline")):
             return True
@@ -67,8 +67,8 @@ def unreachable(error: BaseException | None) -> bool:
 
 
 def fetch(repository: str, file: str, revision: str | None = None) -> None:
-    """Has a file of a model in the cache, where it is not there yet. Raises UsageError where there is no such model, or
-    nobody can be asked; a model without the file is no error."""
+    """Downloads a file of a model into the cache if it is not there. Raises UsageError if there is no such model, or if
+    the Hub cannot be reached; a model without the file is not an error."""
     try:
         hf_hub_download(repository, file, revision=revision)
     except LocalEntryNotFoundError as error:
@@ -82,20 +82,20 @@ def fetch(repository: str, file: str, revision: str | None = None) -> None:
 
 
 def upload_model(repository: str, folder: Path, message: str, *, private: bool) -> None:
-    """Uploads a whole folder as one commit. Raises whatever the network does."""
+    """Uploads a whole folder as one commit. Network errors are not caught."""
     api = HfApi()
     api.create_repo(repository, private=private, exist_ok=True)
     api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
 
 
 def differing(repository: str, files: Iterable[Path]) -> list[str]:
-    """Names of the files that a model repository does not hold as they are here. Raises whatever the network does."""
+    """Names of the files that are missing or different in a model repository. Network errors are not caught."""
     there = {entry.path: entry for entry in HfApi().list_repo_tree(repository)}
     return [path.name for path in files if not _same(path, there.get(path.name))]
 
 
 def _same(path: Path, entry: Any) -> bool:
-    """Whether a file on the Hub is this one. The Hub knows large files by SHA-256, small ones as git does."""
+    """Whether a file on the Hub equals this one. The Hub identifies large files by SHA-256, small ones by git hash."""
     if getattr(entry, "size", None) != path.stat().st_size:
         return False
     if entry.lfs is not None:

@@ -1,4 +1,4 @@
-"""A machine that is being taken away says so with SIGTERM, some thirty seconds ahead."""
+"""Handles SIGTERM, which a preempted machine sends about thirty seconds before it stops."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _log = logging.getLogger(__name__)
 
 
 class Interrupted(CaspiError):
-    """The run was asked to end, and saved: run the same command again. Schedulers tell it from a failure."""
+    """The run was interrupted and saved: run the same command again to resume. Schedulers know it by the exit code."""
 
     exit_code = 75  # EX_TEMPFAIL
 
 
 class Interruption:
-    """Whether this process was asked to end; training looks between micro-batches, evaluation between tokens."""
+    """Whether this process was asked to stop; training checks between micro-batches, evaluation between tokens."""
 
     def __init__(self) -> None:
         self.asked = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Notes SIGTERM and the first Ctrl-C instead of dying of it; the second Ctrl-C ends at once. Only the main
-        thread may listen; elsewhere it changes nothing."""
+        """Records SIGTERM and the first Ctrl-C instead of ending; the second Ctrl-C ends at once. Works only in the
+        main thread; elsewhere it changes nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # What a shell started in the background is deaf to Ctrl-C, and stays so.
+        # A process that a shell started in the background ignores Ctrl-C, and continues to do so.
         listening = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
         before = [(number, signal.signal(number, self._note)) for number in listening]
         try:
@@ -47,4 +47,4 @@ class Interruption:
             raise KeyboardInterrupt
         self.asked = True
         by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; once more ends at once, without saving"
-        _log.info(f"asked to end ({by}): saving")
+        _log.info(f"asked to stop ({by}): saving")

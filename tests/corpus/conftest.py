@@ -10,7 +10,7 @@ import pytest
 
 from caspi import recipe
 
-"""Encoders and little corpora that several tests of this folder use."""
+"""Encoders and small corpora that several tests of this folder use."""
 
 
 @pytest.fixture

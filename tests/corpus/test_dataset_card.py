@@ -17,7 +17,7 @@ from tests.conftest import manifest_recipe
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def test_info_counts_what_is_there(small_corpus: Path) -> None:
+def test_info_counts_the_corpus(small_corpus: Path) -> None:
     summary = commands.corpus.info(small_corpus).summary
     report = json.loads((small_corpus / "report.json").read_text())
     assert {name: split["utterances"] for name, split in summary["splits"].items()} == {
@@ -71,7 +71,7 @@ def test_a_browser_plays_the_sample(small_corpus: Path, tmp_path: Path) -> None:
     assert durations == pytest.approx([every[i] for i in ids], abs=0.01)
 
 
-def test_the_official_scripts_jsonl_comes_back_the_same(small_corpus: Path, tmp_path: Path) -> None:
+def test_the_official_scripts_jsonl_round_trips(small_corpus: Path, tmp_path: Path) -> None:
     out = commands.corpus.export(small_corpus, "jsonl", tmp_path / "jsonl").path
     corpus = Corpus.open(small_corpus, "train")
     lines = [json.loads(line) for line in (out / "train.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -109,7 +109,7 @@ def test_a_card_can_be_read_by_datasets(small_corpus: Path, tmp_path: Path) -> N
     }
 
 
-def test_what_is_no_corpus_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_without_a_corpus_is_an_error(tmp_path: Path) -> None:
     for command in (
         lambda: commands.corpus.info(tmp_path),
         lambda: commands.corpus.push(tmp_path, "me/x", True, True),

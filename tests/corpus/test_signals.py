@@ -34,7 +34,7 @@ def test_levels() -> None:
 
 
 @given(st.floats(-20, -0.5))
-def test_gain_moves_levels_and_nothing_else(decibel: float) -> None:
+def test_gain_changes_only_the_levels(decibel: float) -> None:
     quiet = signals(SPEECH * np.float32(10 ** (decibel / 20)))
     loud = signals(SPEECH)
     assert quiet.rms_db - loud.rms_db == pytest.approx(decibel, abs=0.01)
@@ -42,12 +42,12 @@ def test_gain_moves_levels_and_nothing_else(decibel: float) -> None:
     assert quiet.bandwidth_hz == pytest.approx(loud.bandwidth_hz, abs=250)
 
 
-def test_clipping_is_seen() -> None:
+def test_clipping_is_detected() -> None:
     assert signals(SPEECH).clipping < 0.001
     assert signals(np.clip(SPEECH * 8, -0.9, 0.9)).clipping > 0.05
 
 
-def test_a_telephone_says_so() -> None:
+def test_telephone_bandwidth_is_detected() -> None:
     noise = np.random.default_rng(0).standard_normal(32_000).astype(np.float32) * 0.1
     assert signals(noise).bandwidth_hz == 8_000
     band = audio.resample(soxr.resample(noise, 16_000, 8_000), 8_000)
@@ -103,7 +103,7 @@ def stereo(left: np.ndarray, right: np.ndarray, kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_a_channel_with_nothing_in_it_is_noticed(kind: str) -> None:
+def test_an_empty_channel_is_detected(kind: str) -> None:
     clip = tone(1.0)
     for right, dead in ((np.zeros_like(clip), True), (clip, False)):
         stream = audio.open_stream(stereo(clip, right, kind))
@@ -114,28 +114,28 @@ def test_a_channel_with_nothing_in_it_is_noticed(kind: str) -> None:
 
 @pytest.mark.parametrize("share", [-1.0, -0.95, -0.7])
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG"])
-def test_of_channels_that_cancel_each_other_the_louder_is_heard(kind: str, share: float) -> None:
+def test_the_louder_of_two_cancelling_channels_is_used(kind: str, share: float) -> None:
     left, right = SPEECH, share * SPEECH
     found, notes = audio.read(stereo(left, right, kind))
     assert notes == ["one_channel"]
     assert np.std(found) == pytest.approx(np.std(SPEECH), rel=0.05)
 
 
-def test_channels_that_cancel_later_in_a_file_have_a_reason() -> None:
+def test_channels_that_cancel_later_in_a_file_are_rejected() -> None:
     first = np.concatenate([tone(20.0, seed=1), tone(10.0, seed=2)])
     second = np.concatenate([tone(20.0, seed=1), -tone(10.0, seed=2)])
     with pytest.raises(audio.AudioError, match="out_of_phase"):
         audio.decode(stereo(first, second, "WAV"))
 
 
-def test_two_voices_on_two_channels_are_noticed() -> None:
+def test_two_voices_on_two_channels_are_detected() -> None:
     other = np.roll(SPEECH[::-1], 5_000)
     assert audio.read(stereo(SPEECH, other, "WAV"))[1] == ["channels_differ"]
     assert audio.read(stereo(SPEECH, 0.5 * SPEECH, "WAV"))[1] == []
 
 
-def test_samples_above_full_scale_are_made_quieter_not_cut_off(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
-    """A float file may hold them: cut off, a third of the samples would be at full scale."""
+def test_samples_above_full_scale_are_attenuated_not_clipped(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+    """A float file may have such samples: clipped, a third of them would be at full scale."""
     folder = tmp_path / "in"
     folder.mkdir()
     loud = SPEECH / np.abs(SPEECH).max() * 4
@@ -150,7 +150,7 @@ def test_samples_above_full_scale_are_made_quieter_not_cut_off(tmp_path: Path, r
     assert "1 of 1 kept: audio has samples above full scale" in capsys.readouterr().err
 
 
-def test_speaking_rate_is_judged_by_the_sources_own(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_speaking_rate_is_compared_within_the_source(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     clips = [(tone(2.0, seed=n), f"{chr(0x5D0 + n % 22)}לום לכם חברים יקרים {n}") for n in range(60)]
     clips.append((tone(2.0, seed=99), "שלום " * 8))
     clips.append((tone(9.0, seed=98), "שלום לכם חבר"))
@@ -161,14 +161,14 @@ def test_speaking_rate_is_judged_by_the_sources_own(tmp_path: Path, recipe_of) -
     assert commands.prepare.run(stricter).summary["rejected"] == {"too_fast": 1, "too_slow": 1}
 
 
-def test_a_sample_rate_that_says_more_than_there_is_is_warned_of(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_an_upsampled_file_gives_a_warning(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
     telephone = audio.resample(soxr.resample(SPEECH, 16_000, 8_000), 8_000)
     path = write_manifest(tmp_path / "in", [(telephone, "בוקר טוב לכולם כאן")])
     commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]))
-    assert "in: 100 % say 16 kHz or more and hold nothing above 4 kHz" in capsys.readouterr().err
+    assert "in: 100 % claim 16 kHz or more but have no content above 4 kHz" in capsys.readouterr().err
 
 
-def test_silence_in_front_does_not_decide_how_channels_are_mixed() -> None:
+def test_leading_silence_does_not_decide_the_channel_mix() -> None:
     sound = np.concatenate([np.zeros(11 * 16_000), SPEECH])
     found, notes = audio.read(stereo(sound, -sound, "WAV"))
     assert notes == ["one_channel"]

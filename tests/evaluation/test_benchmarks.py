@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def files(name: str, folder: Path, rows: list[dict] | None = None) -> str:  # type: ignore[type-arg]
-    """A set's parquet files; returns how it is asked for."""
+    """Writes a set's parquet files; returns the name to request it by."""
     folder = folder / name
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows or ROWS[name]), folder / f"{CATALOGUE[name].split}-0.parquet")
@@ -37,7 +37,7 @@ def files(name: str, folder: Path, rows: list[dict] | None = None) -> str:  # ty
 
 
 @pytest.mark.parametrize("name", SIX)
-def test_a_set_is_whole_and_its_text_is_as_published(name: str, tmp_path: Path) -> None:
+def test_a_benchmark_is_complete_with_its_published_text(name: str, tmp_path: Path) -> None:
     rows = [dict(row) for row in ROWS[name]]
     text = next(key for key in CATALOGUE[name].text if key in rows[0])
     rows[0][text] = 'שָׁלוֹם, צה"ל [רעש] (צחוק) <b>'
@@ -49,15 +49,15 @@ def test_a_set_is_whole_and_its_text_is_as_published(name: str, tmp_path: Path) 
     assert set(corpus.column("source")) == {name}
 
 
-def test_six_sets_are_one_name() -> None:
+def test_one_name_stands_for_six_sets() -> None:
     assert benchmarks.named("ivrit") == list(SIX)
     assert benchmarks.named("kan@abc") == ["kan@abc"]
     assert benchmarks.named("runs/corpus") == []
-    with pytest.raises(UsageError, match="a revision is of one set"):
+    with pytest.raises(UsageError, match="a revision belongs to one set"):
         benchmarks.named("ivrit@abc")
 
 
-def test_several_sets_at_once_one_more_decodes_that_one_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_added_set_is_the_only_one_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = files("kan", tmp_path), files("eval-d1", tmp_path)
     commands.evaluate.run("tiny", [one], tmp_path / "out")
     decoded: list[str] = []
@@ -73,20 +73,20 @@ def test_several_sets_at_once_one_more_decodes_that_one_only(tmp_path: Path, mon
     assert "Parakeet-TDT-0.6B" in page
 
 
-def test_a_set_that_changed_is_fetched_again(tmp_path: Path) -> None:
+def test_a_changed_set_is_downloaded_again(tmp_path: Path) -> None:
     assert len(benchmarks.open_set(files("kan", tmp_path))) == 3
     assert len(benchmarks.open_set(files("kan", tmp_path, ROWS["kan"][:2]))) == 2
 
 
-def test_a_row_that_cannot_be_used_is_named_and_nothing_is_left(tmp_path: Path, cache: Path) -> None:
+def test_an_unusable_row_is_reported_and_no_files_remain(tmp_path: Path, cache: Path) -> None:
     rows = [dict(row) for row in ROWS["kan"]]
     rows[1]["audio"] = {"bytes": b"no sound", "path": None}
-    with pytest.raises(UsageError, match=r"cannot be decoded .*: a benchmark is whole or none"):
+    with pytest.raises(UsageError, match=r"cannot be decoded .*: a benchmark must be complete"):
         benchmarks.open_set(files("kan", tmp_path, rows))
     assert list(cache.iterdir()) == []
 
 
-def test_a_gated_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_gated_set_explains_access(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gated(*_: object, **__: object) -> None:
         raise ValueError("Cannot access gated repo: 403")
 
@@ -97,13 +97,13 @@ def test_a_gated_set_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not (tmp_path / "out").exists()
 
 
-def test_a_part_of_a_set_stands_beside_no_published_result(tmp_path: Path) -> None:
+def test_a_partial_set_is_not_compared_with_published_results(tmp_path: Path) -> None:
     outcome = commands.evaluate.run("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluateOptions(limit=2))
     assert "published, not measured here" not in outcome.path.read_text(encoding="utf-8")
     assert "2 of 3 utterances" in outcome.line
 
 
-def test_a_set_that_is_a_script_is_read_as_the_hub_converted_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_data_set_is_read_from_the_hubs_converted_files(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, dict[str, str] | None]] = []
 
     def load_dataset(name: str, *_: object, data_files: dict[str, str] | None = None, **__: object) -> str:
@@ -119,8 +119,8 @@ def test_a_set_that_is_a_script_is_read_as_the_hub_converted_it(monkeypatch: pyt
     assert asked == [("google/fleurs", None), ("parquet", {"train": converted})]
 
 
-def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole file, a stretch of one, and segments; changed, it is read again."""
+def test_a_manifest_can_be_evaluated_directly(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole file, a part of one, and segments; after a change, it is read again."""
     lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     lines[0]["text"] = "[רעש] שלום, עולם!"
     lines[1] |= {"start": 0.5, "end": 1.25}
@@ -134,17 +134,17 @@ def test_a_manifest_is_evaluated_as_it_is(manifest: Path, tmp_path: Path, monkey
     manifest.write_text(json.dumps(lines[0]), encoding="utf-8")
     assert len(benchmarks.open_manifest(manifest)) == 1
     manifest.write_text('{"audio": "nowhere.wav", "text": "שלום"}', encoding="utf-8")
-    with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* whole or none"):
+    with pytest.raises(UsageError, match=r"nowhere.wav cannot be decoded .* must be complete"):
         benchmarks.open_manifest(manifest)
     manifest.write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"manifest holds no utterance"):
+    with pytest.raises(UsageError, match=r"manifest has no utterances"):
         benchmarks.open_manifest(manifest)
 
 
-def test_a_manifest_is_evaluated_in_the_language_it_is_in(
+def test_a_manifest_is_evaluated_in_its_language(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a language two Spanish clips were once scored as Hebrew, every file its own group."""
+    """Without a language, two Spanish clips were once scored as Hebrew, with every file as its own group."""
     monkeypatch.setenv("CASPI_CACHE", str(tmp_path / "cache"))
     lines = []
     for number, text in enumerate(("buenos dias a todos", "la casa está cerca del mar")):

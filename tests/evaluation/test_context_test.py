@@ -1,4 +1,4 @@
-"""What a model is told beforehand, and whether it makes anything of it."""
+"""Tests of the context test: hotwords and other context in the system turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support import run_recipe, write_manifest
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips, each with a name of its own; some have a text before them, one a context."""
+    """Twelve clips, each with its own name; some have a previous text, one has a context."""
     folder = tmp_path_factory.mktemp("names")
     letters = "אבגדהוזחטיכל"
     clips = [(tone(1.0, seed=n), f"שלום לכולם {letter * 2}תמר{letter} תודה") for n, letter in enumerate(letters)]
@@ -37,13 +37,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "corpus"
 
 
-def test_lists_hold_what_is_said_among_what_is_not(corpus: Path) -> None:
+def test_word_lists_mix_hotwords_and_distractors(corpus: Path) -> None:
     opened = Corpus.open(corpus, "test")
     found = context_conditions(opened, 8)
     assert len(found.words) == 8
     for row, words in enumerate(found.words):
         text = opened.utterance(row).text
-        assert len(words.own) == 1, "the others are said by everybody"
+        assert len(words.own) == 1, "the other words are in every clip"
         assert words.own[0] in text.split()
         assert not any(word in text for word in words.others)
         assert sorted(found.turns[EXPECTED][row].split(", ")) == sorted([*words.own, *words.others])
@@ -52,8 +52,8 @@ def test_lists_hold_what_is_said_among_what_is_not(corpus: Path) -> None:
     places = {
         turn.split(", ").index(words.own[0]) for turn, words in zip(found.turns[EXPECTED], found.words, strict=True)
     }
-    assert len(places) > 2, "where a word stands does not give it away"
-    assert context_conditions(opened, 12).words[:8] == found.words, "an utterance's list is its own"
+    assert len(places) > 2, "the position of a word must not reveal it"
+    assert context_conditions(opened, 12).words[:8] == found.words, "the list depends only on the utterance"
 
 
 def test_a_part_of_a_word_is_not_the_word() -> None:
@@ -64,32 +64,30 @@ def test_a_part_of_a_word_is_not_the_word() -> None:
 
 
 class Parrot:
-    """Says what it was told."""
+    """Outputs its context as the transcript."""
 
     def transcribe(self, samples: Sequence[np.ndarray], *, languages: Any, contexts: Sequence[str]) -> list[Transcript]:
         return [Transcript(told, (), None, 1.0, 0) for told in contexts]
 
 
-def test_what_was_told_is_told_to_the_utterance_it_belongs_to(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_utterance_gets_its_own_context(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelHandle, "on", lambda *_: Parrot())
     summary = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=8)).summary
     found = summary["context"]
     assert list(found) == [NOTHING, EXPECTED, OTHERS, BEFORE]
     assert {of["utterances"] for of in found.values()} == {8}
-    assert summary["utterances"] == 12, "what is told more is not in the score"
+    assert summary["utterances"] == 12, "runs with context are not in the score"
     expected, others = found[NOTHING]["expected"]["words"], found[NOTHING]["others"]["words"]
     assert expected == 8
     assert 8 < others < 96
     counts = {shown: (of["expected"]["heard"], of["others"]["heard"]) for shown, of in found.items()}
     assert counts == {NOTHING: (0, 0), EXPECTED: (8, others), OTHERS: (0, others), BEFORE: (0, 0)}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "What it makes of its context" in page
+    assert "Use of context" in page
     assert f"{others:,} of {others:,}" in page
 
 
-def test_the_models_own_words_come_through_the_same_way(corpus: Path, tmp_path: Path) -> None:
+def test_a_real_model_runs_with_the_context_test(corpus: Path, tmp_path: Path) -> None:
     found = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=3)).summary[
         "context"
     ]
@@ -97,7 +95,7 @@ def test_the_models_own_words_come_through_the_same_way(corpus: Path, tmp_path: 
     assert all(of["expected"]["words"] == 3 for of in found.values())
 
 
-def test_where_no_word_is_rare_it_says_so(tmp_path: Path) -> None:
+def test_a_corpus_without_rare_words_is_an_error(tmp_path: Path) -> None:
     clips = [(tone(1.0, seed=n), "שלום לכולם") for n in range(6)]
     write_manifest(tmp_path, clips)
     with pytest.raises(UsageError, match=r"--context: no word is rare in corpus .*"):

@@ -27,8 +27,10 @@ def corpus(small_corpus: Path) -> Corpus:
 TINY = ModelHandle("tiny", "tiny")
 
 
-def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed after its second block, in the middle of a line."""
+def test_decoding_resumes_without_repeating_utterances(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is killed after its second block, in the middle of a line."""
     monkeypatch.setattr(decode, "_AT_ONCE", 3)
     part, kept = DecodeJob(corpus, range(len(corpus))), tmp_path / "kept.jsonl"
     whole, _ = decode.decode(TINY, part, tmp_path / "whole.jsonl", ["cpu"])
@@ -45,7 +47,9 @@ def test_what_was_decoded_is_not_decoded_again(corpus: Corpus, tmp_path: Path, m
     assert seconds > 0
 
 
-def test_several_devices_hear_what_one_does(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_devices_give_the_same_output_as_one(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decode, "_AT_ONCE", 4)
     part = DecodeJob(corpus, range(len(corpus)))
     one, _ = decode.decode(TINY, part, tmp_path / "one.jsonl", ["cpu"])
@@ -53,7 +57,7 @@ def test_several_devices_hear_what_one_does(corpus: Corpus, tmp_path: Path, monk
     assert two == one
 
 
-def test_an_evaluation_that_is_repeated_decodes_nothing(
+def test_a_repeated_evaluation_decodes_nothing(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -66,20 +70,20 @@ def test_an_evaluation_that_is_repeated_decodes_nothing(
         commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(identify=True))
 
 
-def test_everything_is_heard_under_every_condition(small_corpus: Path, tmp_path: Path) -> None:
+def test_stress_decodes_every_utterance_under_every_condition(small_corpus: Path, tmp_path: Path) -> None:
     outcome = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(stress=2))
     stress = outcome.summary["stress"]
     assert stress["conditions"].keys() == CONDITIONS.keys()
     assert {name for ways in stress["families"].values() for name in ways} == CONDITIONS.keys() - {"clean"}
     assert all(found["utterances"] == 2 for found in stress["conditions"].values())
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "WER when the audio is worse" in page
-    assert outcome.summary["utterances"] == 12  # what is stressed is not in the score
+    assert "WER on degraded audio" in page
+    assert outcome.summary["utterances"] == 12  # the stress set is not in the score
     written = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert written["stress"].keys() == stress.keys()
 
 
-def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) -> None:
+def test_other_languages_are_scored_separately(small_corpus: Path, tmp_path: Path) -> None:
     outcome = commands.evaluate.run(
         "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, retention=[str(small_corpus)])
     )
@@ -87,7 +91,7 @@ def test_other_languages_are_scored_apart(small_corpus: Path, tmp_path: Path) ->
     assert outcome.summary["utterances"] == 3
 
 
-def test_a_model_that_names_the_language_is_asked_for_it(small_corpus: Path, tmp_path: Path) -> None:
+def test_identify_reports_the_language_that_the_model_names(small_corpus: Path, tmp_path: Path) -> None:
     outcome = commands.evaluate.run(
         "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, identify=True)
     )
@@ -97,11 +101,11 @@ def test_a_model_that_names_the_language_is_asked_for_it(small_corpus: Path, tmp
 
 
 def test_the_same_corpus_twice_is_refused(small_corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is in two of the corpora"):
+    with pytest.raises(UsageError, match="are in two of the corpora"):
         commands.evaluate.run("tiny", [str(small_corpus)] * 2, tmp_path / "out")
 
 
-def test_results_hold_what_breakdowns_need(small_corpus: Path, tmp_path: Path) -> None:
+def test_results_have_the_fields_for_breakdowns(small_corpus: Path, tmp_path: Path) -> None:
     commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out")
     row = json.loads((tmp_path / "out" / RESULTS).read_text(encoding="utf-8").split("\n")[0])
     assert row["language"] == "Hebrew"
@@ -112,7 +116,7 @@ def test_results_hold_what_breakdowns_need(small_corpus: Path, tmp_path: Path) -
 
 
 class Scripted:
-    """In the place of a model: says what it was asked, and what it was given to hear."""
+    """Replaces a model: records the languages and the audio it gets."""
 
     def __init__(self) -> None:
         self.heard: list[np.ndarray] = []
@@ -134,14 +138,14 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return model
 
 
-def test_what_was_cut_off_and_tried_again_is_counted(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
+def test_truncated_and_retried_windows_are_counted(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
     found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out").summary
     assert (found["truncated"], found["retried"]) == (1, 2)
     assert "cut off" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("identify", [False, True])
-def test_the_language_is_told_unless_it_is_asked_for(
+def test_the_language_is_given_unless_identify_is_set(
     scripted: Scripted, small_corpus: Path, tmp_path: Path, identify: bool
 ) -> None:
     found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(identify=identify))
@@ -149,20 +153,18 @@ def test_the_language_is_told_unless_it_is_asked_for(
     assert found.summary["named"] == ({"Hebrew": {"Hebrew": 12}} if identify else None)
 
 
-def test_retention_is_of_the_corpora_that_are_named_for_it(
-    scripted: Scripted, small_corpus: Path, tmp_path: Path
-) -> None:
+def test_retention_scores_only_the_retention_corpora(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(small_corpus, other)
     options = EvaluateOptions(retention=[str(other)], limit=7)
     found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", options).summary
     assert found["utterances"] == 7
     assert list(found["retention"]) == [str(other)]
-    assert len(scripted.heard) == 14  # both were decoded, each under its own name
+    assert len(scripted.heard) == 14  # both were decoded, each under its own key
 
 
-def test_another_configuration_is_another_model(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
-    """Its weights are the same: what was decoded with the other is not taken for what this one says."""
+def test_a_changed_configuration_is_a_different_model(small_run: Path, small_corpus: Path, tmp_path: Path) -> None:
+    """Its weights are the same, but results of the other configuration must not be reused."""
     model = tmp_path / "model"
     shutil.copytree(json.loads((small_run / "report.json").read_text())["final"], model)
     before = decode.model_fingerprint(model)

@@ -63,15 +63,15 @@ def test_letters_and_prefixes_are_counted() -> None:
         (TranscriptPair("a", "שלום לכולם", "<|0.00|>שלום לכולם<|1.20|>"), ["leaked tags"]),
     ],
 )
-def test_what_was_not_heard_is_seen(pair: TranscriptPair, signs: list[str]) -> None:
+def test_hallucination_signs_are_detected(pair: TranscriptPair, signs: list[str]) -> None:
     fair = HEBREW.normalisers["fair"]
     assert hallucination_signs(pair, fair(pair.reference), fair(pair.hypothesis)) == signs
 
 
-def test_an_hour_in_another_language_is_counted_in_time_that_grows_with_its_length() -> None:
+def test_counting_an_hour_in_another_language_takes_linear_time() -> None:
     def seconds(words: int) -> float:
         taken = []
-        for _ in range(3):  # the fastest: another process takes its share of the others
+        for _ in range(3):  # take the fastest: other processes may slow down the others
             started = time.process_time()
             ErrorTypes().add([f"א{n}" for n in range(words)], [f"z{n}" for n in range(words)], HEBREW)
             taken.append(time.process_time() - started)

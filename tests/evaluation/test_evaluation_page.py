@@ -1,4 +1,4 @@
-"""The pages of evaluate and compare in a browser: sorted, filtered, listened to."""
+"""The pages of evaluate and compare in a browser: sorting, filtering, playing audio."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def evaluated(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def rows(page: Any, title: str) -> list[list[str]]:
-    """Cells of the rows that are seen, of the table under a heading."""
+    """Cells of the visible rows of the table under a heading."""
     section = page.locator("section", has=page.locator("h2", has_text=title))
     return section.locator("tbody tr:visible").evaluate_all(  # type: ignore[no-any-return]
         "rows => rows.map(row => [...row.cells].map(cell => cell.textContent.trim()))"
@@ -47,7 +47,7 @@ def rows(page: Any, title: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-def test_the_worst_utterances_are_sorted_filtered_and_heard(browser: Any, evaluated: Path, width: int) -> None:
+def test_the_worst_utterances_can_be_sorted_filtered_and_played(browser: Any, evaluated: Path, width: int) -> None:
     requested: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark")
     page.on("request", lambda request: requested.append(request.url))
@@ -74,7 +74,7 @@ def test_the_worst_utterances_are_sorted_filtered_and_heard(browser: Any, evalua
 
 
 def test_the_comparison_shows_what_got_better_and_worse(browser: Any, evaluated: Path, tmp_path: Path) -> None:
-    """B hears half of it right, and one that A had right not at all."""
+    """B has half of the utterances right, and one wrong that A had right."""
     found = [json.loads(line) for line in (evaluated / RESULTS).read_text(encoding="utf-8").split("\n") if line]
     for name in ("a", "b"):
         lines = [
@@ -85,7 +85,7 @@ def test_the_comparison_shows_what_got_better_and_worse(browser: Any, evaluated:
         file = tmp_path / f"{name}.jsonl"
         file.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
         commands.score.run(file, "Hebrew", tmp_path / name)
-    shutil.copy(evaluated / "report.json", tmp_path / "a" / "report.json")  # says which corpus it is of
+    shutil.copy(evaluated / "report.json", tmp_path / "a" / "report.json")  # names the corpus
     outcome = commands.compare.run(tmp_path / "a", tmp_path / "b", tmp_path / "compare")
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     page.goto(outcome.path.as_uri())
@@ -96,8 +96,8 @@ def test_the_comparison_shows_what_got_better_and_worse(browser: Any, evaluated:
     assert page.locator("audio").count() == 12
 
 
-def test_hebrew_runs_from_right_to_left_whatever_a_row_begins_with(browser: Any, tmp_path: Path) -> None:
-    """Every word wrong, a Latin word among them: the first word said is on the right."""
+def test_hebrew_is_right_to_left_even_if_a_row_begins_with_latin(browser: Any, tmp_path: Path) -> None:
+    """Every word is wrong, and one is Latin: the first reference word is on the right."""
     lines = ["reference,hypothesis", "היא קנתה iPhone חדש אתמול,הוא מכר iphone ישן היום", "iPhone חדש,אייפון חדש"]
     (tmp_path / "x.csv").write_text("\n".join(lines), encoding="utf-8")
     outcome = commands.score.run(tmp_path / "x.csv", "Hebrew", tmp_path / "out")
@@ -109,18 +109,18 @@ def test_hebrew_runs_from_right_to_left_whatever_a_row_begins_with(browser: Any,
     words = cells.first.locator("del").evaluate_all("all => all.map(e => [e.textContent, e.getBoundingClientRect().x])")
     places = dict(words)
     assert places["היא"] > places["קנתה"] > places["חדש"] > places["אתמול"]
-    assert "iPhone" in cells.first.text_content()  # as it was written, not as it was compared
+    assert "iPhone" in cells.first.text_content()  # the original spelling, not the normalised one
 
 
 def dom(page: Path) -> str:
-    """What a real browser makes of a page, scripts run."""
+    """The DOM of a page in a real browser, after its scripts."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
-def test_all_utterances_are_there_to_browse_as_they_were_written(tmp_path: Path) -> None:
+def test_all_utterances_can_be_browsed_with_original_text(tmp_path: Path) -> None:
     rows = [
         {"id": f"u{n}", "reference": f"מחיר 3.11 [צחוק] {n} <b>", "hypothesis": f"מחיר 3.11 {n}", "source": "x"}
         for n in range(120)
@@ -130,27 +130,27 @@ def test_all_utterances_are_there_to_browse_as_they_were_written(tmp_path: Path)
     commands.score.run(path, "Hebrew", tmp_path / "out")
     found = dom(tmp_path / "out" / "report.html")
     section = found.split("All utterances</h2>")[1]
-    assert section.split("</tbody>")[0].count("<tr>") == 51  # fifty and the names of columns
+    assert section.split("</tbody>")[0].count("<tr>") == 51  # fifty and the header row
     assert "1 to 50 of 120" in section
     assert "מחיר 3.11 [צחוק] 0 &lt;b&gt;" in section
 
 
-def test_what_the_score_leaves_out_is_shown_where_it_was_written() -> None:
+def test_text_that_the_score_ignores_is_shown_in_place() -> None:
     row = {"reference": "מחיר 3.11 [צחוק] טוב", "language": "Hebrew"}
     steps = difference(row, "מחיר 3.11 רע").steps
     written = [expected for _, expected, _ in steps if expected]
-    assert written == ["מחיר", "3.11", "[צחוק]", "טוב"]  # 3.11 is two words to the score
+    assert written == ["מחיר", "3.11", "[צחוק]", "טוב"]  # 3.11 is two words for the score
     assert [kind for kind, *_ in steps] == ["equal", "equal", "equal", "replace"]
 
 
-def test_lines_of_two_points_are_bars_and_large_steps_have_no_exponent() -> None:
+def test_two_point_curves_are_bars_and_large_steps_have_no_exponent() -> None:
     drawn = str(draw(Chart("t", [Line("a", [(0, 1.0), (2_000_000, 2.0)]), Line("b", [(0, 1.0)])], "step", "loss")))
     assert "2,000,000" in drawn
     assert "e+06" not in drawn
     assert '<p class="legend">' in drawn
 
 
-def test_a_comparison_is_broken_down_and_shows_what_stayed_as_wrong(tmp_path: Path) -> None:
+def test_a_comparison_has_breakdowns_and_shows_equally_wrong_changes(tmp_path: Path) -> None:
     folders = []
     for name, said in (("a", ["שלום רע", "ילד קטן"]), ("b", ["שלום עולם", "ילד אחר"])):
         rows = [
@@ -167,5 +167,5 @@ def test_a_comparison_is_broken_down_and_shows_what_stayed_as_wrong(tmp_path: Pa
     assert summary["by"]["source"]["set1"]["difference"] == 0
     assert set(summary["by"]) == {"source", "duration", "speaker or recording"}
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
-    assert "Other words, as many errors" in page
+    assert "Different words, same number of errors" in page
     assert "Difference by duration" in page

@@ -1,4 +1,4 @@
-"""What the stress set does to audio: what each condition says, the same every time."""
+"""The stress set degrades audio as each condition states, reproducibly."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def power(samples: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("condition", sorted(CONDITIONS.keys() - {CLEAN}))
-def test_a_condition_is_heard_and_is_the_same_every_time(clip: np.ndarray, condition: str) -> None:
+def test_a_condition_changes_the_audio_reproducibly(clip: np.ndarray, condition: str) -> None:
     once = apply_condition(condition, "one", clip, someone_else)
     assert np.array_equal(once, apply_condition(condition, "one", clip, someone_else))
     length = min(len(once), len(clip))
@@ -31,7 +31,7 @@ def test_a_condition_is_heard_and_is_the_same_every_time(clip: np.ndarray, condi
     assert np.isfinite(once).all()
 
 
-def test_clean_is_clean_and_noise_is_drawn_for_every_utterance(clip: np.ndarray) -> None:
+def test_clean_is_unchanged_and_noise_differs_by_utterance(clip: np.ndarray) -> None:
     assert np.array_equal(apply_condition(CLEAN, "one", clip, someone_else), clip)
     noisy = "noise (pink), 10 dB"
     assert not np.array_equal(
@@ -40,12 +40,12 @@ def test_clean_is_clean_and_noise_is_drawn_for_every_utterance(clip: np.ndarray)
 
 
 @pytest.mark.parametrize("ratio", [20, 10, 5, 0])
-def test_noise_is_as_loud_as_it_says(clip: np.ndarray, ratio: int) -> None:
+def test_noise_has_the_stated_snr(clip: np.ndarray, ratio: int) -> None:
     noise = apply_condition(f"noise (pink), {ratio} dB", "one", clip, someone_else) - clip
     assert 10 * np.log10(power(clip) / power(noise)) == pytest.approx(ratio, abs=1.5)
 
 
-def test_speed_changes_the_length_and_the_telephone_leaves_nothing_above_4_khz(clip: np.ndarray) -> None:
+def test_speed_changes_the_length_and_telephone_removes_content_above_4_khz(clip: np.ndarray) -> None:
     for factor in (0.85, 1.25):
         assert len(apply_condition(f"speed, {factor} times", "one", clip, someone_else)) == pytest.approx(
             len(clip) / factor, abs=2

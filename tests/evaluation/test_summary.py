@@ -19,7 +19,7 @@ def hebrew(reference: str, hypothesis: str, number: int = 0, **more: object) -> 
     return TranscriptPair(f"u{number}", reference, hypothesis, language="Hebrew", **more)  # type: ignore[arg-type]
 
 
-def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
+def test_each_relaxation_reports_the_errors_it_removes(tmp_path: Path) -> None:
     table = tmp_path / "same.csv"
     table.write_text("וואטסאפ,ווצאפ,what's app\n", encoding="utf-8")
     pairs = [
@@ -38,14 +38,14 @@ def test_each_relaxation_says_what_it_removes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no spelling"),
+        ("", "contains no spellings"),
         ("א\n", "line 1: give two spellings or more"),
         ("א,א\n", "line 1: give two spellings or more"),
         ('א,"!"\n', "line 1: give two spellings or more"),
-        ("א,ב\nג,ב\n", "line 2: ב stands in an earlier line too"),
+        ("א,ב\nג,ב\n", "line 2: ב is in an earlier line too"),
     ],
 )
-def test_a_table_of_spellings_that_is_wrong_is_named(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_spelling_table_is_reported(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "same.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
@@ -54,7 +54,7 @@ def test_a_table_of_spellings_that_is_wrong_is_named(tmp_path: Path, content: st
         SpellingVariants.read(tmp_path / "none.csv", fair)
 
 
-def test_breakdowns_hold_every_utterance_once() -> None:
+def test_breakdowns_contain_every_utterance_once() -> None:
     pairs = [
         hebrew("אחת", "אחת", 0, seconds=2.0, snr_db=-3.0, source="a"),
         hebrew("שתיים", "שלוש", 1, seconds=7.0, snr_db=12.0, source="a"),
@@ -70,7 +70,7 @@ def test_breakdowns_hold_every_utterance_once() -> None:
     assert found["by_source"]["a"]["leaderboard"]["wer"] == 0.5
 
 
-def test_words_that_are_hard_are_counted_by_what_was_missed() -> None:
+def test_hard_words_are_counted_with_their_misses() -> None:
     pairs = [
         hebrew('דובר צה"ל אמר שלום', "דובר אמר שלום", 0),
         hebrew("הגיע ד״ר כהן אמר", "הגיע דר לוי אמר", 1),
@@ -101,7 +101,7 @@ def test_rows_add_up_to_the_summary() -> None:
         assert summary["fair"][count] == sum(line[f"fair_{count}"] for line in lines)
 
 
-def test_published_results_are_fractions_of_sets_that_are_known() -> None:
+def test_published_results_are_fractions_for_known_sets() -> None:
     from caspi.corpus.sources.catalogue import CATALOGUE
 
     found = published()
@@ -123,8 +123,8 @@ def test_the_time_of_a_summary_grows_no_faster_than_its_utterances() -> None:
     assert seconds(1_600) < 3 * 16 * seconds(100)
 
 
-def test_what_a_relaxation_removes_is_never_below_nothing() -> None:
-    """Overlooking how a year is spelt makes one word of six: errors are held against the words that were said."""
+def test_a_relaxation_never_removes_a_negative_amount() -> None:
+    """Ignoring the spelling of a year makes one word of six: the denominator stays the original word count."""
     pairs = [
         hebrew("הוא נולד בשנת אלף תשע מאות ארבעים ושמונה בחיפה", "הוא נולד בשנת אלף תשע מאות ארבעים ושמונה בירושלים", 0)
     ]
@@ -133,25 +133,25 @@ def test_what_a_relaxation_removes_is_never_below_nothing() -> None:
     assert found["relaxations"]["numerals"]["wer"] == found["fair"]["wer"]
 
 
-def test_of_many_speakers_those_with_most_errors_are_shown() -> None:
+def test_breakdowns_show_the_speakers_with_the_most_errors() -> None:
     pairs = [hebrew("שלום עולם", "שלום" if n % 2 else "שלום עולם", n, group=f"speaker {n}") for n in range(120)]
     found = by_utterance(pairs, ScoredPairs.of(pairs).counts)
     assert found["parts"]["group"] == 120
     shown = list(found["by_group"])
     assert len(shown) == 50
     numbers = [int(name.split()[1]) for name in shown]
-    assert numbers == sorted(numbers)  # as people count
+    assert numbers == sorted(numbers)  # numeric order
     assert all(number % 2 for number in numbers)
 
 
-def test_utterances_with_names_are_a_part_of_their_own() -> None:
+def test_utterances_with_names_are_a_separate_part() -> None:
     pairs = [hebrew('דובר צה"ל אמר שלום', "דובר אמר שלום", 0), hebrew("שלום עולם", "שלום עולם", 1)]
     found = by_utterance(pairs, ScoredPairs.of(pairs).counts)["by_names"]
     assert found["with name-like words"]["utterances"] == 1
     assert found["without name-like words"]["leaderboard"]["wer"] == 0
 
 
-def test_intervals_of_parts_are_their_own() -> None:
+def test_each_part_has_its_own_interval() -> None:
     draw = np.random.default_rng(0)
     words = "אחת שתיים שלוש ארבע".split()
     pairs = [

@@ -1,4 +1,4 @@
-"""What people have: tables of other tools, and files of references and hypotheses."""
+"""Input formats: tables of other tools, and files of references and hypotheses."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def texts(path: Path, *options: object, **more: object) -> list[tuple[str, str]]
         ("reference_text", "predicted_text"), ("Reference", "Hypothesis "), ("ground truth", "Prediction"),
     ],
 )  # fmt: skip
-def test_usual_names_of_columns_are_known(reference: str, hypothesis: str, tmp_path: Path) -> None:
-    """NeMo and the open leaderboard write text and pred_text, the ivrit evaluator reference_text."""
+def test_common_column_names_are_recognised(reference: str, hypothesis: str, tmp_path: Path) -> None:
+    """NeMo and the open leaderboard use text and pred_text, the ivrit evaluator uses reference_text."""
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(json.dumps({reference: r, hypothesis: h}) for r, h in ROWS))
     assert texts(path) == ROWS
@@ -61,10 +61,10 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         read_transcripts(path, "Hebrew", Columns("silver"))
 
 
-def test_speakers_durations_and_file_names_of_other_evaluators_count(
+def test_speaker_duration_and_file_columns_of_other_evaluators_are_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The columns of ivrit.ai's evaluator, and what is not used is said."""
+    """The columns of ivrit.ai's evaluator are used, and unused ones are reported."""
     path = tmp_path / "x.csv"
     path.write_text(
         "reference_text,predicted_text,audio_duration,speaker,filename,norm_wer\nא,א,2.5,dana,a.wav,0\nב,א,3,uri,b.wav,1\n"
@@ -82,16 +82,16 @@ def test_speakers_durations_and_file_names_of_other_evaluators_count(
     assert "score: not used: norm_wer" in said
 
 
-def test_file_names_that_repeat_are_no_ids(tmp_path: Path) -> None:
+def test_repeated_file_names_are_not_used_as_ids(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("reference,hypothesis,filename\nא,א,a.wav\nב,א,a.wav\n")
     assert [pair.id for pair in read_transcripts(path, "Hebrew").pairs] == ["line-2", "line-3"]
 
 
-def test_a_quotation_at_the_start_of_a_cell_is_told_with_its_line(tmp_path: Path) -> None:
+def test_a_quote_at_the_start_of_a_cell_is_reported_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('reference,hypothesis\nא,א\n"שלום" אמר,שלום\n')
-    with pytest.raises(UsageError, match=r"line 3 cannot be read .*: a text that begins with a double quote"):
+    with pytest.raises(UsageError, match=r"line 3 cannot be read .*: put a text that begins with a double quote"):
         read_transcripts(path, "Hebrew")
 
 
@@ -115,7 +115,7 @@ def test_kaldi_texts_are_matched_by_their_ids_and_plain_lines_by_their_order(tmp
         texts(tmp_path / "ref.txt", hypotheses=tmp_path / "hyp.txt")
 
 
-def test_words_of_a_ctm_go_to_the_segments_of_an_stm(tmp_path: Path) -> None:
+def test_ctm_words_are_assigned_to_stm_segments(tmp_path: Path) -> None:
     write(
         tmp_path,
         ref_stm="talk 1 dana 0.0 2.0 <o,f0> שלום עולם\ntalk 1 uri 2.0 4.0 טוב מאוד\n",
@@ -128,24 +128,24 @@ def test_words_of_a_ctm_go_to_the_segments_of_an_stm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "hold different utterances, 2 of them, such as 1"),
-        ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at its end"),
+        ({"ref_trn": "א (1)\n", "hyp_trn": "א (2)\n"}, "have different utterances, 2 of them in only one, such as 1"),
+        ({"ref_trn": "א\n", "hyp_trn": "א (1)\n"}, "line 1: no (id) at the end"),
         (
             {"ref_txt": "u1 a b\nu2 d\n", "hyp_txt": "u2 d\nu3 a b\n"},
-            "hold different utterances, 2 of them, such as u1",
+            "have different utterances, 2 of them in only one, such as u1",
         ),
         ({"ref_stm": "t 1 d 0 1 א\n", "hyp_ctm": "u 1 0 1 א\n"}, "has no segment of u, channel 1"),
         ({"ref_stm": "t 1 d 0\n", "hyp_ctm": "t 1 0 1 א\n"}, "line 1: 4 columns, expected 5 or more"),
     ],
 )
-def test_files_that_do_not_belong_together_are_told(files: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_files_that_do_not_match_are_reported(files: dict[str, str], message: str, tmp_path: Path) -> None:
     write(tmp_path, **files)
     one, other = (tmp_path / name.replace("_", ".") for name in files)
     with pytest.raises(UsageError, match=re.escape(message)):
         read_transcripts(one, "Hebrew", hypotheses=other)
 
 
-def test_beside_the_corpus_rate_stand_those_of_other_tools(tmp_path: Path) -> None:
+def test_rates_of_other_tools_are_reported_beside_the_corpus_rate(tmp_path: Path) -> None:
     rows = [
         {"reference": "א ב ג ד", "hypothesis": "א ב ג ד", "source": "x"},
         {"reference": "א ב", "hypothesis": "א", "source": "x"},
@@ -175,20 +175,20 @@ def test_a_score_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     assert [found.name for found in tmp_path.iterdir()] == ["x.jsonl"]
 
 
-def test_plain_lines_that_begin_alike_are_no_ids(tmp_path: Path) -> None:
-    """Taken for ids, first words would not be scored."""
+def test_first_words_of_plain_lines_are_not_used_as_ids(tmp_path: Path) -> None:
+    """If first words were used as ids, they would not be scored."""
     write(tmp_path, ref_txt="שלום עולם\nמה נשמע\n", hyp_txt="שלום\nמה\n")
     assert texts(tmp_path / "ref.txt", hypotheses=tmp_path / "hyp.txt") == [("שלום עולם", "שלום"), ("מה נשמע", "מה")]
 
 
 def test_json_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
-    """As NeMo names its manifests."""
+    """NeMo gives its manifests this suffix."""
     path = tmp_path / "x.json"
     path.write_text("\n".join(json.dumps({"text": r, "pred_text": h}) for r, h in ROWS))
     assert texts(path) == ROWS
 
 
-def test_letters_of_another_language_ask_for_its_name(tmp_path: Path) -> None:
+def test_text_in_another_script_requires_a_language(tmp_path: Path) -> None:
     path = tmp_path / "spanish.jsonl"
     path.write_text('{"reference": "hola mundo", "hypothesis": "hola"}\n', encoding="utf-8")
     with pytest.raises(UsageError, match="its letters are not Hebrew: give --language"):

@@ -97,14 +97,14 @@ def test_publish_dry_run_lists_a_loadable_model_and_no_training_state(small_run:
     assert not names & {"optimizer.safetensors", "trainer_state.json", "rng_state.pth", "scheduler.pt"}
 
 
-def test_an_export_is_read_by_whoever_may_read_its_folder(tmp_path: Path) -> None:
+def test_an_export_has_the_permissions_of_its_folder(tmp_path: Path) -> None:
     for to in ("hf", "qwen-asr"):
         commands.export.run("tiny", to, tmp_path / to)
         modes = {path.stat().st_mode & 0o777 for path in (tmp_path / to).iterdir()}
         assert len(modes) == 1
 
 
-def test_the_original_layouts_tokenizer_is_as_transformers_4_reads_it(tmp_path: Path) -> None:
+def test_the_original_layouts_tokenizer_is_readable_by_transformers_4(tmp_path: Path) -> None:
     commands.export.run("tiny", "qwen-asr", tmp_path / "out")
     config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert isinstance(config["additional_special_tokens"], list)
@@ -117,13 +117,13 @@ def test_the_original_layouts_tokenizer_is_as_transformers_4_reads_it(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["not a repo!! x", "model", "a/b/c", "me/../x"])
-def test_what_is_no_name_of_a_repository_is_refused_before_the_model_is_read(name: str) -> None:
+def test_an_invalid_repository_name_is_refused_before_reading_the_model(name: str) -> None:
     with pytest.raises(UsageError, match="is not the name of a repository"):
         commands.publish.run("/nowhere", name, dry_run=True)
 
 
 class Hub:
-    """What is asked of the Hub."""
+    """Records the requests to the Hub."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -132,7 +132,7 @@ class Hub:
         return lambda *args, **options: self.calls.append((name, {"args": args, **options}))
 
 
-def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_its_own(
+def test_an_original_layout_export_is_published_privately_with_its_own_card(
     tmp_path: Path, small_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     final = json.loads((small_run / "report.json").read_text())["final"]
@@ -149,12 +149,12 @@ def test_an_export_in_the_original_layout_is_published_privately_with_a_card_of_
     assert "Give it clips of at most" in card
     assert "from transformers import" not in card
     (tmp_path / "out" / "config.json").write_text('{"thinker_config": 1}')
-    with pytest.raises(UsageError, match="is no model in the layout of qwen-asr"):
+    with pytest.raises(UsageError, match="is not a model in the layout of qwen-asr"):
         commands.publish.run(str(tmp_path / "out"), "me/model", dry_run=True)
 
 
 def test_the_code_of_a_card_runs(small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    """As a reader would try it: copied out of the card, in a folder with a clip."""
+    """Copies the code from the card and runs it in a folder with a clip, as a user would."""
     final = Path(json.loads((small_run / "report.json").read_text())["final"])
     code = (final / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
     soundfile.write(tmp_path / "clip.wav", tone(2.0), 16_000)
@@ -164,10 +164,10 @@ def test_the_code_of_a_card_runs(small_run: Path, tmp_path: Path, monkeypatch: p
 
 
 class ConnectError(Exception):
-    """As whichever library huggingface_hub talks through names it."""
+    """Has the class name that the HTTP library of huggingface_hub uses."""
 
 
-def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def down(*_: Any, **__: Any) -> None:
         raise ConnectError("Name or service not known")
 
@@ -176,7 +176,7 @@ def test_a_hub_that_cannot_be_reached_is_named(tmp_path: Path, monkeypatch: pyte
         commands.publish.run("tiny", "me/model", dry_run=False)
 
 
-def test_a_model_that_is_not_here_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_cached_is_requested_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def nowhere(repository: str, file: str, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What we export, read by the programs it is for, each in an environment of its own (make test-slow makes them)."""
+"""Exports are read by their target programs, each in its own environment (make test-slow makes them)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QWEN_ASR = """
 import functools, json, sys, soundfile, torch
 from qwen_asr import Qwen3ASRModel
 model = Qwen3ASRModel.from_pretrained(sys.argv[1], dtype=torch.float32, device_map="cpu", max_new_tokens=256)
-# Its end token is a number in its code, that of the released vocabulary; tiny's has another.
+# qwen-asr hard-codes the id of the end token in the released vocabulary; tiny has another id.
 end = json.load(open(sys.argv[1] + "/generation_config.json"))["eos_token_id"]
 model.model.generate = functools.partial(model.model.generate, eos_token_id=end)
 heard = [model.transcribe(audio=soundfile.read(file, dtype="float32"))[0].text for file in sys.argv[2:]]
@@ -35,7 +35,7 @@ VLLM = """
 import json, sys, soundfile
 from vllm import LLM, SamplingParams
 if __name__ == "__main__":
-    # With the system turn that the model was trained with: of an empty one vLLM's own endpoint writes none.
+    # Includes the system turn that the model was trained with: vLLM's own endpoint omits an empty one.
     prompt = ("<|im_start|>system\\n<|im_end|>\\n<|im_start|>user\\n<|audio_start|><|audio_pad|><|audio_end|><|im_end|>"
               "\\n<|im_start|>assistant\\n")
     model = LLM(sys.argv[1], dtype="float32", enforce_eager=True, max_model_len=1024, max_num_seqs=8,
@@ -45,7 +45,7 @@ if __name__ == "__main__":
     found = model.generate(asked, SamplingParams(temperature=0, max_tokens=256), use_tqdm=False)
     print("HEARD" + json.dumps([one.outputs[0].text.split("<asr_text>")[-1] for one in found]))
 """
-# PyPI's torchvision is built for GPUs; vLLM imports it and does not use it here. These two must be known by name.
+# PyPI's torchvision is built for GPUs; vLLM imports it but does not use it here. These two operators must be defined.
 TORCHVISION = """
 import torch
 library = torch.library.Library("torchvision", "DEF")
@@ -70,7 +70,7 @@ def ours(files: list[Path]) -> list[str]:
 
 
 def heard_by(name: str, script: str, model: Path, files: list[Path], **environment: str) -> list[str]:
-    """The text of a script that runs in another program's environment."""
+    """The output of a script that runs in another program's environment."""
     python = ROOT / ".venv" / name / "bin" / "python"
     if not python.exists():
         pytest.skip(f"no environment of {name}: make test-slow makes one")
@@ -86,16 +86,16 @@ def heard_by(name: str, script: str, model: Path, files: list[Path], **environme
 
 
 @pytest.mark.slow
-def test_qwen_asr_hears_what_we_hear(tmp_path: Path, files: list[Path], ours: list[str]) -> None:
-    """The real package: the same text, word for word."""
+def test_qwen_asr_gives_the_same_text(tmp_path: Path, files: list[Path], ours: list[str]) -> None:
+    """With the real package: the same text, word for word."""
     commands.export.run("tiny", "qwen-asr", tmp_path / "export")
     assert heard_by("qwen-asr", QWEN_ASR, tmp_path / "export", files) == ours
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["hf", "qwen-asr"])
-def test_vllm_hears_what_we_hear(layout: str, tmp_path: Path, files: list[Path], ours: list[str]) -> None:
-    """The real program, on both layouts."""
+def test_vllm_gives_the_same_text(layout: str, tmp_path: Path, files: list[Path], ours: list[str]) -> None:
+    """With the real program, on both layouts."""
     commands.export.run("tiny", layout, tmp_path / "export")
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "sitecustomize.py").write_text(TORCHVISION, "utf-8")  # in every process that it starts

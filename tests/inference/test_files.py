@@ -14,7 +14,7 @@ from tests.conftest import tone
 
 @pytest.fixture
 def files(tmp_path: Path, speech: np.ndarray) -> list[Path]:
-    """Three recordings, the second of which is no audio."""
+    """Three files; the second is not audio."""
     paths = [tmp_path / f"{name}.wav" for name in "abc"]
     for path in (paths[0], paths[2]):
         soundfile.write(path, speech, 22_050)
@@ -26,7 +26,7 @@ def transcribe(files: list[Path], out: Path | None, format_name: str = "txt") ->
     return commands.transcribe.run("tiny", files, format_name, out, "", "Spanish")
 
 
-def test_a_bad_file_costs_nothing_else_and_is_named(
+def test_a_bad_file_is_reported_and_the_others_are_transcribed(
     files: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outcome = transcribe(files, tmp_path / "out")
@@ -37,7 +37,7 @@ def test_a_bad_file_costs_nothing_else_and_is_named(
     assert outcome.line.endswith("1 could not be transcribed")
 
 
-def test_what_was_transcribed_is_kept_when_the_rest_is_interrupted(
+def test_finished_files_are_kept_after_an_interruption(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caspi.inference.files._TOGETHER", 0.1)
@@ -61,29 +61,31 @@ def test_what_was_transcribed_is_kept_when_the_rest_is_interrupted(
     )
 
 
-def test_a_file_that_changed_is_heard_again(files: list[Path], tmp_path: Path) -> None:
+def test_a_changed_file_is_transcribed_again(files: list[Path], tmp_path: Path) -> None:
     assert not transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
     assert transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
     soundfile.write(files[0], tone(1.0), 16_000)
     assert not transcribe(files[:1], tmp_path / "out").summary["files"][0]["kept"]
 
 
-def test_texts_that_were_made_otherwise_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
+def test_texts_with_other_settings_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
     transcribe(files[:1], tmp_path / "out")
-    with pytest.raises(UsageError, match="holds texts made with format = 'txt', not 'srt': give another folder"):
+    with pytest.raises(UsageError, match="has texts made with format = 'txt', not 'srt': give another folder"):
         transcribe(files[:1], tmp_path / "out", "srt")
 
 
-def test_what_is_wrong_with_the_audio_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_problems_of_the_audio_give_warnings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cut.wav"
     soundfile.write(path, tone(4.0), 16_000)
     path.write_bytes(path.read_bytes()[:70_000])
     outcome = transcribe([path], None)
-    assert f"warning: {path}: ends before its header says" in capsys.readouterr().err
-    assert outcome.summary["files"][0]["warnings"] == ["ends before its header says: was it cut off in copying?"]
+    assert f"warning: {path}: ends before the length in its header" in capsys.readouterr().err
+    assert outcome.summary["files"][0]["warnings"] == [
+        "ends before the length in its header: was it cut off in copying?"
+    ]
 
 
-def test_silence_is_no_speech(tmp_path: Path) -> None:
+def test_silence_is_reported_as_no_speech(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", np.zeros(32_000), 16_000)
     outcome = transcribe([tmp_path / "x.wav"], None)
     assert outcome.line == "no speech (2.0 s of audio)"

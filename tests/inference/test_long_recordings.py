@@ -1,4 +1,4 @@
-"""Ten minutes in one recording, heard as well as the same speech in clips."""
+"""A ten-minute recording is recognised as well as the same speech in clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import RECIPES
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
-    """The demo on eight sentences of one voice, which half a minute is enough for, and those sentences."""
+    """The demo trained on eight sentences of one voice, which takes half a minute, and those sentences."""
     folder = tmp_path_factory.mktemp("dozens")
     made = recipe.load(
         RECIPES / "demo.yaml",
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Corpus]:
 
 
 def parquet(folder: Path, name: str, spoken: Sequence[tuple[np.ndarray, str]]) -> str:
-    """A benchmark set of these clips, as the Hub has it; returns how it is asked for."""
+    """Writes a benchmark set of these clips in the layout of the Hub; returns the name to request it by."""
     known = CATALOGUE[name]
     rows = [
         {"audio": {"bytes": audio.encode_flac(audio.pcm16(samples)), "path": f"{n}.flac"}, known.text[0]: text}
@@ -49,11 +49,11 @@ def parquet(folder: Path, name: str, spoken: Sequence[tuple[np.ndarray, str]]) -
 
 
 @pytest.mark.slow
-def test_ten_minutes_are_heard_as_well_as_their_sentences(
+def test_a_ten_minute_recording_is_recognised_as_well_as_its_sentences(
     trained: tuple[str, Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one recording of eval-d1 and as clips of another set, both through `caspi evaluate`; pauses are as quiet as a
-    good microphone's."""
+    """As one recording of eval-d1 and as clips of another set, both with `caspi evaluate`; the pauses have the noise of
+    a good microphone."""
     model, corpus = trained
     draw = np.random.default_rng(0)
     clips: list[tuple[np.ndarray, str]] = []

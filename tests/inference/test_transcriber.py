@@ -45,7 +45,7 @@ def test_batched_decoding_equals_one_by_one(tiny: LoadedModel, clips: list[np.nd
     assert together == [Decoder(tiny).decode([clip])[0] for clip in inputs]
 
 
-def test_decoding_stops_where_it_is_told_to(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+def test_decoding_stops_on_request(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     asked = itertools.chain([False] * 3, itertools.repeat(True))
     [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([DecodeRequest(clips[0], "", "Spanish")])
     [whole] = Decoder(tiny).decode([DecodeRequest(clips[0], "", "Spanish")])
@@ -67,7 +67,7 @@ def test_decoding_equals_the_models_own_generate(tiny: LoadedModel, clips: list[
         assert (ours.language, ours.text) == theirs
 
 
-def test_the_base_recognises_a_language_it_was_made_on(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+def test_the_base_model_recognises_its_training_language(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
     said = Decoder(tiny).decode([DecodeRequest(samples) for samples in clips])
     assert [hypothesis.language for hypothesis in said].count("Spanish") >= 3
     scores = score_corpus(
@@ -76,7 +76,7 @@ def test_the_base_recognises_a_language_it_was_made_on(tiny: LoadedModel, clips:
     assert scores["leaderboard"].cer < 0.35
 
 
-def test_a_decode_that_hits_its_limit_says_so(
+def test_decoding_that_reaches_its_limit_is_marked_truncated(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
@@ -86,7 +86,7 @@ def test_a_decode_that_hits_its_limit_says_so(
 
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.0, 200.0), st.floats(5.0, 40.0))
-def test_windows_cover_everything_once_and_fit(seed: int, seconds: float, longest: float) -> None:
+def test_windows_cover_all_samples_once_and_fit(seed: int, seconds: float, longest: float) -> None:
     samples = np.random.default_rng(seed).standard_normal(int(seconds * 16_000)).astype(np.float32)
     cut = windows(samples, longest)
     assert cut[0][0] == 0
@@ -95,7 +95,7 @@ def test_windows_cover_everything_once_and_fit(seed: int, seconds: float, longes
     assert all(last - first <= longest * 16_000 for first, last in cut)
 
 
-def test_cuts_fall_in_pauses() -> None:
+def test_cuts_are_in_pauses() -> None:
     samples = np.random.default_rng(0).standard_normal(50 * 16_000).astype(np.float32) * 0.1
     samples[27 * 16_000 : int(27.8 * 16_000)] *= 0.001
     [(_, cut), _] = windows(samples, 30.0)
@@ -103,7 +103,7 @@ def test_cuts_fall_in_pauses() -> None:
 
 
 def test_windows_of_long_audio_are_joined_with_spaces(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    """Trap: joining windows with "" glues words."""
+    """Trap: joining windows with "" merges words."""
     pause = np.zeros(16_000, np.float32)
     long = np.concatenate([part for _ in range(4) for clip in clips for part in (clip, pause)])
     assert len(long) > 35 * 16_000
@@ -130,8 +130,8 @@ def test_subtitles() -> None:
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
 
 
-def test_times_of_phrases_are_what_a_model_says_they_are(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three windows: one with times, one with times that cannot be, one without."""
+def test_phrase_times_come_from_the_model(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three windows: one with times, one with impossible times, one without times."""
     answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
     asked: list[str] = []
 
@@ -156,7 +156,7 @@ def test_times_of_phrases_are_what_a_model_says_they_are(tiny: LoadedModel, monk
     assert plain.untimed == 0
 
 
-def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_split_window_keeps_its_times(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
         return [Hypothesis("<0.5>מילה<1.0>", "Hebrew", truncated=clip.seconds > 5) for clip in clips]
 
@@ -172,7 +172,7 @@ def test_a_window_that_is_cut_in_two_keeps_its_times(tiny: LoadedModel, monkeypa
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(1, 30), st.sampled_from(["שלום", "מה נשמע", "a b"])), max_size=5)
 )
-def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -> None:
+def test_training_and_inference_use_the_same_time_format(parts: list[tuple[int, int, str]]) -> None:
     words, end = [], 0
     for pause, length, text in parts:
         words.append(Word(text, (end + pause) / 10, (end + pause + length) / 10))
@@ -191,7 +191,11 @@ def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -
 @pytest.mark.parametrize(
     ("said", "seconds", "found"),
     [
-        ("<0.1>שלום<2.1>", 2.0, [(0.1, 2.0)]),  # to a tenth: what ends with the clip may be said to end after it
+        (
+            "<0.1>שלום<2.1>",
+            2.0,
+            [(0.1, 2.0)],
+        ),  # times have a resolution of 0.1 s: the end may be slightly after the clip
         ("<2.1>שלום<2.2>", 2.0, []),
         ("<0.1>שלום<2.5>", 2.0, []),
         ("<0.0> <1.0>", 2.0, []),
@@ -199,11 +203,11 @@ def test_what_is_trained_on_is_what_is_read(parts: list[tuple[int, int, str]]) -
         ("<0.5>שלום<1.0> <0.9>מה<1.5>", 2.0, []),
     ],
 )
-def test_times_that_cannot_be_are_none(said: str, seconds: float, found: list[tuple[float, float]]) -> None:
+def test_impossible_times_are_dropped(said: str, seconds: float, found: list[tuple[float, float]]) -> None:
     assert [(one.start, one.end) for one in phrases(said, seconds)] == found
 
 
-def test_the_server_speaks_openais_protocol(
+def test_the_server_follows_openais_protocol(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = TestClient(application(Transcriber(tiny)))
@@ -237,10 +241,10 @@ def test_the_server_speaks_openais_protocol(
         ({"response_format": "x"}, 400, "response_format: 'x' is not one of json"),
         ({"language": "Klingon"}, 400, "language 'Klingon' is not known"),
         ({"language": "Hebrew<asr_text>"}, 400, "is not known"),
-        ({"stream": "true"}, 400, "stream: not offered here"),
+        ({"stream": "true"}, 400, "stream: not supported"),
     ],
 )
-def test_what_the_server_cannot_do_is_refused_before_the_work(
+def test_unsupported_requests_are_refused_before_transcription(
     form: dict[str, str], status: int, message: str, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("it was transcribed"))
@@ -250,7 +254,7 @@ def test_what_the_server_cannot_do_is_refused_before_the_work(
     assert message in answer.json()["error"]["message"]
 
 
-def test_a_language_is_named_by_its_code_too(
+def test_a_language_can_be_given_by_its_code(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -263,7 +267,7 @@ def test_a_language_is_named_by_its_code_too(
 
 
 def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    """The real client over the real application."""
+    """Uses the real client with the real application."""
     import httpx
     import openai
 
@@ -276,7 +280,7 @@ def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: l
             return await client.audio.transcriptions.create(model="caspi", file=("a.flac", content), **form)
 
     assert asyncio.run(ask(language="es")).text
-    with pytest.raises(openai.BadRequestError, match="stream: not offered here"):
+    with pytest.raises(openai.BadRequestError, match="stream: not supported"):
         asyncio.run(ask(stream=True))
     with pytest.raises(openai.BadRequestError, match="language 'Klingon' is not known"):
         asyncio.run(ask(language="Klingon"))
@@ -289,7 +293,7 @@ def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: LoadedModel)
     assert "larger than 512 MiB" in answer.json()["error"]["message"]
 
 
-def test_a_body_without_a_length_is_refused_once_it_is_too_large(
+def test_a_body_without_a_length_is_refused_when_it_is_too_large(
     tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("caspi.serving.app.MAX_UPLOAD", 2**20)
@@ -305,21 +309,21 @@ def test_a_body_without_a_length_is_refused_once_it_is_too_large(
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/audio/transcriptions", 405)]
 )
-def test_what_is_not_there_is_an_error_in_openais_shape(method: str, path: str, status: int, tiny: LoadedModel) -> None:
+def test_unknown_paths_give_errors_in_openais_format(method: str, path: str, status: int, tiny: LoadedModel) -> None:
     answer = TestClient(application(Transcriber(tiny))).request(method, path)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
-def test_where_there_is_nothing_to_hear_there_is_no_text(samples: np.ndarray, tiny: LoadedModel) -> None:
+def test_silent_audio_gives_no_text(samples: np.ndarray, tiny: LoadedModel) -> None:
     [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
     assert said.text == ""
     assert said.segments == ()
     assert said.silent >= 1
 
 
-def test_truncated_and_looping_windows_are_told(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_and_looping_windows_give_warnings(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Decoder, "decode", lambda _, clips: [Hypothesis("אור " * 9, "Hebrew", True) for _ in clips])
     [said] = Transcriber(tiny).transcribe([NOISE])
     assert (said.truncated, said.retried, said.looping) == (1, 1, 1)
@@ -329,7 +333,7 @@ def test_truncated_and_looping_windows_are_told(tiny: LoadedModel, monkeypatch: 
 
 
 @pytest.mark.parametrize("text", ["a --> b & <c>", "one\n\ntwo", "שלום\u2028עולם", "1\n00:00:01,000 --> 00:00:02,000"])
-def test_subtitles_are_read_back_by_the_formats_own_libraries(text: str) -> None:
+def test_subtitles_can_be_parsed_by_other_libraries(text: str) -> None:
     import srt
     import webvtt
 
@@ -342,7 +346,7 @@ def test_subtitles_are_read_back_by_the_formats_own_libraries(text: str) -> None
 
 
 def test_a_steady_sound_is_cut_late_and_where_it_is_quietest() -> None:
-    """No pause at all: not every ten seconds, wherever that is."""
+    """Without a pause, cuts must not be every ten seconds at arbitrary places."""
     level = 1 + 0.3 * np.sin(2 * np.pi * np.arange(100 * 16_000) / 16_000 / 0.5)
     sound = (0.1 * level * np.random.default_rng(0).standard_normal(len(level))).astype(np.float32)
     cuts = [last for _, last in windows(sound)][:-1]

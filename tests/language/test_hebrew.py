@@ -77,7 +77,7 @@ HEBREW_TEXT = st.text(
         ({"numbers": "spell"}, "בשנת 1948 קמה", "בשנת אלף תשע מאות ארבעים ושמונה קמה"),
         ({"numbers": "spell"}, "ב-1953 וב2024", "באלף תשע מאות חמישים ושלוש ובאלפיים עשרים וארבע"),
         ({"numbers": "spell"}, "100 שקל, 1,000 איש, 20 יום", "מאה שקל, אלף איש, עשרים יום"),
-        ({"numbers": "spell"}, "3 ילדים, 17 ספרים", "3 ילדים, 17 ספרים"),  # their gender is the noun's
+        ({"numbers": "spell"}, "3 ילדים, 17 ספרים", "3 ילדים, 17 ספרים"),  # their gender depends on the noun
         ({"numbers": "spell"}, "10:30 20% 3.5 12/5 007 050-1234567", "10:30 20% 3.5 12/5 007 050-1234567"),
         ({}, "1948", "1948"),
         ({"numbers": "spell"}, "1995 ילדים ו-2001 שקלים", "1995 ילדים ו-2001 שקלים"),
@@ -101,7 +101,7 @@ HEBREW_TEXT = st.text(
         ({"filled_pauses": "drop"}, "אה, אני אהה לא אהמ... יודע ממ", "אני לא יודע"),
         ({"filled_pauses": "drop"}, "אמא אמרה מה הם אם אהבה", "אמא אמרה מה הם אם אהבה"),
         ({}, "אה, אני", "אה, אני"),
-        ({"final_letters": "fix"}, "שלומ לכולמ בארצ", "שלום לכולם בארצ"),  # the last one may be broken off
+        ({"final_letters": "fix"}, "שלומ לכולמ בארצ", "שלום לכולם בארצ"),  # the last one may be truncated
         ({"final_letters": "fix"}, "שלוםעולם", "שלום עולם"),
         ({"final_letters": "fix"}, "אממ שלוםםם הלכ, הלכתי", "אממ שלוםםם הלכ, הלכתי"),
         ({"final_letters": "fix"}, "אנ… אנחנו ומ Google", "אנ… אנחנו ומ Google"),
@@ -166,7 +166,7 @@ NO_RULES = TextPolicy.model_validate(dict.fromkeys(TextPolicy.model_fields, "kee
 
 @given(st.text(max_size=60))
 def test_without_rules_no_letter_changes(text: str) -> None:
-    """Over any Unicode: what stays always are spaces folded, controls and time marks dropped, letters composed."""
+    """For any Unicode text, only these rules always apply: spaces, controls, time marks, composed letters."""
 
     def letters(value: str) -> str:
         return "".join(c for c in unicodedata.normalize("NFKD", value) if c.isalpha())
@@ -220,11 +220,11 @@ YIDDISH = [
 
 
 @pytest.mark.parametrize("text", YIDDISH)
-def test_yiddish_is_known_by_its_letters_and_small_words(text: str) -> None:
+def test_yiddish_is_detected_by_letters_and_function_words(text: str) -> None:
     assert is_yiddish(text)
 
 
-def test_hebrew_is_never_taken_for_yiddish(real_speech_folder: Path) -> None:
+def test_hebrew_is_never_detected_as_yiddish(real_speech_folder: Path) -> None:
     """With and without vowel points: 1,821 verses."""
     lines = (real_speech_folder / "torah" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [
@@ -234,7 +234,7 @@ def test_hebrew_is_never_taken_for_yiddish(real_speech_folder: Path) -> None:
     assert not [text for text in texts if is_yiddish(text)]
 
 
-def test_hebrew_of_every_day_is_not_yiddish() -> None:
+def test_everyday_hebrew_is_not_yiddish() -> None:
     draw = random.Random(0)
     sentences = [hebrew_sentences.sentence(draw) for _ in range(500)]
     assert not [text for text in sentences if is_yiddish(text) or is_yiddish(without_niqqud(text))]
@@ -249,8 +249,8 @@ CONTROLS = ((0x61C, 0x61C), (0x200B, 0x200F), (0x202A, 0x202E), (0x2066, 0x2069)
 
 
 def evaluators(text: str) -> str:
-    """ivrit.ai's order: controls out, niqqud out by the package `hebrew`, ASCII quotes out, Whisper's normaliser (as
-    transformers has it); ends stripped, as jiwer does."""
+    """ivrit.ai's order: remove controls, niqqud by the package `hebrew`, and ASCII quotes, then Whisper's normaliser
+    (from transformers); strip the ends, as jiwer does."""
     for low, high in CONTROLS:
         text = "".join(c for c in text if not low <= ord(c) <= high)
     text = str(hebrew_package.Hebrew(text).no_niqqud()).replace('"', "").replace("'", "")
@@ -259,14 +259,14 @@ def evaluators(text: str) -> str:
 
 @settings(max_examples=3_000)
 @given(HEBREW_TEXT)
-def test_leaderboard_treatment_equals_the_evaluators(text: str) -> None:
+def test_leaderboard_normalisation_equals_the_evaluators(text: str) -> None:
     assert leaderboard(text) == evaluators(text)
 
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(HEBREW_TEXT, HEBREW_TEXT), min_size=1, max_size=6))
 def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -> None:
-    """From raw text to the last digit, wherever the evaluator itself has an answer (a reference with words)."""
+    """From raw text to the last digit, whenever the evaluator gives a result (a reference with words)."""
     treated = [(evaluators(r), evaluators(h)) for r, h in pairs]
     kept = [pair for pair, (reference, _) in zip(pairs, treated, strict=True) if reference]
     assume(kept)
@@ -282,7 +282,7 @@ def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -
 
 @settings(max_examples=500)
 @given(st.integers(0, 10**8))
-def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
+def test_numbers_in_words_and_in_digits_become_equal(number: int) -> None:
     words = num2words(number, lang="he")
     assert as_digits(words) == str(number)
     assert as_digits(f"היו {words} איש") == f"היו {number} איש"
@@ -323,7 +323,7 @@ def test_numbers_in_words_and_in_digits_are_one(number: int) -> None:
         ("השמש", "השמש"),
     ],
 )
-def test_what_is_a_number(text: str, digits: str) -> None:
+def test_number_words_become_digits(text: str, digits: str) -> None:
     assert as_digits(text) == digits
 
 
@@ -334,7 +334,7 @@ def test_relaxations_are_idempotent(text: str) -> None:
         assert relax(once) == once
 
 
-def test_names_are_known_by_their_signs() -> None:
+def test_name_like_words_are_detected() -> None:
     words = "אמר ד\"ר כהן מצה״ל לג׳ורג' על NATO ברחוב הרצל".split()
     assert [word for word, name in zip(words, name_like(words), strict=True) if name] == [
         'ד"ר', "כהן", "מצה״ל", "לג׳ורג'", "NATO"
@@ -348,7 +348,7 @@ def test_leaderboard_keeps_its_known_oddity_and_fair_does_not() -> None:
 
 
 @pytest.mark.parametrize("variant", ["בית־ספר", "בית-ספר", "בית ספר", "בֵּית־סֵפֶר!", "„בית ספר”"])
-def test_fair_unifies_what_no_listener_hears(variant: str) -> None:
+def test_fair_unifies_inaudible_variants(variant: str) -> None:
     assert fair(variant) == "בית ספר"
 
 
@@ -390,23 +390,23 @@ def test_the_demo_has_at_least_200_words() -> None:
         ("₪25", '25 ש"ח'), ("20 °C", "20 מעלות"),  ("[צחוק] כן", "כן"), ("(צחוק) כן<|1.00|>", "כן"),
     ],
 )  # fmt: skip
-def test_fair_forgives_what_nobody_can_hear(one: str, other: str) -> None:
+def test_fair_ignores_inaudible_differences(one: str, other: str) -> None:
     assert fair(one) == fair(other)
 
 
 @pytest.mark.parametrize("one", ["½ כוס", "פרק Ⅳ", "3 כוסות"])
-def test_digits_of_any_kind_are_refused_where_numbers_are_rejected(one: str) -> None:
+def test_digits_of_any_kind_are_rejected_under_reject(one: str) -> None:
     policy = TextPolicy(numbers="reject")
     assert rejection_reason(training_text(one, policy), policy) == "digits"
 
 
-def test_text_that_was_spoilt_in_a_conversion_is_refused() -> None:
+def test_text_damaged_by_a_conversion_is_rejected() -> None:
     for policy in (TextPolicy(), TextPolicy(punctuation="strip")):
         assert rejection_reason(training_text("של\ufffdום עולם", policy), policy) == "lost_letters"
         assert rejection_reason(training_text("םולש םלוע", policy), policy) == "visual_order"
     assert rejection_reason("שלום עולם", TextPolicy()) is None
 
 
-def test_signs_that_are_spoken_are_no_pictures() -> None:
+def test_spoken_signs_are_not_removed_as_pictures() -> None:
     assert training_text("הטמפרטורה 10 ℃", TextPolicy()) == "הטמפרטורה 10 ℃"
     assert training_text("1️⃣ אחד", TextPolicy()) == "1 אחד"

@@ -15,8 +15,8 @@ def wer(spoken: str, expected: str, said: str) -> tuple[float, float]:
     return score.wer, score.cer
 
 
-def test_letters_with_marks_are_whole() -> None:
-    """नमस्ते without its marks would be three words, and a wrong vowel no error."""
+def test_letters_keep_their_marks() -> None:
+    """नमस्ते without its marks would be three words, and a wrong vowel would not be an error."""
     assert wer("Hindi", "नमस्ते दुनिया कैसे हैं", "नमस्ते दुनीया कैसे है") == (0.5, pytest.approx(2 / 22))
     assert wer("Hindi", "कमल", "किताब")[0] == 1
 
@@ -33,18 +33,18 @@ def test_letters_with_marks_are_whole() -> None:
         ("Persian", "می\u200cخواهم", "میخواهم"),
     ],
 )
-def test_what_readers_leave_out_is_no_error(spoken: str, expected: str, said: str) -> None:
+def test_usually_unwritten_marks_are_not_errors(spoken: str, expected: str, said: str) -> None:
     assert wer(spoken, expected, said) == (0, 0)
 
 
-def test_a_vowel_or_an_accent_that_is_spoken_is_an_error() -> None:
+def test_a_wrong_spoken_vowel_or_accent_is_an_error() -> None:
     assert wer("Spanish", "el papá", "el papa")[0] == 0.5
 
 
 @pytest.mark.parametrize(
     ("spoken", "expected", "said"), [("Chinese", "你好世界", "你号世界"), ("Japanese", "かがく", "かかく")]
 )
-def test_without_spaces_characters_are_counted(spoken: str, expected: str, said: str) -> None:
+def test_languages_without_spaces_count_characters(spoken: str, expected: str, said: str) -> None:
     assert language(spoken).unit == "character"
     assert wer(spoken, expected, said)[0] == pytest.approx(1 / len(expected))
 
@@ -77,7 +77,7 @@ def test_one_language_has_many_names(written: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["Klingon", "עברית", "Hebrew<asr_text>", "", "xx", "en language French"])
-def test_what_is_no_language_is_refused(written: str) -> None:
+def test_an_unknown_language_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="is not known"):
         named(written)
 

@@ -30,7 +30,7 @@ SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 
 @settings(max_examples=150)
 @given(st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=8))
-def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
+def test_corpus_rates_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = [r for r, _ in pairs], [h for _, h in pairs]
     totals = score_corpus(references, hypotheses, references, [HEBREW] * len(references))
     theirs = jiwer.process_words([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses])
@@ -45,7 +45,7 @@ def test_corpus_rates_are_jiwers(pairs: list[tuple[str, str]]) -> None:
     )
 
 
-def test_an_empty_hypothesis_is_all_deletions() -> None:
+def test_an_empty_hypothesis_counts_as_deletions_only() -> None:
     """Trap: dropping empty hypotheses lowers WER."""
     totals = score_corpus(["שלום עולם", "מה שלומך"], ["שלום עולם", ""], ["a", "b"], [HEBREW] * 2)
     score = totals["leaderboard"]
@@ -63,7 +63,7 @@ def test_loops_are_scored_in_full() -> None:
     assert count(["שלום"], [leaderboard("שלום " * 50)]).insertions.tolist() == [49]
 
 
-def test_interval_holds_the_rate_and_narrows_with_data() -> None:
+def test_interval_contains_the_rate_and_narrows_with_data() -> None:
     draw = np.random.default_rng(0)
     few, many = draw.binomial(10, 0.2, 30), draw.binomial(10, 0.2, 3_000)
     low, high = interval(many, 10, [str(n) for n in range(3_000)])
@@ -84,8 +84,8 @@ def test_interval_covers_95_percent_of_the_time() -> None:
 def corpora(
     draw: np.random.Generator, speakers: int, rate: float, utterances: int, unequal: float
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Errors, words and speakers: rates of speakers are beta, errors of an utterance beta-binomial, amounts of speech
-    log-normal."""
+    """Errors, words and speakers. Rates of speakers have a beta distribution, errors of an utterance beta-binomial,
+    amounts of speech log-normal."""
     rates = draw.beta(20 * rate, 20 * (1 - rate), speakers)
     amounts = np.maximum(1, np.round(utterances * draw.lognormal(0, unequal, speakers))).astype(int)
     speaker = np.repeat(np.arange(speakers), amounts)
@@ -102,7 +102,7 @@ def corpora(
     ],
 )  # fmt: skip
 def test_intervals_cover_where_speakers_differ(speakers: int, rate: float, utterances: int, unequal: float) -> None:
-    """Unequal amounts of speech and low rates among them. 400 data sets: 0.95 to within 0.05 and a little."""
+    """Includes unequal amounts of speech and low rates. 400 data sets: 0.95, with a tolerance of slightly over 0.05."""
     draw = np.random.default_rng(1)
     covered = 0
     for _ in range(400):
@@ -115,7 +115,7 @@ def test_intervals_cover_where_speakers_differ(speakers: int, rate: float, utter
 @given(
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12), st.sampled_from("abcde")), min_size=2, max_size=30),
 )
-def test_intervals_hold_the_rate_and_have_a_width_that_means_something(rows: list[tuple[int, int, str]]) -> None:
+def test_intervals_contain_the_rate_and_have_a_positive_width(rows: list[tuple[int, int, str]]) -> None:
     errors, words, groups = zip(*rows, strict=True)
     found = rate_interval(errors, words, groups)
     sums = {group: [sum(row[n] for row in rows if row[2] == group) for n in (0, 1)] for group in groups}
@@ -131,7 +131,7 @@ def test_intervals_hold_the_rate_and_have_a_width_that_means_something(rows: lis
 
 
 @pytest.mark.parametrize("speakers", [12, 40])
-def test_intervals_cover_where_more_is_heard_than_was_said(speakers: int) -> None:
+def test_intervals_have_coverage_for_rates_above_one(speakers: int) -> None:
     draw = np.random.default_rng(2)
     covered = 0
     for _ in range(400):
@@ -148,26 +148,26 @@ def test_one_loop_among_few_errors_gives_no_interval() -> None:
 
 
 @pytest.mark.parametrize("heard_in_silence", [1, 3])
-def test_words_heard_in_silence_leave_room_on_both_sides(heard_in_silence: int) -> None:
+def test_words_inserted_in_silence_leave_room_on_both_sides(heard_in_silence: int) -> None:
     errors, words = [0] * 20 + [heard_in_silence] * 100, [4] * 20 + [0] * 100
     low, high = interval(np.array(errors), np.array(words), [str(n) for n in range(120)])
     assert low < heard_in_silence * 100 / 80 < high < np.inf
 
 
-def test_all_wrong_is_no_certainty_either() -> None:
+def test_all_words_wrong_still_gives_an_interval() -> None:
     low, high = interval(np.full(20, 10), 10, [str(n) for n in range(20)])
     assert 0.9 < low < 1
     assert high == 1
 
 
-def test_one_group_has_no_interval_and_no_errors_are_no_certainty() -> None:
+def test_one_group_has_no_interval_and_zero_errors_have_one() -> None:
     assert rate_interval([1, 2, 0], [10, 10, 10], ["a", "a", "a"]) is None
     low, high = interval(np.zeros(50), 10, [str(n) for n in range(50)])
     assert low == 0
-    assert high == pytest.approx(2 * 3.69 / 500, rel=0.02)  # the exact bound of no error in 500 words, in twos
+    assert high == pytest.approx(2 * 3.69 / 500, rel=0.02)  # the exact bound for no errors in 500 words, in pairs
 
 
-def test_groups_that_fail_together_widen_the_interval() -> None:
+def test_correlated_errors_within_groups_widen_the_interval() -> None:
     errors = np.where(np.arange(1_000) < 100, 10, 0)
     together = interval(errors, 10, [str(n // 100) for n in range(1_000)])
     alone = interval(errors, 10, [str(n) for n in range(1_000)])
@@ -185,13 +185,13 @@ def test_the_time_of_an_interval_grows_no_faster_than_its_groups() -> None:
 
 
 def differences(draw: np.random.Generator, speakers: int, apart: float) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Errors of one system less those of another that is better by `apart`, of speakers with unequal speech."""
+    """Errors of one system minus those of another that is better by `apart`; speakers have unequal speech."""
     errors, words, groups = corpora(draw, speakers, 0.2, 10, 1.0)
     return errors - draw.binomial(words, np.clip(errors / words - apart, 0, 1)), words, groups
 
 
 @pytest.mark.parametrize("speakers", [4, 7, 40, 200])
-def test_two_systems_that_are_alike_differ_in_one_comparison_of_twenty(speakers: int) -> None:
+def test_equal_systems_differ_significantly_in_5_percent_of_comparisons(speakers: int) -> None:
     draw = np.random.default_rng(speakers)
     claimed = 0
     for _ in range(400):
@@ -220,7 +220,7 @@ def test_interval_and_test_of_a_comparison_agree_and_are_symmetric(rows: list[tu
     assert (found.p < 0.05) == (found.interval[0] > 0 or found.interval[1] < 0)
 
 
-def test_three_errors_that_fall_alike_prove_nothing() -> None:
+def test_three_errors_with_the_same_pattern_are_not_significant() -> None:
     assert paired([1, 1, 1], [10, 10, 10], ["a", "b", "c"]).p > 0.1
     assert paired([0, 0], [10, 10], ["a", "b"]) == Paired((0.0, 0.0), 1.0)
 

@@ -293,7 +293,7 @@ def test_memory_settings_may_change_when_a_run_is_resumed(small_run: Path, small
 
 def test_two_trainings_at_once_in_one_folder_are_refused(small_run: Path, small_corpus: Path) -> None:
     made = run_recipe(small_run.parent, small_corpus)
-    with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is at work in"):
+    with atomic_output.locked(small_run, "train"), pytest.raises(UsageError, match="another caspi train is running in"):
         commands.train.run(made)
 
 

@@ -1,11 +1,11 @@
-"""What a recogniser's losses can prove of a corpus, and nothing more.
+"""What the losses of a recogniser can prove about a corpus.
 
-Every sampled utterance is scored by the model's loss per token on its own transcript, on another utterance's, and on
-its own with the second half of the words left out. How often another utterance's transcript looks worse is a bound on
-how many of the corpus' own are of other utterances already: against one of these it looks worse half of the time only,
-whatever the model. A low figure may be the corpus' fault or the model's, and the audit cannot tell which. How often
-half of a transcript looks worse only says whether this model hears that words are missing: a corpus of nothing but
-halves would look the same. So the audit says neither PROCEED nor STOP.
+For every sampled utterance, the audit computes the model's loss per token on its own transcript, on the transcript of
+another utterance, and on its own without the second half of the words. The rate at which another transcript has the
+higher loss bounds the share of wrong transcripts in the corpus: against a wrong transcript, this happens only half of
+the time, for any model. A low rate may be caused by the corpus or by the model; the audit cannot tell which. The rate
+for half transcripts only shows whether this model detects missing words: a corpus of only halves would look the same.
+So the audit says neither PROCEED nor STOP.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ CAUTION = "CAUTION"
 
 
 class AuditConfig(Config):
-    """sample: utterances of each source."""
+    """sample: number of utterances of each source."""
 
     sample: int = Field(300, ge=10)
     seed: int = 0
 
 
 def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str, Any]:
-    """The content of alignment_report.json. `at_most`: the share of transcripts of other utterances that there are no
-    more of (95 %)."""
+    """The content of alignment_report.json. `at_most`: upper bound for the share of transcripts that belong to other
+    utterances (95 %)."""
     rows = _sample(corpus, config)
     utterances = [corpus.utterance(row) for row in rows]
     swapped = _wrong_texts([u.text for u in utterances])
@@ -58,12 +58,12 @@ def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str,
     return {
         "decision": CAUTION,
         "reason": (
-            f"at most {100 * whole['at_most']:.1f} % of the transcripts are of something else; missing or added words "
-            "are not judged: listen to those that fit worst"
+            f"at most {100 * whole['at_most']:.1f} % of the transcripts belong to other utterances; missing or added "
+            "words are not checked: listen to the worst-fitting utterances"
         ),
         "sampled": len(rows),
         **whole,
-        "low_quality_fraction": None,  # a bound is no estimate
+        "low_quality_fraction": None,  # a bound is not an estimate
         "low_quality_interval": (0.0, whole["at_most"]),
         "strata": {
             source: {"sampled": len(places), **_bounds(table[places], config.seed)}
@@ -86,14 +86,14 @@ def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str,
 
 
 def _halved(text: str) -> str:
-    """Without the second half of its words; a single word has none to spare and becomes nothing."""
+    """The text without the second half of its words; a single word becomes empty."""
     words = text.split()
     return " ".join(words[: len(words) // 2])
 
 
 def _bounds(table: np.ndarray, seed: int) -> dict[str, float]:
-    """Of losses [utterances, 3]: how often a spoilt text looks worse than an utterance's own, over all pairs, and the
-    bound that follows. With a share w of wrong transcripts already, at most 1 - w / 2 of pairs can come out right."""
+    """From losses [utterances, 3]: how often a corrupted text has a higher loss than the utterance's own, over all
+    pairs, and the resulting bound. With a share w of wrong transcripts, at most 1 - w / 2 of the pairs can be right."""
     draw = np.random.default_rng(seed)
     drawn = [draw.integers(0, len(table), len(table)) for _ in range(200)]
     again = [discernment(table[places, 0], table[places, 1]) for places in drawn]
@@ -117,7 +117,7 @@ def _sample(corpus: Corpus, config: AuditConfig) -> list[int]:
 
 
 def _wrong_texts(texts: Sequence[str]) -> list[str]:
-    """For every text that of the utterance nearest in length, so that length alone gives nothing away."""
+    """For every text, the text of the utterance with the most similar length, so that length is no cue."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     wrong = list(texts)
     for place, index in enumerate(order):
@@ -128,7 +128,7 @@ def _wrong_texts(texts: Sequence[str]) -> list[str]:
 
 @torch.no_grad()
 def token_losses(loaded: LoadedModel, items: Sequence[Item]) -> list[float]:
-    """Mean cross-entropy of the text tokens of each item, the language tokens before them left out."""
+    """Mean cross-entropy of the text tokens of each item, without the language tokens before them."""
     device = next(loaded.model.parameters()).device
     batch = to_device(collate(items, loaded.prompt), device)
     losses = torch.nn.functional.cross_entropy(

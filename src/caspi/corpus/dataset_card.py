@@ -1,4 +1,4 @@
-"""A corpus as a data set of the Hub, with its card."""
+"""Publishes a corpus as a data set on the Hub, with its card."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from caspi.corpus.inspection import splits_of
 from caspi.corpus.store import Corpus
 from caspi.language import language
 
-_NO_LICENCE = "unknown to caspi: see where it came from"
+_NO_LICENCE = "unknown to caspi: see the original source"
 
 
 def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> dict[str, Any]:
-    """Uploads a corpus as a data set of the Hub, with a card. Raises CaspiError where the Hub refuses."""
+    """Uploads a corpus as a data set to the Hub, with a card. Raises CaspiError if the Hub refuses."""
     hub.check_name(repository)
     opened = splits_of(folder)
     card = _card(folder, opened, repository)
@@ -30,7 +30,7 @@ def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> dict
 
 
 def _card(folder: Path, opened: list[Corpus], repository: str) -> str:
-    """The data set's page: what it is made of, how it was cleaned, whose licences hold."""
+    """The data set's card: its sources, how it was cleaned, and the licences."""
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     files = "\n".join(f"  - split: {split.split}\n    path: {split.split}-*.arrow" for split in opened)
     splits = "\n".join(
@@ -47,7 +47,7 @@ def _card(folder: Path, opened: list[Corpus], repository: str) -> str:
         f"---\nlanguage:\n{languages}task_categories:\n- automatic-speech-recognition\nconfigs:\n"
         f"- config_name: default\n  data_files:\n{files}\n---\n"
         f"# {repository.rpartition('/')[2]}\n\nMade by `caspi prepare` from recipe `{report['name']}`; "
-        "`report.html` says what was kept and why.\n\n"
+        "`report.html` shows what was kept and why.\n\n"
         f"| split | utterances | hours |\n|---|---|---|\n{splits}\n\n"
         f"## Sources\n{sources}\n\nRedistribution is subject to these licences.\n\n## Text policy\n{policy}\n\n"
         'Audio is FLAC, 16 kHz mono, in `audio.bytes`: `load_dataset(...).cast_column("audio", Audio())` decodes it.\n'

@@ -1,4 +1,4 @@
-"""A corpus as other programs read it."""
+"""Exports a corpus for other programs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from caspi.corpus.utterance import Utterance
 def to_jsonl(folder: Path, out: Path, final: Path) -> dict[str, int]:
     """Writes the official script's input: `SPLIT.jsonl` with `audio`, `text`, `prompt`, and 16-bit WAV files.
 
-    final: where `out` is going to lie; paths are absolute, because the official script reads them from anywhere.
-    Names are numbers, because ids may hold anything. Returns utterances by split.
+    final: the later path of `out`; paths are absolute, because the official script may run in any folder.
+    File names are numbers, because ids may contain any character. Returns the number of utterances by split.
     """
     written: dict[str, int] = {}
     for corpus in splits_of(folder):

@@ -1,4 +1,4 @@
-"""What a corpus holds: counts, distributions, utterances to listen to."""
+"""Inspects a corpus: counts, distributions, utterances to listen to."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
 def splits_of(folder: Path) -> list[Corpus]:
-    """The splits that hold something. Raises UsageError where the folder is no corpus."""
+    """The non-empty splits. Raises UsageError if the folder is not a corpus."""
     if stage_of(folder) != "prepare":
         raise UsageError(f"{folder} is not a corpus: make one with caspi prepare RECIPE")
     return [Corpus.open(folder, split) for split in SPLITS if any(folder.glob(f"{split}-*.arrow"))]
 
 
 def corpus_info(folder: Path) -> dict[str, Any]:
-    """Hours and utterances by split, source and group; how lengths, rates and signals are distributed."""
+    """Hours and utterances by split, source and group; distributions of lengths, rates and signals."""
     report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else {}
     opened = splits_of(folder)
     seconds = np.concatenate([split.numbers("seconds") for split in opened])
@@ -69,7 +69,7 @@ class SampledUtterance:
 
 
 def draw_utterances(folder: Path, count: int, seed: int, split: Split | None = None) -> list[SampledUtterance]:
-    """`count` utterances drawn evenly from all that there are, or from one split."""
+    """`count` utterances drawn uniformly from all splits, or from one split."""
     opened = [corpus for corpus in splits_of(folder) if split in (None, corpus.split)]
     if not opened:
         raise UsageError(f"corpus {folder} has no utterances in its {split} split")

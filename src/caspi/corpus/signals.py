@@ -1,6 +1,6 @@
-"""What can be heard wrong with a clip without listening: level, clipping, silence, noise, bandwidth.
+"""Acoustic quality measures of a clip: level, clipping, silence, noise, bandwidth.
 
-Signals are columns of the corpus. Few of them reject anything (filters.py); the audit and curricula read the rest.
+Signals are columns of the corpus. Few of them reject utterances (filters.py); the audit and curricula use the rest.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ FRAME = 512  # samples, 32 ms: one column of the spectrogram, without overlap
 _AT_ONCE = 64  # frames: temporaries stay in the cache, which is three times as fast
 _FLOOR = 1e-10  # -100 dBFS: below 16-bit quantisation noise
 _QUIET_DB = -35.0  # a frame this far below the loud ones is a pause
-_NOTHING_DB = -60.0  # so is one below this level
+_NOTHING_DB = -60.0  # a frame below this level is also a pause
 _BAND = 8  # spectral bins averaged before looking for the upper edge: 250 Hz
 _EDGE_DB = -60.0  # the effective bandwidth ends where the spectrum has fallen this far below its peak
-_NEAR_PEAK = 0.97  # of the peak: samples above it are counted as clipped; speech has one in thousands
+_NEAR_PEAK = 0.97  # of the peak: samples above it count as clipped; in normal speech, one in thousands
 
 
 @dataclass(frozen=True, slots=True)
 class Signals:
     """peak_db, rms_db: dBFS. snr_db: loud frames over quiet ones. silence, clipping: shares, 0 to 1. dc: of full scale.
 
-    bandwidth_hz: upper edge of what the clip holds; about 3,400 to 4,000 for a telephone.
+    bandwidth_hz: upper edge of the clip's spectrum; about 3,400 to 4,000 for a telephone.
     """
 
     peak_db: float

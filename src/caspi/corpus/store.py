@@ -1,5 +1,5 @@
 """The corpus on disk: Arrow files of FLAC and text, read by row. Text and numbers are memory-mapped; audio is read,
-because a page of a mapped file that cannot be had kills the process instead of raising an error.
+because a page of a mapped file that cannot be read kills the process instead of raising an error.
 
 `train-00000.arrow`, `validation-00000.arrow`, ...: Arrow IPC files, whose footer makes opening independent of
 size. Plain `datasets` reads them: `load_dataset("arrow", data_files={"train": "CORPUS/train-*.arrow"})`.
@@ -72,7 +72,7 @@ def row(utterance: Utterance, flac: bytes, audio_hash: bytes = b"\0" * 16, finge
 
 
 def _file_name(identifier: str) -> str:
-    """A name without folders: whoever unpacks the audio by it stays where they are."""
+    """A file name without folders, so that unpacking the audio cannot write outside its folder."""
     return re.sub(r"[^\w.-]+", "_", identifier).lstrip(".") + ".flac"
 
 
@@ -134,7 +134,7 @@ class Corpus:
 
     @classmethod
     def open(cls, folder: Path, split: Split) -> Self:
-        """Raises UsageError where the folder is no corpus or the split is empty."""
+        """Raises UsageError if the folder is not a corpus or the split is empty."""
         folder = Path(folder)
         if not (folder / REPORT).is_file():
             raise UsageError(f"{folder} is not a corpus (it has no {REPORT}): make one with caspi prepare RECIPE")
@@ -193,7 +193,7 @@ class Corpus:
         return Utterance(**values, signals=Signals(**signals) if known else None)
 
     def flac(self, row: int) -> bytes:
-        """The encoded audio of a row. Raises OSError where the disk does not give it whole."""
+        """The encoded audio of a row. Raises OSError if the disk does not return all of it."""
         if not 0 <= row < len(self):
             raise IndexError(row)
         self.find_audio()
@@ -209,8 +209,8 @@ class Corpus:
         return data
 
     def find_audio(self) -> None:
-        """Notes where the audio of every row lies (shard, first byte, bytes), so that reading it later needs nothing
-        that is mapped."""
+        """Stores the position of every row's audio (shard, first byte, bytes), so that reading it later needs no mapped
+        memory."""
         if self._audio is not None:
             return
         places = []
@@ -229,8 +229,8 @@ class Corpus:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    """NaN where there is none. Arrow's own way imports pandas on its first use, half a second in which it also takes
-    Ctrl-C for an import that failed."""
+    """NaN for missing values. Arrow's own conversion imports pandas on first use, which takes half a second, and treats
+    Ctrl-C in that time as a failed import."""
     if column.null_count:
         return np.asarray(column.to_numpy(zero_copy_only=False))
     return np.from_dlpack(column)

@@ -1,4 +1,4 @@
-"""The record everything else handles: one utterance, and the recording it was cut from."""
+"""The basic records: one utterance, and the recording it was cut from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 class Word(NamedTuple):
-    """A word, or a phrase, and where it starts and ends, from the start of its utterance (or recording)."""
+    """A word or phrase with its start and end time, relative to the start of its utterance (or recording)."""
 
     text: str
     start: Seconds
@@ -25,11 +25,11 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One clip and what is said in it. `group` is the recording or speaker that splits keep together.
+    """One clip and its transcript. `group` is the recording or speaker that splits keep together.
 
-    context: hotwords; previous: what was said before in the same recording. segments: phrases with their times.
-    quality: the source's own score. sample_rate, channels: of the file it came from. repeat: how many utterances
-    before it in the corpus have (nearly) the same text.
+    context: hotwords; previous: the preceding text of the same recording. segments: phrases with their times.
+    quality: the source's own score. sample_rate, channels: of the original file. repeat: number of earlier utterances
+    in the corpus with (nearly) the same text.
     """
 
     id: str
@@ -52,16 +52,16 @@ class Utterance:
 
 
 class Audio(Protocol):
-    """Where a recording's samples come from; small, picklable, opened in a worker."""
+    """The origin of a recording's samples; small, picklable, opened in a worker."""
 
     def open(self) -> tuple[Stream, tuple[Word, ...]]:
-        """The audio to be read, and word times if the audio itself knows them. Raises AudioError."""
+        """The audio stream, and word times if the audio itself provides them. Raises AudioError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileAudio:
-    """A file in any format libsndfile or FFmpeg reads; one channel of it, or the mean of all."""
+    """A file in any format that libsndfile or FFmpeg reads; one channel of it, or the mean of all."""
 
     path: Path
     channel: int | None = None
@@ -83,7 +83,7 @@ class BytesAudio:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a recording with its own text. Words may be empty: then it cannot be cut further."""
+    """A span of a recording with its own text. If words is empty, it cannot be cut further."""
 
     start: Seconds
     end: Seconds
@@ -96,7 +96,7 @@ class Segment:
 class Recording:
     """What a source yields: audio with its text, whole or in timed segments.
 
-    `split` is set where the source itself says which split it belongs to; `problem` where its row cannot be used.
+    `split` is set if the source itself names the split; `problem` if its row cannot be used.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Benchmark sets by name: fetched once, kept whole with their text as it was published, pinned to a revision."""
+"""Benchmark sets by name: downloaded once, kept complete with their published text, pinned to a revision."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _LANGUAGE = "Hebrew"
 
 
 def named(asked: str) -> list[str]:
-    """The sets a name stands for, each with what was asked for after an @; none where it is no benchmark's."""
+    """The sets that a name stands for, each with the part after the @; empty if it is not a benchmark's name."""
     name, at, _ = asked.partition("@")
     if name in SETS:
         if at:
-            raise UsageError(f"{asked}: a revision is of one set: {', '.join(SETS[name])}")
+            raise UsageError(f"{asked}: a revision belongs to one set; name one of {', '.join(SETS[name])}")
         return list(SETS[name])
     return [asked] if any(name in sets for sets in SETS.values()) else []
 
 
 def open_set(asked: str) -> Corpus:
-    """A set as a corpus, fetched where it is not there yet; `NAME`, `NAME@REVISION` or `NAME@FOLDER` of its parquet
-    files. Without a revision the first fetch takes what is newest, and that stays.
+    """A set as a corpus, downloaded if it is not there yet; `NAME`, `NAME@REVISION` or `NAME@FOLDER` of its parquet
+    files. Without a revision the first download takes the newest one, and later calls use the same.
 
-    Raises UsageError where it is gated, missing, or a row of it cannot be used: a set is whole or not a benchmark.
+    Raises UsageError if it is gated or missing, or if one of its rows cannot be used: a benchmark must be complete.
     """
     name, _, where = asked.partition("@")
     files = Path(where) if where and Path(where).is_dir() else None
@@ -67,10 +67,10 @@ def open_set(asked: str) -> Corpus:
 
 
 def open_manifest(path: Path, language: str | None = None, group_key: str = "") -> Corpus:
-    """A JSONL manifest as a set of its own: every line an utterance, or each of its segments where it has those and no
-    text. language: of lines that name none; group_key: the field that says who speaks. Kept until manifest or audio
-    change. Raises UsageError as `open_set` does, and where neither a line nor `language` nor the letters name
-    the language."""
+    """A JSONL manifest as a set of its own: every line is an utterance, or each of its segments if it has segments and
+    no text. language: of lines that name no language; group_key: the field with the speaker. Kept until the manifest
+    or the audio changes. Raises UsageError as `open_set` does, and if the language follows neither from the line, nor
+    from `language`, nor from the letters."""
     source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test", group_key=group_key)
     if group_key and source.grouped_by() != group_key:
         raise UsageError(f"--group-key {group_key}: no line of {path} has this field with a value")
@@ -87,7 +87,7 @@ _NOT_NAMED = ""
 
 
 def _by_its_letters(source: ManifestSource) -> str:
-    """Hebrew, where the lines of a manifest that name no language are in its letters."""
+    """Hebrew, if the lines of a manifest that name no language are written in Hebrew letters."""
     texts = [
         " ".join((recording.text, *(segment.text for segment in recording.segments)))
         for recording in source.recordings(_NOT_NAMED)
@@ -102,13 +102,13 @@ def _by_its_letters(source: ManifestSource) -> str:
 
 
 def grouped_by(corpus: Corpus) -> str | None:
-    """The field that a manifest's groups come from, "" where none says who speaks; None of other corpora."""
+    """The field that a manifest's groups come from, "" if no field names the speaker; None for other corpora."""
     found: str | None = atomic_output.report_of(corpus.folder).get("grouped_by")
     return found
 
 
 def revision(corpus: Corpus) -> str | None:
-    """What a set was fetched from; None of a corpus that is none."""
+    """The revision a benchmark set was downloaded from; None for a corpus that is not a benchmark set."""
     content = atomic_output.report_of(corpus.folder)
     return content["identity"] if content.get("stage") == _STAGE else None
 
@@ -155,25 +155,25 @@ def _fetch(
 
 
 def _utterances(source: Source, name: str, language: str) -> Iterator[tuple[Utterance, bytes]]:
-    """Every row, nothing cleaned and nothing left out; rows with the same key are numbered."""
+    """Every row, without cleaning or filtering; rows with the same key are numbered."""
     seen: Counter[str] = Counter()
     for recording in source.recordings(language):
         if recording.problem:
-            raise UsageError(f"{recording.problem}: a benchmark is whole or none")
+            raise UsageError(f"{recording.problem}: a benchmark must be complete")
         try:
             stream, _ = recording.audio.open()
             samples = np.concatenate(list(stream.blocks))
         except AudioError as error:
-            raise UsageError(f"{recording.id} cannot be decoded ({error}): a benchmark is whole or none") from error
+            raise UsageError(f"{recording.id} cannot be decoded ({error}): a benchmark must be complete") from error
         for part in _parts(recording):
             seen[part.id] += 1
             yield _utterance(recording, part, samples, seen[part.id])
     if not seen:
-        raise UsageError(f"{name} holds no utterance: there is nothing to evaluate")
+        raise UsageError(f"{name} has no utterances: there is nothing to evaluate")
 
 
 def _parts(recording: Recording) -> Sequence[Segment]:
-    """The recording as one, or its segments where only they have a text."""
+    """The recording as one segment, or its own segments if only they have a text."""
     if recording.text or not recording.segments:
         end = float("inf") if recording.end is None else recording.end
         return [Segment(recording.start, end, recording.text, (), recording.id)]

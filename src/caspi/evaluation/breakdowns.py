@@ -1,4 +1,4 @@
-"""The same errors, by what the utterances and the words are."""
+"""The same errors, broken down by properties of the utterances and of the words."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from caspi.scoring.intervals import rate_interval
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
 NOISE_LEVELS_DB = (0.0, 10.0, 20.0, 30.0)
-_PARTS_AT_MOST = 50  # more are no table that anybody reads
+_PARTS_AT_MOST = 50  # nobody reads a longer table
 
 
 def _step(value: float | None, bounds: Sequence[float], unit: str) -> str | None:
-    """The stretch of `bounds` that a value is in: `5-15 s`, `30+ s`."""
+    """The interval of `bounds` that a value falls into: `5-15 s`, `30+ s`."""
     if value is None:
         return None
     reached = [number for number, bound in enumerate(bounds) if value >= bound]
@@ -63,8 +63,8 @@ _KEYS: dict[str, Callable[[TranscriptPair], str | None]] = {
 def by_utterance(
     pairs: Sequence[TranscriptPair], counts: dict[str, Counts], keys: Sequence[str] = tuple(_KEYS)
 ) -> dict[str, dict[str, Any]]:
-    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores, of the 50 with most errors
-    where there are more. `parts`: how many there are."""
+    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores. If there are more than 50
+    parts, only the 50 with the most errors. `parts`: the number of all parts."""
     found: dict[str, dict[str, Any]] = {"parts": {}}
     for name in keys:
         key = _KEYS[name]
@@ -93,16 +93,16 @@ def _parts(
 
 
 def _in_order(name: str) -> tuple[bool, list[tuple[int, str]]]:
-    """As people count: speaker 2 before speaker 10; what is below all bounds first."""
+    """Sort key in numeric order: speaker 2 before speaker 10; the class below all bounds comes first."""
     pieces = re.split(r"(\d+)", name)
     return (not name.startswith("below"), [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces])
 
 
 def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Of words that are hard for a reason, how many were not heard: name-like, rare (once in all references), with
-    digits, in Latin letters. `treated`: reference and hypothesis of each pair, treated by `fair`.
+    """How many words of each hard class were not recognised: name-like, rare (once in all references), with digits, in
+    Latin letters. `treated`: reference and hypothesis of each pair, normalised by `fair`.
 
-    Utterances whose text is not treated word by word (a bracket around several) are left out and counted.
+    Utterances whose text cannot be normalised word by word (a bracket around several words) are skipped and counted.
     """
     heard = Counter(word for expected, _ in treated for word in expected.split())
     missed: defaultdict[str, list[tuple[int, int, tuple[str, str]]]] = defaultdict(list)
@@ -114,7 +114,7 @@ def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]])
             continue
         wrong = [
             step.kind != "equal" for step in align(expected.split(), said.split()) for _ in step.expected
-        ]  # a reference word each
+        ]  # one row for each reference word
         for kind in {kind for of_word in kinds for kind in of_word}:
             at = [place for place, of_word in enumerate(kinds) if kind in of_word]
             missed[kind].append((sum(wrong[place] for place in at), len(at), pair.unit))
@@ -122,7 +122,7 @@ def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]])
 
 
 def _kinds(pair: TranscriptPair, treated: list[str], heard: Counter[str]) -> list[list[str]] | None:
-    """Of each treated word the kinds it is of; None where words of the text and of its treatment do not match."""
+    """The classes of each normalised word; None if the words of the text and of its normalised form do not match."""
     spoken = language(pair.language)
     words = pair.reference.split()
     of_each = [spoken.normalisers["fair"](word).split() for word in words]

@@ -1,4 +1,4 @@
-"""Two evaluations of the same utterances: is one better, and could it be luck?"""
+"""Compares two evaluations of the same utterances: is one better, and could the difference be chance?"""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SCORES = (("leaderboard", ""), ("fair", "fair_"))
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """difference: WER of A minus WER of B, so that positive means B is better; fractions, 95 % interval, None where all
-    utterances are of one group. p: of the same test, below 0.05 where the interval excludes 0. matched_pairs: p of
-    NIST's test over segments (intervals.matched_pairs). groups: what fails together."""
+    """difference: WER of A minus WER of B, so that positive means B is better. Fractions; the interval is 95 %, and
+    None if all utterances are in one group. p: of the same test, below 0.05 if the interval excludes 0. matched_pairs:
+    p of NIST's test over segments (intervals.matched_pairs). groups: number of groups with correlated errors."""
 
     score: str
     wer_a: float
@@ -43,11 +43,11 @@ class Comparison:
 
     @property
     def shown(self) -> bool:
-        """Whether it is more than luck."""
+        """Whether the difference is statistically significant."""
         return self.interval is not None and self.interval[0] * self.interval[1] > 0
 
     def sentence(self) -> str:
-        """What it means, in one line."""
+        """The result in one sentence."""
         counted = f"{self.utterances:,} utterances"
         if self.groups < self.utterances:
             counted += f" in {plural(self.groups, 'group')}"
@@ -80,15 +80,15 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise UsageError(f"no {RESULTS} in {folder}: make one with caspi evaluate or caspi score")
     if path.suffix != ".jsonl":
-        raise UsageError(f"{path} is no {RESULTS}: score it first with caspi score, and compare what that makes")
+        raise UsageError(f"{path} is not a {RESULTS} file: score it first with caspi score and compare the result")
     found: dict[str, dict[str, Any]] = {}
     for row in read_jsonl(path):
         _check(row, path)
         if str(row["id"]) in found:
-            raise UsageError(f"{path} holds the utterance {row['id']} twice")
+            raise UsageError(f"{path} contains the utterance {row['id']} twice")
         found[str(row["id"])] = row
     if not found:
-        raise UsageError(f"{path} holds no result")
+        raise UsageError(f"{path} contains no results")
     return found
 
 
@@ -108,10 +108,10 @@ def _check(row: Any, path: Path) -> None:
 
 
 def read_both(a: Path, b: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Results of A and of B by the ids of A. Where ids differ, but the references are the same in the same order, or
-    each reference occurs once in both, utterances are matched by these.
+    """Results of A and of B by the ids of A. If the ids differ, utterances are matched by their references, provided
+    that these are the same in the same order, or that each occurs once in both.
 
-    Raises UsageError where the two do not hold the same utterances, or were not scored by the same rules.
+    Raises UsageError if the two do not have the same utterances, or were not scored by the same rules.
     """
     rows_a, rows_b = read_results(a), read_results(b)
     if rows_a.keys() != rows_b.keys():
@@ -133,7 +133,7 @@ def read_both(a: Path, b: Path) -> tuple[dict[str, dict[str, Any]], dict[str, di
     for key, row in rows_a.items():
         if any(row[f"{prefix}words"] != rows_b[key][f"{prefix}words"] for _, prefix in _SCORES):
             raise UsageError(
-                f"{a} and {b} count another number of words in {key}: they were scored by different rules; "
+                f"{a} and {b} count different numbers of words in {key}: they were scored by different rules; "
                 "evaluate or score both again"
             )
     return rows_a, rows_b
@@ -156,19 +156,19 @@ def _by_reference(
         by_text = dict(zip(references_b, rows_b.values(), strict=True))
         return {key: by_text[row["reference"]] for key, row in rows_a.items()}
     only = sorted(rows_a.keys() ^ rows_b.keys())
-    raise UsageError(f"{a} and {b} hold different utterances, {len(only)} of them, such as {only[0]}")
+    raise UsageError(f"{a} and {b} have different utterances, {len(only)} of them in only one, such as {only[0]}")
 
 
 def compare(a: Path, b: Path) -> dict[str, Comparison]:
-    """A paired interval and test over groups, for each score. The same whichever of the two comes first, but for signs.
+    """A paired interval and test over groups, for each score. Swapping A and B changes only the signs.
 
-    Raises UsageError as `read_both` does, and where the two disagree on which utterances are of one group.
+    Raises UsageError as `read_both` does, and if the two assign utterances to different groups.
     """
     return scores(*read_both(a, b), a, b)
 
 
 def scores(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, Comparison]:
-    """`compare` of rows that were read from a and b."""
+    """`compare` for rows that were already read from a and b."""
     groups = _groups(rows_a, rows_b, a, b)
     return {score: _compare(score, prefix, rows_a, rows_b, groups) for score, prefix in _SCORES}
 
@@ -182,8 +182,8 @@ _PARTS_AT_MOST = 30
 
 
 def by_part(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    """The leaderboard comparison of the utterances of every source, duration and group, where there are several: of
-    those with most words. a, b: where the rows were read, for messages."""
+    """The leaderboard comparison for every source, duration class and group, if there are several; limited to those
+    with the most words. a, b: the folders the rows were read from, for messages."""
     groups = dict(zip(rows_a, _groups(rows_a, rows_b, a, b), strict=True))
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for what, part_of in _PARTS.items():
@@ -206,8 +206,8 @@ def by_part(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[st
 
 
 def by_kind(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, Any]]:
-    """Errors of every kind (error_types) in A and in B, as the fair score has them, and the difference for each word
-    that was said. a, b: where the rows were read, for messages."""
+    """Errors of every kind (error_types) in A and in B under the fair score, and the difference per reference word.
+    a, b: the folders the rows were read from, for messages."""
     groups = _groups(rows_a, rows_b, a, b)
     words = [row["fair_words"] for row in rows_a.values()]
     in_a, in_b = ([_kinds(row, rows_a[key]) for key, row in rows.items()] for rows in (rows_a, rows_b))
@@ -224,7 +224,7 @@ def by_kind(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[st
 
 
 def _kinds(row: _Row, named: _Row) -> Counter[str]:
-    """named: the row that says which language it is."""
+    """named: the row that has the language."""
     spoken = language(str(named.get("language") or "Hebrew"))
     found = ErrorTypes()
     fair = spoken.normalisers["fair"]
@@ -233,7 +233,7 @@ def _kinds(row: _Row, named: _Row) -> Counter[str]:
 
 
 def _groups(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> list[tuple[str, str]]:
-    """The group of every utterance, from whichever side has it."""
+    """The group of every utterance, from the side that has it."""
     names: dict[str, str] = {}
     backwards: dict[str, str] = {}
     found = []
@@ -270,7 +270,7 @@ def _compare(score: str, prefix: str, a: _Rows, b: _Rows, groups: list[tuple[str
 
 
 def _segments(a: _Rows, b: _Rows, score: str) -> list[int]:
-    """Errors of A less those of B in every segment with errors: segments end where both have two words right."""
+    """Errors of A minus errors of B in every segment with errors. A segment ends where both have two words right."""
     found = []
     for key, row in a.items():
         normalise = language(str(row.get("language") or "Hebrew")).normalisers[score]
@@ -290,7 +290,7 @@ def _segments(a: _Rows, b: _Rows, score: str) -> list[int]:
 
 
 def _errors_at(expected: list[str], said: list[str]) -> list[int]:
-    """Errors at every word of the reference; words put in count at the one before them, the first ones at place 0."""
+    """Errors at every reference word. Insertions count at the word before them, leading insertions at index 0."""
     at = [0] * (len(expected) + 1)
     place = 0
     for step in align(expected, said):

@@ -15,7 +15,7 @@ _Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Rows of A and B that differ, those first where errors differ most; other: with as many errors."""
+    """Rows of A and B that differ, the largest difference in errors first; other: different words, as many errors."""
 
     better: list[tuple[_Row, _Row]]
     worse: list[tuple[_Row, _Row]]
@@ -38,7 +38,7 @@ class Changed:
 
     @property
     def shown(self) -> list[str]:
-        """Ids of the rows that a page has room for."""
+        """Ids of the rows that the page shows."""
         return [row["id"] for pairs in (self.better, self.worse) for row, _ in pairs[:WORST]]
 
 
@@ -53,7 +53,7 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
             ("WER of B", percent(main["wer_b"])),
             ("better in B", f"{len(changed.better):,}"),
             ("worse in B", f"{len(changed.worse):,}"),
-            ("other words, as many errors", f"{len(changed.other):,}"),
+            ("different words, same number of errors", f"{len(changed.other):,}"),
         ],
         parts=[
             Table(
@@ -76,7 +76,7 @@ def compare_page(summary: dict[str, Any], changed: Changed, clips: Mapping[str, 
             _changed("Worse in B", changed.worse, clips),
             *_differences_by(summary["by"]),
             *_differences_in_kind(summary["kinds"]),
-            _changed("Other words, as many errors", changed.other, clips),
+            _changed("Different words, same number of errors", changed.other, clips),
         ],
         synthetic=SYNTHETIC_NOTE if any(row.get("synthetic") for row, _ in changed.all) else "",
     )
@@ -86,15 +86,15 @@ def _compared(main: dict[str, Any]) -> str:
     over = "groups (recordings or speakers)" if main["groups"] < main["utterances"] else "utterances"
     note = (
         f"Paired interval and its test over {main['groups']:,} {over} (jackknife, Student's t). Matched pairs: NIST's "
-        "test over segments, which takes segments as independent even where one speaker said them."
+        "test over segments, which assumes independent segments even if one speaker said them."
     )
     if main["groups"] < FEW:
-        note += f" Rough: {main['groups']:,} groups are few."
+        note += f" Only a rough estimate: {main['groups']:,} groups are few."
     return note
 
 
 def _differences_by(by: dict[str, dict[str, dict[str, Any]]]) -> list[Table]:
-    """WER of A less that of B, part by part."""
+    """WER of A minus WER of B for each part."""
     tables = []
     for what, parts in by.items():
         rows = [
@@ -119,7 +119,7 @@ def _differences_in_kind(kinds: dict[str, dict[str, Any]]) -> list[Table]:
         )
         for kind, found in sorted(kinds.items(), key=lambda item: -abs(item[1]["difference"]))
     ]  # fmt: skip
-    note = "Of the fair score; the difference is for each word that was said. Not corrected for the number of rows."
+    note = "Fair score; the difference is per reference word. Not corrected for the number of rows."
     return [Table("Difference by kind of error", ("kind", "A", "B", "A - B [95 %]", "p"), rows, note=note)]
 
 
@@ -128,7 +128,7 @@ def _changed(
 ) -> Table:
     shown = pairs[:WORST]
     return Table(
-        title if len(shown) == len(pairs) else f"{title}: the {len(shown)} that changed most, of {len(pairs):,}",
+        title if len(shown) == len(pairs) else f"{title}: the {len(shown)} largest changes of {len(pairs):,}",
         ("errors A", "errors B", "A", "B", "listen", "id"),
         [
             (

@@ -1,5 +1,5 @@
-"""What a model makes of its context: the same utterances as they are, with words to expect in the system turn, with
-words that nobody says, and with the text before them."""
+"""How a model uses its context. The same utterances are decoded without context, and with a system turn of hotwords, of
+distractor words that are not spoken, and of the preceding text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, listed, tail
 
 NOTHING, EXPECTED, OTHERS, BEFORE = "nothing", "words to expect", "words that nobody says", "the text before"
-_RARE = 0.01  # of the texts hold a word that is worth expecting, or two of them
+_RARE = 0.01  # share of texts (or two texts) that may contain a word for it to serve as a hotword
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Rare words of an utterance, none for many, and words of others that it does not hold."""
+    """Rare words of an utterance (often none), and words of other utterances that it does not contain."""
 
     own: tuple[str, ...]
     others: tuple[str, ...]
@@ -28,15 +28,15 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class ContextConditions:
-    """Of the first utterances of a corpus: their lists of words, and by what is shown the system turn of each."""
+    """For the first utterances of a corpus: their word lists, and for each condition the system turn of each."""
 
     words: list[Words]
     turns: dict[str, list[str]]
 
 
 def context_conditions(corpus: Corpus, count: int) -> ContextConditions:
-    """As many words and distractors as `train.hotwords` draws by default; which ones follows from the utterance's id.
-    Raises UsageError where no word of the split is rare."""
+    """As many hotwords and distractors as `train.hotwords` draws by default; the choice depends on the utterance's id.
+    Raises UsageError if no word of the split is rare."""
     texts = corpus.column("text")
     try:
         pool = HotwordPool(texts, Hotwords(at_most=max(2, int(_RARE * len(texts)))))
@@ -58,7 +58,7 @@ def context_conditions(corpus: Corpus, count: int) -> ContextConditions:
 
 
 def with_context(pairs: Sequence[TranscriptPair], words: Sequence[Words]) -> dict[str, dict[str, int]]:
-    """How many of the words to expect were heard, and of the others that nobody said; words as `fair` treats them."""
+    """How many hotwords and how many distractors are in the hypothesis. Words are normalised by `fair`."""
     found = {"expected": {"words": 0, "heard": 0}, "others": {"words": 0, "heard": 0}}
     for pair, of in zip(pairs, words, strict=True):
         fair = language(pair.language).normalisers["fair"]

@@ -1,4 +1,4 @@
-"""A model on corpora: what it makes of every utterance, on all GPUs, and nothing decoded twice."""
+"""Decodes corpora with a model on all GPUs. No utterance is decoded twice."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from caspi.inference.transcriber import Transcriber
 from caspi.progress import Progress
 from caspi.reporting import report
 
-_AT_ONCE = 64  # utterances that are decoded and then kept, whatever happens
-_TURNS = 4  # blocks for every device at least, where there are several
-# What loading a model reads of its folder.
+_AT_ONCE = 64  # utterances that are decoded and then saved together
+_TURNS = 4  # minimum number of blocks per device, if there are several devices
+# The files of a model folder that loading reads.
 _READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHandle:
-    """model: a folder or a Hub id; fingerprint: of all that loading it reads, which may change under the same name."""
+    """model: a folder or a Hub id; fingerprint: of all files that loading reads, as they may change under one name."""
 
     model: str
     fingerprint: str
@@ -48,8 +48,8 @@ class ModelHandle:
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """What is decoded under one name: rows of a split, under a condition. identify: the model names the language.
-    shown: what stands in the system turns, which are `turns`, one a row; "": what the corpus has."""
+    """Rows of a split to decode under one condition. identify: the model names the language.
+    turns: the system turns, one per row. shown: the name of their content; "": the context of the corpus."""
 
     corpus: Corpus
     rows: range
@@ -59,9 +59,9 @@ class DecodeJob:
     turns: Sequence[str] = ()
 
     def key(self, recogniser: ModelHandle, corpus_fingerprint: str) -> str:
-        """Names what a model makes of it, by all that this depends on, the code that decodes among it."""
+        """A name for the result, from everything that affects the result, including the decoding code."""
         code = (report.revision(), torch.__version__, torch.cuda.is_available())
-        told = (
+        content = (
             recogniser.fingerprint,
             corpus_fingerprint,
             self.corpus.split,
@@ -71,12 +71,12 @@ class DecodeJob:
             code,
         )
         plain = re.sub(r"[^\w-]+", "-", f"{self.corpus.folder.name}-{self.corpus.split}-{self.shown or self.condition}")
-        return f"{plain}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+        return f"{plain}-{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedUtterance:
-    """What the model made of an utterance. seconds: its part of the time its block took."""
+    """The model's output for an utterance. seconds: its share of the decoding time of its block."""
 
     id: str
     text: str
@@ -89,8 +89,8 @@ class DecodedUtterance:
 def model_fingerprint(model: Path) -> str:
     """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
     files = sorted({path for pattern in _READ for path in model.glob(pattern) if path.is_file()})
-    told = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
-    return hashlib.sha256(told.encode()).hexdigest()
+    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def devices() -> list[str]:
@@ -101,12 +101,12 @@ def devices() -> list[str]:
 def decode(
     recogniser: ModelHandle, part: DecodeJob, kept: Path, on: Sequence[str]
 ) -> tuple[list[TranscriptPair], float]:
-    """Every utterance of a part with what was heard, and the seconds that took. A line an utterance goes to the file
-    `kept` as it is decoded; what has a line there already is not decoded again."""
+    """Every utterance of a job with its hypothesis, and the decoding time in seconds. One line per utterance is written
+    to the file `kept` as it is decoded; an utterance that already has a line there is not decoded again."""
     ids = part.corpus.column("id")
     heard = {row["id"]: DecodedUtterance(**row) for row in _whole_lines(kept)}
     seconds_of = part.corpus.numbers("seconds")
-    # Longest first: a block's clips are about as long as each other, and no device ends long after the others.
+    # Longest first: the clips of a block have similar lengths, and all devices finish at about the same time.
     todo = sorted((row for row in part.rows if ids[row] not in heard), key=lambda row: -seconds_of[row])
     size = _AT_ONCE if len(on) == 1 else max(1, min(_AT_ONCE, math.ceil(len(todo) / (_TURNS * len(on)))))
     blocks = [todo[start : start + size] for start in range(0, len(todo), size)]
@@ -125,7 +125,7 @@ def decode(
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Without a last line that was cut off, which is taken away from the file too."""
+    """The complete lines of the file. A truncated last line is dropped, and removed from the file too."""
     if not path.is_file():
         return []
     data = path.read_bytes()
@@ -137,7 +137,7 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 def _decoded(
     recogniser: ModelHandle, part: DecodeJob, blocks: list[list[int]], on: Sequence[str]
 ) -> Iterator[tuple[list[DecodedUtterance], float]]:
-    """Block after block, in any order, with the seconds of this machine's time that each took."""
+    """The decoded blocks, in any order, with the wall-clock seconds that each took."""
     if len(on) == 1 or len(blocks) < 2:
         for block in blocks:
             yield _block(recogniser, on[0], part, block)
@@ -187,7 +187,7 @@ def _samples(part: DecodeJob, row: int, utterance: Utterance) -> Any:
 
 
 def _another(corpus: Corpus, utterance: Utterance, draw: Any) -> Any:
-    """Somebody else's clip, or anybody's where there is nobody else."""
+    """A clip of another speaker, or any clip if there is only one speaker."""
     for row in draw.integers(0, len(corpus), 20).tolist():
         if corpus.utterance(row).group != utterance.group:
             break

@@ -1,4 +1,4 @@
-"""What kind of errors: letters that sound alike, prefixes, word boundaries, spelling; and what was made up."""
+"""Kinds of errors: letters that sound alike, prefixes, word boundaries, spelling; and signs of hallucination."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from caspi.inference.loops import loops
 from caspi.language import Language
 from caspi.scoring.edits import align, path, regions
 
-_LONGEST_JOIN = 3  # words that one word may be heard as
+_LONGEST_JOIN = 3  # maximum number of words that one word may be recognised as
 _MOST = 20  # rows of a table
-_WORDS_A_SECOND = 6.0  # nobody speaks faster for a whole utterance
+_WORDS_A_SECOND = 6.0  # nobody speaks faster over a whole utterance
 _LEAKED = re.compile(r"<asr_text>|<\|[^<>|]*\|>|\blanguage [A-Z][a-z]+ ?<")
 
 
 @dataclass(slots=True)
 class ErrorTypes:
-    """Counts over a corpus. kinds: of every region of errors or replaced word the first that applies. confused:
-    words, letters, prefixes: (expected, heard); a missing prefix is "". deleted, inserted: words left out and put in.
+    """Counts over a corpus. kinds: the first kind that applies to each error region or substituted word. confused,
+    letters, prefixes: (expected, recognised); a missing prefix is "". deleted, inserted: deleted and inserted words.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -35,7 +35,7 @@ class ErrorTypes:
     prefixes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, expected: Sequence[str], said: Sequence[str], spoken: Language) -> None:
-        """One utterance, words of texts that `fair` has treated."""
+        """Adds one utterance: the words of texts that `fair` has normalised."""
         for step in align(expected, said):
             if step.kind == "replace":
                 self.confused.update(zip(step.expected, step.said, strict=True))
@@ -82,7 +82,7 @@ class ErrorTypes:
             self.kinds["similar word"] += 1
         else:
             self.kinds["another word"] += 1
-        if similar:  # letters of words that have nothing in common say nothing
+        if similar:  # for words with nothing in common, letter confusions are meaningless
             self.letters.update(letters)
 
     def as_json(self) -> dict[str, Any]:
@@ -97,8 +97,8 @@ class ErrorTypes:
 
 
 def _boundaries(expected: list[str], said: list[str]) -> Iterator[tuple[list[str], list[str]] | None]:
-    """A region of errors in order: None for every stretch that differs in nothing but where words end, and what lies
-    between such stretches."""
+    """Splits an error region, in order: None for every span that differs only in its word boundaries, and the words
+    between such spans."""
     spans = _joined(said)
     slack = abs(len(expected) - len(said)) + _LONGEST_JOIN
     place = done = heard = 0
@@ -116,7 +116,7 @@ def _boundaries(expected: list[str], said: list[str]) -> Iterator[tuple[list[str
 
 
 def _joined(words: list[str]) -> dict[str, list[tuple[int, int]]]:
-    """Words written as one -> where they begin and how many they are."""
+    """Joined words -> start index and number of the words."""
     found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for first in range(len(words)):
         for count in range(1, min(_LONGEST_JOIN, len(words) - first) + 1):
@@ -127,8 +127,9 @@ def _joined(words: list[str]) -> dict[str, list[tuple[int, int]]]:
 def _same_letters(
     expected: list[str], place: int, spans: dict[str, list[tuple[int, int]]], heard: int, slack: int
 ) -> tuple[int, int, int] | None:
-    """The words at a place that are, joined, what another number of words that were said is: how many of ours, where
-    theirs begin, and how many of theirs. Not before `heard`, nor further away than words shift."""
+    """Reference words at a position that, joined, equal a different number of joined hypothesis words: the number of
+    reference words, the start of the hypothesis words, and their number. The start is not before `heard`, and not
+    further away than words can shift."""
     for ours in range(1, min(_LONGEST_JOIN, len(expected) - place) + 1):
         for first, theirs in spans.get("".join(expected[place : place + ours]), ()):
             if ours != theirs and first >= heard and abs(first - place) <= slack:
@@ -137,7 +138,7 @@ def _same_letters(
 
 
 def _prefixes(expected: str, said: str, letters: str) -> tuple[str, str] | None:
-    """The prefixes of two words that are the same otherwise, of two letters or more; None where they are not."""
+    """The prefixes of two words that share the same rest of two letters or more; None if they do not."""
     same = 0
     while same < min(len(expected), len(said)) and expected[-1 - same] == said[-1 - same]:
         same += 1
@@ -152,8 +153,8 @@ def _alike(pair: tuple[str, str], spoken: Language) -> bool:
 
 
 def hallucination_signs(pair: TranscriptPair, expected: str, said: str) -> list[str]:
-    """Signs that a hypothesis was not heard: `loop`, `long`, `over silence`, `cut off`, `leaked tags` (of
-    the model's own output). Texts treated by `fair`."""
+    """Signs that a hypothesis is a hallucination: `loop`, `long`, `over silence`, `cut off`, `leaked tags` (of the
+    model's own output). The texts are normalised by `fair`."""
     found = []
     if _LEAKED.search(pair.hypothesis):
         found.append("leaked tags")

@@ -1,4 +1,4 @@
-"""The reports of evaluate, score and compare: what each shows a person."""
+"""The report page of evaluate and score."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _scores(summary: dict[str, Any]) -> Table:
     ]  # fmt: skip
     rows += [
         (
-            f"fair, {name} overlooked",
+            f"fair, {name} ignored",
             f"{percent(found['wer'])}, {percent(found['removed'])} less",
             "",
             "",
@@ -95,15 +95,15 @@ def _scores(summary: dict[str, Any]) -> Table:
     ]
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
     note = (
-        f"Empty hypotheses count as deletions. fair: version {summary['fair_version']}; what is overlooked "
-        f"comes off the fair score and is the most that such differences can be blamed for. leaderboard: by "
+        f"Empty hypotheses count as deletions. fair: version {summary['fair_version']}; ignoring a "
+        f"difference lowers the fair score by at most what this difference contributes. leaderboard: by "
         f"{summary['standard']}. {_other_rates(summary)} {_over(summary)}"
     )
     return Table("Scores", columns, rows, note=note)
 
 
 def _other_rates(summary: dict[str, Any]) -> str:
-    """Of the leaderboard score: what other tools give beside the corpus rate."""
+    """Other rates of the leaderboard score that other tools report beside the corpus rate."""
     found = summary["leaderboard"]
     macro = f", mean of the sets {percent(summary['macro']['leaderboard'])}" if len(summary["by_source"]) > 1 else ""
     return (
@@ -113,21 +113,21 @@ def _other_rates(summary: dict[str, Any]) -> str:
 
 
 def _over(summary: dict[str, Any]) -> str:
-    """What the intervals are drawn over."""
+    """The unit that the confidence intervals are computed over."""
     independent, utterances = summary["independent"], summary["utterances"]
     if independent == utterances:
-        unnamed = "" if summary["groups"] else ", for no recordings or speakers are named"
+        unnamed = "" if summary["groups"] else ", because no recordings or speakers are named"
         return f"Intervals are over utterances{unnamed}.{_dominated(summary)}"
     if independent == 1:
-        return "No intervals: all utterances are of one group (recording or speaker), which says nothing of others."
-    few = "; so few make them rough" if independent < FEW else ""
+        return "No intervals: all utterances are in one group (recording or speaker), so other groups are unknown."
+    few = "; with so few groups they are only rough" if independent < FEW else ""
     return f"Intervals are over {independent:,} groups (recordings or speakers){few}.{_dominated(summary)}"
 
 
 def _dominated(summary: dict[str, Any]) -> str:
     if summary["leaderboard"]["wer_ci"] is not None:
         return ""
-    return " There is no interval: one of them holds most of the errors and has more errors than words (is it a loop?)."
+    return " There is no interval: one of them has most of the errors, and more errors than words (is it a loop?)."
 
 
 def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[Table]:
@@ -155,17 +155,17 @@ def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
     conditions = stress["conditions"]
     clean = conditions["clean"]
     curves = [_curve(name, levels, conditions) for name, levels in stress["families"].items() if len(levels) > 1]
-    curves = [curve for curve in curves if len(curve.lines[0].points) > 2]  # of two the bars say as much
+    curves = [curve for curve in curves if len(curve.lines[0].points) > 2]  # for two points the bars show as much
     bars = [Bar(name, found["wer"], found["wer_ci"], _subsets(found)) for name, found in conditions.items()]
     note = (
         f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, the WER of those among them with "
         "name-like words, Latin letters or digits."
     )
-    return [*curves, Bars("WER when the audio is worse", bars, note)]
+    return [*curves, Bars("WER on degraded audio", bars, note)]
 
 
 def _context(summary: dict[str, Any]) -> list[Table]:
-    """What the model made of what it was told."""
+    """How the model used its context."""
     rows = [
         (
             shown,
@@ -176,12 +176,12 @@ def _context(summary: dict[str, Any]) -> list[Table]:
         )
         for shown, found in summary.get("context", {}).items()
     ]
-    columns = ("told beforehand", "utterances", "WER [95 %]", "words to expect that were heard", "others that were")
+    columns = ("context", "utterances", "WER [95 %]", "hotwords recognised", "distractors in the output")
     note = (
-        "The same utterances, each with a list of its own: up to four rare words that are said, and up to twelve that "
-        "are not. Whether they were heard is counted under every row; they are shown where the row says so."
+        "The same utterances, each with its own list: up to four rare words that are spoken (hotwords), and up to "
+        "twelve that are not (distractors). Every row counts both; the model sees them only in the row that says so."
     )
-    return [Table("What it makes of its context", columns, rows, note=note)] if rows else []
+    return [Table("Use of context", columns, rows, note=note)] if rows else []
 
 
 def _of(counted: dict[str, int]) -> str:
@@ -218,12 +218,12 @@ def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:
     ]  # fmt: skip
     note = "Leaderboard score, with 95 % intervals."
     if len(parts) < of:
-        note += f" The {len(parts):,} with most errors, of {of:,}."
+        note += f" The {len(parts):,} of {of:,} with the most errors."
     return Bars(f"WER by {what}", bars, note)
 
 
 def _rough(groups: int) -> str:
-    """What a reader must know of an interval over so few groups."""
+    """A warning for an interval over few groups."""
     if groups == 1:
         return ", one group"
     return f", rough: {groups} groups" if groups < FEW else ""
@@ -233,11 +233,11 @@ _ROWS_AT_MOST = 20_000  # of a page: some megabytes
 
 
 def _all(rows: Sequence[Mapping[str, Any]]) -> Browser:
-    """Every utterance as it was written and heard."""
+    """Every utterance with its reference and hypothesis."""
     shown = sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:_ROWS_AT_MOST]
-    note = "As they were written: what the score leaves out is here too. Click a column to sort."
+    note = "Original texts, including what the score ignores. Click a column to sort."
     if len(shown) < len(rows):
-        note += f" The {len(shown):,} with most errors, of {len(rows):,}; results.jsonl has them all."
+        note += f" The {len(shown):,} of {len(rows):,} with the most errors; results.jsonl has them all."
     columns = ("errors", "of", "seconds", "reference", "heard", "source", "group", "signs", "id")
     return Browser(
         "All utterances",
@@ -261,12 +261,12 @@ def _hard_words(by_word: dict[str, Any]) -> list[Bars]:
         if kind != "left_out"
     ]
     note = (
-        "Share that was not heard. rare: once in all references; name-like: acronyms, Latin letters, foreign sounds, "
-        "after a title."
+        "Share that was not recognised. rare: once in all references; name-like: acronyms, Latin letters, foreign "
+        "sounds, after a title."
     )
     if by_word["left_out"]:
-        note += f" {by_word['left_out']:,} utterances are not counted word by word."
-    return [Bars("Words that are hard", bars, note)] if bars else []
+        note += f" {by_word['left_out']:,} utterances are skipped because they cannot be counted word by word."
+    return [Bars("Hard words", bars, note)] if bars else []
 
 
 def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
@@ -275,19 +275,19 @@ def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
     parts: list[Table | Bars] = []
     if total:
         bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors["kinds"].items() if count]
-        parts.append(Bars("Kinds of errors", bars, "Shares of all, fair score; of each the first kind that applies."))
+        parts.append(Bars("Kinds of errors", bars, "Share of all errors, fair score; the first match counts."))
     for title, key in (
-        ("Words taken for others", "confused"), ("Letters taken for others", "letters"), ("Prefixes", "prefixes"),
+        ("Confused words", "confused"), ("Confused letters", "letters"), ("Prefixes", "prefixes"),
     ):  # fmt: skip
         if errors[key]:
             rows = [(one or "none", other or "none", count) for one, other, count in errors[key]]
-            parts.append(Table(title, ("expected", "heard", "times"), rows))
-    for title, key in (("Words left out", "deleted"), ("Words put in", "inserted")):
+            parts.append(Table(title, ("expected", "recognised", "times"), rows))
+    for title, key in (("Words deleted", "deleted"), ("Words inserted", "inserted")):
         if errors[key]:
             parts.append(Table(f"{title} most often", ("word", "times"), errors[key]))
     if summary["made_up"]:
-        note = "Signs that a hypothesis was not heard. Counted, and scored like all others."
-        parts.append(Table("Made up?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))
+        note = "Signs that a hypothesis is a hallucination. Counted here, and scored like all others."
+        parts.append(Table("Hallucinations?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))
     if summary["named"]:
         rows = [(spoken, name, n) for spoken, found in summary["named"].items() for name, n in found.items()]
         parts.append(Table("Language, as the model named it", ("spoken", "named", "utterances"), rows))
@@ -301,11 +301,11 @@ def _retention(summary: dict[str, Any]) -> list[Table]:
         for spoken, found in languages.items()
     ]
     columns = ("corpus", "language", "utterances", "WER [95 %]", "CER")
-    return [Table("What is left of other languages", columns, rows)] if rows else []
+    return [Table("Retention of other languages", columns, rows)] if rows else []
 
 
 def difference(row: Mapping[str, Any], hypothesis: str) -> DifferenceCell:
-    """Reference against hypothesis, word by word as the leaderboard score compares them, spelt as they were written."""
+    """Reference against hypothesis, aligned by word as in the leaderboard score, in their original spelling."""
     spoken = language(str(row.get("language") or "Hebrew"))
     normalise = spoken.normalisers["leaderboard"]
     expected, said = normalise(row["reference"]).split(), normalise(hypothesis).split()
@@ -319,8 +319,9 @@ def difference(row: Mapping[str, Any], hypothesis: str) -> DifferenceCell:
 
 
 def _spelt(text: str, treated: list[str], normalise: Normaliser) -> list[str]:
-    """Of every treated word the word as it was written: at the first of several that one became, and beside its
-    neighbour where nothing of it counts. As treated, where the text is not treated word by word."""
+    """The original word for every normalised word. If one word became several, it is at the first of these. A word that
+    normalisation removes joins its neighbour. Returns the normalised words if the text is not normalised word by word.
+    """
     found: list[str] = []
     before = ""
     for word in text.split():
@@ -340,7 +341,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
         return []
     table = Table(
         f"The {plural(len(rows), 'utterance')} with the most errors",
-        ("errors", "of", "what was said and heard", "listen", "seconds", "signs", "id"),
+        ("errors", "of", "reference and hypothesis", "listen", "seconds", "signs", "id"),
         [
             (
                 row["errors"], row["words"], difference(row, row["hypothesis"]), _clip(row, clips),
@@ -349,7 +350,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
             for row in rows
         ],
         text=(2,),
-        note="Struck out: said and not heard. Underlaid in green: heard and not said.",
+        note="Struck out: only in the reference. Green background: only in the hypothesis.",
     )  # fmt: skip
     return [table]
 

@@ -1,4 +1,4 @@
-"""What was said and what a system made of it."""
+"""Pairs of a reference and a system's hypothesis."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from caspi.audio import Seconds
 
 @dataclass(frozen=True, slots=True)
 class TranscriptPair:
-    """A reference, a hypothesis, and what breakdowns need; None and "" where it is not known.
+    """A reference, a hypothesis, and the fields that breakdowns need; None and "" if unknown.
 
     group: recording or speaker. snr_db, silence: of the audio (corpus.signals). language: what was spoken;
-    named: what the model said it was, where it was asked. condition: of a stress set.
+    named: the language that the model identified, if it was asked to. condition: of a stress set.
     """
 
     id: str
@@ -32,5 +32,5 @@ class TranscriptPair:
 
     @property
     def unit(self) -> tuple[str, str]:
-        """What fails together: the group within its source, or the utterance alone."""
+        """The unit of correlated errors: the group within its source, or the utterance alone."""
         return (self.source, self.group) if self.group else ("", self.id)

@@ -1,4 +1,4 @@
-"""Results that others published, to stand beside ours."""
+"""Results that others published, for comparison with ours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Published(BaseModel):
-    """A word error rate that its owner measured, as a fraction; set: by the name that corpora have here."""
+    """A word error rate that its publisher measured, as a fraction; set: the name of the corpus in caspi."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""A model against corpora: the scores, how they fall when the audio is made worse, and what was forgotten."""
+"""Evaluates a model on corpora: the scores, the scores on degraded audio, and how much of other languages is lost."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ TRANSCRIPTS = "transcripts"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """What to evaluate on. corpora: what counts; retention: other languages, told apart. limit: utterances of each.
+    """What to evaluate on. corpora: the sets that count; retention: other languages, reported separately. limit:
+    maximum number of utterances of each.
 
-    stress: so many utterances of each corpus are heard under every condition too. context: so many with words to
-    expect and so on in their system turn. identify: the model names the language itself instead of being told.
-    equivalents: spellings that count as one.
+    stress: number of utterances of each corpus that are also decoded under every stress condition. context: number that
+    are also decoded with hotwords and other context in their system turn. identify: the model identifies the language
+    instead of being given it. equivalents: spellings that count as the same.
     """
 
     corpora: Sequence[Corpus]
@@ -86,7 +87,7 @@ class _Decoding:
 
 
 def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
-    """Of a corpus: which split and revision, and how many of its utterances."""
+    """Split, revision and number of evaluated utterances of a corpus."""
     return {
         "corpus": str(corpus.folder), "split": corpus.split, "revision": benchmarks.revision(corpus),
         "utterances": min(len(corpus), limit or len(corpus)), "of": len(corpus),
@@ -100,8 +101,8 @@ def _check_ids(corpora: Sequence[Corpus]) -> None:
         ids = set(corpus.column("id"))
         if both := sorted(seen & ids):
             raise UsageError(
-                f"the utterance {both[0]} is in two of the corpora ({len(both):,} are): "
-                "results would not say which is meant"
+                f"{len(both):,} utterance ids are in two of the corpora, such as {both[0]}: "
+                "the results would be ambiguous"
             )
         seen |= ids
 
@@ -110,7 +111,7 @@ _SUBSETS = ("with name-like words", "with Latin", "with Latin and digits", "with
 
 
 def _stress(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
-    """Condition -> scores of the same utterances, of those with names and with Latin among them, and of hard words."""
+    """Condition -> scores of the same utterances, of the subsets with names and with Latin, and of hard words."""
     found: dict[str, dict[str, Any]] = {}
     for condition in CONDITIONS:
         pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
@@ -127,7 +128,7 @@ def _stress(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
 
 
 def _context(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
-    """What is shown -> scores of the same utterances, and which words of the lists were heard."""
+    """Content of the system turn -> scores of the same utterances, and how many listed words were recognised."""
     made = [(corpus, context_test.context_conditions(corpus, asked.context)) for corpus in asked.corpora]
     words = [of for _, found in made for of in found.words]
     pairs = {context_test.NOTHING: decoder.all(asked.corpora, asked.context)[0]}

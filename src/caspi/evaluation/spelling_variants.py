@@ -1,4 +1,4 @@
-"""A user's table of spellings that are to count as one."""
+"""A user's table of spelling variants that count as the same."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from caspi.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class SpellingVariants:
-    """spellings: words of a spelling -> those it is written with instead; longest: words of the longest one."""
+    """spellings: words of a spelling -> the words that replace it; longest: number of words of the longest spelling."""
 
     spellings: dict[tuple[str, ...], tuple[str, ...]]
     longest: int
 
     @classmethod
     def read(cls, path: Path, normalise: Callable[[str], str]) -> Self:
-        """A csv file, a line for what is one: `וואטסאפ,ווטסאפ,ווצאפ`. Raises UsageError naming file and line."""
+        """A csv file; each line lists equivalent spellings: `וואטסאפ,ווטסאפ,ווצאפ`. Raises UsageError: file, line."""
         spellings: dict[tuple[str, ...], tuple[str, ...]] = {}
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -39,14 +39,14 @@ class SpellingVariants:
                 raise UsageError(f"{path}, line {number}: give two spellings or more, with commas between them")
             for spelling in dict.fromkeys(written):
                 if spelling in spellings:
-                    raise UsageError(f"{path}, line {number}: {' '.join(spelling)} stands in an earlier line too")
+                    raise UsageError(f"{path}, line {number}: {' '.join(spelling)} is in an earlier line too")
                 spellings[spelling] = written[0]
         if not spellings:
-            raise UsageError(f"{path} holds no spelling")
+            raise UsageError(f"{path} contains no spellings")
         return cls(spellings, max(map(len, spellings)))
 
     def unify(self, text: str) -> str:
-        """A treated text, every spelling of the table as the first of its line; the longest one counts."""
+        """Replaces every spelling in a normalised text by the first of its line; the longest match wins."""
         words, place = text.split(), 0
         written: list[str] = []
         while place < len(words):

@@ -1,4 +1,4 @@
-"""The stress set: any evaluation set made harder, in ways that are the same every time."""
+"""The stress set: any evaluation set made harder by reproducible degradations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _clipped(samples: np.ndarray, draw: Draw, another: Another) -> np.ndarray:
     return waveform.clip(samples, Clipping(share=(0.1, 0.1)), draw)
 
 
-# Conditions of one family are one curve of the report, mildest first.
+# The conditions of one family form one curve of the report, mildest first.
 FAMILIES: dict[str, dict[str, Condition]] = {
     "noise (pink)": {f"{ratio} dB": _noise(ratio) for ratio in (20, 10, 5, 0)},
     "telephone": {"8 kHz mu-law": _telephone},
@@ -69,12 +69,12 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def drawn_for(condition: str, identifier: str) -> Draw:
-    """The randomness of an utterance under a condition, the same every time."""
+    """The random generator of an utterance under a condition, the same every time."""
     seed = int.from_bytes(hashlib.sha256(f"{condition}\n{identifier}".encode()).digest()[:8], "big")
     return np.random.default_rng(seed)
 
 
 def apply_condition(condition: str, identifier: str, samples: np.ndarray, another: Another) -> np.ndarray:
-    """float32 [n] to float32 [m]; what is drawn follows from the utterance and the condition alone."""
+    """float32 [n] to float32 [m]; the random draws depend only on the utterance and the condition."""
     heard = CONDITIONS[condition](samples, drawn_for(condition, identifier), another)
     return heard.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""What an evaluation says: summary.json for the whole, results.jsonl for each utterance."""
+"""The results of an evaluation: summary.json for the whole, results.jsonl for each utterance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Pairs with their texts treated (reference and hypothesis of each) and their edits, under each score."""
+    """Pairs with their normalised texts (reference and hypothesis of each) and their edits, under each score."""
 
     pairs: Sequence[TranscriptPair]
     treated: dict[str, list[tuple[str, str]]]
@@ -36,7 +36,7 @@ class ScoredPairs:
 
     @classmethod
     def of(cls, pairs: Sequence[TranscriptPair]) -> ScoredPairs:
-        """Raises UsageError where no reference holds a word."""
+        """Raises UsageError if no reference contains a word."""
         treated = {name: _treat(pairs, name) for name in SCORES}
         measured = cls(pairs, treated, {name: _count(texts) for name, texts in treated.items()})
         if not measured.counts["leaderboard"].words.any():
@@ -52,7 +52,7 @@ class ScoredPairs:
 
     @functools.cached_property
     def signs(self) -> list[list[str]]:
-        """Of each pair, that it was made up."""
+        """For each pair, the signs that its hypothesis is a hallucination."""
         return [hallucination_signs(pair, *texts) for pair, texts in zip(self.pairs, self.treated["fair"], strict=True)]
 
     def hard_words(self) -> dict[str, Any]:
@@ -101,8 +101,8 @@ def summarise(
 
 
 def _macro(measured: ScoredPairs) -> dict[str, float]:
-    """Score -> the mean of the WER of every source, each counting alike: benchmarks of several sets are often given
-    so, while `wer` pools their words."""
+    """Score -> the unweighted mean of the WER of all sources. Benchmarks of several sets often report this, while `wer`
+    pools their words."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, pair in enumerate(measured.pairs):
         places[pair.source].append(place)
@@ -113,8 +113,8 @@ def _macro(measured: ScoredPairs) -> dict[str, float]:
 
 
 def relaxations(measured: ScoredPairs, equivalents: SpellingVariants | None) -> dict[str, dict[str, float]]:
-    """What the fair WER is when a difference is overlooked, and how much that removes; `all`: all of them. Rates stay
-    over the words of the fair score: overlooking may join several into one."""
+    """The fair WER when a kind of difference is ignored, and how much that removes; `all`: all kinds. The denominator
+    stays the word count of the fair score, because ignoring a difference may join several words into one."""
     names = sorted({name for pair in measured.pairs for name in language(pair.language).relaxations})
     tables: dict[str, Callable[[Language], Normaliser]] = {name: _relaxation(name) for name in names}
     if equivalents is not None:
@@ -156,7 +156,7 @@ def _error_types(measured: ScoredPairs) -> dict[str, Any]:
 
 
 def _named(pairs: Sequence[TranscriptPair]) -> dict[str, dict[str, int]] | None:
-    """Spoken language -> what the model took it for -> utterances; None where it was told."""
+    """Spoken language -> language that the model identified -> utterances; None if the language was given."""
     if not any(pair.named for pair in pairs):
         return None
     spoken = sorted({pair.language for pair in pairs})
@@ -164,7 +164,7 @@ def _named(pairs: Sequence[TranscriptPair]) -> dict[str, dict[str, int]] | None:
 
 
 def rows(measured: ScoredPairs) -> list[dict[str, Any]]:
-    """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` beside."""
+    """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` of fair."""
     scores = [_columns("", measured.counts["leaderboard"]), _columns("fair_", measured.counts["fair"])]
     return [
         asdict(pair) | strict | fair | {"made_up": signs}

@@ -1,4 +1,4 @@
-"""References in one file and hypotheses in another, as NIST's tools, Kaldi and people write them."""
+"""References in one file and hypotheses in another: formats of NIST's tools and Kaldi, and plain lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TRN = re.compile(r"^(.*?)\s*\(([^()]+)\)\s*$")
 
 
 def paired_files(references: Path, hypotheses: Path) -> list[tuple[str, str, str]]:
-    """Id, reference and hypothesis of every utterance of two files: .trn, .stm with .ctm, Kaldi's `text` (an id before
-    every line), or plain lines in the same order. An id that only one of them has is an error. Raises UsageError."""
+    """Id, reference and hypothesis of every utterance of two files: .trn, .stm with .ctm, Kaldi's `text` (an id at the
+    start of every line), or plain lines in the same order. Raises UsageError, also if an id is in only one file."""
     kinds = {references.suffix.lower(), hypotheses.suffix.lower()}
     if kinds == {".trn"}:
         return _joined(_trn(references), _trn(hypotheses), references, hypotheses)
@@ -41,16 +41,16 @@ def _trn(path: Path) -> dict[str, str]:
         if not line.strip() or line.startswith(";;"):
             continue
         if (match := _TRN.match(line)) is None:
-            raise UsageError(f"{path}, line {number}: no (id) at its end, as a trn file has it")
+            raise UsageError(f"{path}, line {number}: no (id) at the end, as a trn file needs")
         if match[2] in found:
-            raise UsageError(f"{path}, line {number}: the id {match[2]} stands twice")
+            raise UsageError(f"{path}, line {number}: the id {match[2]} occurs twice")
         found[match[2]] = match[1]
     return found
 
 
 def _keyed(lines: list[str]) -> dict[str, str]:
-    """By the first word of every line, as Kaldi's; empty where these are no ids: one occurs twice, or one has no digit,
-    as words have none."""
+    """Lines by their first word, as in Kaldi. Empty if the first words are not ids: one occurs twice, or one has no
+    digit."""
     split = [line.split(maxsplit=1) for line in lines if line.strip()]
     found = {words[0]: words[1].strip() if len(words) > 1 else "" for words in split}
     are_ids = len(found) == len(split) and all(any(letter.isdigit() for letter in key) for key in found)
@@ -61,13 +61,15 @@ def _joined(
     references: dict[str, str], hypotheses: dict[str, str], first: Path, second: Path
 ) -> list[tuple[str, str, str]]:
     if only := sorted(references.keys() ^ hypotheses.keys()):
-        raise UsageError(f"{first} and {second} hold different utterances, {len(only)} of them, such as {only[0]}")
+        raise UsageError(
+            f"{first} and {second} have different utterances, {len(only)} of them in only one, such as {only[0]}"
+        )
     return [(key, text, hypotheses[key]) for key, text in references.items()]
 
 
 def _by_time(references: Path, hypotheses: Path) -> list[tuple[str, str, str]]:
-    """Words of a ctm in the segments of an stm whose time their middle is in. Words outside of all segments are
-    insertions of the nearest: nothing is dropped. A ctm of a recording that the stm does not have is an error."""
+    """Assigns each word of a ctm to the stm segment that contains the middle of the word. Words outside all segments
+    are insertions of the nearest one: no word is dropped. A ctm recording that the stm does not have is an error."""
     stm, ctm = (references, hypotheses) if references.suffix.lower() == ".stm" else (hypotheses, references)
     segments: defaultdict[tuple[str, str], list[tuple[Seconds, Seconds, str, str]]] = defaultdict(list)
     for number, cells in _columns(stm, 5):
@@ -105,4 +107,4 @@ def _time(text: str, path: Path, number: int) -> Seconds:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"{path}, line {number}: {text} is no time") from error
+        raise UsageError(f"{path}, line {number}: {text} is not a time") from error

@@ -1,4 +1,4 @@
-"""Transcripts of any system for `caspi score`: tables with a row an utterance, or a file of references and one of
+"""Transcripts of any system for `caspi score`: tables with one row per utterance, or a file of references and one of
 hypotheses."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.transcript_files import paired_files
 from caspi.language import named
 
-# By what people call a column, case, blanks and underscores ignored; the first that a file has counts.
+# Common column names; case, blanks and underscores are ignored. The first name that a file has is used.
 _NAMES = {
     "reference": (
         "reference", "reference_text", "references", "ref", "ground_truth", "sentence", "transcript", "transcription",
@@ -35,13 +35,13 @@ _NAMES = {
     "source": ("source", "dataset", "corpus"),
     "language": ("language", "lang", "locale"),
 }  # fmt: skip
-_FILE_NAMES = ("filename", "file", "audio_filepath", "audio", "path")  # an id where each occurs once
+_FILE_NAMES = ("filename", "file", "audio_filepath", "audio", "path")  # used as the id if each occurs once
 _LONGEST_CELL = 100_000_000  # characters: an hour of speech is 50,000
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of columns that a user gave; the others are known by their usual names."""
+    """Column names that the user gave; the other columns are found by their common names."""
 
     reference: str = ""
     hypothesis: str = ""
@@ -51,7 +51,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class Transcripts:
-    """pairs: what was read. used: what of the file each field is; unused: columns that count for nothing."""
+    """pairs: the utterances read. used: the column of each field; unused: columns that are ignored."""
 
     pairs: list[TranscriptPair]
     used: dict[str, str] = field(default_factory=dict)
@@ -61,8 +61,8 @@ class Transcripts:
 def read_transcripts(
     path: Path, language: str, columns: Columns = Columns(), hypotheses: Path | None = None
 ) -> Transcripts:
-    """A table (csv with any delimiter, tsv, jsonl, a JSON array, parquet), or a file of references with one of
-    hypotheses (transcript_files); in `language` where a row names no other. Raises UsageError: file, line."""
+    """Reads a table (csv with any delimiter, tsv, jsonl, a JSON array, parquet), or a file of references and one of
+    hypotheses (transcript_files). language: of rows that name none. Raises UsageError with file and line."""
     try:
         if hypotheses is not None:
             found = [TranscriptPair(id=key, reference=one, hypothesis=other, language=language) for key, one, other in
@@ -84,7 +84,7 @@ def read_transcripts(
 
 
 def _distinct(pairs: list[TranscriptPair], path: Path) -> list[TranscriptPair]:
-    """Raises UsageError where two have one id."""
+    """Raises UsageError if two have the same id."""
     if not pairs:
         raise UsageError(f"{path} holds no utterance")
     lines: dict[str, int] = {}
@@ -123,7 +123,7 @@ def _array(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except ValueError as error:
         if not str(error).startswith("Extra data"):
             raise UsageError(f"{path} is not JSON ({error}): was the file cut off?") from error
-        file.seek(0)  # an object a line
+        file.seek(0)  # one object per line
         yield from _objects(file, path)
         return
     if not isinstance(rows, list):
@@ -148,7 +148,7 @@ def _object(row: Any, path: Path, number: int) -> dict[str, Any]:
 
 
 def _cells(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a csv, each with the line it ends on."""
+    """Rows of a csv, each with the number of its last line."""
     csv.field_size_limit(_LONGEST_CELL)
     header = file.readline()
     file.seek(0)
@@ -160,23 +160,23 @@ def _cells(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         names = reader.fieldnames or ()
         for name, times in Counter(names).items():
             if times > 1:
-                raise UsageError(f"{path} has the column {name} {times} times: which one counts?")
+                raise UsageError(f"{path} has the column {name} {times} times: rename or remove the others")
         for row in reader:
             if None in row:
                 raise UsageError(
-                    f"{path}, line {reader.line_num} has more cells than the first line has columns: a text with "
-                    f"{delimiter!r} in it stands in double quotes"
+                    f"{path}, line {reader.line_num} has more cells than the first line has columns: put a text that "
+                    f"contains {delimiter!r} in double quotes"
                 )
             yield reader.line_num, row
     except csv.Error as error:
         raise UsageError(
-            f"{path}, line {reader.line_num + 1} cannot be read ({error}): a text that begins with a double quote "
-            "stands in double quotes, its own doubled; or was the file cut off?"
+            f"{path}, line {reader.line_num + 1} cannot be read ({error}): put a text that begins with a double quote "
+            "in double quotes and double its own; or was the file cut off?"
         ) from error
 
 
 def _columns(rows: Sequence[tuple[int, dict[str, Any]]], path: Path, given: Columns) -> dict[str, str]:
-    """Field -> column. Raises UsageError where a column that was asked for, or a text, is not there."""
+    """Field -> column. Raises UsageError if a requested column, the reference or the hypothesis is missing."""
     names = [str(name) for name in dict.fromkeys(key for _, row in rows for key in row)]
     has = {_plain(name): name for name in reversed(names)}
     used: dict[str, str] = {}
@@ -203,7 +203,7 @@ def _plain(name: str) -> str:
 
 def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, spoken: str) -> TranscriptPair:
     def given(name: str) -> str:
-        """A cell as text, "" where there is none; 0 is a name as good as any."""
+        """A cell as text, "" if it is missing; 0 is a valid name."""
         value = row.get(used.get(name, ""))
         return "" if value is None else str(value)
 
@@ -225,7 +225,7 @@ def _pair(row: dict[str, Any], used: dict[str, str], path: Path, number: int, sp
 def _named_by_file(
     pairs: list[TranscriptPair], rows: Sequence[tuple[int, dict[str, Any]]], used: dict[str, str]
 ) -> list[TranscriptPair]:
-    """Ids by the audio's name, where there is a column of it and no name occurs twice."""
+    """Uses the audio file names as ids, if there is such a column and no name occurs twice."""
     has = {_plain(str(name)): name for _, row in rows for name in row}
     column = next((has[_plain(name)] for name in _FILE_NAMES if _plain(name) in has), None)
     names = [str(row.get(column) or "") for _, row in rows] if column else []

@@ -1,4 +1,4 @@
-"""The page of a checkpoint in the layout of qwen-asr: what of the native one holds there, and how it is used."""
+"""The model card of a checkpoint in the layout of qwen-asr: the native card with other usage instructions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from qwen_asr import Qwen3ASRModel
 model = Qwen3ASRModel.from_pretrained("REPOSITORY")
 print(model.transcribe(audio="clip.wav")[0].text)
 ```
-qwen-asr knows a fixed list of languages and refuses others by name: leave `language` out, the model names it itself.
-With vLLM the language can be given, in the prompt:
+qwen-asr has a fixed list of languages and refuses other names: omit `language`, and the model identifies it itself.
+With vLLM, the language can be given in the prompt:
 ```python
 import soundfile
 from vllm import LLM, SamplingParams
@@ -27,7 +27,7 @@ prompt = (
 request = {{"prompt": prompt, "multi_modal_data": {{"audio": soundfile.read("clip.wav", dtype="float32")}}}}
 print(LLM("REPOSITORY").generate(request, SamplingParams(temperature=0, max_tokens=512))[0].outputs[0].text)
 ```
-vLLM's `/v1/audio/transcriptions` leaves out the empty system turn that the model was trained with; use
+vLLM's `/v1/audio/transcriptions` omits the empty system turn that the model was trained with; use
 `/v1/chat/completions` with an empty system message.
 {limit}
 """
@@ -36,7 +36,7 @@ _LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
 
 
 def original_card(native: str, longest: Seconds | None) -> str:
-    """The card of the native layout with its use replaced."""
+    """The card of the native layout with another section on use."""
     spoken = found[1] if (found := _LANGUAGE.search(native)) else "Hebrew"
     use = _USE.format(language=spoken, limit=clip_limit_notice(longest))
     text = native.replace("library_name: transformers", "library_name: qwen-asr")

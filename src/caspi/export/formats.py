@@ -1,4 +1,4 @@
-"""A checkpoint for other programs: native transformers in bf16, or the original layout of qwen-asr and vLLM."""
+"""Exports a checkpoint for other programs: native transformers in bf16, or the original layout of qwen-asr and vLLM."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def native_name(original: str) -> str:
 def _to_native(source: Path, out: Path) -> None:
     copy_model_files(source, out)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    config |= {"dtype": "bfloat16", "architectures": [_ARCHITECTURE]}  # vLLM goes by it, and a base may lack it
+    config |= {"dtype": "bfloat16", "architectures": [_ARCHITECTURE]}  # vLLM needs it, and a base model may lack it
     (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     _write_generation_config(source, out)
     write_weights(_bf16(read_weights(source)), out / WEIGHTS)
@@ -54,7 +54,7 @@ def _to_native(source: Path, out: Path) -> None:
 
 def _to_original(source: Path, out: Path) -> None:
     weights = {original_name(name): tensor for name, tensor in _bf16(read_weights(source)).items()}
-    # The original loader does not tie: the head is stored.
+    # The original loader does not tie weights: the head is stored.
     weights.setdefault("thinker.lm_head.weight", weights["thinker.model.embed_tokens.weight"].clone())
     write_weights(weights, out / WEIGHTS)
     copy_model_files(source, out)
@@ -85,8 +85,8 @@ def _write_generation_config(source: Path, out: Path) -> None:
 
 
 def _original_tokenizer_config(path: Path) -> dict[str, Any]:
-    """As transformers 4.57, which qwen-asr pins, reads it: transformers 5 writes the list of special tokens where that
-    one wants a mapping of names."""
+    """For transformers 4.57, which qwen-asr pins: transformers 5 writes a list of special tokens where 4.57 expects a
+    mapping of names."""
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     extra = config.get("extra_special_tokens")
     if isinstance(extra, list):
@@ -153,7 +153,7 @@ FORMATS: dict[str, Callable[[Path, Path], None]] = {"hf": _to_native, "qwen-asr"
 
 
 def export(model: str, to: str, out: Path) -> Path:
-    """Writes MODEL in another format; `out` appears whole. Raises UsageError."""
+    """Writes MODEL in another format; `out` is written atomically. Raises UsageError."""
     if to not in FORMATS:
         raise UsageError(f"--to {to}: not one of {', '.join(FORMATS)}")
     source = Path(resolve(model))

@@ -1,4 +1,4 @@
-"""A model folder to the Hub, after a check that it loads."""
+"""Publishes a model folder on the Hub, after a check that it loads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from caspi.model.loading import is_original_layout, load, resolve
 
 
 def publish(model: str, repository: str, *, private: bool, dry_run: bool) -> dict[str, Any]:
-    """Uploads the files that make a model, in either layout, and no training state. Raises UsageError or CaspiError."""
+    """Uploads the files of a model in either layout, without training state. Raises UsageError or CaspiError."""
     hub.check_name(repository)
     original = is_original_layout(Path(model))
     folder = Path(model) if original else Path(resolve(model))
@@ -37,7 +37,7 @@ def publish(model: str, repository: str, *, private: bool, dry_run: bool) -> dic
 
 
 def _check_original(folder: Path) -> None:
-    """That it holds the tensors of the model under the names of qwen-asr. Raises UsageError."""
+    """Checks that it has the tensors of the model under the names of qwen-asr. Raises UsageError."""
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))["thinker_config"]["text_config"]
         for path in folder.glob("model*.safetensors"):
@@ -45,4 +45,4 @@ def _check_original(folder: Path) -> None:
                 for name in file.keys():  # noqa: SIM118 - no mapping
                     native_name(name)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UsageError(f"{folder} is no model in the layout of qwen-asr: {first_line(error)}") from error
+        raise UsageError(f"{folder} is not a model in the layout of qwen-asr: {first_line(error)}") from error

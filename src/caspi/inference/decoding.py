@@ -22,14 +22,14 @@ from caspi.model.loading import LoadedModel
 from caspi.model.prompt import Prompt
 from caspi.model.tensors import to_device
 
-# More than anybody says: Hebrew is about 4.4 tokens a second with the released tokenizer, 15 letter by letter.
+# More than anyone can speak: Hebrew has about 4.4 tokens per second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
 TOKENS_AT_LEAST = 32
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRequest:
-    """What is to be transcribed. A forced language is prefilled; without one the model names it."""
+    """A clip to transcribe. A given language is prefilled; without one, the model identifies it."""
 
     samples: np.ndarray
     context: str = ""
@@ -42,8 +42,8 @@ class DecodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """truncated: the token limit came before the end of turn. retried: it did, and the clip was cut smaller. silent:
-    there was nothing to decode."""
+    """truncated: the token limit was reached before the end of turn. retried: it was reached, and the clip was split.
+    silent: there was nothing to decode."""
 
     text: str
     language: str | None
@@ -54,7 +54,7 @@ class Hypothesis:
 
 @contextlib.contextmanager
 def evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
-    """Within the block the model does not train; after it, however it ends, it is as it was."""
+    """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
     training = model.training
     model.eval()
     try:
@@ -66,8 +66,8 @@ def evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
 def prefill(
     model: Qwen3ASRForConditionalGeneration, prompt: Prompt, rows: Sequence[list[int]], audio: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings [rows, longest, width] of token ids, padded on the left, and their mask [rows, longest]; audio tokens
-    are embedded by `audio` [all of them, width]."""
+    """Embeddings [rows, longest, width] of token ids, padded on the left, and their mask [rows, longest]. audio: the
+    embeddings of the audio tokens [all audio tokens, width]."""
     longest = max(map(len, rows))
     ids = torch.tensor([[prompt.pad] * (longest - len(row)) + row for row in rows], device=audio.device)
     lengths = torch.tensor([len(row) for row in rows], device=audio.device)
@@ -78,7 +78,7 @@ def prefill(
 
 
 class _GivenUp(StoppingCriteria):  # type: ignore[misc]
-    """Ends every clip's decoding once `asked` says so."""
+    """Stops decoding of all clips as soon as `asked` returns True."""
 
     def __init__(self, asked: Callable[[], bool]) -> None:
         self._asked = asked
@@ -88,9 +88,9 @@ class _GivenUp(StoppingCriteria):  # type: ignore[misc]
 
 
 class Decoder:
-    """Decodes lists of clips, likes together, at most `budget` seconds of audio at a time.
+    """Decodes lists of clips in batches of similar length, at most `budget` seconds of audio each.
 
-    give_up: asked after every token; once it says yes, what is being decoded is cut short there.
+    give_up: called after every token; when it returns True, decoding stops there.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Decoder:
         return [results[index] for index in range(len(clips))]
 
     def decode_each(self, clips: Sequence[DecodeRequest]) -> Iterator[list[tuple[int, Hypothesis]]]:
-        """Batch after batch, each hypothesis with the place of its clip: for who may stop in between."""
+        """Yields batches of hypotheses with the index of their clip, for callers that may stop in between."""
         order = sorted(range(len(clips)), key=lambda index: len(clips[index].samples))
         batch: list[int] = []
         for index in order:

@@ -1,4 +1,4 @@
-"""Many files to text: each is written as soon as it is heard, what is there already stays, bad ones cost themselves."""
+"""Transcribes many files: writes each as soon as it is decoded, skips finished ones, continues after bad ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caspi.errors import UsageError
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Transcriber, Transcript
 
-_TOGETHER: Seconds = 240.0  # of files that are decoded at once
+_TOGETHER: Seconds = 240.0  # length of the files that are decoded together
 _DONE = ".caspi-transcribe.jsonl"
 
 
@@ -32,8 +32,8 @@ class FileRequest:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What became of a file. output: its text in the format that was asked for; error: why there is none; kept: it
-    was there from an earlier call. warnings: of the audio and of the transcript."""
+    """The result for a file. output: its text in the requested format; error: why there is none; kept: it is from an
+    earlier call. warnings: about the audio and the transcript."""
 
     file: Path
     output: str = ""
@@ -52,11 +52,10 @@ class FileResult:
 
 
 class Outputs:
-    """Texts in a folder, one a file, and a list beside them of what they were made from; nothing on the disk without a
-    folder."""
+    """Texts in a folder, one per file, and a list of their inputs and settings; writes nothing without a folder."""
 
     def __init__(self, files: Sequence[Path], request: FileRequest, folder: Path | None) -> None:
-        """Raises UsageError where two files would share a name, or the folder holds texts that were made otherwise."""
+        """Raises UsageError if two files would have the same name, or the folder has texts with other settings."""
         self._folder = folder
         self._paths: dict[Path, Path] = {}
         self._list = folder / _DONE if folder else None
@@ -80,7 +79,7 @@ class Outputs:
             if first != made:
                 changed = next(key for key in made if first.get(key) != made[key])
                 raise UsageError(
-                    f"--out {self._folder} holds texts made with {changed} = {first.get(changed)!r}, not "
+                    f"--out {self._folder} has texts made with {changed} = {first.get(changed)!r}, not "
                     f"{made[changed]!r}: give another folder"
                 )
             self._done = {name: state for row in rows for name, state in row.items()}
@@ -89,12 +88,12 @@ class Outputs:
             write_whole(self._list, json.dumps(made, ensure_ascii=False) + "\n")
 
     def kept(self, file: Path) -> Path | None:
-        """The text of a file that was heard before and has not changed since."""
+        """The text of a file that was transcribed before and has not changed since."""
         path = self._paths.get(file)
         return path if path and path.is_file() and self._done.get(str(file.resolve())) == _state(file) else None
 
     def write(self, file: Path, text: str) -> Path | None:
-        """Whole or not at all."""
+        """Writes the text atomically."""
         if self._list is None:
             return None
         path = self._paths[file]
@@ -115,7 +114,7 @@ def _state(file: Path) -> list[int] | None:
 def transcribe(
     files: Sequence[Path], request: FileRequest, outputs: Outputs, load: Callable[[], Transcriber]
 ) -> Iterator[FileResult]:
-    """Results as they are there, in the order of the files. The model is loaded for the first file that needs it."""
+    """Results as soon as they are ready, in the order of the files. The first file that needs the model loads it."""
     transcriber: Transcriber | None = None
     waiting: list[tuple[Path, Any, list[str]]] = []
     seconds = 0.0

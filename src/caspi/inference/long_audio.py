@@ -1,4 +1,4 @@
-"""Recordings longer than the model was trained on: windows cut in the quietest places, joined with spaces."""
+"""Recordings longer than the training clips: windows cut at the quietest places, joined with spaces."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import numpy as np
 from caspi.audio import SAMPLE_RATE, Seconds
 
 MAX_WINDOW: Seconds = 30.0
-_SEARCH = 2 / 3  # of a window, its end: a cut is looked for there
+_SEARCH = 2 / 3  # the cut is searched in this last part of a window
 _HOP = SAMPLE_RATE // 50  # 20 ms
 _AS_QUIET = 2.0  # 3 dB
-_PAUSE = 0.1  # of the window's median energy, -10 dB: what is louder is no pause
+_PAUSE = 0.1  # of the window's median energy, -10 dB: anything louder is not a pause
 _SHARP = 5
 _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 
@@ -18,10 +18,9 @@ _SMOOTH = 15  # hops: a pause is quiet for 300 ms, not for one hop
 def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
     """(first, last) sample of every window, in order, without gap or overlap, none longer than `longest`.
 
-    Each cut falls in the quietest 300 ms of the last two thirds of its window; of pauses that are about as quiet, in
-    the first: which of them is quietest is up to the microphone's noise, and one sentence is heard better than two.
-    Where nothing there is a pause, in the quietest 100 ms of its last third: between two words, if there is such a
-    place, and not sooner than need be.
+    Each cut is in the quietest 300 ms of the last two thirds of its window. Of similarly quiet pauses, it takes the
+    first: their order depends on the microphone noise, and one sentence is recognised better than two. Without a pause,
+    the cut is in the quietest 100 ms of the last third: between two words if possible, and not earlier than necessary.
     """
     limit = int(longest * SAMPLE_RATE)
     search = int(limit * _SEARCH)
@@ -42,8 +41,8 @@ def windows(samples: np.ndarray, longest: Seconds = MAX_WINDOW) -> list[tuple[in
 
 
 def _smoothed_energy(samples: np.ndarray, over: int) -> np.ndarray:
-    """Mean square a hop, averaged over a window of `over` hops around it."""
+    """Mean square of each hop, averaged over a window of `over` hops around it."""
     hops = len(samples) // _HOP
     framed = samples[: hops * _HOP].reshape(hops, _HOP)
-    energy = np.einsum("ij,ij->i", framed, framed) / _HOP  # without a copy of the recording
+    energy = np.einsum("ij,ij->i", framed, framed) / _HOP  # does not copy the recording
     return np.convolve(energy, np.full(over, 1 / over), mode="same")

@@ -1,10 +1,10 @@
-"""Text that goes round in a circle: a model that lost the sound repeats itself."""
+"""Detects looping text: a model that no longer follows the audio repeats itself."""
 
 from __future__ import annotations
 
 import re
 
-_WORDS = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # over characters that are words: the same 1 to 8, four times
+_WORDS = re.compile(r"(.{1,8}?)\1{3,}", re.DOTALL)  # each character encodes a word: the same 1 to 8 words, four times
 _LETTERS = re.compile(r"(\S{1,6}?)\1{5,}")
 
 

@@ -1,4 +1,4 @@
-"""Hypotheses drawn from a model, the same for the same numbers, whoever else is in the batch."""
+"""Samples hypotheses from a model; the same random numbers give the same result, in any batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from caspi.model.prompt import Prompt
 
 
 class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
-    """Leaves one token: where the cumulative distribution passes the number that was drawn for this place."""
+    """Keeps one token: where the cumulative distribution passes the random number of this position."""
 
     def __init__(self, numbers: torch.Tensor) -> None:
         self._numbers = numbers
@@ -33,9 +33,8 @@ def sample_hypotheses(
     audio: torch.Tensor,
     draws: Sequence[np.ndarray],
 ) -> list[list[list[int]]]:
-    """Of every row of token ids, whose audio tokens `audio` [all audio tokens, width] embeds, as many continuations as
-    its draws have rows: token ids to the end of turn, or to the end of the longest draws (uniform, [hypotheses,
-    tokens])."""
+    """For every row of token ids, one continuation per row of its draws (uniform, [hypotheses, tokens]): token ids up
+    to the end of turn, or to the end of the longest draws. audio: embeddings [all audio tokens, width]."""
     embeddings, mask = prefill(model, prompt, rows, audio)
     count, longest = len(draws[0]), max(draw.shape[1] for draw in draws)
     numbers = np.full((len(rows) * count, longest), 0.5)

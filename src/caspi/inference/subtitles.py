@@ -1,4 +1,4 @@
-"""Transcripts as files: plain text, JSON, SubRip, WebVTT. A new format is a function here."""
+"""Transcripts as files: plain text, JSON, SubRip, WebVTT. To add a format, add a function here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def as_json(transcript: Transcript) -> str:
 
 
 def as_srt(transcript: Transcript) -> str:
-    """SubRip: numbered cues, times with a comma. The format has no escapes: an arrow becomes a character of its own."""
+    """SubRip: numbered cues, times with a comma. The format has no escapes: an arrow becomes one character."""
     return "".join(
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
         for number, (cue, text) in enumerate(_cues(transcript), 1)
@@ -36,7 +36,7 @@ def as_srt(transcript: Transcript) -> str:
 
 
 def _cues(transcript: Transcript) -> list[tuple[TimedText, str]]:
-    """Cues and their text in one line: a blank line would end a cue."""
+    """Cues with their text on one line, because a blank line would end a cue."""
     return [(cue, text) for cue in transcript.segments if (text := " ".join(cue.text.split()))]
 
 

@@ -1,4 +1,4 @@
-"""Audio of any length to text with times: the one way into a model for evaluation, command line and server."""
+"""Transcribes audio of any length to text with times; used by evaluation, command line and server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from caspi.model.timestamps import later, phrases, timestamp_prompt, without_tim
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """Text of one window of a recording, or of one phrase where times were asked for."""
+    """Text of one window of a recording, or of one phrase if times were requested."""
 
     start: Seconds
     end: Seconds
@@ -29,9 +29,9 @@ class TimedText:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """retried: windows whose decoding hit the token limit; truncated: those that did so again, cut smaller; looping:
+    """retried: windows that reached the token limit; truncated: those that reached it again after the split; looping:
     those whose text repeats itself; silent: those without sound, which are not decoded; untimed: those whose phrases
-    have no times, though they were asked for."""
+    have no times, although they were requested."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -44,7 +44,7 @@ class Transcript:
     silent: int = 0
 
     def warnings(self) -> list[str]:
-        """What is doubtful about it, a line each."""
+        """Warnings about the transcript, one line each."""
         doubts = (
             (self.truncated, "hit the limit of tokens, so text is missing"),
             (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
@@ -58,13 +58,13 @@ class Transcript:
         ]
 
 
-SILENT_DB = -60.0  # of full scale, the loudest 32 ms: below it nothing was recorded
+SILENT_DB = -60.0  # of full scale, for the loudest 32 ms; below it the clip is silent
 _FRAME = 512  # samples, 32 ms
 _SHORTEST = 0.1  # seconds: no word is shorter
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether there is nothing to hear, float32 [n] at 16 kHz: no sound, or too little of it for a word."""
+    """Whether samples, float32 [n] at 16 kHz, are silent: no sound, or too short for a word."""
     if len(samples) < _SHORTEST * SAMPLE_RATE:
         return True
     frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
@@ -72,8 +72,8 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 class Transcriber:
-    """Windows long audio, decodes everything in batches, joins windows with spaces. No window is longer than the clips
-    a model was trained on, where it says so."""
+    """Splits long audio into windows, decodes in batches, joins windows with spaces. No window is longer than the clips
+    that the model was trained on, if the model states their length."""
 
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None) -> None:
         self._decoder = Decoder(loaded, dtype=dtype)
@@ -81,7 +81,7 @@ class Transcriber:
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:
-        """MODEL on the GPU in bf16 where there is one, else on the CPU in fp32. Raises UsageError."""
+        """MODEL on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if device.startswith("cuda") else None
         return cls(load(ModelConfig(start=model), device), dtype=dtype)
@@ -94,8 +94,8 @@ class Transcriber:
         contexts: Sequence[str] | None = None,
         times: bool = False,
     ) -> list[Transcript]:
-        """Samples float32 [n] at 16 kHz each; a language of None lets the model name it. times: of every phrase, for a
-        model that was trained to give them."""
+        """Samples float32 [n] at 16 kHz each; if the language is None, the model identifies it. times: of every phrase,
+        for a model that was trained to output them."""
         languages = languages or [None] * len(recordings)
         contexts = contexts or [""] * len(recordings)
         cuts = [windows(samples, self._window) for samples in recordings]
@@ -111,7 +111,7 @@ class Transcriber:
         ]
 
     def _heard(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        """Hypotheses in the order of the clips, empty ones of those without sound."""
+        """Hypotheses in the order of the clips, empty for silent clips."""
         loud = [place for place, clip in enumerate(clips) if not is_silent(clip.samples)]
         said = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
         for place, hypothesis in zip(loud, self._decode([clips[place] for place in loud]), strict=True):
@@ -119,7 +119,7 @@ class Transcriber:
         return said
 
     def _decode(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        """Decodes; a clip that hits its token limit is cut in two and tried again once."""
+        """Decodes; a clip that reaches its token limit is split in two and decoded again once."""
         said = self._decoder.decode(clips)
         failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
         halves = [half for i in failed for half in _halves(clips[i])]

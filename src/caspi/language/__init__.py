@@ -1,6 +1,6 @@
-"""What caspi knows of a language: how its text is cleaned for training and normalised for scoring.
+"""Rules for each language: how its text is cleaned for training and normalised for scoring.
 
-The next language is the next file here and one line in `_LANGUAGES`.
+To add a language, add a file here and one line in `_LANGUAGES`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _LANGUAGES: dict[str, Language] = {"Hebrew": hebrew.LANGUAGE}
 
 
 def language(name: str) -> Language:
-    """The language by the English name that stands in the prompt; one without a file of its own gets `plain`."""
+    """The language by its English name in the prompt; a language without its own file gets `plain`."""
     return _LANGUAGES.get(name) or plain.plain_language(name)
 
 

@@ -13,18 +13,18 @@ Normaliser = Callable[[str], str]
 
 
 class TextPolicy(Config):
-    """Switches of training text, recorded in every report. Each names one rule; what no rule names stays as it is.
+    """Switches for cleaning training text, recorded in every report. Each switch is one rule; all else is unchanged.
 
     niqqud: vowel points and cantillation. maqaf: the Hebrew hyphen U+05BE. sof_pasuq: U+05C3 becomes a full stop and
     paseq U+05C0 a space. quotes: geresh and gershayim, however typed, become ׳ and ״ in Hebrew words.
     punctuation: all of it; signs that are spoken (%, ₪) stay. repeated_punctuation: `!!!` becomes `!`.
     noise_tags: [...], <...>, {...}, *laughs*, #inaudible# and (laughter). brackets: round ones around other words:
-    `unwrap` keeps the words, `drop` removes them too. html: `&nbsp;` and the like. symbols: emoji, notes of music and
+    `unwrap` keeps the words, `drop` removes them. html: `&nbsp;` and the like. symbols: emoji, notes of music and
     other pictures. time_codes: 00:01:23. speaker_labels: `Speaker 1:` at the start of a line.
-    numbers: `spell` writes out those that can be read in one way only and rejects utterances with others; `reject`
+    numbers: `spell` spells out those with only one reading and rejects utterances with others; `reject`
     rejects utterances with digits. latin, mixed_words: utterances with Latin letters, or with both scripts in one word.
     filled_pauses: אה, אהמ, ממ. final_letters: `fix` makes שלומ שלום, and שלוםעולם two words; off by default, because a
-    word that was broken off looks the same.
+    truncated word looks the same.
     """
 
     niqqud: Literal["strip", "keep"] = "strip"
@@ -51,8 +51,8 @@ TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script", "lost
 
 @dataclass(frozen=True, slots=True)
 class ConfusableLetters:
-    """What is hard to hear in a language. alike: groups of letters that sound alike; prefixes: letters that are words
-    of their own, written on the next one; name_like: which of an utterance's words look like names or terms."""
+    """Typical confusions of a language. alike: groups of letters that sound alike; prefixes: letters that are words
+    attached to the next word; name_like: which of an utterance's words look like names or terms."""
 
     alike: tuple[str, ...] = ()
     prefixes: str = ""
@@ -61,8 +61,8 @@ class ConfusableLetters:
 
 @dataclass(frozen=True, slots=True)
 class Lookalike:
-    """A language in the letters of another, for which data sets and transcripts are mistaken. names: of data sets that
-    are in it; recognises: whether a text is. reason: of a transcript that is rejected for it."""
+    """A language that uses the letters of another one and is mistaken for it. names: matches names of data sets in it;
+    recognises: whether a text is in it; reason: why its transcripts are rejected."""
 
     name: str
     mistaken_for: str
@@ -73,16 +73,16 @@ class Lookalike:
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """name: as the prompt says it; code: ISO 639-1, as espeak and data sets say it.
+    """name: as in the prompt; code: ISO 639-1, as in espeak and data sets.
 
     training_text: cleans a transcript under a policy, idempotent. rejection_reason: why a cleaned
-    transcript is not for training under a policy, or None. rules: keys of the policy that it knows; values: of one of
-    them, where it knows some only. normalisers: score name -> text treatment. standard: whose treatment the score
-    `leaderboard` is. script_share: share of a text's letters that are in the language's own script, 0 to 1.
-    relaxations: what `fair` may overlook, name -> treatment of a text that `fair` has treated. loses_points: whether a
-    text is spelt otherwise once its vowel points are stripped. unit: what error rates
-    count, `word`, or `character` in languages written without spaces. right_to_left: of its script.
-    lookalikes: languages that are refused where this one is expected.
+    transcript is not used for training under a policy, or None. rules: supported keys of the policy; values: supported
+    values of a key, if not all. normalisers: score name -> text normalisation. standard: the origin of the
+    normalisation of the score `leaderboard`. script_share: share of a text's letters in the language's own script, 0 to
+    1. relaxations: differences that `fair` may ignore, name -> further normalisation of a text that `fair` has
+    normalised. loses_points: whether a text without its vowel points has a non-standard spelling. unit: what error
+    rates count, `word`, or `character` in languages written without spaces. right_to_left: of its script. lookalikes:
+    languages that are refused where this one is expected.
     """
 
     name: str
@@ -102,11 +102,11 @@ class Language:
     right_to_left: bool = False
 
     def applied(self, policy: TextPolicy) -> dict[str, str]:
-        """What of a policy is done to this language's text."""
+        """The part of a policy that applies to this language's text."""
         return {key: value for key, value in policy.model_dump().items() if key in self.rules}
 
     def check(self, policy: TextPolicy) -> None:
-        """Raises ValueError where a policy asks for a rule that the language does not have."""
+        """Raises ValueError if a policy sets a rule that the language does not have."""
         default = TextPolicy()
         for key in sorted(policy.model_fields_set):
             value = getattr(policy, key)

@@ -1,13 +1,13 @@
-"""Names of languages as prompts say them, and their ISO codes. The one place that knows either."""
+"""Names of languages in prompts, and their ISO codes. The only place where they are defined."""
 
 from __future__ import annotations
 
 import difflib
 import functools
 
-NO_SPEECH = "None"  # the language that the model names where there is no speech
+NO_SPEECH = "None"  # the language that the model outputs if there is no speech
 
-# ISO 639-1, with the names of the released model where it has its own (Persian, Greek, Filipino ...).
+# ISO 639-1, with the names of the released model if it has its own (Persian, Greek, Filipino ...).
 _ISO_639_1 = """
 aa Afar|ab Abkhazian|af Afrikaans|ak Akan|am Amharic|an Aragonese|ar Arabic|as Assamese|av Avaric|ay Aymara|
 az Azerbaijani|ba Bashkir|be Belarusian|bg Bulgarian|bm Bambara|bn Bengali|bo Tibetan|br Breton|bs Bosnian|
@@ -28,7 +28,7 @@ yi Yiddish|yo Yoruba|zh Chinese|zu Zulu|fil Filipino|yue Cantonese|arc Aramaic|l
 CODES: dict[str, str] = {
     name: code for code, name in (entry.split() for entry in _ISO_639_1.replace("\n", "").split("|"))
 }
-# Other codes in use: withdrawn ones, and ISO 639-2 and 639-3 of languages that speech data sets are in.
+# Other codes in use: withdrawn ones, and ISO 639-2 and 639-3 codes of languages with speech data sets.
 _OTHER_CODES = dict(
     pair.split("=")
     for pair in (
@@ -44,9 +44,9 @@ _NAMES = {name.lower(): name for name in CODES} | {"mandarin": "Chinese", "farsi
 
 @functools.cache
 def named(written: str) -> str:
-    """A language as prompts say it: `he`, `he-IL`, `heb`, `HEBREW` and `Hebrew` are one.
+    """The name of a language in prompts: `he`, `he-IL`, `heb`, `HEBREW` and `Hebrew` give the same.
 
-    Raises ValueError for what is neither the English name of a language nor its code.
+    Raises ValueError if the text is neither the English name of a language nor its code.
     """
     asked = written.strip().lower()
     code = asked.replace("_", "-").partition("-")[0]

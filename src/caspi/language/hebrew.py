@@ -1,8 +1,8 @@
-"""Hebrew: text to train on, text to score. No Hebrew rule stands anywhere else.
+"""Hebrew: cleaning of training text, normalisation for scoring. All Hebrew rules are in this file.
 
 Points of the alphabet: U+0591-05AF cantillation, U+05B0-05BD and 05BF-05C7 vowels and dots, and among them
 four characters that are punctuation, not marks: maqaf U+05BE, paseq U+05C0, sof pasuq U+05C3, nun hafukha U+05C6.
-A range that swallows them glues words together: בית־ספר becomes ביתספר.
+A range that includes them joins words by mistake: בית־ספר becomes ביתספר.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PRESENTATION = re.compile("[\ufb1d-\ufb4f]")
 _DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
-_BEFORE_LAST = re.compile(rf"{_INNER_DOUBLE.pattern}(?=[{_LETTER}](?![{_LETTER}]))")  # where acronyms have it: צה"ל
+_BEFORE_LAST = re.compile(rf"{_INNER_DOUBLE.pattern}(?=[{_LETTER}](?![{_LETTER}]))")  # its place in acronyms: צה"ל
 _PREFIX = f"(?<![{_LETTER}])[ובהלמשכ]{{0,3}}"
 _QUOTED = rf"(?:[^{_DOUBLE}]|(?<=[{_LETTER}]){GERSHAYIM}(?=[{_LETTER}]))"
 _QUOTATION = re.compile(rf"({_PREFIX})[{_DOUBLE}](?=\S)({_QUOTED}{{2,80}}?)(?<=\S)[{_DOUBLE}](?![{_LETTER}])")
 _SINGLE_QUOTATION = re.compile(
     rf"({_PREFIX})[{_SINGLE}](?=[{_LETTER}])([^{_SINGLE}{_DOUBLE}]{{2,80}}?)(?<=[{_LETTER}.,!?])[{_SINGLE}](?![{_LETTER}])"
 )
-_HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a text that was cleaned
+_HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a cleaned text
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
 _OTHER_DOUBLE = re.compile(f"(?<![{_LETTER}])[{_DOUBLE}]|[{_DOUBLE}](?![{_LETTER}])")
 
@@ -48,7 +48,7 @@ _FILLED_PAUSE = re.compile(
 )
 _FINALS = "ךםןףץ"
 _FINAL_OF = dict(zip("כמנצ", "ךםןץ", strict=True))  # not פ: loan words end in it (קליפ)
-# Of three letters or more, not drawn out (אממ), and followed by another word: before a mark it may be broken off.
+# Three letters or more, not drawn out (אממ), followed by another word: before punctuation it may be a truncated word.
 _WORD_END = re.compile(rf"(?<=[{_LETTER}]{{2}})(?!(?<=(.))\1)[כמנצ](?= [{_LETTER}])")
 _INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][{_FINALS}])(?=[א-יל-מנס-עפצק-ת][{_LETTER}])(?![{_FINALS}])")
 _NUMBER = re.compile(
@@ -70,7 +70,7 @@ def without_niqqud(text: str) -> str:
 
 
 def espeak_order(text: str) -> str:
-    """Marks of every letter in the order espeak-ng reads: letter, dagesh, shin or sin dot, vowel."""
+    """Marks of every letter in the order that espeak-ng needs: letter, dagesh, shin or sin dot, vowel."""
 
     def reorder(match: re.Match[str]) -> str:
         return "".join(sorted(match[0], key=lambda mark: _ESPEAK_ORDER.get(mark, 2)))
@@ -79,9 +79,9 @@ def espeak_order(text: str) -> str:
 
 
 def training_text(text: str, policy: TextPolicy) -> str:
-    """A transcript as the model shall learn to write it. Idempotent; letters change only by a named rule."""
+    """The transcript as training target. Idempotent; letters change only by a named rule."""
     while (cleaned := _cleaned(text, policy)) != text:
-        text = cleaned  # what one rule leaves may be another's: rules are applied until none finds anything
+        text = cleaned  # one rule may create a match for another: rules are applied until nothing changes
     return text
 
 
@@ -112,7 +112,7 @@ def _cleaned(text: str, policy: TextPolicy) -> str:
 def _unified_quotes(text: str) -> str:
     """Quotation marks become ASCII; the marks of abbreviations and of letters like צ׳ become ״ and ׳.
 
-    What is opened after a prefix and closed after a word (ב"הארץ") is a quotation, not an abbreviation.
+    A mark that opens after a prefix and closes after a word (ב"הארץ") is a quotation, not an abbreviation.
     """
     text = _BEFORE_LAST.sub(GERSHAYIM, text)
     text = _QUOTATION.sub(rf"\1{_HELD_DOUBLE}\2{_HELD_DOUBLE}", text)
@@ -123,10 +123,10 @@ def _unified_quotes(text: str) -> str:
 
 
 def _spelled(match: re.Match[str]) -> str:
-    """The number in words where it can be read in one way only, with its prefix letters; else as it stood.
+    """The number in words, with its prefix letters, if it has only one reading; else unchanged.
 
-    Units and teens agree in gender with a noun we do not parse, except in years, which are read in the feminine; a
-    year is one that says so (בשנת 1948, ב-1948).
+    Units and teens agree in gender with a noun, which we do not parse. Years are always feminine; a number is a year if
+    the context says so (בשנת 1948, ב-1948).
     """
     value = int(match["digits"].replace(",", ""))
     prefix = match["prefix"].rstrip(f"-–{MAQAF}")
@@ -139,7 +139,7 @@ def _spelled(match: re.Match[str]) -> str:
 
 
 def rejection_reason(cleaned: str, policy: TextPolicy) -> TextReason | None:
-    """Why a transcript, cleaned by `training_text`, is not for training."""
+    """The reason not to train on a transcript that `training_text` has cleaned."""
     if (general := markup.rejection_reason(cleaned, policy)) is not None:
         return general
     if _is_reversed(cleaned):
@@ -156,18 +156,18 @@ _ENDS_WITH_FINAL = re.compile(rf"(?<=[{_LETTER}]{{2}})[{_FINALS}](?![{_LETTER}])
 
 
 def _is_reversed(text: str) -> bool:
-    """Letters in the order they are seen from left to right, as old files and some PDF readers give them (םולש): final
-    letters then begin words, which no Hebrew word does."""
+    """Letters in visual order from left to right, as in old files and some PDF readers (םולש): words then begin with
+    final letters, which no Hebrew word does."""
     return len(_BEGINS_WITH_FINAL.findall(text)) > len(_ENDS_WITH_FINAL.findall(text))
 
 
 def loses_points(text: str) -> bool:
-    """Whether most words are pointed. Without its points such a text is spelt defectively: חכמה for חוכמה."""
+    """Whether most words are pointed. Without points, such a text has defective spelling: חכמה for חוכמה."""
     words = text.split()
     return sum(bool(_VOWEL.search(word)) for word in words) > 0.5 * len(words)
 
 
-# Frequent words of Yiddish that are no words of Hebrew.
+# Frequent words of Yiddish that are not Hebrew words.
 _YIDDISH_WORDS = frozenset(
     "און איז דער דאס דאָס ניט נישט מיט פון פֿון האט האָט זיך אויף "
     "אױף וואס װאָס וואָס זענען געווען געװען אויך האבן האָבן ווען װען אונז אונדז "
@@ -178,14 +178,14 @@ _YIDDISH_WORDS = frozenset(
 )
 
 
-_NAME_PARTICLES = re.compile("(?:פון|ואן) (?:דער|דן|דה) ")  # Ursula von der Leyen is spoken of in Hebrew too
+_NAME_PARTICLES = re.compile("(?:פון|ואן) (?:דער|דן|דה) ")  # Hebrew texts have names such as Ursula von der Leyen
 
 
 def is_yiddish(text: str) -> bool:
-    """Yiddish in Hebrew letters, by its letters and small words.
+    """Detects Yiddish in Hebrew letters by its letters and function words.
 
-    Its digraphs (װ ױ ײ), vowels on alef and on no other letter, and words that Hebrew does not have: two of them,
-    because one may be a name.
+    Looks for its digraphs (װ ױ ײ), vowels on alef only, and words that Hebrew does not have: at least two, because one
+    may be a name.
     """
     text = unicodedata.normalize("NFKD", _PRESENTATION.sub(lambda m: unicodedata.normalize("NFKD", m[0]), text))
     letters = sum("\u05d0" <= c <= "\u05ea" or "\u05f0" <= c <= "\u05f2" for c in text)
@@ -201,7 +201,7 @@ def is_yiddish(text: str) -> bool:
 
 
 def script_share(text: str) -> float:
-    """Share of the letters that are Hebrew; 0 where there is no letter."""
+    """Share of the letters that are Hebrew; 0 if there are no letters."""
     letters = [c for c in text if c.isalpha()]
     return sum("\u05d0" <= c <= "\u05ea" for c in letters) / len(letters) if letters else 0.0
 
@@ -213,11 +213,11 @@ _LEADERBOARD_REMOVED = re.compile(
 
 
 def leaderboard(text: str) -> str:
-    """The text treatment of ivrit.ai's evaluator, exactly, oddities included.
+    """The exact text normalisation of ivrit.ai's evaluator, including its oddities.
 
     Delete bidi controls, niqqud as the package `hebrew` does, ASCII quotes; then Whisper's basic normaliser
-    (openai/whisper, whisper/normalizers/basic.py). A typographic gershayim becomes a space where the ASCII one is
-    deleted: that is theirs, and why `fair` stands beside it.
+    (openai/whisper, whisper/normalizers/basic.py). A typographic gershayim becomes a space, but the ASCII one is
+    deleted: this is their rule, and the reason for our score `fair`.
     """
     return whisper_basic(_LEADERBOARD_REMOVED.sub("", text))
 
@@ -230,10 +230,10 @@ _HYPHEN_AFTER_PREFIX = re.compile(rf"(?<![{_LETTER}])([ובהלמשכ]{{1,4}})[-
 
 
 def fair(text: str) -> str:
-    """Spelling conventions that no listener can hear are unified (version 2).
+    """Unifies spelling conventions that are not audible (version 2).
 
-    Tags ([...], <...>, (laughter)) go, and niqqud, cantillation and controls; geresh and gershayim, however typed, are
-    deleted inside and after Hebrew words; a prefix is one word with the number or the Latin word it is written on
+    Removes tags ([...], <...>, (laughter)), niqqud, cantillation and controls, and geresh and gershayim, however typed,
+    inside and after Hebrew words; a prefix is one word with the number or the Latin word it is written on
     (ב-1948 is ב1948); 1,250 is 1250; signs after numbers are words (50% is 50 אחוז, 25 ₪ is 25 שקל); maqaf and other
     hyphens are spaces; other punctuation is a space; NFKC; case folded.
     """
@@ -250,7 +250,7 @@ _PAUSES = re.compile(r"(?<!\S)(?:אה+מ*ם?|אמ+ם?|ה?מ{2,}ם?|א{2,}ה*|[ue
 
 
 def without_filled_pauses(text: str) -> str:
-    """Of a text that `fair` has treated."""
+    """For a text that `fair` has normalised."""
     return " ".join(_PAUSES.sub(" ", text).split())
 
 
@@ -258,10 +258,10 @@ _VOWEL_LETTERS = re.compile(f"(?<=[{_LETTER}])[וי]+(?=[{_LETTER}])")
 
 
 def vowel_letters_dropped(text: str) -> str:
-    """Words without the ו and י inside of them, where three letters are left: אימא is אמא, תוכנית is תכנית.
+    """Removes ו and י inside words if three letters remain: אימא is אמא, תוכנית is תכנית.
 
-    Two words that differ in such a letter alone become one too (שלום, שלם): what this removes from a word error rate
-    is the most that spelling can be blamed for.
+    Different words that differ only in such a letter also become equal (שלום, שלם). So the reduction of the word error
+    rate is an upper bound for the effect of spelling.
     """
     return " ".join(short if len(short := _VOWEL_LETTERS.sub("", word)) >= 3 else word for word in text.split())
 
@@ -274,7 +274,7 @@ _TYPED = str.maketrans(dict.fromkeys(_DOUBLE, '"') | dict.fromkeys(_SINGLE, "'")
 
 
 def name_like(words: Sequence[str]) -> list[bool]:
-    """Acronyms, Latin letters, sounds of foreign names (ג׳ ז׳ צ׳ ת׳), what follows a title: Hebrew has no capitals."""
+    """Acronyms, Latin letters, foreign sounds (ג׳ ז׳ צ׳ ת׳), words after a title; Hebrew has no capital letters."""
     typed = [word.translate(_TYPED) for word in words]
     titles = [False, *(word.strip(".,:") in _TITLES for word in typed)]
     return [after_title or bool(_NAME_LIKE.search(word)) for word, after_title in zip(typed, titles, strict=False)]

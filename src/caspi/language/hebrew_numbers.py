@@ -1,4 +1,4 @@
-"""Number words of Hebrew as digits, for the score that does not care which of the two was written."""
+"""Converts Hebrew number words to digits, for the score that accepts both."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _UNITS = {"אחוזים": "אחוז", "שקלים": "שקל", "שח": "שקל", 
 _UNIT = re.compile(rf"(?<=\d) ({'|'.join(_UNITS)})(?!\S)")
 _DECIMAL = re.compile(rf"(?<!\S)(\d+) (\d{{1,3}}) ({'|'.join((*_THOUSANDS, *_MILLIONS))})(?!\S)")  # 2.5 million
 _ALONE = {"מאה": 100, "מאתיים": 200, "מאתים": 200}
-_YEARS = "שנים"  # two only in שנים עשר
+_YEARS = "שנים"  # means two only in שנים עשר
 _TWO_THOUSAND = "אלפיים"
 _THOUSANDS_APART = re.compile(r"(?<!\d )(?<!\d)(\d{1,3})((?: \d{3})+)(?! ?\d)")  # 1,948 without its comma
 
@@ -46,7 +46,7 @@ def units_unified(text: str) -> str:
 
 
 def as_digits(text: str) -> str:
-    """A text without punctuation, every number in words in digits: `שנת אלף תשע מאות ארבעים ושמונה` is `שנת 1948`,
+    """A text without punctuation, number words converted to digits: `שנת אלף תשע מאות ארבעים ושמונה` is `שנת 1948`,
     `בשלוש` is `ב3`, `2 5 מיליון` (2.5 without its point) is `2500000`."""
     words = _DECIMAL.sub(_scaled, _THOUSANDS_APART.sub(lambda match: match[0].replace(" ", ""), text)).split()
     written, place = [], 0
@@ -67,7 +67,7 @@ def _scaled(match: re.Match[str]) -> str:
 
 
 def _number_and_half(words: list[str], start: int) -> tuple[str, int] | None:
-    """As `_number`, with the half that may follow: שלוש וחצי is `3 5` (3.5 without its point)."""
+    """Like `_number`, with a following half: שלוש וחצי is `3 5` (3.5 without its point)."""
     word, after = words[start], words[start + 1] if start + 1 < len(words) else ""
     if word in _PARTS and after in _SCALES:
         return str(_SCALES[after] // _PARTS[word]), start + 2
@@ -101,7 +101,7 @@ def _prefixed_number(words: list[str], start: int) -> tuple[str, int] | None:
 
 
 def _number(words: list[str], start: int) -> tuple[int, int] | None:
-    """The number that begins at a word, and where it ends; None where none does."""
+    """The number that begins at a word, and its end; None if no number begins there."""
     total, place, scale = 0, start, 10**15
     while True:
         value, after = _below_thousand(words, place, first=place == start) or (None, place)
@@ -119,7 +119,7 @@ def _number(words: list[str], start: int) -> tuple[int, int] | None:
 
 
 def _below_thousand(words: list[str], start: int, *, first: bool) -> tuple[int, int] | None:
-    """A number under a thousand at a word; its parts fall in size, and the last one has its ו."""
+    """A number below a thousand at a word; its parts decrease in size, and the last one has its ו."""
     total, place, scale = 0, start, 1000
     while place < len(words):
         found = _part(words, place, first=first and place == start)
@@ -153,6 +153,6 @@ def _part(words: list[str], place: int, *, first: bool) -> tuple[int, int, int] 
 
 
 def _bare(words: list[str], place: int, *, first: bool) -> str:
-    """A word, without the ו that joins it to the number before."""
+    """A word without the ו that joins it to the preceding number part."""
     word = words[place] if place < len(words) else ""
     return word if first or not word.startswith("ו") else word[1:]

@@ -1,4 +1,4 @@
-"""What stands in transcripts and is not said, in any language: tags, time codes, labels, pictures."""
+"""Parts of transcripts that are not spoken, in any language: tags, time codes, labels, pictures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from caspi.language.base import TextPolicy, TextReason
 RULES = frozenset(
     "punctuation repeated_punctuation noise_tags brackets html symbols time_codes speaker_labels numbers".split()
 )
-SPOKEN_SIGNS = "%°℃℉$€£₪"  # after or before a number, and said
-LOST = "\ufffd"  # what a conversion leaves of a letter that it could not read
+SPOKEN_SIGNS = "%°℃℉$€£₪"  # spoken after or before a number
+LOST = "\ufffd"  # replacement character of a failed conversion
 _IN_NUMBERS = ".,:/#+*=" + SPOKEN_SIGNS
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
 )
 TIME_MARK = re.compile(r"<\|\d+(?:\.\d+)?\|>")
-# In angles: a tag as HTML and Whisper write it, wherever; anything else only where it does not read as "less than".
+# In angle brackets: tags of HTML and Whisper anywhere; other text only if "<" cannot mean "less than".
 _TAG = re.compile(r"\[[^\[\]]*\]|</?[A-Za-z_|]+ ?/?>|(?<!\w)<[^<>\s][^<>]*>|\{[^{}]*\}")
 _NOISES = (
     "laughter|laughs|laughing|music|applause|noise|inaudible|unintelligible|crosstalk|silence|sighs?|coughs?|breath|"
@@ -45,12 +45,12 @@ _PICTURES = frozenset("♩♪♫♬♭♮♯\u200d\u20e3\ufe0e\ufe0f")
 
 
 def without_controls(text: str) -> str:
-    """NFC, and no control or direction mark."""
+    """NFC, without control and direction marks."""
     return _CONTROLS.sub("", unicodedata.normalize("NFC", text))
 
 
 def cleaned(text: str, policy: TextPolicy) -> str:
-    """What the rules about markup leave of a text, line breaks included."""
+    """The text after the rules about markup; line breaks are kept."""
     if policy.html == "unescape":
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     text = without_controls(TIME_MARK.sub(" ", text))
@@ -70,7 +70,7 @@ def cleaned(text: str, policy: TextPolicy) -> str:
 
 
 def without_tags(text: str) -> str:
-    """Innermost first, until none is left: tags may stand in tags."""
+    """Removes tags from the innermost outwards, because tags may be nested."""
     while True:
         less = _STARRED.sub(" ", _NOISE.sub(" ", _TAG.sub(" ", text)))
         if less == text:
@@ -85,13 +85,13 @@ def _is_picture(character: str) -> bool:
 
 
 def collapsed(text: str) -> str:
-    """Repeated punctuation once: `!!!` is `!`, `..` is `.`, more dots are three."""
+    """Collapses repeated punctuation: `!!!` to `!`, `..` to `.`, more dots to three."""
     return _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
 
 
 def without_punctuation(text: str, kept: str = "") -> str:
-    """Punctuation and symbols become spaces, but for `kept`, signs that are spoken, and what holds a number together:
-    without it 3.20 would be two."""
+    """Punctuation and symbols become spaces, except for `kept`, spoken signs, and separators inside numbers: otherwise
+    3.20 would become two numbers."""
     return "".join(
         character
         if character in (*kept, LOST) or unicodedata.category(character)[0] not in "SP" or _in_number(text, place)
@@ -106,7 +106,7 @@ def _in_number(text: str, place: int) -> bool:
 
 
 def rejection_reason(cleaned_text: str, policy: TextPolicy) -> TextReason | None:
-    """Why a cleaned transcript is not for training: letters lost in a conversion, or digits where none may be."""
+    """The reason not to train on a cleaned transcript: letters lost in a conversion, or forbidden digits."""
     if LOST in cleaned_text:
         return "lost_letters"
     if policy.numbers != "keep" and any(unicodedata.category(character)[0] == "N" for character in cleaned_text):

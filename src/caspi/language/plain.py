@@ -1,4 +1,4 @@
-"""Any language without a file of its own: what is not said goes, Unicode composed, nothing else assumed."""
+"""Rules for any language without its own file: removes what is not spoken, composes Unicode, assumes nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WITHOUT_SPACES = frozenset("Chinese Cantonese Japanese Thai Lao Khmer Burmese T
 _DOTTED_I = frozenset("Turkish Azerbaijani Tatar Kazakh".split())  # I is the capital of ı, İ that of i
 _TAGS = re.compile(r"[<\[][^>\]]*[>\]]")
 _ASIDES = re.compile(r"\(([^)]+?)\)")
-# What readers leave out: harakat, tatweel and small Koranic signs; points of Hebrew letters; joiners without a width.
+# Marks that are usually not written: harakat, tatweel and small Koranic signs; Hebrew points; zero-width joiners.
 _OPTIONAL_MARKS = re.compile(
     "[\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed"
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u200c\u200d]"
@@ -22,7 +22,7 @@ _OPTIONAL_MARKS = re.compile(
 
 
 class _Spaced(dict[int, int]):
-    """For `str.translate`: characters of some categories become spaces, everything else stays."""
+    """For `str.translate`: characters of some categories become spaces, all others stay."""
 
     def __init__(self, categories: str) -> None:
         super().__init__()
@@ -37,19 +37,19 @@ _MARKS_TOO, _MARKS_KEPT = _Spaced("MSP"), _Spaced("SP")
 
 
 def without_punctuation_and_marks(text: str) -> str:
-    """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case. As Whisper's
-    BasicTextNormalizer has it, which shatters letters that are written with marks: for Hebrew's leaderboard only."""
+    """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case. As in Whisper's
+    BasicTextNormalizer, which splits words at letters with marks. Only for the Hebrew leaderboard."""
     return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_MARKS_TOO).lower().split())
 
 
 def whisper_basic(text: str) -> str:
-    """Whisper's BasicTextNormalizer: <...>, [...] and (...) spans go, marks, symbols and punctuation become spaces."""
+    """Whisper's BasicTextNormalizer: removes <...>, [...] and (...); marks, symbols and punctuation become spaces."""
     return without_punctuation_and_marks(_ASIDES.sub("", _TAGS.sub("", text.lower())))
 
 
 def without_punctuation(text: str, name: str = "") -> str:
-    """Symbols and punctuation become spaces, marks stay on their letters; spaces collapse; NFKC; case folded as the
-    language has it."""
+    """Symbols and punctuation become spaces, marks stay on their letters; spaces collapse; NFKC; case folding by the
+    rules of the language."""
     if name in _DOTTED_I:
         text = text.replace("İ", "i").replace("I", "ı")
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
@@ -58,13 +58,13 @@ def without_punctuation(text: str, name: str = "") -> str:
 
 
 def _apart(text: str) -> str:
-    """Every character a word, marks with the letter they stand on."""
+    """Makes every character a word, with its combining marks."""
     return " ".join(re.findall(r"\S[\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd]*", text))
 
 
 def _training_text(text: str, policy: TextPolicy) -> str:
     while (found := _cleaned(text, policy)) != text:
-        text = found  # what one rule leaves may be another's
+        text = found  # one rule may create a match for another
     return text
 
 
@@ -82,7 +82,7 @@ def _script_share(text: str) -> float:
 
 
 def plain_language(name: str) -> Language:
-    """`name` with rules that suit any alphabet. Scores count characters where it is written without spaces."""
+    """`name` with rules that suit any alphabet. Scores count characters if it is written without spaces."""
 
     def fair(text: str) -> str:
         return without_punctuation(_OPTIONAL_MARKS.sub("", markup.without_tags(text)), name)

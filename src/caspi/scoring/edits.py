@@ -1,4 +1,4 @@
-"""How hypotheses differ from their references: counts over a corpus, and step by step."""
+"""How hypotheses differ from their references: counts over a corpus, and alignments."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pyarrow as pa
 from rapidfuzz import process
 from rapidfuzz.distance import Levenshtein
 
-_AT_ONCE = 10_000  # pairs: their words are fewer than there are characters
-_MOST_CELLS = 20_000  # comparisons of words in a region of errors; more are an hour in another language
+_AT_ONCE = 10_000  # pairs: so that they have fewer distinct words than there are Unicode characters
+_MOST_CELLS = 20_000  # word comparisons in an error region; more occur if an hour was transcribed in another language
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Edits of utterances, an int64 array [n] each: words, then characters."""
+    """Edit counts of n utterances, each an int64 array [n]: words, then characters."""
 
     hits: np.ndarray
     substitutions: np.ndarray
@@ -33,22 +33,22 @@ class Counts:
 
     @property
     def words(self) -> np.ndarray:
-        """Of the reference."""
+        """Number of reference words."""
         return self.hits + self.substitutions + self.deletions
 
     @property
     def said(self) -> np.ndarray:
-        """Words of the hypothesis."""
+        """Number of hypothesis words."""
         return self.hits + self.substitutions + self.insertions
 
     def of(self, places: Sequence[int]) -> Counts:
-        """Of some of the utterances."""
+        """Counts of a subset of the utterances."""
         return Counts(*(getattr(self, column.name)[places] for column in fields(self)))
 
 
 class EditSpan(NamedTuple):
-    """A stretch of reference words and what was heard for them; one of the two may be empty. kind: equal, replace,
-    delete or insert."""
+    """A span of reference words and the hypothesis words aligned with it; one of the two may be empty. kind: equal,
+    replace, delete or insert."""
 
     kind: str
     expected: tuple[str, ...]
@@ -56,8 +56,8 @@ class EditSpan(NamedTuple):
 
 
 def encode(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Texts of words with single spaces between them, every word a character, and how many words each has: strings are
-    compared ten times faster than lists of words. Python sees no single word on the way."""
+    """Encodes texts with single spaces between words: every word becomes one character. Also returns the number of
+    words of each text. Comparing strings is ten times faster than comparing lists of words. Vectorised over words."""
     data = np.frombuffer(("\n".join(texts) + "\n").encode(), np.uint8).copy()
     text_ends = np.flatnonzero(data == ord("\n"))
     data[text_ends] = ord(" ")
@@ -67,14 +67,14 @@ def encode(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
     codes = words.indices.to_numpy().astype("<u4") + 1
     coded = codes.tobytes().decode("utf-32-le", "surrogatepass")
     ends = np.searchsorted(word_ends, text_ends + 1, side="right")
-    empty = np.diff(text_ends, prepend=-1) == 1  # a text without a word is one word without a letter
+    empty = np.diff(text_ends, prepend=-1) == 1  # an empty text counts as one empty word here
     starts = np.append(0, ends[:-1]) + empty
     return [coded[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)], ends - starts
 
 
 def count(expected: Sequence[str], said: Sequence[str]) -> Counts:
-    """Edits of each pair of texts that have been treated: single spaces between words, none around them. The path is
-    rapidfuzz's, which is the one that jiwer counts."""
+    """Edits of each pair of normalised texts: single spaces between words, none around them. The alignment is that of
+    rapidfuzz, which jiwer counts too."""
     columns = np.zeros((6, len(expected)), np.int64)
     columns[5] = [len(text) for text in expected]
     differ: list[int] = []
@@ -94,8 +94,8 @@ def _count(expected: list[str], said: list[str]) -> np.ndarray:
     coded, words = encode(expected + said)
     one, other, lengths, heard = coded[:size], coded[size:], words[:size], words[size:]
     distance = _distances(one, other)
-    # d edits between n and m words are d - |n - m| - 2k substitutions for some k: where that leaves no choice, no path
-    # is needed.
+    # d edits between n and m words contain d - |n - m| - 2k substitutions for some k. If only one k is possible, no
+    # alignment is needed.
     substitutions = distance - np.abs(lengths - heard)
     for place in np.flatnonzero((substitutions > 1) & (lengths > 0) & (heard > 0)).tolist():
         kinds = [step[0] for step in Levenshtein.editops(one[place], other[place]).as_list()]
@@ -112,7 +112,7 @@ def _distances(one: Sequence[str], other: Sequence[str]) -> np.ndarray:
 
 
 def path(expected: Sequence[str], said: Sequence[str]) -> list[EditSpan]:
-    """The same path over letters (or words), neighbouring steps of one kind in one."""
+    """The same alignment over letters (or words); neighbouring steps of one kind are merged."""
     return [
         EditSpan(step.tag, tuple(expected[step.src_start : step.src_end]), tuple(said[step.dest_start : step.dest_end]))
         for step in Levenshtein.opcodes(list(expected), list(said))
@@ -120,15 +120,15 @@ def path(expected: Sequence[str], said: Sequence[str]) -> list[EditSpan]:
 
 
 def align(expected: Sequence[str], said: Sequence[str]) -> list[EditSpan]:
-    """Words, with as few edits: of the paths that are as short, one in which words that were taken for each other are
-    alike. Neighbouring steps of one kind in one."""
+    """Aligns words with the minimum number of edits. Among the shortest alignments, takes one in which substituted
+    words are similar. Neighbouring steps of one kind are merged."""
     steps = [step for region in regions(path(expected, said)) for step in _by_similarity(region)]
     kinds = [step.kind for step in steps for _ in step.expected or step.said]
     return list(_grouped(kinds, (w for step in steps for w in step.expected), (w for step in steps for w in step.said)))
 
 
 def regions(steps: Sequence[EditSpan]) -> Iterator[list[EditSpan]]:
-    """Steps in order: those that are errors and stand together, each equal one alone."""
+    """Groups of steps, in order: adjacent error steps together, each equal step alone."""
     for is_equal, found in itertools.groupby(steps, key=lambda step: step.kind == "equal"):
         if is_equal:
             yield from ([step] for step in found)
@@ -137,14 +137,14 @@ def regions(steps: Sequence[EditSpan]) -> Iterator[list[EditSpan]]:
 
 
 def _by_similarity(region: list[EditSpan]) -> list[EditSpan]:
-    """A region of errors by a path with as few edits in which words that were taken for each other are most alike; a
-    word that both have may come out right."""
+    """Realigns an error region with the minimum number of edits, so that substituted words are most similar. A word
+    that both sides have may become correct."""
     expected = [word for step in region for word in step.expected]
     said = [word for step in region for word in step.said]
     if min(len(expected), len(said)) == 0 or len(expected) * len(said) > _MOST_CELLS:
         return region
     unlike = process.cdist(expected, said, scorer=Levenshtein.normalized_distance).tolist()
-    edit = float(len(expected) + len(said) + 1)  # more than all unlikeness together
+    edit = float(len(expected) + len(said) + 1)  # more than the sum of all dissimilarities
     costs = [[column * edit for column in range(len(said) + 1)]]
     for row, distances in enumerate(unlike, 1):
         above, here = costs[-1], [row * edit]

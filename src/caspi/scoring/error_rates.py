@@ -1,6 +1,6 @@
 """Word and character error rates, as fractions, with confidence intervals.
 
-Corpus rates are those of jiwer: all edits over all reference words. An empty hypothesis is all deletions.
+Corpus rates equal those of jiwer: all edits over all reference words. An empty hypothesis counts as deletions only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ FAIR_VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A corpus under one text treatment; rates are fractions, intervals 95 %, None of a single group.
+    """A corpus under one text normalisation; rates are fractions, intervals 95 %, None for a single group.
 
-    wil: word information lost (Morris et al. 2004, Interspeech). empty: hypotheses without a word.
-    sentence_error_rate: of utterances with an error. mean_wer: of the utterances' own rates, each counting alike, those
-    without words in their reference left out."""
+    wil: word information lost (Morris et al. 2004, Interspeech). empty: number of hypotheses without a word.
+    sentence_error_rate: share of utterances with an error. mean_wer: unweighted mean of the utterances' WERs, without
+    utterances whose reference has no words."""
 
     wer: float
     wer_ci: Interval | None
@@ -40,7 +40,7 @@ class Score:
 
 
 def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
-    """All utterances as one; the interval is over groups (recordings, speakers)."""
+    """The score of all utterances together; the interval is over groups (recordings, speakers)."""
     spoken = counts.words > 0
     hits, words, said = int(counts.hits.sum()), int(counts.words.sum()), int(counts.said.sum())
     return Score(
@@ -61,7 +61,7 @@ def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
 
 
 def rate(counts: Counts) -> float:
-    """Errors a reference word; insertions against nothing but empty references count one each."""
+    """Errors per reference word. If all references are empty, each insertion counts as one."""
     return int(counts.errors.sum()) / max(1, int(counts.words.sum()))
 
 

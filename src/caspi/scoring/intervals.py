@@ -1,8 +1,8 @@
-"""Could it be luck? Intervals of error rates and paired tests, over what fails together.
+"""Confidence intervals of error rates and paired tests, over groups of utterances with correlated errors.
 
-Both rest on the delete-one-group jackknife and Student's distribution with one degree of freedom fewer than groups.
-A bootstrap of groups was here before: it covered 78 to 85 % where speakers have unequal amounts of speech, or few
-errors (docs/log.md, 2026-11-30).
+Both use the delete-one-group jackknife and Student's distribution with one degree of freedom fewer than groups.
+An earlier version used a bootstrap of groups: it covered only 78 to 85 % when speakers have unequal amounts of speech,
+or few errors (docs/log.md, 2026-11-30).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from scipy import special
 Interval = tuple[float, float]
 _LEVEL = 0.05
 _NORMAL = float(special.ndtri(1 - _LEVEL / 2))
-_TOGETHER = 2.0  # errors that come at once, in one utterance, where rates are low
-_FEW_ERRORS = 10  # of which one group may hold most by chance
+_TOGETHER = 2.0  # errors that occur together in one utterance, at low rates
+_FEW_ERRORS = 10  # with so few errors, one group may have most of them by chance
 
 
 class Paired(NamedTuple):
-    """interval: 95 %, None of a single group; p: two-sided, of the same test, below 0.05 just where the interval
+    """interval: 95 %, None for a single group; p: two-sided, of the same test, below 0.05 exactly if the interval
     excludes 0."""
 
     interval: Interval | None
@@ -37,13 +37,13 @@ def by_group(values: Sequence[ArrayLike], groups: Sequence[Hashable]) -> np.ndar
 
 
 def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Interval | None:
-    """95 % interval of errors over lengths. None where all are of one group, or where one group holds most of the
-    errors and has more errors than words (a loop): such data says nothing of other groups.
+    """95 % interval of errors over lengths. None if all are in one group, or if one group has most of the errors and
+    more errors than words (a loop): such data says nothing about other groups.
 
-    On the logit of the rate, so that it stays between 0 and 1 and is as skewed as rates near either end are; on its
-    logarithm where groups have more errors than words, which rates have no end for. Never narrower than if errors came
-    independently of each other in twos; where nothing is wrong, the exact binomial bound of that: an interval without a
-    width would be a claim.
+    Computed on the logit of the rate, so that it stays between 0 and 1 and is skewed like rates near either end. If
+    groups have more errors than words, the rate has no upper bound, and its logarithm is used. The interval is never
+    narrower than if errors came in independent pairs. Without errors, it is the exact binomial bound under the same
+    assumption, because an interval of zero width would claim too much.
     """
     sums = by_group((errors, lengths), groups)
     count = len(sums)
@@ -55,7 +55,7 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
     most = sums[sums[:, 0].argmax()]
     if most[0] > wrong / 2 and most[0] > most[1] and wrong > _FEW_ERRORS:
         return None
-    without = np.array([wrong, words]) - np.append(sums, [[0, 0]], axis=0)  # the last one leaves no group out
+    without = np.array([wrong, words]) - np.append(sums, [[0, 0]], axis=0)  # the last row leaves no group out
     rates = (without[:, 0] + 1) / (without[:, 1] + 2)
     bounded = bool((sums[:, 0] <= sums[:, 1]).all())
     scaled = special.logit(rates) if bounded else np.log(rates)
@@ -69,12 +69,12 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
 
 
 def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Paired:
-    """Interval and test of the sum of differences over the sum of lengths. differences: errors of one system less
-    those of the other, an utterance each.
+    """Interval and test of the sum of differences over the sum of lengths. differences: errors of one system minus
+    errors of the other, one value per utterance.
 
-    The wider of two intervals, and the larger of their p-values: of the jackknife over groups, and of errors that are
-    one system's alone, taken as independent (as in McNemar's test, with its correction for continuity): three errors
-    that happen to fall alike in two groups prove nothing.
+    Takes the wider of two intervals, and the larger of their p-values: that of the jackknife over groups, and that of
+    the errors that only one system makes, assumed independent (as in McNemar's test, with its correction for
+    continuity). Without the second, three errors with the same pattern in two groups could look significant.
     """
     each = np.asarray(differences, float)
     sums = by_group((each, lengths), groups)
@@ -88,7 +88,7 @@ def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable
     size, alone = abs(apart), float(np.abs(each).sum())
     share = ((alone + size) / 2 + 1) / (
         alone + 2
-    )  # of errors that are one system's alone, how many are the worse one's
+    )  # of the errors that only one system makes, the number of the worse system
     by_chance = (4 * alone * share * (1 - share)) ** 0.5
     half = max(_student(count) * spread, _NORMAL * by_chance + min(1.0, alone))
     by_groups = 2 * special.stdtr(count - 1, -size / spread) if spread else float(not size)
@@ -98,9 +98,9 @@ def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable
 
 
 def matched_pairs(differences: ArrayLike) -> float:
-    """Two-sided p of the matched-pairs test that NIST's SCTK makes (Gillick and Cox 1989, ICASSP): the mean difference
-    of errors a segment over its standard error, by the normal distribution. Takes utterances as independent. Where all
-    differences are equal, and the standard error is 0, the sign test of them."""
+    """Two-sided p of the matched-pairs test of NIST's SCTK (Gillick and Cox 1989, ICASSP): the mean difference of
+    errors per segment over its standard error, by the normal distribution. Assumes independent utterances. If all
+    differences are equal, so that the standard error is 0, uses the sign test."""
     each = np.asarray(differences, float)
     if not each.any():
         return 1.0

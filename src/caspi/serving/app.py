@@ -1,4 +1,4 @@
-"""HTTP: the transcription endpoint of OpenAI's API, so that existing clients work by changing their address."""
+"""HTTP server with the transcription endpoint of OpenAI's API, so that existing clients need only another address."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from caspi.inference.transcriber import Transcriber, Transcript
 from caspi.language import named
 
 MAX_UPLOAD = 512 * 2**20  # bytes
-_FORM = 2**20  # of the other fields and of what separates them
+_FORM = 2**20  # bytes of the other fields and separators
 
 
 def application(transcriber: Transcriber) -> FastAPI:
     """POST /v1/audio/transcriptions (file, prompt, language, response_format, timestamp_granularities) and GET
-    /health. Segments are phrases where their times are asked for, and windows elsewhere."""
+    /health. Segments are phrases if their times are requested, otherwise windows."""
     app = FastAPI(title="caspi")
     one_at_a_time = threading.Lock()  # one model, one device: requests queue here
 
     @app.get("/health")
-    async def health() -> dict[str, str]:  # async: not behind transcriptions in the pool of threads
+    async def health() -> dict[str, str]:  # async: does not wait for transcriptions in the thread pool
         return {"status": "ok"}
 
     @app.exception_handler(StarletteHTTPException)
@@ -54,7 +54,7 @@ def application(transcriber: Transcriber) -> FastAPI:
         if unknown := set(granularities or ()) - {"segment"}:
             raise HTTPException(400, f"timestamp_granularities: {', '.join(sorted(unknown))} is not segment")
         if stream:
-            raise HTTPException(400, "stream: not offered here; ask without it")
+            raise HTTPException(400, "stream: not supported; send the request without it")
         if response_format not in _RESPONSES:
             raise HTTPException(400, f"response_format: {response_format!r} is not one of {', '.join(_RESPONSES)}")
         try:
@@ -78,7 +78,7 @@ def application(transcriber: Transcriber) -> FastAPI:
 
 
 class _LimitSize:
-    """Refuses what is too large: by its header before it is received, and where it has none once it is."""
+    """Refuses requests that are too large: by their header before the body is received, or without one, while it is."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -119,7 +119,7 @@ _RESPONSES = ("json", "verbose_json", "text", "srt", "vtt")
 
 
 def _error(status: int, message: str) -> JSONResponse:
-    """As OpenAI's clients read it."""
+    """An error in the format that OpenAI's clients read."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)
 

@@ -52,7 +52,7 @@ DAMAGE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_copies_are_known_by_their_sound(damage: str) -> None:
+def test_copies_are_detected_by_their_audio(damage: str) -> None:
     copies = AudioCopies()
     clips = [voice(text, n) for n, text in enumerate(SENTENCES)]
     for n, clip in enumerate(clips):
@@ -71,7 +71,7 @@ AAC = {
 
 
 @pytest.mark.parametrize("damage", [*DAMAGE, *AAC])
-def test_copies_of_real_recordings_are_known(damage: str, real_speech_folder: Path) -> None:
+def test_copies_of_real_recordings_are_detected(damage: str, real_speech_folder: Path) -> None:
     rows = [json.loads(line) for line in (real_speech_folder / "torah/manifest.jsonl").open(encoding="utf-8")][:2]
     clips = []
     for row in rows:
@@ -88,7 +88,7 @@ def test_copies_of_real_recordings_are_known(damage: str, real_speech_folder: Pa
     assert all(copies.is_copy(hash_of(clip), phases(clip), "another text") for clip in changed)
 
 
-def test_the_same_sentence_in_another_voice_is_no_copy() -> None:
+def test_the_same_sentence_in_another_voice_is_not_a_copy() -> None:
     copies = AudioCopies()
     for number in range(12):
         clip = voice(SENTENCES[0], number * 5)
@@ -96,7 +96,7 @@ def test_the_same_sentence_in_another_voice_is_no_copy() -> None:
         copies.add(hash_of(clip), words(clip), SENTENCES[0])
 
 
-def test_digital_silence_makes_nobody_a_copy() -> None:
+def test_shared_digital_silence_is_not_a_copy() -> None:
     copies = AudioCopies()
     for number, text in enumerate(SENTENCES):
         padded = np.concatenate(
@@ -108,7 +108,7 @@ def test_digital_silence_makes_nobody_a_copy() -> None:
 
 @pytest.mark.parametrize("shift", [0, 100, FRAME // 2, 777])
 def test_a_clip_cut_out_of_an_evaluation_recording_leaks(shift: int) -> None:
-    """Evaluation recordings are minutes long; what leaks is a piece of one, cut anywhere, encoded again."""
+    """Evaluation recordings are minutes long; a leak is a piece of one, cut anywhere and encoded again."""
     recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
     sets = EvaluationSets()
     sets.add(hash_of(recording), [words(recording[phase:]) for phase in (0, FRAME // 2)], "")
@@ -118,7 +118,7 @@ def test_a_clip_cut_out_of_an_evaluation_recording_leaks(shift: int) -> None:
     assert not sets.leaks(hash_of(other), words(other), "")
 
 
-def test_evaluation_sets_are_heard_between_the_frames_too(tmp_path: Path) -> None:
+def test_evaluation_sets_are_matched_between_frames(tmp_path: Path) -> None:
     recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
     path = write_manifest(tmp_path / "test", [(recording, "שלום")], "test")
     sets, digest, held = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
@@ -141,7 +141,7 @@ def test_text_of_an_evaluation_set_leaks() -> None:
     assert sets.leaks(b"x", nothing, "משפט אחד קצר מאוד")
     assert sets.leaks(b"x", nothing, "שלוש ארבע חמש שש שבע שמונה תשע עשר")
     assert sets.leaks(b"x", nothing, "שלוש ארבע חמש שש שבע")
-    assert sets.leaks(b"x", nothing, long.replace("שבע", "שבעה"))  # one word of twelve is another
+    assert sets.leaks(b"x", nothing, long.replace("שבע", "שבעה"))  # one word of twelve differs
     assert not sets.leaks(b"x", nothing, "שלוש ארבע חמש")
     assert not sets.leaks(b"x", nothing, "משפט אחר לגמרי מאוד")
     assert not sets.leaks(b"x", nothing, "אחת שתיים שלוש ארבע ועוד כמה מילים אחרות שאין שם בכלל")
@@ -184,14 +184,14 @@ def test_copies_leaks_and_repeats_are_rejected_with_their_reasons(tmp_path: Path
     assert kept["two-3"].repeat == 1
 
 
-def test_copies_at_the_edge_of_the_frames_are_the_known_limit() -> None:
-    """Cut half a frame (16 ms) later, a copy is as far from its original as the fingerprint allows."""
+def test_copies_half_a_frame_later_are_the_known_limit() -> None:
+    """A copy cut half a frame (16 ms) later has the largest possible distance from its original."""
     clip = voice(" ".join(SENTENCES), 3)
     share, _ = acoustic_fingerprint.difference(words(clip), words(clip[FRAME // 2 :]), 0)
     assert share < 0.4
 
 
-def test_only_the_stretches_of_an_evaluation_set_are_kept_apart(tmp_path: Path) -> None:
+def test_only_the_segments_of_an_evaluation_set_are_leaks(tmp_path: Path) -> None:
     """A benchmark may be a minute of an hour: the rest is training data."""
     recording = np.concatenate([voice(text, n) for n, text in enumerate(SENTENCES)])
     path = write_manifest(tmp_path / "test", [(recording, "שלום")], "test", start=0.0, end=3.0)
@@ -204,11 +204,11 @@ def test_only_the_stretches_of_an_evaluation_set_are_kept_apart(tmp_path: Path) 
 def test_an_evaluation_set_without_audio_is_an_error(tmp_path: Path) -> None:
     path = write_manifest(tmp_path / "test", [(voice(SENTENCES[0]), "שלום")], "test")
     (tmp_path / "test" / "test-0.flac").unlink()
-    with pytest.raises(UsageError, match="holds no audio that can be read"):
+    with pytest.raises(UsageError, match="has no readable audio"):
         evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
 
 
-def test_a_leaked_text_is_not_told_as_the_text_before(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_leaked_text_is_not_used_as_previous_text(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     first, second = voice(SENTENCES[0], 1), voice(SENTENCES[1], 2)
     folder = tmp_path / "in"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""A seeded generator of inputs that are not what they seem."""
+"""A seeded generator of damaged and misleading inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAMES = ("plain", "with space", 'it\'s "quoted"', "שם בעברית", "new\nli
 
 
 def damaged_inputs(folder: Path, count: int, seed: int) -> Path:
-    """`count` files and the manifest that names them; every line has a text that would be kept."""
+    """Writes `count` files and their manifest; every line has a text that would be kept."""
     draw = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     kinds = list(_DAMAGE)
@@ -38,7 +38,7 @@ def damaged_inputs(folder: Path, count: int, seed: int) -> Path:
 
 
 def _truncated(content: bytes, draw: np.random.Generator) -> bytes:
-    """At every kind of place: in the header, in a frame, just before the end."""
+    """Cuts at different places: in the header, in a frame, just before the end."""
     places = (draw.integers(1, 12), draw.integers(12, 200), draw.integers(len(content)), len(content) - 1)
     return content[: int(places[draw.integers(4)])]
 
@@ -67,7 +67,7 @@ def _joined(content: bytes, draw: np.random.Generator) -> bytes:
 
 
 def _wav(rate: int, channels: int, samples: np.ndarray) -> bytes:
-    """A 32-bit float WAV with whatever its header claims."""
+    """A 32-bit float WAV with any header values."""
     body = samples.astype("<f4").tobytes()
     form = struct.pack("<HHIIHH", 3, channels, rate, rate * channels * 4 & 0xFFFFFFFF, (channels * 4) & 0xFFFF, 32)
     return (
@@ -111,7 +111,7 @@ _DAMAGE: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
 
 
 def long_silence(path: Path, hours: float) -> None:
-    """Hours of nothing, a few kilobytes an hour as FLAC."""
+    """Hours of silence, a few kilobytes per hour as FLAC."""
     with soundfile.SoundFile(str(path), "w", 16_000, 1, format="FLAC", subtype="PCM_16") as file:
         minute = np.zeros(60 * 16_000, np.int16)
         for _ in range(int(hours * 60)):

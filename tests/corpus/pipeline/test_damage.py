@@ -14,7 +14,7 @@ from tests.support import write_manifest
 
 
 @pytest.mark.slow
-def test_a_thousand_damaged_inputs_are_all_accounted_for(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_each_of_a_thousand_damaged_inputs_has_an_outcome(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = damaged_inputs(tmp_path / "in", 1_000, seed=0)
     long_silence(tmp_path / "in" / "silence.flac", 3.0)
     with path.open("a") as manifest:
@@ -29,7 +29,7 @@ def test_a_thousand_damaged_inputs_are_all_accounted_for(tmp_path: Path, recipe_
     assert "decoder_crashed" not in summary["rejected"]
 
 
-def test_reasons_of_audio_are_reasons_of_the_corpus() -> None:
+def test_audio_reasons_are_corpus_reasons() -> None:
     import inspect
     import re
     import typing
@@ -42,7 +42,7 @@ def test_reasons_of_audio_are_reasons_of_the_corpus() -> None:
     assert named <= known
 
 
-def test_audio_cut_off_in_the_middle_is_called_truncated(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_audio_cut_in_the_middle_is_truncated(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", [(tone(4.0), "שלום לכם חברים")])
     file = tmp_path / "in" / "m-0.flac"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -53,7 +53,7 @@ def test_audio_cut_off_in_the_middle_is_called_truncated(tmp_path: Path, recipe_
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC"])
-def test_a_wav_that_is_shorter_than_it_says_is_truncated(tmp_path: Path, kind: str) -> None:
+def test_a_wav_shorter_than_its_header_is_truncated(tmp_path: Path, kind: str) -> None:
     import soundfile
 
     from caspi import audio
@@ -65,5 +65,5 @@ def test_a_wav_that_is_shorter_than_it_says_is_truncated(tmp_path: Path, kind: s
     assert stream.declared == pytest.approx(10.0, rel=0.01)
 
 
-def test_an_error_keeps_its_reason() -> None:
+def test_a_pickled_audio_error_keeps_its_reason() -> None:
     assert AudioError("empty_audio", "x").reason == "empty_audio"

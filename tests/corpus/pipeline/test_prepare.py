@@ -49,7 +49,7 @@ def test_every_input_is_kept_or_rejected_with_a_reason(manifest: Path, tmp_path:
     }  # fmt: skip
 
 
-def test_workers_change_nothing(manifest: Path, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_nothing(manifest: Path, tmp_path: Path) -> None:
     prints = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -100,7 +100,7 @@ def test_segments_become_utterances_with_their_own_words(tmp_path: Path) -> None
     assert np.abs(stored - clip[64_000:128_000]).max() < 1e-3
 
 
-def test_paths_that_climb_out_are_refused(manifest: Path, tmp_path: Path) -> None:
+def test_paths_outside_the_folder_are_refused(manifest: Path, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
     path = inner / "m.jsonl"
@@ -144,7 +144,7 @@ def test_plain_datasets_reads_the_corpus(small_corpus: Path) -> None:
     assert audio.decode_flac(rows[5]["audio"]["bytes"]).tolist() == ours.samples(5).tolist()
 
 
-def test_opening_reads_next_to_nothing_and_rows_are_random_access(tmp_path: Path) -> None:
+def test_opening_reads_little_and_rows_are_random_access(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "train")
     flac = audio.encode_flac(tone(0.5))
     count = 5 * ROWS_PER_BATCH + 7
@@ -186,7 +186,7 @@ def test_synthetic_splits_share_no_sentence_and_no_voice(small_corpus: Path) -> 
         assert not voices[a] & voices[b]
 
 
-def test_synthetic_words_stand_where_they_are_spoken(small_corpus: Path) -> None:
+def test_synthetic_word_times_match_the_speech(small_corpus: Path) -> None:
     corpus = Corpus.open(small_corpus, "train")
     for row in range(10):
         utterance = corpus.utterance(row)
@@ -197,7 +197,7 @@ def test_synthetic_words_stand_where_they_are_spoken(small_corpus: Path) -> None
         assert len(set(starts)) == len(starts)
 
 
-def test_report_and_recipe_lie_with_the_corpus(small_corpus: Path) -> None:
+def test_the_corpus_folder_has_report_and_recipe(small_corpus: Path) -> None:
     content = json.loads((small_corpus / "report.json").read_text())
     assert content["input"] == content["kept"] + sum(content["rejected"].values())
     assert {"revision", "libraries", "date"} <= content["environment"].keys()
@@ -258,7 +258,7 @@ def test_yiddish_is_refused_by_name(tmp_path: Path) -> None:
         recipe.load(path)
 
 
-def test_real_recordings_account_for_every_verse(real_speech_folder: Path, tmp_path: Path) -> None:
+def test_every_verse_of_real_recordings_has_an_outcome(real_speech_folder: Path, tmp_path: Path) -> None:
     lines = (real_speech_folder / "torah" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()[:3]
     path = tmp_path / "m.jsonl"
     rows = [json.loads(line) for line in lines]
@@ -277,8 +277,8 @@ def test_real_recordings_account_for_every_verse(real_speech_folder: Path, tmp_p
         assert all(0 <= w.start <= w.end <= utterance.seconds for w in utterance.words)
 
 
-def test_speech_depends_on_its_text_and_voice_alone() -> None:
-    """espeak carries state from one utterance to the next; the corpus must not."""
+def test_speech_depends_only_on_text_and_voice() -> None:
+    """espeak keeps state from one utterance to the next; the corpus must not depend on it."""
     from caspi.corpus.synthesis.espeak import Voice, speak
 
     voices = [
@@ -289,7 +289,7 @@ def test_speech_depends_on_its_text_and_voice_alone() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(forwards, backwards, strict=True))
 
 
-def test_synthetic_corpora_are_the_same_whatever_the_workers(small_recipe, small_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_synthetic_corpora_are_the_same_for_any_number_of_workers(small_recipe, small_corpus, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     again = small_recipe.model_copy(
         update={"corpus": small_recipe.corpus.model_copy(update={"path": tmp_path / "corpus", "workers": 2})}
     )
@@ -298,8 +298,8 @@ def test_synthetic_corpora_are_the_same_whatever_the_workers(small_recipe, small
     assert found == expected
 
 
-def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It once raised in the pool's own thread, and the pool waited for ever."""
+def test_a_failing_source_ends_the_command_without_hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error was once raised in the pool's own thread, and the pool waited forever."""
     from caspi.errors import MissingDependency
 
     def missing(self: object, language: str, skip: int = 0) -> None:
@@ -312,7 +312,7 @@ def test_a_source_that_fails_ends_the_command_not_hangs_it(tmp_path: Path, monke
         commands.prepare.run(made)
 
 
-def test_errors_survive_the_way_between_processes() -> None:
+def test_errors_can_be_pickled_between_processes() -> None:
     import pickle
 
     from caspi.errors import MissingDependency
@@ -339,17 +339,17 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     assert len(found) == len(set(found)) == 4
 
 
-def test_utterances_that_are_all_their_own_group_are_warned_of(tmp_path: Path) -> None:
+def test_a_warning_is_given_if_every_utterance_is_its_own_group(tmp_path: Path) -> None:
     for n in range(3):
         soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
     path = tmp_path / "m.jsonl"
     path.write_text("\n".join(json.dumps({"audio": f"{n}.wav", "text": f"שלום {n}"}) for n in range(3)))
     summary = commands.prepare.run(manifest_recipe(path, tmp_path)).summary
-    assert "every utterance is a group of its own" in summary["warnings"][0]
+    assert "every utterance is its own group" in summary["warnings"][0]
 
 
 def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:
-    """espeak takes a name it does not know for its default voice."""
+    """espeak uses its default voice for an unknown name."""
     from caspi import recipe
     from tests.conftest import RECIPES
 
@@ -358,7 +358,7 @@ def test_an_unknown_voice_is_an_error(tmp_path: Path) -> None:
         commands.prepare.run(made)
 
 
-def test_a_corpus_of_which_next_to_nothing_is_kept_is_not_made_unless_that_is_allowed(tmp_path: Path) -> None:
+def test_a_corpus_with_too_many_rejections_must_be_allowed(tmp_path: Path) -> None:
     lines = [{"audio": "0.wav", "text": "שלום עולם" if n == 0 else "", "id": str(n)} for n in range(40)]
     soundfile.write(tmp_path / "0.wav", tone(2.0), 16_000)
     path = tmp_path / "m.jsonl"

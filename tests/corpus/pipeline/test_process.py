@@ -20,7 +20,7 @@ WHOLE = tone(20.0)
 
 @dataclass(frozen=True)
 class Blocks:
-    """A recording that comes in blocks of the given sizes, and counts how far it was read."""
+    """A recording in blocks of the given sizes that counts how far it was read."""
 
     sizes: tuple[int, ...]
     samples: np.ndarray
@@ -46,7 +46,7 @@ def recording(segments: list[Segment], sizes: tuple[int, ...] = (4_096,), **fiel
     st.lists(st.tuples(st.floats(0, 18), st.floats(0.5, 2)), min_size=1, max_size=12),
     st.lists(st.integers(1, 70_000), min_size=1, max_size=5).map(tuple),
 )
-def test_streamed_clips_are_what_slicing_would_give(parts: list[tuple[float, float]], sizes: tuple[int, ...]) -> None:
+def test_streamed_clips_equal_slices(parts: list[tuple[float, float]], sizes: tuple[int, ...]) -> None:
     """Segments may overlap, touch or leave gaps; blocks may have any size."""
     segments = [Segment(start, start + length, f"שלום {n}", id=f"{n}") for n, (start, length) in enumerate(parts)]
     found = {o.utterance.id: o for o in process(recording(segments, sizes), Rules()) if isinstance(o, Accepted)}
@@ -58,8 +58,8 @@ def test_streamed_clips_are_what_slicing_would_give(parts: list[tuple[float, flo
     assert len(found) == len(segments)
 
 
-def test_a_clip_is_read_no_further_than_it_can_be_kept() -> None:
-    """Three hours of audio without times must not be decoded to find out that it is too long."""
+def test_a_clip_is_read_only_up_to_the_maximum_length() -> None:
+    """Three hours of audio without times must not be decoded just to find that it is too long."""
     source = Blocks((16_000,), np.tile(WHOLE, 30), [])
     made = Recording("r", source, "s", "g", "Hebrew", text="שלום לכם")
     [outcome] = process(made, Rules())
@@ -68,7 +68,7 @@ def test_a_clip_is_read_no_further_than_it_can_be_kept() -> None:
     assert max(source.read) <= 31 * SAMPLE_RATE
 
 
-def test_what_breaks_midway_costs_what_lies_behind_it() -> None:
+def test_damage_in_the_middle_rejects_only_later_utterances() -> None:
     class Broken(Blocks):
         def _blocks(self) -> Iterator[np.ndarray]:
             yield self.samples[: 5 * SAMPLE_RATE]
@@ -82,12 +82,12 @@ def test_what_breaks_midway_costs_what_lies_behind_it() -> None:
     assert [getattr(outcome, "reason", "kept") for outcome in outcomes] == ["kept"] * 2 + ["corrupt_audio"] * 3
 
 
-def test_times_behind_the_end_are_refused() -> None:
+def test_times_after_the_end_are_rejected() -> None:
     outcomes = list(process(recording([Segment(0, 2, "שלום לכם"), Segment(19, 23, "תודה רבה")]), Rules()))
     assert [getattr(o, "reason", "kept") for o in outcomes] == ["kept", "times_outside_audio"]
 
 
-def test_an_utterance_knows_what_was_said_before_it_in_its_recording() -> None:
+def test_an_utterance_has_the_previous_text_of_its_recording() -> None:
     segments = [
         Segment(0, 2, "אחת שתיים"),
         Segment(2, 4, "hello there"),
@@ -122,7 +122,7 @@ def test_cuts_prefer_pauses() -> None:
     words = tuple(Word(f"w{n}", start, start + 0.9) for n, start in enumerate(starts))
     first, second = spans([Segment(0, 10, " ".join(w.text for w in words), words)], Segmentation(max_seconds=7))
     assert (len(first.words), len(second.words)) == (3, 6)
-    assert first.end == second.start == pytest.approx(3.35)  # the middle of the pause, though 4.8 is nearer to half
+    assert first.end == second.start == pytest.approx(3.35)  # the middle of the pause, although 4.8 is nearer to half
 
 
 def test_segments_far_apart_are_not_joined() -> None:
@@ -131,20 +131,20 @@ def test_segments_far_apart_are_not_joined() -> None:
     assert [(s.start, s.end, s.text) for s in found] == [(0, 4, "א ב"), (8, 9, "ג")]
 
 
-def test_a_segment_whose_words_are_not_all_its_text_is_not_cut() -> None:
-    """A cut there would lose the words that have no time."""
+def test_a_segment_with_untimed_words_is_not_cut() -> None:
+    """A cut would lose the words without times."""
     words = tuple(Word(f"w{n}", float(n), n + 0.9) for n in range(9))
     [whole] = spans([Segment(0, 10, " ".join(w.text for w in words) + " more", words)], Segmentation(max_seconds=7))
     assert whole.text.endswith("more")
 
 
 @pytest.mark.parametrize(("start", "end"), [(20.0, 21.0), (3.0, 2.0)])
-def test_word_times_that_cannot_be_true_are_dropped(start: float, end: float) -> None:
+def test_impossible_word_times_are_dropped(start: float, end: float) -> None:
     [span] = spans([Segment(0, 8, "a b", (Word("a", 0.0, 1.0), Word("b", start, end)))], Segmentation())
     assert (span.text, span.words) == ("a b", ())
 
 
-def test_a_long_stretch_is_not_read_to_say_it_is_too_long() -> None:
+def test_a_long_segment_is_rejected_without_reading_it() -> None:
     source = Blocks((16_000,), np.tile(WHOLE, 30), [])
     made = Recording("r", source, "s", "g", "Hebrew", text="שלום לכם", start=10.0, end=590.0)
     [outcome] = process(made, Rules())
@@ -154,7 +154,7 @@ def test_a_long_stretch_is_not_read_to_say_it_is_too_long() -> None:
 
 
 @pytest.mark.parametrize("name", ["he", "Hebrew", "yi", "Arabic"])
-def test_yiddish_is_found_whatever_it_is_called(name: str) -> None:
+def test_yiddish_is_detected_under_any_language_name(name: str) -> None:
     made = Recording(
         "r", Blocks((4_096,), WHOLE[:48_000], []), "s", "g", name, text="איך ווייס נישט וואס צו טאן מיט דעם בוך"
     )
@@ -172,10 +172,10 @@ def test_yiddish_is_found_whatever_it_is_called(name: str) -> None:
             ("בשנת", 0.0, 1.0), ("אלף", 1.0, pytest.approx(1.4285, abs=1e-3)),
             ("תשעה", pytest.approx(1.4285, abs=1e-3), 2.0), ("קמה", 2.0, 3.0),
         ]),
-        ("שלום", "שלום לכם", []),  # nobody timed the second
+        ("שלום", "שלום לכם", []),  # the second has no time
     ],
 )  # fmt: skip
-def test_times_follow_the_text_where_cleaning_changed_it(written: str, text: str, expected: list[object]) -> None:
+def test_word_times_follow_the_cleaned_text(written: str, text: str, expected: list[object]) -> None:
     words = [Word(word, float(n), n + 1.0) for n, word in enumerate(written.split())]
     assert [tuple(word) for word in timed(words, text)] == expected
 
@@ -187,7 +187,7 @@ def test_times_follow_the_text_where_cleaning_changed_it(written: str, text: str
         max_size=8,
     )
 )
-def test_words_are_those_of_the_text_or_none(tokens: list[str]) -> None:
+def test_timed_words_equal_the_text_or_are_empty(tokens: list[str]) -> None:
     words = tuple(Word(token, 1.0 * n, 1.0 * n + 1) for n, token in enumerate(tokens))
     rules = Rules.model_validate(
         {"text": {"numbers": "spell"}, "filters": {"min_script_share": 0, "rate_deviations": 0}}
@@ -200,8 +200,8 @@ def test_words_are_those_of_the_text_or_none(tokens: list[str]) -> None:
             assert times == sorted(times)
 
 
-def test_a_slice_of_just_the_longest_length_is_not_too_long() -> None:
-    """mp3 slices of 30 s come out of the decoder with 0.05 to 0.1 s of padding."""
+def test_a_slice_of_exactly_the_maximum_length_is_kept() -> None:
+    """Decoded mp3 slices of 30 s have 0.05 to 0.1 s of padding."""
     for seconds, kept in ((20.0, True), (20.09, True), (20.3, False)):
         rules = Rules.model_validate({"filters": {"max_seconds": 20.0, "min_characters_per_second": 0}})
         whole = Recording("r", Blocks((4_096,), tone(seconds), []), "s", "g", "Hebrew", text="שלום לכם")

@@ -9,7 +9,7 @@ from caspi.corpus.utterance import Segment, Word
 
 @st.composite
 def recordings(draw: st.DrawFn) -> list[Segment]:
-    """Segments one after another, words inside them with increasing starts."""
+    """Consecutive segments, with words of increasing start times."""
     segments, at, number = [], 0.0, 0
     for _ in range(draw(st.integers(1, 6))):
         words, start = [], at
@@ -23,7 +23,7 @@ def recordings(draw: st.DrawFn) -> list[Segment]:
 
 
 @given(recordings(), st.floats(3.0, 20.0), st.sampled_from(["segment", "pack"]))
-def test_every_word_lands_in_exactly_one_utterance_that_fits(segments: list[Segment], limit: float, by: str) -> None:
+def test_every_word_is_in_exactly_one_utterance_that_fits(segments: list[Segment], limit: float, by: str) -> None:
     cut = list(spans(segments, Segmentation(max_seconds=limit, by=by)))
     said = [word for span in cut for word in span.text.split()]
     assert said == [word for segment in segments for word in segment.text.split()]
@@ -34,13 +34,13 @@ def test_every_word_lands_in_exactly_one_utterance_that_fits(segments: list[Segm
 
 
 def test_a_long_segment_without_words_is_not_cut() -> None:
-    """Trap: a clip chunked without times kept its whole transcript on every chunk."""
+    """Trap: a clip cut without times kept its whole transcript on every piece."""
     [span] = spans([Segment(0.0, 60.0, "a long text")], Segmentation(max_seconds=15.0))
     assert (span.start, span.end, span.text) == (0.0, 60.0, "a long text")
 
 
-def test_words_without_the_texts_punctuation_are_enough_to_cut() -> None:
-    """Aligners and lhotse time bare words; the text keeps its commas, and its dashes that stand alone."""
+def test_words_timed_without_punctuation_are_sufficient_to_cut() -> None:
+    """Aligners and lhotse time words without punctuation; the text keeps its commas and separate dashes."""
     bare = [f"w{n}" for n in range(20)]
     text = " ".join(f"{word}," if n % 5 == 0 else word for n, word in enumerate(bare)).replace("w7 ", "w7 – ") + "."
     words = tuple(Word(word, float(n), n + 0.9) for n, word in enumerate(bare))

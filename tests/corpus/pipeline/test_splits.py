@@ -33,8 +33,8 @@ def test_shares_are_kept() -> None:
     assert found.count("test") / 20_000 == pytest.approx(0.2, abs=0.01)
 
 
-def test_nothing_left_to_train_on_is_an_error() -> None:
-    with pytest.raises(ValidationError, match="leave nothing"):
+def test_splits_without_training_data_are_an_error() -> None:
+    with pytest.raises(ValidationError, match="leave no training data"):
         Splits(validation=0.5, test=0.5)
 
 
@@ -51,7 +51,7 @@ def test_validation_has_its_minimum_of_hours_or_half_of_the_source(hours: dict[s
 
 
 @given(st.lists(st.text(min_size=1), min_size=2, max_size=40, unique=True), st.integers(1, 39))
-def test_a_drawn_boundary_is_kept_when_a_source_grows(groups: list[str], cut: int) -> None:
+def test_a_validation_boundary_is_kept_when_a_source_grows(groups: list[str], cut: int) -> None:
     shares = Splits(validation=0.02, test=0.1, min_validation_hours=2.0)
     before = dict.fromkeys(groups[: 1 + cut % (len(groups) - 1)], 1.0)
     first = boundary_of(before, shares)
@@ -94,8 +94,8 @@ def test_a_source_that_grows_moves_no_utterance(tmp_path: Path, recipe_of) -> No
     assert small.items() <= large.items()
 
 
-def test_a_new_minimum_of_validation_is_heeded(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """The boundary of an earlier corpus is for the same shares only: the warning advises to change them."""
+def test_a_new_minimum_of_validation_hours_is_applied(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """The boundary of an earlier corpus applies only to the same shares, as the warning advises to change them."""
     path = write_manifest(tmp_path / "in", [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(30)])
     source = {"kind": "manifest", "path": path}
     for shares in ({"validation": 0.5}, {"validation": 0.02}, {"validation": 0.02, "min_validation_hours": 8 / 3600}):
@@ -105,7 +105,7 @@ def test_a_new_minimum_of_validation_is_heeded(tmp_path: Path, recipe_of) -> Non
 
 
 def test_a_group_in_several_sources_is_in_one_split(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """A speaker heard in two sources, whose validation ends at different places."""
+    """A speaker is in two sources whose validation ends at different positions."""
     draw = random.Random(0)
     clips = [
         (tone(1.0, seed=n), " ".join("".join(draw.choices("אבגדהוזחט", k=5)) for _ in range(3))) for n in range(120)
@@ -122,8 +122,8 @@ def test_a_group_in_several_sources_is_in_one_split(tmp_path: Path, recipe_of) -
     assert all(len(found) == 1 for found in where.values())
 
 
-def test_a_group_stays_where_an_earlier_source_put_it(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """Pinned first, then hashed: it follows. Hashed first, then pinned elsewhere: refused, not divided."""
+def test_a_group_keeps_the_split_of_an_earlier_source(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """Fixed split first, then hash: the group follows. Hash first, then another fixed split: refused, not divided."""
     sources = []
     for n, name in enumerate(("one", "two")):
         path = write_manifest(
@@ -133,10 +133,10 @@ def test_a_group_stays_where_an_earlier_source_put_it(tmp_path: Path, recipe_of)
         path.write_text("\n".join(json.dumps(line) for line in lines))
         sources.append({"kind": "manifest", "path": path, "name": "same"})
     pinned = sources[0] | {"split": "test"}
-    for step in ([pinned], [pinned, sources[1]]):  # the second run takes the first source over from the first
+    for step in ([pinned], [pinned, sources[1]]):  # the second run reuses the first source
         commands.prepare.run(recipe_of(step))
     assert all(found == {"test"} for found in splits_of_groups(tmp_path / "corpus").values())
-    with pytest.raises(UsageError, match=r"group same/g\d is in train already, and its source says split: test"):
+    with pytest.raises(UsageError, match=r"group same/g\d is already in train, but its source sets split: test"):
         commands.prepare.run(recipe_of([sources[1], pinned], path=str(tmp_path / "other")))
 
 

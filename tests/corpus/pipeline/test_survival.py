@@ -1,4 +1,4 @@
-"""Killed, out of disk, a decoder that dies, another engine, another source: the corpus is the same."""
+"""The corpus stays the same after a kill, a full disk, a decoder crash, with another engine, or an added source."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare_in_a_process(recipe: Path, *overrides: str) -> subprocess.Popen[byte
 
 
 @pytest.mark.slow
-def test_killed_anywhere_and_started_again_it_makes_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_killed_run_resumes_with_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(400))
     whole = recipe_of([{"kind": "manifest", "path": path}], workers=2, path=str(tmp_path / "whole"))
     expected = commands.prepare.run(whole).summary["splits"]
@@ -99,7 +99,7 @@ def test_parts_of_an_earlier_run_are_not_made_again(tmp_path: Path, recipe_of, m
     assert not set(done) & set(processed)
 
 
-def test_a_part_cut_short_is_never_read(tmp_path: Path) -> None:
+def test_a_truncated_part_is_never_read(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     recordings = [Recording(f"r{n}", FileAudio(tmp_path / "no.wav"), "s", "g", "Hebrew", "שלום") for n in range(3)]
@@ -111,7 +111,7 @@ def test_a_part_cut_short_is_never_read(tmp_path: Path) -> None:
     assert shards.made_shards(folder) == ([path], 3)
 
 
-def test_parts_behind_a_gap_do_not_count(tmp_path: Path) -> None:
+def test_parts_after_a_gap_are_ignored(tmp_path: Path) -> None:
     for name in ("000000000-064.arrow", "000000064-010.arrow", "000000100-064.arrow"):
         (tmp_path / name).touch()
     found, following = shards.made_shards(tmp_path)
@@ -119,13 +119,13 @@ def test_parts_behind_a_gap_do_not_count(tmp_path: Path) -> None:
 
 
 class Fatal:
-    """Audio whose decoder takes the process with it."""
+    """Audio whose decoder crashes the process."""
 
     def open(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_decoder_that_dies_costs_its_own_recording_only(tmp_path: Path) -> None:
+def test_a_decoder_crash_loses_only_its_recording(tmp_path: Path) -> None:
     write_manifest(tmp_path, clips(3))
     recordings = [
         Recording(
@@ -170,7 +170,7 @@ def test_a_full_disk_stops_clearly_and_loses_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
-def test_a_disk_that_is_really_full(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_real_full_disk_loses_nothing(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], check=False).returncode:
@@ -187,7 +187,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, recipe_of) -> None:  # type:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_source_added_is_all_that_is_prepared(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_only_an_added_source_is_prepared(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     one = {"kind": "manifest", "path": write_manifest(tmp_path / "one", clips(80), "one")}
     two = {"kind": "manifest", "path": write_manifest(tmp_path / "two", [*clips(40, 900), *clips(3)], "two")}
     commands.prepare.run(recipe_of([one]))
@@ -207,7 +207,7 @@ def test_a_source_added_is_all_that_is_prepared(tmp_path: Path, recipe_of, monke
     assert first.items() <= utterances(tmp_path / "corpus").items()
 
 
-def test_another_rule_or_another_input_is_prepared_anew(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_changed_rule_or_input_is_prepared_again(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(10))
     source = {"kind": "manifest", "path": path}
     assert commands.prepare.run(recipe_of([source])).summary["reused"] == 0
@@ -230,26 +230,26 @@ def test_ray_makes_the_same_corpus(tmp_path: Path, recipe_of) -> None:  # type: 
         ray.shutdown()
 
 
-def test_an_unknown_engine_is_named(recipe_of: Callable[..., object], tmp_path: Path) -> None:
+def test_an_unknown_engine_is_an_error(recipe_of: Callable[..., object], tmp_path: Path) -> None:
     path = write_manifest(tmp_path / "in", clips(1))
     with pytest.raises(UsageError, match="--engine spark: not one of local, ray"):
         commands.prepare.run(recipe_of([{"kind": "manifest", "path": path}]), "spark")  # type: ignore[arg-type]
 
 
-def test_two_at_once_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_two_simultaneous_runs_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     from caspi import atomic_output
 
     path = write_manifest(tmp_path / "in", clips(2))
     made = recipe_of([{"kind": "manifest", "path": path}])
     with (
         atomic_output.locked(atomic_output.work_folder(tmp_path / "corpus", "prepare"), "prepare"),
-        pytest.raises(UsageError, match="another caspi prepare is at work"),
+        pytest.raises(UsageError, match="another caspi prepare is running"),
     ):
         commands.prepare.run(made)
     assert commands.prepare.run(made).summary["kept"] == 2
 
 
-def test_killed_between_the_last_renames_nothing_is_lost(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_kill_between_the_last_renames_loses_nothing(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     path = write_manifest(tmp_path / "in", clips(5))
     made = recipe_of([{"kind": "manifest", "path": path}])
     commands.prepare.run(made)

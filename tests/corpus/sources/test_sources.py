@@ -1,4 +1,4 @@
-"""Every kind of source, as files with the real layout."""
+"""Every kind of source, from files with the real layout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def clip(seed: int, codec: str = "mp3") -> dict[str, Any]:
 
 
 def slices(codec: str) -> list[dict[str, Any]]:
-    """ivrit.ai's Whisper training: marks, metadata as a struct, previous transcript."""
+    """The layout of ivrit.ai's Whisper training: time marks, metadata as a struct, previous transcript."""
     return [
         {
             "audio": clip(n, codec),
@@ -72,7 +72,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def test_every_data_set_of_the_catalogue_is_tested() -> None:
+def test_every_catalogue_data_set_is_tested() -> None:
     assert ROWS.keys() == CATALOGUE.keys()
 
 
@@ -103,14 +103,14 @@ def test_data_sets_are_read_by_their_short_name(name: str, layout: str, tmp_path
         assert [(s.text, s.end) for s in last.segments] == [(TEXTS[2], pytest.approx(1.4))]
 
 
-def test_quality_of_the_source_can_be_asked_for(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_minimum_source_quality_can_be_set(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     pq.write_table(pa.Table.from_pylist(slices("mp3")), tmp_path / "train-0.parquet")
     source = {"kind": "huggingface", "dataset": "crowd-recital-whisper-training", "files": tmp_path}
     summary = commands.prepare.run(recipe_of([source], filters={"min_quality": 0.6})).summary
     assert summary["rejected"] == {"low_quality": 1}
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_column_is_reported(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     pq.write_table(pa.Table.from_pylist([{"audio": clip(0), "words": "שלום"}]), tmp_path / "train.parquet")
     with pytest.raises(UsageError, match=r"has no column text; it has audio, words: name them with text_key"):
         commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": str(tmp_path)}]))
@@ -125,7 +125,7 @@ def test_rows_are_skipped_not_read_again(tmp_path: Path) -> None:
     assert [r.id for r in limited.recordings("Hebrew", skip=1)] == [whole[1].id]
 
 
-def test_a_gated_set_says_which_page_and_which_variable(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_the_error_for_a_gated_set_names_page_and_variable(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     import huggingface_hub
     from huggingface_hub.errors import GatedRepoError
 
@@ -209,9 +209,9 @@ def test_kaldi_without_segments(tmp_path: Path, recipe_of) -> None:  # type: ign
     assert {u.seconds for u in utterances(tmp_path / "corpus").values()} == {4.0, 3.0}
 
 
-def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_commands_in_an_input_are_never_run(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(tmp_path / "k", **{"wav.scp": f"rec-a touch {tmp_path / 'ran'} |\n"})
-    with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs none"):
+    with pytest.raises(UsageError, match=r"rec-a: 'touch .* is a command; caspi runs no commands"):
         commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}]))
     assert not (tmp_path / "ran").exists()
     climbing = kaldi(tmp_path / "c", **{"wav.scp": "rec-a ../k/a.wav\n"})
@@ -219,7 +219,7 @@ def test_nothing_of_an_input_is_run(tmp_path: Path, recipe_of) -> None:  # type:
         commands.prepare.run(recipe_of([{"kind": "kaldi", "path": climbing}]))
 
 
-def test_recordings_that_share_speakers_through_others_are_one_group(tmp_path: Path) -> None:
+def test_recordings_with_transitively_shared_speakers_are_one_group(tmp_path: Path) -> None:
     folder = kaldi(
         tmp_path / "k",
         **{"wav.scp": "a a.wav\nb a.wav\nc a.wav\nd a.wav\n", "text": "".join(f"u{n} שלום\n" for n in range(5))},
@@ -274,7 +274,7 @@ def test_lhotse_commands_are_refused(tmp_path: Path, recipe_of) -> None:  # type
         ("<|0.00|>שלום<|1.50|><|2.00|> לכם <|3.00|>", [(0.0, 1.5, "שלום"), (2.0, 3.0, "לכם")]),
         ("<|0.00|>שלום<|1.50|>לכם<|3.00|>", [(0.0, 1.5, "שלום"), (1.5, 3.0, "לכם")]),
         ("שלום", []),
-        ("<|0.00|>שלום", []),  # nobody says where it ends
+        ("<|0.00|>שלום", []),  # no end mark
         ("לפני<|0.00|>שלום<|1.0|>", []),
         ("<|2.00|>שלום<|1.00|>", []),
         ("<|0.00|><|1.00|>", []),
@@ -313,7 +313,7 @@ def test_long_slices_are_packed_at_their_marks(tmp_path: Path, recipe_of) -> Non
     assert found[0].previous == ""
 
 
-def test_what_a_recipe_gets_wrong_is_named(recipe_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_recipe_errors_are_reported(recipe_of, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="kind"):
         recipe_of([{"kind": "magic"}])
     for kind in ("manifest", "lhotse", "folder", "kaldi"):
@@ -322,7 +322,7 @@ def test_what_a_recipe_gets_wrong_is_named(recipe_of, tmp_path: Path) -> None:  
             commands.prepare.run(made)
 
 
-def test_one_bad_row_stops_nobody(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_bad_rows_do_not_stop_the_run(tmp_path: Path, recipe_of, capsys) -> None:  # type: ignore[no-untyped-def]
     for n in range(3):
         soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
     good = [json.dumps({"audio": f"{n}.wav", "text": TEXTS[n]}, ensure_ascii=False) for n in range(3)]
@@ -350,7 +350,7 @@ def test_one_bad_row_stops_nobody(tmp_path: Path, recipe_of, capsys) -> None:  #
     assert "rejected as bad_row, are all rows of one kind?" in capsys.readouterr().err
 
 
-def test_audio_that_changed_is_prepared_again(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_changed_audio_is_prepared_again(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     lines = []
     for n in range(3):
         soundfile.write(tmp_path / f"{n}.wav", tone(1.0, seed=n), 16_000)
@@ -367,7 +367,7 @@ def test_audio_that_changed_is_prepared_again(tmp_path: Path, recipe_of) -> None
     assert sorted(u.seconds for u in utterances(tmp_path / "corpus").values()) == [1.0, 1.0, 2.0]
 
 
-def test_two_manifests_of_one_name_do_not_lose_each_other(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_two_manifests_with_the_same_name_are_both_kept(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     sources = []
     for n, name in enumerate("ab"):
         (tmp_path / name).mkdir()
@@ -381,7 +381,7 @@ def test_two_manifests_of_one_name_do_not_lose_each_other(tmp_path: Path, recipe
     assert set(utterances(tmp_path / "corpus")) == {"a/0.wav", "b/0.wav", "same", "b/same"}
 
 
-def test_stretches_of_one_file_are_read_once(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_with_several_segments_is_read_once(tmp_path: Path, recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     from caspi import audio
 
     soundfile.write(tmp_path / "long.wav", np.concatenate([tone(1.0, seed=n) for n in range(3)]), 16_000)
@@ -395,8 +395,8 @@ def test_stretches_of_one_file_are_read_once(tmp_path: Path, recipe_of, monkeypa
     assert {i: u.text for i, u in utterances(tmp_path / "corpus").items()} == {f"u{n}": TEXTS[n] for n in range(3)}
 
 
-def test_marks_count_from_where_a_line_starts(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """A stretch of a longer file, with Whisper's marks inside."""
+def test_time_marks_are_relative_to_the_start_of_the_line(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A part of a longer file, with Whisper's marks inside."""
     samples = np.concatenate([np.zeros(16_000 * 3, np.float32), tone(2.0, seed=1), tone(2.0, seed=2)])
     soundfile.write(tmp_path / "long.wav", samples, 16_000)
     text = f"<|0.00|>{TEXTS[0]}<|2.00|>{TEXTS[1]}<|4.00|>"
@@ -423,8 +423,8 @@ def test_recordings_of_one_speaker_with_nameless_segments_are_all_kept(tmp_path:
     assert {u.group.partition("/")[2] for u in utterances(tmp_path / "corpus").values()} == {"dana"}
 
 
-def test_every_channel_of_a_lhotse_recording_is_its_own(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """A telephone call: a channel a speaker, one cut a channel."""
+def test_every_channel_of_a_lhotse_recording_is_separate(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A telephone call: one speaker per channel, one cut per channel."""
     voices = [tone(3.0, seed=1), 0.3 * tone(3.0, seed=2)]
     soundfile.write(tmp_path / "call.wav", np.stack(voices, axis=1), 16_000)
     cuts = []
@@ -442,21 +442,21 @@ def test_every_channel_of_a_lhotse_recording_is_its_own(tmp_path: Path, recipe_o
         assert np.abs(corpus.samples(row) - voices[channel]).max() < 1e-3
 
 
-def test_kaldi_utterances_that_are_half_there_are_counted(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_incomplete_kaldi_utterances_are_counted(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(
         tmp_path / "k",
         text="utt-1 שלום לכם\nutt-2 מה שלומכם\nutt-3 תודה רבה\nutt-4 בוקר טוב\n",
         segments="utt-1 rec-a 0.5 1.5\nutt-2 rec-a 2.0 4.0\nutt-3 rec-b 0\n",
     )
     summary = commands.prepare.run(recipe_of([{"kind": "kaldi", "path": folder}])).summary
-    # The second recording is left with no utterance at all: that is said too.
+    # The second recording has no utterances left: this is reported too.
     assert (summary["input"], summary["kept"], summary["rejected"]) == (5, 2, {"bad_row": 2, "empty_text": 1})
     details = " ".join(example["detail"] for example in summary["rejected_examples"]["bad_row"])
     assert "segments, line 3" in details
-    assert "text has utt-4, segments has not" in details
+    assert "text has utt-4, but segments does not" in details
 
 
-def test_without_a_network_no_licence_is_asked_for(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_network_the_error_does_not_mention_a_licence(recipe_of, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     import httpx
     import huggingface_hub
 
@@ -472,8 +472,8 @@ def test_without_a_network_no_licence_is_asked_for(recipe_of, monkeypatch: pytes
         commands.prepare.run(recipe_of([{"kind": "huggingface", "dataset": "fleurs-he"}]))
 
 
-def test_sources_of_one_default_name_are_not_mixed_up(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """Two folders called `data`: their speakers `1` are two people."""
+def test_sources_with_the_same_default_name_are_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """Two folders are called `data`: their speakers `1` are different people."""
     from tests.support import write_manifest
 
     paths = [write_manifest(tmp_path / name / "data", [(tone(1.0, seed=n), TEXTS[n])]) for n, name in enumerate("ab")]
@@ -483,7 +483,7 @@ def test_sources_of_one_default_name_are_not_mixed_up(tmp_path: Path, recipe_of)
     recipe_of([sources[0] | {"name": "a"}, sources[1]])
 
 
-def test_another_recording_of_a_speaker_moves_nobody(tmp_path: Path) -> None:
+def test_another_recording_of_a_speaker_changes_no_group(tmp_path: Path) -> None:
     def groups(folder: Path) -> dict[str, str]:
         return {r.id: r.group for r in KaldiSource(kind="kaldi", path=folder, name="k").recordings("Hebrew")}
 
@@ -502,7 +502,7 @@ def test_another_recording_of_a_speaker_moves_nobody(tmp_path: Path) -> None:
     assert before.items() <= after.items()
 
 
-def test_kaldi_tables_may_have_tabs_and_lose_nothing(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_kaldi_tables_may_have_tabs_and_incomplete_rows_are_counted(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = kaldi(
         tmp_path / "k",
         text="utt-1\tשלום לכם\nutt-2\tמה שלומכם\nutt-3\tתודה רבה\n",
@@ -514,7 +514,7 @@ def test_kaldi_tables_may_have_tabs_and_lose_nothing(tmp_path: Path, recipe_of) 
     assert "wav.scp has no rec-x" in summary["rejected_examples"]["bad_row"][0]["detail"]
 
 
-def test_rows_without_a_name_keep_theirs_when_a_data_set_grows_in_front(tmp_path: Path) -> None:
+def test_rows_without_ids_keep_their_names_when_rows_are_prepended(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS["kan"][1:]), tmp_path / "validation-b.parquet")
     source = HuggingFaceSource(kind="huggingface", dataset="kan", files=tmp_path)
     before = {(r.id, r.group) for r in source.recordings("Hebrew")}
@@ -533,13 +533,13 @@ def test_files_of_another_split_are_not_read(tmp_path: Path) -> None:
     assert len(list(source.recordings("Hebrew"))) == 1
 
 
-def test_a_damaged_parquet_file_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "train-0.parquet").write_bytes(b"PAR1" + b"x" * 100)
     with pytest.raises(UsageError, match=str(tmp_path)):
         list(HuggingFaceSource(kind="huggingface", dataset=str(tmp_path)).recordings("Hebrew"))
 
 
-def test_a_source_that_is_mostly_yiddish_is_refused_whole(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_mostly_yiddish_source_is_refused(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     from tests.support import write_manifest
 
     yiddish = "איך ווייס נישט וואס צו טאן מיט דעם בוך"
@@ -567,13 +567,13 @@ def test_lhotse_cuts_of_one_recording_are_one_group(tmp_path: Path) -> None:
     assert found[-1].group != found[0].group
 
 
-def test_sentences_may_be_given(recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_sentences_can_be_given(recipe_of) -> None:  # type: ignore[no-untyped-def]
     texts = ["la casa grande", "el perro come pan"]
     common = {"kind": "synthetic", "split": "test", "only": ["f2"], "texts": texts}
     made = recipe_of([common | {"languages": ["Spanish"], "utterances": 3}])
     commands.prepare.run(made)
     assert Corpus.open(made.corpus.path, "test").column("text") == [*texts, texts[0]]
-    with pytest.raises(UsageError, match="of one language"):
+    with pytest.raises(UsageError, match="exactly one language"):
         recipe_of([common | {"languages": ["Spanish", "Italian"], "utterances": 3}])
 
 
@@ -583,8 +583,8 @@ def lines_of(folder: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_a_nemo_manifest_is_read_as_it_is(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
-    """A duration counts from the offset, or from the beginning of the file."""
+def test_a_nemo_manifest_is_read_directly(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+    """A duration counts from the offset, or from the start of the file."""
     soundfile.write(tmp_path / "a.wav", tone(6.0), 16_000)
     rows = [
         {"audio_filepath": "a.wav", "offset": 1.0, "duration": 2.0, "text": TEXTS[0], "speaker": "dana"},
@@ -599,14 +599,14 @@ def test_a_nemo_manifest_is_read_as_it_is(tmp_path: Path, recipe_of) -> None:  #
 
 
 @pytest.mark.parametrize("key", ["group", "speaker", "speaker_id", "client_id", "spk"])
-def test_common_names_of_speakers_are_known(key: str, tmp_path: Path) -> None:
+def test_common_names_of_speaker_fields_are_recognised(key: str, tmp_path: Path) -> None:
     path = write_manifest(tmp_path, [(tone(1.0), TEXTS[0])], **{key: "dana"})
     source = ManifestSource(kind="manifest", path=path)
     assert next(iter(source.recordings("Hebrew"))).group == f"{tmp_path.name}/dana"
     assert source.grouped_by() == key
 
 
-def test_a_manifests_own_splits_hold(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_splits_in_a_manifest_are_used(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     rows = []
     for n, split in enumerate(("train", "dev", "test")):
         soundfile.write(tmp_path / f"{n}.wav", tone(1.5, seed=n), 16_000)
@@ -616,7 +616,7 @@ def test_a_manifests_own_splits_hold(tmp_path: Path, recipe_of) -> None:  # type
         assert Corpus.open(tmp_path / "corpus", split).column("id") == [name]
 
 
-def test_words_of_a_line_are_its_times(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_words_of_a_line_give_word_times(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     soundfile.write(tmp_path / "a.wav", tone(3.0), 16_000)
     first, second = TEXTS[0].split()[:2]
     row = {"audio": "a.wav", "text": f"{first} {second}", "words": [[first, 0.2, 0.9], [second, 1.0, 2.5]], "id": "a"}
@@ -625,20 +625,20 @@ def test_words_of_a_line_are_its_times(tmp_path: Path, recipe_of) -> None:  # ty
     assert times == [(first, pytest.approx(0.2), pytest.approx(0.9)), (second, pytest.approx(1.0), pytest.approx(2.5))]
 
 
-def test_keys_that_are_not_used_are_named_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unused_keys_are_reported_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_manifest(tmp_path, [(tone(1.0, seed=n), TEXTS[n]) for n in range(3)], emotion="sad")
     list(ManifestSource(kind="manifest", path=path).recordings("Hebrew"))
     assert capsys.readouterr().err.count("not used: emotion") == 1
 
 
-def test_a_list_is_no_text_and_an_unknown_language_is_named(tmp_path: Path) -> None:
+def test_a_list_as_text_and_an_unknown_language_are_bad_rows(tmp_path: Path) -> None:
     rows = [{"audio": "a.wav", "text": ["a"]}, {"audio": "a.wav", "text": "a", "language": "Klingon"}]
     found = [r.problem for r in ManifestSource(kind="manifest", path=lines_of(tmp_path, rows)).recordings("Hebrew")]
     assert "['a'] is not text" in found[0]
     assert "language 'Klingon' is not known" in found[1]
 
 
-def test_one_channel_of_a_source_is_heard(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_one_channel_of_a_source_can_be_selected(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "calls").mkdir()
     soundfile.write(tmp_path / "calls" / "x.wav", np.stack([tone(2.0, seed=1), np.zeros(32_000)], axis=1), 16_000)
     (tmp_path / "calls" / "x.txt").write_text(TEXTS[0], encoding="utf-8")
@@ -650,19 +650,19 @@ def test_one_channel_of_a_source_is_heard(tmp_path: Path, recipe_of) -> None:  #
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'[{"audio": "a.wav", "text": "a"}]', "is one JSON array: it needs an object a line"),
+        (b'[{"audio": "a.wav", "text": "a"}]', "is one JSON array: it needs one object per line"),
         ('{"audio": "a.wav", "text": "שלום"}'.encode("utf-16"), "is UTF-16: iconv -f utf-16 -t utf-8"),
-        ("audio,text\na.wav,שלום".encode(), "line 1 is no JSON object ('audio,text')"),
+        ("audio,text\na.wav,שלום".encode(), "line 1 is not a JSON object ('audio,text')"),
     ],
 )
-def test_a_manifest_of_another_kind_is_told_by_its_name(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_manifest_of_another_format_is_reported(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=re.escape(message)):
         list(ManifestSource(kind="manifest", path=path).recordings("Hebrew"))
 
 
-def test_a_manifest_in_windows_1255_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_manifest_in_windows_1255_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes('{"audio": "a.wav", "text": "שלום"}'.encode("windows-1255"))
     [found] = ManifestSource(kind="manifest", path=path).recordings("Hebrew")
@@ -676,22 +676,22 @@ def test_a_manifest_in_windows_1255_is_told_by_its_name(tmp_path: Path) -> None:
         (b"\n<!DOCTYPE html><html><body>404", "an HTML page"),
     ],
 )
-def test_what_a_failed_download_leaves_is_named(content: bytes, message: str) -> None:
+def test_failed_downloads_are_recognised(content: bytes, message: str) -> None:
     with pytest.raises(audio.AudioError, match=message):
         audio.decode(content)
 
 
-def test_addresses_of_files_are_paths(tmp_path: Path) -> None:
+def test_file_urls_are_accepted_as_paths(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a b.wav", tone(1.0), 16_000)
     address = (tmp_path / "a b.wav").as_uri()
     path = lines_of(tmp_path, [{"audio": address, "text": "א"}])
     [found] = ManifestSource(kind="manifest", path=path).recordings("Hebrew")
     assert found.audio.open()[0].declared == pytest.approx(1.0)
-    with pytest.raises(audio.AudioError, match="%20 and the like are of addresses"):
+    with pytest.raises(audio.AudioError, match="%20 and the like belong to URLs"):
         audio.decode(tmp_path / "a%20b.wav")
 
 
-def test_a_folders_files_are_found_in_capitals_too_and_missing_texts_are_named(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_upper_case_suffixes_are_found_and_missing_texts_are_reported(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path / "in"
     folder.mkdir()
     for n, (name, text) in enumerate((("A.WAV", "A.TXT"), ("b.wav", "b.txt"), ("c.wav", ""), ("._b.wav", ""))):
@@ -704,8 +704,8 @@ def test_a_folders_files_are_found_in_capitals_too_and_missing_texts_are_named(t
 
 
 @pytest.mark.parametrize("where", ["cut", "recording"])
-def test_lhotse_cuts_whose_speed_is_changed_are_refused(where: str, tmp_path: Path) -> None:
-    """perturb_speed leaves the file as it is: read at its own speed the text would not fit."""
+def test_lhotse_cuts_with_changed_speed_are_refused(where: str, tmp_path: Path) -> None:
+    """perturb_speed does not change the file: at its original speed, the times would not match."""
     from caspi.corpus.sources.lhotse import LhotseSource
 
     cut = lhotse_cut({"type": "file", "channels": [0], "source": "rec.wav"})
@@ -714,7 +714,7 @@ def test_lhotse_cuts_whose_speed_is_changed_are_refused(where: str, tmp_path: Pa
     path = tmp_path / "cuts.jsonl"
     path.write_text(json.dumps(cut))
     [found] = LhotseSource(kind="lhotse", path=path).recordings("Hebrew")
-    assert "its audio is to be changed before it is heard (Speed)" in found.problem
+    assert "the cut changes its audio (Speed)" in found.problem
 
 
 def test_lhotse_paths_may_be_relative_to_another_folder(tmp_path: Path) -> None:
@@ -728,7 +728,7 @@ def test_lhotse_paths_may_be_relative_to_another_folder(tmp_path: Path) -> None:
     assert found.audio.open()[0].declared == pytest.approx(4.0)
 
 
-def test_a_folder_as_common_voice_distributes_it_is_read(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_common_voice_folder_is_read(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "he" / "clips").mkdir(parents=True)
     lines = ["client_id\tpath\tsentence\tup_votes"]
     for n in range(2):
@@ -743,7 +743,7 @@ def test_a_folder_as_common_voice_distributes_it_is_read(tmp_path: Path, recipe_
     }  # fmt: skip
 
 
-def test_a_set_that_left_the_hub_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_removed_data_set_says_where_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     source = HuggingFaceSource(kind="huggingface", dataset="common-voice-he")
     message = source._explain(ConnectionError("offline"))
     assert "is not on the Hub any more: download Hebrew from https://commonvoice.mozilla.org" in message

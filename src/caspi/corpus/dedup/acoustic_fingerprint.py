@@ -1,8 +1,8 @@
-"""Fingerprints of audio that survive re-encoding, gain and a telephone line, and tell clips apart.
+"""Audio fingerprints that are robust to re-encoding, gain and a telephone line, and distinguish clips.
 
-After Haitsma and Kalker, "A highly robust audio fingerprinting system" (ISMIR 2002): one bit a pair of
-neighbouring bands, the sign of how their difference in energy changes over time. Ours has 16 bits every 32 ms.
-Error rates, measured on real recordings, are in docs/log.md: copies stay below 0.25, strangers above 0.35.
+After Haitsma and Kalker, "A highly robust audio fingerprinting system" (ISMIR 2002): one bit per pair of
+neighbouring bands, the sign of the change of their energy difference over time. Ours has 16 bits every 32 ms.
+Error rates, measured on real recordings, are in docs/log.md: copies stay below 0.25, unrelated clips above 0.35.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from caspi.corpus.signals import FRAME
 
 WORDS_PER_SECOND = SAMPLE_RATE / FRAME
 _BITS = 16
-_LOWEST, _HIGHEST = 300.0, 2000.0  # Hz: what every codec and telephone keeps
-_SMOOTH = 8  # frames summed, 256 ms: a copy cut a little earlier or later sounds the same
+_LOWEST, _HIGHEST = 300.0, 2000.0  # Hz: the band that every codec and telephone keeps
+_SMOOTH = 8  # frames summed, 256 ms: a copy cut slightly earlier or later gets almost the same bits
 _APART = 4  # frames between the two energies compared
 _WEIGHTS = (1 << np.arange(_BITS)).astype(np.uint16)
-COPY = 0.25  # share of differing bits below which two stretches are the same sound
-SHORTEST = 12  # words compared at least, about 0.4 s: with fewer, strangers agree by chance
+COPY = 0.25  # share of differing bits below which two spans are the same audio
+SHORTEST = 12  # minimum number of words compared, about 0.4 s: with fewer, unrelated clips may match by chance
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def _edges() -> np.ndarray:
 
 def words(power: np.ndarray) -> np.ndarray:
     """Spectrogram float32 [n, 257] to uint16 [max(0, n - 11)]; digital silence gives zeros."""
-    # Not a product of matrices: BLAS would start threads in every worker, and they would fight over the cores.
+    # Not a matrix product: BLAS would start threads in every worker, and they would compete for the cores.
     energy = np.add.reduceat(power[:, : _edges()[-1]], _edges()[:-1], axis=1)
     total = np.cumsum(energy, axis=0, dtype=np.float64)
     total = np.vstack([np.zeros((1, energy.shape[1])), total])
@@ -49,12 +49,12 @@ def words(power: np.ndarray) -> np.ndarray:
 
 
 def exact(pcm: np.ndarray) -> bytes:
-    """int16 [n] to 16 bytes that are the same for the same samples and, in practice, for no others."""
+    """int16 [n] to a hash of 16 bytes: equal for equal samples and, in practice, only for these."""
     return hashlib.sha256(pcm.data).digest()[:16]
 
 
 def keys(found: np.ndarray) -> np.ndarray:
-    """uint32 [n]: pairs of words 128 ms apart, which a copy has in common with its original; 0 marks a silent place."""
+    """uint32 [n]: pairs of words 128 ms apart, which a copy shares with its original; 0 marks silence."""
     if len(found) <= _APART:
         return np.zeros(0, np.uint32)
     first, second = found[:-_APART].astype(np.uint32), found[_APART:].astype(np.uint32)
@@ -62,9 +62,9 @@ def keys(found: np.ndarray) -> np.ndarray:
 
 
 def difference(a: np.ndarray, b: np.ndarray, offset: int) -> tuple[float, int]:
-    """Share of differing bits where `b` is laid on `a` from word `offset` of `a` on, and how many words overlap.
+    """Share of differing bits if `b` is aligned with `a` at word `offset` of `a`, and how many words overlap.
 
-    Digital silence says nothing: words that are 0 on both sides are not compared and not counted.
+    Digital silence has no information: words that are 0 on both sides are not compared and not counted.
     """
     start = max(0, offset)
     length = min(len(a), offset + len(b)) - start

@@ -1,6 +1,6 @@
-"""Copies: the same audio twice, the same text many times, and anything that also stands in an evaluation set.
+"""Finds copies: the same audio twice, the same text many times, and utterances that are also in an evaluation set.
 
-The first of several copies, in the order of the recipe, is the one that stays.
+The first of several copies, in the order of the recipe, is kept.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from rapidfuzz import fuzz
 from caspi.corpus.dedup import acoustic_fingerprint
 from caspi.corpus.dedup.acoustic_fingerprint import COPY, SHORTEST, WORDS_PER_SECOND
 
-_SLOTS = 1 << 28  # of the table of keys at most: 2.7 GB, reached at 1,200 hours
+_SLOTS = 1 << 28  # maximum number of slots in the key table: 2.7 GB, reached at 1,200 hours
 _AT_ONCE = 1 << 20  # slots moved at a time when it grows
-_COMMON = 64  # places of a key, or utterances of a text, that are looked at
+_COMMON = 64  # maximum number of positions of a key, or utterances of a text, that are checked
 _COVERED = 0.8  # share of an utterance that must be a copy
-_LEAKED = 0.5  # share of it, or two seconds, that may not be in an evaluation set
+_LEAKED = 0.5  # an utterance is a leak if this share of it, or two seconds, is in an evaluation set
 _LEAKED_SECONDS = 2.0
-_WORDS_TO_COUNT = 4  # "thank you very much" is said by many
+_WORDS_TO_COUNT = 4  # many people say shorter phrases
 _SAME_TEXT = 90.0  # rapidfuzz ratio, of 100
 _HASHES, _BANDS = 16, 4
 _SHINGLE = 4  # characters
@@ -30,11 +30,10 @@ _PRIME = np.uint64((1 << 61) - 1)
 
 
 class _KeyTable:
-    """Fingerprint keys to where they were first heard; two possible slots a key, ten bytes a slot.
+    """Maps fingerprint keys to their first position; two possible slots per key, ten bytes per slot.
 
-    Holds at most `_SLOTS` slots, half of them filled: when that is reached, half of all keys are forgotten and no
-    longer taken in, the same half in every copy. 1,200 hours fit with every key; what that costs is measured in
-    docs/log.md.
+    Has at most `_SLOTS` slots, half of them filled. When that is reached, half of all keys are dropped and no longer
+    added, the same half in every copy. 1,200 hours fit with all keys; docs/log.md has measurements of the cost.
     """
 
     def __init__(self) -> None:
@@ -48,7 +47,7 @@ class _KeyTable:
         self._filled = 0
 
     def _chosen(self, keys: np.ndarray) -> np.ndarray:
-        """Positions of the keys that are held: not silence, and not among those given up."""
+        """Positions of the keys that are stored: not silence, and not in the dropped half."""
         spread = keys * np.uint32(2654435761)
         return np.flatnonzero((keys != 0) & ((spread >> np.uint32(32 - self._thinned)) == 0 if self._thinned else True))
 
@@ -60,7 +59,7 @@ class _KeyTable:
         return np.stack([(first ^ (first >> np.uint32(15))) & mask, (second ^ (second >> np.uint32(13))) & mask])
 
     def find(self, keys: np.ndarray) -> set[tuple[int, int]]:
-        """(owner, offset at which its words would start) of every key that is held."""
+        """(owner, offset at which its words would start) of every stored key."""
         chosen = self._chosen(keys)
         found: set[tuple[int, int]] = set()
         for slots in self._slots(keys[chosen]):
@@ -70,7 +69,7 @@ class _KeyTable:
         return found
 
     def add(self, keys: np.ndarray, owner: int) -> None:
-        """Takes in the keys of an utterance; a key that is held already stays where it was heard first."""
+        """Adds the keys of an utterance; a key that is already stored keeps its first position."""
         chosen = self._chosen(keys)
         self._insert(keys[chosen], np.full(len(chosen), owner, np.int32), np.minimum(chosen, 65535).astype(np.uint16))
         while 2 * self._filled > len(self._keys):
@@ -94,13 +93,13 @@ class _KeyTable:
             self._thin()
             return
         self._make(2 * slots)
-        for first in range(0, slots, _AT_ONCE):  # in pieces: copies of the whole would take as much again
+        for first in range(0, slots, _AT_ONCE):  # in pieces: copying the whole table would double the memory
             some = slice(first, first + _AT_ONCE)
             held = np.flatnonzero(keys[some])
             self._insert(keys[some][held], owners[some][held], places[some][held])
 
     def _thin(self) -> None:
-        """Forgets half of the keys where they stand."""
+        """Drops half of the keys in place."""
         self._thinned += 1
         self._filled = 0
         for first in range(0, len(self._keys), _AT_ONCE):
@@ -113,7 +112,7 @@ class _KeyTable:
 
 
 class AudioCopies:
-    """Finds utterances whose audio, or nearly all of it, an earlier utterance has."""
+    """Finds utterances whose audio, or nearly all of it, is in an earlier utterance."""
 
     def __init__(self) -> None:
         self._exact: set[bytes] = set()
@@ -122,9 +121,9 @@ class AudioCopies:
         self._by_text: defaultdict[str, list[int]] = defaultdict(list)
 
     def is_copy(self, audio_hash: bytes, phases: Sequence[np.ndarray], text: str) -> bool:
-        """Whether an utterance is a copy of one that was added. Candidates share a key, or the whole text.
+        """Whether an utterance is a copy of an added one. Candidates share a key or the whole text.
 
-        phases: its words, and those of its sound some milliseconds later, for a copy may be cut between two frames.
+        phases: its words, and those of its audio some milliseconds later, as a copy may be cut between two frames.
         """
         if audio_hash in self._exact:
             return True
@@ -136,7 +135,7 @@ class AudioCopies:
         )
 
     def add(self, audio_hash: bytes, words: np.ndarray, text: str) -> None:
-        """Adds an utterance to those that later ones are compared with."""
+        """Adds an utterance for comparison with later ones."""
         number = len(self._words)
         self._exact.add(audio_hash)
         self._words.append(words)
@@ -150,23 +149,23 @@ class AudioCopies:
 
 
 class TextRepeats:
-    """How often nearly the same text was there before: MinHash over characters, then the edit ratio."""
+    """Counts how often nearly the same text occurred before: MinHash over characters, then the edit ratio."""
 
     def __init__(self) -> None:
         draw = np.random.default_rng(0)
         self._a = draw.integers(1, 1 << 31, (_HASHES, 1), dtype=np.uint64)
         self._b = draw.integers(0, 1 << 31, (_HASHES, 1), dtype=np.uint64)
-        self._counts: list[int] = []  # of each text that was the first of its kind
+        self._counts: list[int] = []  # for the first text of each cluster
         self._texts: list[str] = []
         self._first: dict[int | str, int] = {}
 
     def before(self, text: str) -> int:
-        """How many texts that were added are nearly the same; short ones must be the same."""
+        """How many added texts are nearly the same; short ones must be identical."""
         number = self._cluster(text)
         return 0 if number is None else self._counts[number]
 
     def add(self, text: str) -> None:
-        """Adds a text to those that later ones are compared with."""
+        """Adds a text for comparison with later ones."""
         number = self._cluster(text)
         if number is not None:
             self._counts[number] += 1
@@ -199,13 +198,13 @@ class TextRepeats:
 
 
 def is_long_enough_to_repeat(text: str) -> bool:
-    """Short phrases are said by many; only longer ones look like a template or a transcriber's mistake."""
+    """Many people say short phrases; only longer repeats look like a template or a transcriber's mistake."""
     return text.count(" ") + 1 >= _WORDS_TO_COUNT
 
 
 @dataclass(slots=True)
 class EvaluationSets:
-    """What must not be trained on: evaluation sets' audio, at several phases of the fingerprint's frames, and text."""
+    """Evaluation data that must not be trained on: audio, at several phases of the fingerprint's frames, and text."""
 
     exact: set[bytes] = field(default_factory=set)
     texts: TextRepeats = field(default_factory=TextRepeats)
@@ -216,7 +215,7 @@ class EvaluationSets:
     _pending: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
     def add(self, audio_hash: bytes, phases: Sequence[np.ndarray], text: str) -> None:
-        """One evaluation recording: its text as it is compared, its words at each phase."""
+        """Adds one evaluation recording: its text normalised for comparison, its words at each phase."""
         self.exact.add(audio_hash)
         if is_long_enough_to_repeat(text):
             self.texts.add(text)
@@ -226,11 +225,12 @@ class EvaluationSets:
             self._words.append(words)
 
     def leaks(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
-        """Whether an utterance's audio or text stands in an evaluation set."""
+        """Whether an utterance's audio or text is in an evaluation set."""
         return audio_hash in self.exact or self._text_leaks(text) or self._audio_leaks(words)
 
     def _text_leaks(self, text: str) -> bool:
-        """Nearly one of their texts, or a stretch of one: half of its 4-grams are theirs, all if it is short."""
+        """Whether a text is nearly equal to an evaluation text, or a part of one: half of its 4-grams are known, or all
+        of them if it is short."""
         if is_long_enough_to_repeat(text) and self.texts.before(text):
             return True
         grams = _grams(text)

@@ -1,4 +1,4 @@
-"""Evaluation sets as what must not be trained on: their audio and text, fingerprinted once."""
+"""Evaluation sets that must not leak into training: fingerprints of their audio and text, computed once."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from caspi.corpus.utterance import Recording
 from caspi.errors import UsageError
 from caspi.language import language
 
-_PHASES = 4  # of the frames: a copy cut anywhere is at most 4 ms off one of them
+_PHASES = 4  # frame offsets: any copy is at most 4 ms off one of them, wherever it is cut
 _SECONDS_AT_ONCE = 600.0
-_FAR = 36_000.0  # seconds: an evaluation recording is no longer than ten hours
+_FAR = 36_000.0  # seconds: evaluation recordings are at most ten hours long
 
 
 def evaluation_sets(
     sources: Sequence[Source], spoken_language: str, work: Path
 ) -> tuple[EvaluationSets, str, list[dict[str, Any]]]:
-    """The sets a recipe names, a digest that changes when they do, and what each held. Fingerprints are kept in `work`.
+    """The sets of a recipe, a digest that changes when they do, and the size of each. Fingerprints are saved in `work`.
 
-    Raises UsageError where a set cannot be read: a check against nothing would find nothing.
+    Raises UsageError if a set cannot be read, because a check against an empty set would find no leaks.
     """
     found = EvaluationSets()
     digests, held = [], []
@@ -52,7 +52,7 @@ def evaluation_sets(
         name = getattr(source, "dataset", "") or str(getattr(source, "path", ""))
         held.append({"set": name, "recordings": recordings, "unreadable": unreadable})
         if unreadable == recordings:
-            raise UsageError(f"corpus.evaluation: {name} holds no audio that can be read: nothing could be kept apart")
+            raise UsageError(f"corpus.evaluation: {name} has no readable audio, so leaks cannot be detected")
     return found, " ".join(digests), held
 
 
@@ -66,12 +66,12 @@ def _write(path: Path, recordings: Iterator[Recording]) -> None:
             for exact, phases in _fingerprints(recording):
                 entry = {"exact": exact.hex(), "phases": [p.tobytes().hex() for p in phases], "text": compared}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                compared = ""  # once a recording
+                compared = ""  # only once per recording
     partial.rename(path)
 
 
 def _fingerprints(recording: Recording) -> Iterator[tuple[bytes, list[np.ndarray]]]:
-    """Of the stretches that are in the set, ten minutes at a time: hash, and words at phases of a quarter frame."""
+    """For the parts that are in the set, ten minutes at a time: hash, and words at phases of a quarter frame."""
     stretches = [(segment.start, segment.end) for segment in recording.segments]
     if not stretches:
         stretches = [(recording.start, recording.end or _FAR)]
@@ -81,7 +81,7 @@ def _fingerprints(recording: Recording) -> Iterator[tuple[bytes, list[np.ndarray
             if len(samples):
                 yield _of(samples)
     except AudioError:
-        yield b"", []  # no audio to leak; its text still counts, and the set is reported
+        yield b"", []  # no readable audio; its text is still checked, and the set is reported
 
 
 def _ten_minutes(stretches: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:

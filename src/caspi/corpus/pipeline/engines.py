@@ -1,4 +1,4 @@
-"""Who runs the blocks: processes of this machine, or Ray. Both run the same function and leave the same parts."""
+"""Engines that run the blocks: local processes, or Ray. Both run the same function and write the same parts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from caspi.errors import MissingDependency
 
 EngineName = Literal["local", "ray"]
 Engine = Callable[[Iterable[Block], Path, Rules, int], Iterator[MadeShard]]
-_AHEAD = 3  # blocks a worker has waiting: enough to keep it busy, few enough for memory
+_AHEAD = 3  # queued blocks per worker: enough to keep it busy, few enough for memory
 
 
 def local(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[MadeShard]:
-    """Processes of this machine. A worker that dies (a decoder's fault, the kernel's memory killer) costs the
-    recording it died of, and no other."""
+    """Runs blocks in local processes. If a worker dies (decoder crash, out-of-memory killer), only the recording that
+    killed it is lost."""
     work = functools.partial(make_shard, folder=folder, rules=rules)
     if workers == 1:
         yield from map(work, blocks)
         return
     source = iter(blocks)
     while True:
-        taken: dict[str, Block] = {}  # given to the pool and not known to be done
+        taken: dict[str, Block] = {}  # submitted to the pool and not yet finished
         try:
             with _pool(workers) as pool:
                 yield from _keep_busy(pool, source, work, workers * _AHEAD, taken)
@@ -70,7 +70,7 @@ def _keep_busy(
 
 
 def _one_by_one(blocks: list[Block], folder: Path, rules: Rules) -> Iterator[MadeShard]:
-    """Every block in a process of its own, and every recording of one that kills it: the guilty one is named."""
+    """Runs every block in its own process. If a block kills it, runs its recordings one by one to find the cause."""
     for block in blocks:
         if (folder / block.name).exists():
             yield MadeShard(len(block.recordings), 0.0)
@@ -89,12 +89,12 @@ def _alone(block: Block, folder: Path, rules: Rules) -> MadeShard | None:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: a forked child inherits FFmpeg's and torch's threads in a state nobody promised
+    # spawn: a forked child inherits FFmpeg's and torch's threads in an undefined state
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
 
 
 def _start() -> None:
-    """In a worker: end with the parent even where that is killed, and keep decoders' own messages to themselves."""
+    """Runs in a worker: makes it end with the parent, even if that is killed, and silences messages of decoders."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libmpg123 prints every damaged frame
 
@@ -107,7 +107,7 @@ def _end_with_parent() -> None:
 
 
 def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) -> Iterator[MadeShard]:
-    """Ray Data over a cluster, or over this machine where there is none. `folder` must be one that every node sees.
+    """Runs blocks with Ray Data on a cluster, or on this machine without one. Every node must see `folder`.
 
     `workers` bounds the blocks in flight: a source is a stream, and Ray Data takes lists.
     """
@@ -118,7 +118,7 @@ def on_ray(blocks: Iterable[Block], folder: Path, rules: Rules, workers: int) ->
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # one line an execution is ours to print
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # we print one line per execution ourselves
 
     home = folder.resolve()
 

@@ -24,16 +24,16 @@ Reason = (
     ]
     | TextReason
 )  # fmt: skip
-SILENCE_DB = -60.0  # dBFS of the loudest sample: below it nothing was recorded
+SILENCE_DB = -60.0  # dBFS of the loudest sample; below it the clip is silent
 
 
 class Filters(Config):
-    """What an utterance must be to be kept.
+    """Conditions that an utterance must meet to be kept.
 
-    The limits on characters a second hold for every source; `rate_deviations` is on top of them, robust standard
+    The limits on characters per second hold for every source. `rate_deviations` is an additional limit: robust standard
     deviations of the logarithm around the source's own median (0: off). Shares are of samples (clipping), of 32 ms
-    frames (silence), of letters (script). min_quality: of the source's own score, where it has one.
-    max_repeats: utterances with (nearly) the same text of four words or more.
+    frames (silence), of letters (script). min_quality: of the source's own score, if it has one.
+    max_repeats: maximum number of utterances with (nearly) the same text of four words or more.
     """
 
     min_seconds: Seconds = Field(0.5, ge=0)
@@ -52,7 +52,7 @@ class Filters(Config):
 
 @dataclass(frozen=True, slots=True)
 class ClipLengths:
-    """What a filter looks at: text as it will be trained on, its share of letters in the language's script."""
+    """The input of a filter: the text as used in training, and its share of letters in the language's script."""
 
     seconds: Seconds
     text: str
@@ -62,7 +62,7 @@ class ClipLengths:
 
 
 def reject(heard: ClipLengths, limits: Filters) -> Reason | None:
-    """The first reason to leave an utterance out, or None."""
+    """The first reason to reject an utterance, or None."""
     reasons: tuple[tuple[bool, Reason], ...] = (
         (not heard.text, "empty_text"),
         (heard.seconds < limits.min_seconds, "too_short"),

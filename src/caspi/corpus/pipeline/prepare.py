@@ -1,10 +1,10 @@
-"""Sources to corpus. Every source goes through three steps, each of which can be killed and started again:
+"""Makes a corpus from sources. Every source goes through three steps; each can be killed and resumed:
 
-1. blocks of recordings are processed into parts, in any order, by whatever engine (shards.py, engines.py);
-2. with all of its outcomes in view, copies, leaks and splits are decided (decisions.py);
-3. what is kept is copied into the shards of its split, in the order of the source.
+1. an engine processes blocks of recordings into parts, in any order (shards.py, engines.py);
+2. copies, leaks and splits are decided from all outcomes (selection.py);
+3. kept utterances are copied into the shards of their split, in the order of the source.
 
-The corpus folder then appears by one rename. A source that the folder already holds, unchanged and behind the same
+The corpus folder is then created by one rename. A source that is already in the folder, unchanged and after the same
 sources as before, is linked and not processed again.
 """
 
@@ -53,10 +53,10 @@ _TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
 
 
 class CorpusConfig(Rules):
-    """What `caspi prepare` does and where it puts it.
+    """Settings of `caspi prepare` and its output folder.
 
-    evaluation: sets that are going to be used as tests; an utterance that also stands in one is rejected as a leak.
-    max_rejected: share of all utterances; where more are rejected nothing is made.
+    evaluation: sets that will be used as tests; an utterance that is also in one of them is rejected as a leak.
+    max_rejected: share of all utterances; if more are rejected, no corpus is made.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class CorpusConfig(Rules):
 
     @model_validator(mode="after")
     def _different_names(self) -> CorpusConfig:
-        """Sources named after their folder by default may come to the same name; groups and mixes would be joined."""
+        """Default names come from folders and may be equal; the groups and mixes of such sources would be merged."""
         homes: dict[str, Path] = {}
         for source in self.sources:
             if (found := source.default_name()) and homes.setdefault(found[0], found[1]) != found[1]:
@@ -84,10 +84,10 @@ class CorpusConfig(Rules):
 
 @dataclass(slots=True)
 class SourceReport:
-    """What became of one source; kept in the corpus's report, and read back when another source is added.
+    """The result for one source; stored in the corpus's report, and read again when another source is added.
 
-    key: of everything its parts depend on. shards: files by split. upsampled: utterances whose file says 16 kHz or
-    more and holds a telephone's band.
+    key: hash of everything its parts depend on. shards: files by split. upsampled: number of utterances whose file
+    claims 16 kHz or more, but has only telephone bandwidth.
     """
 
     kind: str
@@ -111,10 +111,10 @@ class SourceReport:
 
 
 def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
-    """Makes the corpus in a folder beside its place; returns what the report says, and that folder as `partial`.
+    """Makes the corpus in a folder beside the final one; returns the report's content, with that folder as `partial`.
 
-    Killed at any point and started again, it goes on, and the result is the same. Raises UsageError where nothing is
-    kept, CaspiError where the disk is full.
+    If killed at any point and started again, it resumes with the same result. Raises UsageError if no utterance is
+    kept, CaspiError if the disk is full.
     """
     started = time.monotonic()
     work = atomic_output.work_folder(config.path, "prepare")
@@ -162,7 +162,7 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
 
 
 def finish(partial: Path, folder: Path) -> None:
-    """Puts the corpus in its place; its parts are no longer needed."""
+    """Moves the corpus to its final folder and deletes its parts."""
     atomic_output.commit_atomic(partial, folder)
     shutil.rmtree(atomic_output.work_folder(folder, "prepare"), ignore_errors=True)
 
@@ -172,13 +172,13 @@ def _digest(*parts_of_it: str) -> str:
 
 
 def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
-    """Of all that the outcomes of a source depend on: where it is, how it is treated, and by which caspi."""
+    """A hash of everything the outcomes of a source depend on: its location, its settings, and the caspi version."""
     inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
     return _digest(*inputs, installed_version(), str(shards.SHARD_SCHEMA))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
-    """What the report of a corpus that stands in this place says; empty where there is none."""
+    """The report of the corpus that is already in this folder; empty if there is none."""
     if atomic_output.stage_of(folder) != "prepare":
         return {}
     content: dict[str, Any] = json.loads((folder / atomic_output.REPORT).read_text(encoding="utf-8"))
@@ -186,14 +186,14 @@ def _earlier(folder: Path) -> dict[str, Any]:
 
 
 def _boundaries(earlier: dict[str, Any], shares: Splits) -> dict[str, float]:
-    """Where validation ended in an earlier corpus, by source; drawn anew where the shares are others."""
+    """Where validation ended in an earlier corpus, by source; empty if the shares have changed."""
     if earlier.get("split_shares") != shares.model_dump():
         return {}
     return {source: end for report in earlier["source_reports"] for source, end in report["boundaries"].items()}
 
 
 def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[SourceReport]:
-    """Reports of the sources, from the first on, that are there already and decided by the same rules."""
+    """Reports of the leading sources that are already prepared and were decided by the same rules."""
     if earlier.get("decided_with") != whole:
         return []
     found: list[SourceReport] = []
@@ -205,7 +205,7 @@ def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[Sour
 
 
 def _link(report: SourceReport, corpus: Path, partial: Path, judge: Selector) -> SourceReport:
-    """Takes over the shards of a source as they are; what they hold counts for the copies of later sources."""
+    """Reuses the shards of a source unchanged; their utterances are known when later sources are deduplicated."""
     rows = SourceRows()
     for split in SPLITS:
         for name in report.shards[split]:
@@ -224,7 +224,7 @@ def _link_file(source: Path, target: Path) -> None:
 
 
 def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_language: str, engine: EngineName) -> None:
-    """Step 1. The mark `complete` says that the source has no more recordings."""
+    """Step 1. The marker file `complete` means that the source has no more recordings."""
     complete = folder / "complete"
     if complete.is_file():
         return
@@ -233,7 +233,7 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
         leftover.unlink()
     _, done = shards.made_shards(folder)
     if done:
-        _log.info(f"prepare: {done:,} recordings of this source were done before")
+        _log.info(f"prepare: {done:,} recordings of this source are already processed")
     found = shards.blocks(source.heard(spoken_language, done), done)
     missing = (block for block in found if not (folder / block.name).exists())
     total = source.count()
@@ -291,12 +291,12 @@ def _refuse_lookalikes(source: Source, rows: SourceRows) -> None:
 
 
 def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Selection, start: int) -> pa.RecordBatch:
-    """The chosen rows of a part, the first of which is number `start` of its source, as rows of the corpus."""
+    """The chosen rows of a part as rows of the corpus. start: the number of the part's first row in its source."""
     taken = batch.take(pa.array(chosen, pa.int64()))
     columns = {name: taken.column(name) for name in SCHEMA.names}
-    told = (verdicts.previous[start + n] for n in chosen)
+    allowed = (verdicts.previous[start + n] for n in chosen)
     texts = taken.column("previous").to_pylist()
-    columns["previous"] = pa.array([text if may else "" for may, text in zip(told, texts, strict=True)])
+    columns["previous"] = pa.array([text if may else "" for may, text in zip(allowed, texts, strict=True)])
     columns["id"] = pa.array([verdicts.id[start + n] for n in chosen])
     columns["repeat"] = pa.array([verdicts.repeat[start + n] for n in chosen], pa.int32())
     columns["position"] = pa.array([start + n for n in chosen], pa.int64())
@@ -308,7 +308,7 @@ def _shards_so_far(reports: list[SourceReport]) -> dict[str, int]:
 
 
 class _Tally:
-    """Counts of one source, by the name its utterances carry."""
+    """Counts of one source, by the source name of its utterances."""
 
     def __init__(self, report: SourceReport) -> None:
         self._report = report
@@ -391,7 +391,7 @@ def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
     }
 
 
-# Reasons that say more of a source than of an utterance, where they are many.
+# Reasons that, if frequent, point to a problem of the source.
 _SUSPICIOUS = {
     "yiddish": "is this the right data set?",
     "duplicate_id": "ids must differ inside a source",
@@ -401,7 +401,7 @@ _SUSPICIOUS = {
 }
 _NOTES: dict[str, str] = {
     **{note: f"audio {meaning}" for note, meaning in MEANING.items()},
-    "pointed": "text has vowel points, which are stripped: what is left is not the usual spelling (text.niqqud: keep)",
+    "pointed": "text has vowel points, which are stripped: the rest is not the usual spelling (text.niqqud: keep)",
 }
 
 
@@ -411,8 +411,8 @@ def _warnings(
     for source, count in utterances.items():
         if count > 1 and groups[source] == count:
             yield (
-                f"{source}: every utterance is a group of its own: where several are of one speaker, that speaker may "
-                "be in two splits; name the field that says who speaks with group_key"
+                f"{source}: every utterance is its own group, so one speaker may be in two splits; name the field "
+                "with the speaker by group_key"
             )
     for report in reports:
         for note, count in report.notes.items():
@@ -420,8 +420,8 @@ def _warnings(
         for source, count in report.upsampled.items():
             if count > 0.05 * report.utterances[source]:
                 share = count / report.utterances[source]
-                held = "hold nothing above 4 kHz (a telephone's band)"
-                yield f"{source}: {100 * share:.0f} % say 16 kHz or more and {held}"
+                held = "have no content above 4 kHz (telephone bandwidth)"
+                yield f"{source}: {100 * share:.0f} % claim 16 kHz or more but {held}"
         for reason, what in _SUSPICIOUS.items():
             if report.rejected.get(reason, 0) > 0.05 * report.input:
                 example = report.examples[reason][0]
@@ -429,7 +429,7 @@ def _warnings(
                 yield f"{report.name}: {share:.0f} % rejected as {reason}, {what}; for example {example['detail']}"
     validation = sum(report.splits["validation"]["hours"] for report in reports)
     if validation == 0 and shares.validation > 0:
-        yield "no utterance fell into validation: raise splits.validation or set splits.min_validation_hours"
+        yield "no utterance is in validation: raise splits.validation or set splits.min_validation_hours"
 
 
 def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> None:
@@ -445,7 +445,7 @@ def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> 
 
 
 def _check_share(reports: list[SourceReport], limit: float, partial: Path) -> None:
-    """Raises UsageError where more was rejected than the recipe allows."""
+    """Raises UsageError if more was rejected than the recipe allows."""
     rejected = sum((Counter(report.rejected) for report in reports), Counter())
     total = sum(report.input for report in reports)
     if rejected.total() > limit * total:

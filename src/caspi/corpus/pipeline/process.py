@@ -1,6 +1,6 @@
-"""What happens to one recording: decoded as a stream, cut, cleaned, measured, filtered, encoded.
+"""Processes one recording: decodes it as a stream, then cuts, cleans, measures, filters and encodes its utterances.
 
-Pure, so that any engine can run it anywhere; in memory is one utterance at a time, however long the recording.
+A pure function, so that any engine can run it anywhere. Only one utterance at a time is in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from caspi.corpus.utterance import Recording, Split, Utterance, Word
 from caspi.language import TextPolicy, language, lookalikes
 from caspi.language.base import Language
 
-_WHOLE = 0.9  # share of the declared length below which audio is called truncated
-_FULL_SCALE = 1.5  # peaks above it are not what resampling adds to a full level: the file is louder than PCM can hold
+_WHOLE = 0.9  # share of the declared length below which audio counts as truncated
+_FULL_SCALE = 1.5  # higher peaks are not caused by resampling at full level: the file is louder than PCM can store
 
 
 class Rules(Config):
-    """What decides how a recording becomes utterances; the same rules and input give the same bytes."""
+    """Settings that determine how a recording becomes utterances; the same rules and input give the same bytes."""
 
     segmentation: Segmentation = Segmentation()
     text: TextPolicy = TextPolicy()
@@ -36,10 +36,10 @@ class Rules(Config):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An utterance that passed every filter that looks at it alone.
+    """An utterance that passed every filter that checks single utterances.
 
-    exact, words: its fingerprints; shifted: those of its sound half a frame later, to find copies cut elsewhere.
-    notes: what a person should know of it, though it is kept.
+    exact, words: its fingerprints; shifted: those of its audio half a frame later, to find copies with other cuts.
+    notes: warnings about it, although it is kept.
     """
 
     utterance: Utterance
@@ -94,11 +94,11 @@ def process(recording: Recording, rules: Rules) -> Iterator[Accepted | Rejected]
 
 
 def _reason(error: AudioError) -> Reason:
-    return error.reason  # type: ignore[return-value]  # audio.py's reasons are among ours: a test compares them
+    return error.reason  # type: ignore[return-value]  # a test checks that Reason includes all reasons of audio.py
 
 
 def clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:
-    """Samples of every (start, end) in seconds, ordered by start; shorter, or empty, where the audio ends first."""
+    """Samples of every (start, end) in seconds, ordered by start; shorter or empty if the audio ends earlier."""
     held, offset = np.zeros(0, np.float32), 0
     blocks = stream.blocks
     for start, end in bounds:
@@ -111,14 +111,14 @@ def clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.
             if read > first:
                 waiting.append(block)
             else:
-                offset = read  # nobody asks for what lies before
+                offset = read  # earlier samples are not needed
         held = np.concatenate(waiting) if len(waiting) > 1 else waiting[0]
         yield held[max(0, first - offset) : max(0, last - offset)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Maker:
-    """Makes outcomes of one recording's pieces."""
+    """Makes the outcomes of the pieces of one recording."""
 
     recording: Recording
     stream: Stream
@@ -134,7 +134,7 @@ class _Maker:
             found = f"{piece.start:.2f} s to {end}: {seconds:.2f} s of audio there"
             return Rejected(name, self.recording.source, reason, found)
         if any(start < piece.start + seconds and end > piece.start for start, end in self._lost()):
-            return Rejected(name, self.recording.source, "damaged_audio", "something is lost inside of it")
+            return Rejected(name, self.recording.source, "damaged_audio", "audio inside it is lost")
         text = self._clean(piece.text)
         samples, notes = _at_full_scale(samples)
         notes += self._notes(piece, seconds)
@@ -180,7 +180,7 @@ class _Maker:
         return self.stream.findings.gaps if self.stream.findings.damaged else ()
 
     def _notes(self, piece: Span, seconds: float) -> list[str]:
-        """Of the file, as far as it was read, and of the text."""
+        """Warnings about the file, as far as it was read, and about the text."""
         is_whole = piece.end is None and seconds < self.rules.filters.max_seconds
         notes: list[str] = [*self.stream.findings.notes(self.stream.declared if is_whole else None)]
         if self.rules.text.niqqud == "strip" and self.language.loses_points(piece.text):
@@ -198,16 +198,16 @@ class _Maker:
         return self.language.training_text(text, self.rules.text) if text else ""
 
     def _cleaned(self, words: Sequence[Word]) -> list[Word]:
-        """Without those that cleaning leaves nothing of."""
+        """The cleaned words, without those that become empty."""
         return [Word(text, word.start, word.end) for word in words if (text := self._clean(word.text))]
 
     def _without_padding(self, samples: np.ndarray) -> np.ndarray:
-        """A slice of exactly the longest length comes out of its codec a little longer; it is not too long for that."""
+        """Removes codec padding: a slice of exactly the maximum length is decoded slightly longer than it was."""
         longest = round(self.rules.filters.max_seconds * SAMPLE_RATE)
         return samples[:longest] if len(samples) <= longest + audio.SLACK * SAMPLE_RATE else samples
 
     def _misplaced(self, piece: Span, seconds: float) -> Reason | None:
-        """A piece whose times are not in the audio, or a whole file that ends before it says."""
+        """The reason, if the piece's times are outside the audio, or a whole file is shorter than it declares."""
         if piece.end is None:
             declared = self.stream.declared
             ends_early = seconds < self.rules.filters.max_seconds and declared is not None
@@ -220,7 +220,7 @@ class _Maker:
 
 
 def _at_full_scale(samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Samples that 16 bits can hold: a float file may be louder, and loses nothing by being made quieter."""
+    """Scales samples to the 16-bit range: a float file may be louder, and loses nothing if it is attenuated."""
     peak = float(np.abs(samples).max(initial=0.0))
     if peak > _FULL_SCALE:
         return samples / np.float32(peak), ["above_full_scale"]
@@ -228,10 +228,10 @@ def _at_full_scale(samples: np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 
 def timed(words: Sequence[Word], text: str) -> tuple[Word, ...]:
-    """Times for the words of a text, whose words were timed before the text was cleaned as a whole.
+    """Word times for a cleaned text, from the words that were timed before cleaning.
 
-    What cleaning changed across words (a number spelled out, a noise of two words) shares the time that was there, by
-    letters. Empty where the text has words that nobody timed.
+    Words that cleaning changed together (a number spelled out, a noise of two words) share the original time in
+    proportion to their letters. Empty if the text has words without times.
     """
     before = [part for word in words for part in _spread(word.text.split(), word.start, word.end)]
     after = text.split()
@@ -250,14 +250,14 @@ def timed(words: Sequence[Word], text: str) -> tuple[Word, ...]:
 
 
 def _spread(texts: Sequence[str], start: float, end: float) -> list[Word]:
-    """Texts over a stretch of time, each as long as it has letters."""
+    """Distributes texts over a time span, in proportion to their letters."""
     ends = np.cumsum([len(text) for text in texts]) * ((end - start) / max(1, sum(map(len, texts)))) + start
     starts = [start, *ends[:-1].tolist()]
     return [Word(text, first, min(last, end)) for text, first, last in zip(texts, starts, ends.tolist(), strict=True)]
 
 
 def _moved(words: Sequence[Word], start: float, seconds: float) -> tuple[Word, ...]:
-    """Times from the start of the utterance, inside it."""
+    """Word times relative to the start of the utterance, clipped to it."""
     return tuple(
         Word(word.text, min(max(0.0, word.start - start), seconds), min(max(0.0, word.end - start), seconds))
         for word in words

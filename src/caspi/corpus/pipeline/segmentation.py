@@ -1,4 +1,4 @@
-"""Long recordings to utterances: cut only where times are known, every utterance with its own words only."""
+"""Cuts long recordings into utterances, only where times are known; every utterance has exactly its own words."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.utterance import Segment, Word
 
-_SLACK = 0.1  # seconds a word may stand outside its segment: rounding
+_SLACK = 0.1  # seconds that a word may be outside its segment because of rounding
 
 
 class Segmentation(Config):
-    """max_seconds: the longest utterance; by: whole segments where they fit, or as many as fit together.
+    """max_seconds: maximum length of an utterance; by: one segment per utterance, or as many as fit together.
 
-    max_gap: segments further apart are never joined, for what lies between them has no transcript.
+    max_gap: segments further apart are never joined, because the audio between them has no transcript.
     """
 
     max_seconds: Seconds = Field(30.0, gt=0)
@@ -28,9 +28,9 @@ class Segmentation(Config):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch to become an utterance; times from the start of the recording. `end` is None where the audio ends.
+    """A span that becomes an utterance; times from the start of the recording. `end` None: up to the end of the audio.
 
-    id: of the segment it is, empty where it is a part of one or several.
+    id: of its segment; empty if it is a part of one segment, or several segments.
     """
 
     start: Seconds
@@ -42,8 +42,8 @@ class Span:
 
 
 def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
-    """Utterances of a recording, in order of their starts. A segment longer than the limit is cut at its words;
-    one without words comes out whole, for the duration filter to judge."""
+    """Utterances of a recording, in order of their starts. A segment longer than the limit is cut between its words;
+    without word times it is returned whole, and the duration filter decides."""
     ordered = sorted(map(_sound, segments), key=lambda segment: (segment.start, segment.end))
     for run in _runs(ordered, policy):
         if len(run) > 1 or run[0].end - run[0].start <= policy.max_seconds or not _can_be_cut(run[0]):
@@ -60,7 +60,7 @@ def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
 
 
 def _sound(segment: Segment) -> Segment:
-    """Without its words where their times cannot be true: out of order, reversed, or outside the segment."""
+    """The segment without its words if their times are impossible: out of order, reversed, or outside the segment."""
     times = [time for word in segment.words for time in (word.start, word.end)]
     starts = [word.start for word in segment.words]
     inside = all(segment.start - _SLACK <= time <= segment.end + _SLACK for time in times)
@@ -69,15 +69,15 @@ def _sound(segment: Segment) -> Segment:
 
 
 def _can_be_cut(segment: Segment) -> bool:
-    """Where the timed words are not all of its text, a cut would lose the others."""
+    """False if the timed words are not the complete text, because a cut would lose the others."""
     return bool(segment.words) and " ".join(word.text for word in segment.words).split() == segment.text.split()
 
 
 def _as_written(segment: Segment) -> Segment:
-    """Words spelled as in the text, where they differ in punctuation only: aligners leave it out."""
+    """Words spelled as in the text if they differ in punctuation only, because aligners omit punctuation."""
     written: list[str] = []
     for token in segment.text.split():
-        if written and not _bare(token):  # a dash that stands alone goes with the word before it
+        if written and not _bare(token):  # a dash on its own belongs to the word before it
             written[-1] += f" {token}"
         else:
             written.append(token)
@@ -91,7 +91,7 @@ def _bare(token: str) -> str:
 
 
 def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Segment]]:
-    """Neighbouring segments to be joined: one at a time, or as many as fit."""
+    """Runs of neighbouring segments to join: one at a time, or as many as fit."""
     held: list[Segment] = []
     for segment in segments:
         fits = (
@@ -109,7 +109,7 @@ def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Se
 
 
 def _cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
-    """Cuts between words so that every piece fits, in the longest pause near an equal share of what is left.
+    """Cuts between words so that every piece fits, at the longest pause near an equal share of the remaining time.
 
     A piece ends, and the next one starts, in the middle of the pause between them.
     """
@@ -128,14 +128,14 @@ def _cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
 
 
 def _between(words: Sequence[Word], index: int) -> Seconds:
-    """Middle of the pause before word `index`; its start where the word before runs up to it."""
+    """Middle of the pause before word `index`; the start of the word if there is no pause."""
     return (min(words[index - 1].end, words[index].start) + words[index].start) / 2
 
 
 def _best_cut(words: Sequence[Word], first: int, target: Seconds, latest: Seconds) -> int:
     """Index of the word before which to cut, not after `latest` if possible.
 
-    A pause is worth going away from the target: as far, in seconds, as five times its length.
+    A pause outweighs a distance from the target of five times its length in seconds.
     """
     choices = [index for index in range(first + 1, len(words)) if _between(words, index) <= latest]
 

@@ -1,7 +1,7 @@
-"""What can only be decided with the whole corpus in view: copies, leaks, speaking rates out of line, splits.
+"""Decisions that need the whole corpus: copies, leaks, unusual speaking rates, splits.
 
-Sources are decided one after another, in the order of the recipe, so that a source appended later changes nothing
-about those before it.
+Sources are processed one after another, in the order of the recipe, so that appending a source changes nothing for the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _COLUMNS = (
     "position",
     "previous",
 )
-_ENOUGH_FOR_A_RATE = 50  # utterances from which a source has a speaking rate of its own
+_ENOUGH_FOR_A_RATE = 50  # minimum number of utterances to estimate the speaking rate of a source
 
 
 @dataclass(slots=True)
 class SourceRows:
-    """The columns decisions need, one entry an outcome, in order."""
+    """The columns that decisions need, one entry per outcome, in order."""
 
     reason: list[str | None] = field(default_factory=list)
     id: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class SourceRows:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """reason: None for what is kept; then its id, split and repeat count, and whether the text before it may be used.
+    """reason: None for a kept utterance; then its id, split, repeat count, and whether its previous text may be used.
 
     boundaries: where validation ends, by source.
     """
@@ -90,7 +90,7 @@ class Selection:
 
 
 class Selector:
-    """Carries from source to source what was there before."""
+    """Decides source by source, and keeps the state of the earlier sources."""
 
     def __init__(
         self, filters: Filters, splits: Splits, evaluation: EvaluationSets, drawn: dict[str, float] | None = None
@@ -98,12 +98,12 @@ class Selector:
         self._filters, self._splits, self._evaluation = filters, splits, evaluation
         self._drawn = dict(drawn or {})
         self._ids: set[str] = set()
-        self._split_of: dict[int, Split] = {}  # of every group, by a hash of its name: a split never divides one
+        self._split_of: dict[int, Split] = {}  # by the hash of each group's name: a split never divides a group
         self._copies = AudioCopies()
         self._repeats = TextRepeats()
 
     def remember(self, rows: SourceRows) -> None:
-        """Takes in the utterances of a source that was decided in an earlier run, in the order they had in it."""
+        """Adds the utterances of a source that was decided in an earlier run, in their original order."""
         for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
             self._ids.add(rows.id[n])
             self._split_of[hash(rows.group[n])] = rows.split[n] or "train"
@@ -112,7 +112,7 @@ class Selector:
             self._repeats.add(compared)
 
     def decide(self, rows: SourceRows) -> Selection:
-        """Judges the outcomes of one source."""
+        """Decides the outcomes of one source."""
         rates = _odd_rates(rows, self._filters.rate_deviations)
         others = frozenset(self._ids)
         names = [f"{rows.source[n]}/{name}" if name in others else name for n, name in enumerate(rows.id)]
@@ -123,15 +123,15 @@ class Selector:
             reasons.append(reason)
             repeats.append(repeat)
         boundaries = self._boundaries(rows, reasons)
-        self._drawn |= boundaries  # a name that comes again has its boundary
+        self._drawn |= boundaries  # a source of the same name reuses its boundary
         split = self._splits_of(rows, reasons, boundaries)
         previous = [self._may_be_told(rows, reasons, n) for n in range(len(rows.id))]
         return Selection(reasons, names, previous, split, repeats, boundaries)
 
     def _splits_of(self, rows: SourceRows, reasons: list[Reason | None], boundaries: dict[str, float]) -> list[Split]:
-        """The split of every row. A group stays where it came first, in an earlier source or by its source's wish.
+        """The split of every row. A group keeps its first split, from an earlier source or from its source's setting.
 
-        Raises UsageError where a source wants a group in one split that stands in another already.
+        Raises UsageError if a source sets a split for a group that is already in another one.
         """
         furthest: dict[str, float] = {}
         for n, reason in enumerate(reasons):
@@ -149,14 +149,14 @@ class Selector:
             )
             if wanted and wanted != stands:
                 raise UsageError(
-                    f"group {group} is in {stands} already, and its source says split: {wanted}: a group stands in one "
-                    "split only; put the source that says `split` first, or give the sources different names"
+                    f"group {group} is already in {stands}, but its source sets split: {wanted}. A group can be in one "
+                    "split only: put the source that sets `split` first, or give the sources different names"
                 )
             found.append(stands)
         return found
 
     def _may_be_told(self, rows: SourceRows, reasons: list[Reason | None], n: int) -> bool:
-        """Whether the text before an utterance may stand in its prompt: not what was rejected, not a test's."""
+        """Whether the previous text may be in the prompt of an utterance: not if it was rejected or is test data."""
         previous = rows.previous[n]
         if not previous:
             return True
@@ -174,7 +174,7 @@ class Selector:
         compared = _compared(rows, n)
         if self._evaluation.leaks(rows.audio_hash[n], words, compared):
             return "leak", 0
-        # What is rejected leaves no trace: a source decided in an earlier run is remembered by what it kept.
+        # Rejected utterances leave no state: for a source of an earlier run, only the kept ones are known.
         repeat = self._repeats.before(compared)
         if repeat >= self._filters.max_repeats and is_long_enough_to_repeat(compared):
             return "repeated_text", repeat
@@ -198,15 +198,15 @@ class Selector:
 
 
 def _compared(rows: SourceRows, n: int) -> str:
-    """A text as texts are compared: what no listener can hear is gone."""
+    """The text normalised for comparison: without anything that is not audible."""
     return language(rows.language[n]).normalisers["fair"](rows.text[n])
 
 
 def _odd_rates(rows: SourceRows, deviations: float) -> dict[int, Reason]:
-    """Utterances whose characters a second lie too many robust deviations from the median of their source.
+    """Utterances whose characters per second are too many robust deviations from the median of their source.
 
-    The logarithm, its median and 1.4826 times the median absolute deviation; clips under two seconds are left alone,
-    for one word's length says nothing.
+    Uses the logarithm, its median, and 1.4826 times the median absolute deviation. Clips under two seconds are skipped,
+    because the length of one word says nothing about the rate.
     """
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for n, reason in enumerate(rows.reason):
@@ -218,7 +218,7 @@ def _odd_rates(rows: SourceRows, deviations: float) -> dict[int, Reason]:
             continue
         rates = np.log([len(rows.text[n]) / rows.seconds[n] for n in numbers])
         median = np.median(rates)
-        # A source read at one speed would else reject its own ordinary variation: at least 10 %.
+        # At least 10 %: a source read at a constant speed would otherwise reject its normal variation.
         spread = max(0.1, 1.4826 * float(np.median(np.abs(rates - median))))
         for n, rate in zip(numbers, rates, strict=True):
             if abs(rate - median) > deviations * spread:

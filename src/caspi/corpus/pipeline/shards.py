@@ -1,7 +1,7 @@
-"""Parts: what workers leave while a corpus is being made, so that a run that was killed goes on where it was.
+"""Parts: intermediate files that workers write while a corpus is made, so that a killed run can resume.
 
-A part holds the outcomes of a few consecutive recordings, kept and rejected. Its name says which; it appears by one
-rename, so it is whole or not there. Parts are deleted once the corpus is.
+A part holds the outcomes of a few consecutive recordings, kept and rejected. Its name says which. It is created by one
+rename, so it is either complete or missing. Parts are deleted when the corpus is finished.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SHARD_SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-_UTTERANCES_A_BLOCK = 64  # about what is lost to a kill, by worker
+_UTTERANCES_A_BLOCK = 64  # about the loss per worker if the run is killed
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive recordings of a source, `first` the number of the first."""
+    """Consecutive recordings of a source; `first` is the number of the first."""
 
     first: int
     recordings: list[Recording] = field(repr=False)
@@ -45,15 +45,15 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class MadeShard:
-    """What a worker says of a part it wrote."""
+    """What a worker reports about a part it wrote."""
 
     recordings: int
     seconds: float
 
 
 def blocks(recordings: Iterable[Recording], first: int) -> Iterator[Block]:
-    """Cuts a source into blocks of about equal work; the cuts depend on nothing but where the first block starts,
-    which is always a cut of an earlier run."""
+    """Divides a source into blocks of about equal work. The cuts depend only on where the first block starts, which is
+    always a cut of an earlier run."""
     held: list[Recording] = []
     weight = 0
     for recording in recordings:
@@ -67,7 +67,7 @@ def blocks(recordings: Iterable[Recording], first: int) -> Iterator[Block]:
 
 
 def make_shard(block: Block, folder: Path, rules: Rules) -> MadeShard:
-    """Processes a block and leaves its part in `folder`."""
+    """Processes a block and writes its part to `folder`."""
     partial = folder / f"{block.name}.{os.getpid()}.partial"
     seconds = 0.0
     try:
@@ -90,7 +90,7 @@ def make_shard(block: Block, folder: Path, rules: Rules) -> MadeShard:
 
 
 def make_crashed(block: Block, folder: Path) -> MadeShard:
-    """The part of a single recording that no worker survived."""
+    """The part of a single recording that crashed its worker."""
     assert len(block.recordings) == 1
     recording = block.recordings[0]
     outcome = Rejected(recording.id, recording.source, "decoder_crashed", "the process that decoded it died")
@@ -102,7 +102,7 @@ def make_crashed(block: Block, folder: Path) -> MadeShard:
 
 
 def _publish(partial: Path, final: Path) -> None:
-    sync_to_disk(partial)  # else a part that lost its contents with the power would stand there under its name
+    sync_to_disk(partial)  # otherwise a power failure could leave an empty part under the final name
     partial.rename(final)
 
 
@@ -120,7 +120,7 @@ def _row(outcome: Accepted | Rejected) -> dict[str, Any]:
 
 
 def made_shards(folder: Path) -> tuple[list[Path], int]:
-    """Parts that follow one another from the first recording on, and how many recordings they hold."""
+    """Consecutive parts from the first recording on, and how many recordings they hold."""
     found, following = [], 0
     for path in sorted(folder.glob("*.arrow")):
         first, _, count = path.stem.partition("-")

@@ -1,4 +1,4 @@
-"""Train, validation and test by group: a hash decides, so adding data never moves an utterance."""
+"""Train, validation and test splits by a hash of the group, so adding data never moves an utterance."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from caspi.corpus.utterance import Split
 
 
 class Splits(Config):
-    """Shares of the groups, in every source alike; the rest is training data.
+    """Shares of the groups, the same for every source; the rest is training data.
 
-    min_validation_hours: of every source, at most half of it; where the share gives less, further groups in the order
-    of their hashes leave the training data. A boundary, once drawn, is kept when the corpus grows.
+    min_validation_hours: for every source, at most half of it. If the share gives less, more groups move from training
+    to validation in the order of their hashes. The boundary is kept when the corpus grows.
     """
 
     validation: float = Field(0.05, ge=0, lt=1)
@@ -26,20 +26,20 @@ class Splits(Config):
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Splits:
         if self.validation + self.test >= 1:
-            raise ValueError(f"validation {self.validation} + test {self.test} leave nothing to train on")
+            raise ValueError(f"validation {self.validation} + test {self.test} leave no training data")
         return self
 
 
 def position(group: str, seed: int) -> float:
-    """Where a recording or speaker stands between 0 and 1: test first, then validation, then train."""
+    """The position of a recording or speaker between 0 and 1: test first, then validation, then train."""
     digest = hashlib.blake2b(f"{seed}/{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
 
 
 def split_of(group: str, shares: Splits, boundary: float | None = None) -> Split:
-    """The split of a recording or speaker: the same for all its utterances, today and after growth.
+    """The split of a recording or speaker: the same for all its utterances, also after the corpus grows.
 
-    boundary: where validation ends; by default at its share.
+    boundary: position where validation ends; by default at its share.
     """
     where = position(group, shares.seed)
     if where < shares.test:
@@ -50,9 +50,9 @@ def split_of(group: str, shares: Splits, boundary: float | None = None) -> Split
 
 
 def boundary_of(hours: Mapping[str, float], shares: Splits, drawn: float = 0.0) -> float:
-    """Where a source's validation ends: at its share, or further where that has not its minimum of hours.
+    """Position where a source's validation ends: at its share, or further if that is below the minimum of hours.
 
-    hours: of every group of the source. drawn: where it ended when the source was smaller; it stays there.
+    hours: of every group of the source. drawn: where it ended when the source was smaller; it is not lower than that.
     """
     end = max(shares.test + shares.validation, drawn)
     if drawn:

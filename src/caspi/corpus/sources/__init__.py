@@ -1,4 +1,4 @@
-"""Where recordings come from. A new kind of source is a file here and an entry in `SourceConfig`."""
+"""Sources of recordings. To add a kind of source, add a file here and an entry in `SourceConfig`."""
 
 from __future__ import annotations
 

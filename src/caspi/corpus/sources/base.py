@@ -1,4 +1,4 @@
-"""What every source has, and what several of them share."""
+"""The base class of sources, and helpers that several sources share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from caspi.errors import UsageError
 
 
 class Source(Config):
-    """`split` puts the whole source into one split; else the hash of the group decides. channel: of every file, from 0,
-    where the source itself names none; by default the mean of all."""
+    """split: puts the whole source into one split; otherwise the hash of the group decides. channel: of every file,
+    from 0, if the source itself names none; by default the mean of all."""
 
     split: Split | None = None
     channel: int | None = Field(None, ge=0)
 
     def heard(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        """`recordings`, of the channel that the recipe asks for."""
+        """`recordings`, with the channel that the recipe sets."""
         for recording in self.recordings(language, skip):
             audio = recording.audio
             if self.channel is not None and isinstance(audio, FileAudio | BytesAudio) and audio.channel is None:
@@ -37,13 +37,13 @@ class Source(Config):
                 yield recording
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        """Recordings in an order that never changes, from number `skip` on. Raises UsageError naming file and line."""
+        """Recordings in a fixed order, from number `skip` on. Raises UsageError naming file and line."""
         raise NotImplementedError
 
     def identity(self) -> str:
-        """Changes when the input changes, audio files included: what is prepared is used again only while this stays.
+        """A string that changes when the input or its audio files change; prepared data is reused only while it stays.
 
-        Sizes and times of files tell; a million take half a minute.
+        Compares the sizes and times of files; a million files take half a minute.
         """
         state = hashlib.sha256()
         for recording in self.recordings("Hebrew"):
@@ -52,17 +52,17 @@ class Source(Config):
         return state.hexdigest()
 
     def default_name(self) -> tuple[str, Path] | None:
-        """The name it takes from its place, and that place; None where the recipe, or a catalogue, names it."""
+        """The name derived from the path, and that path; None if the recipe or a catalogue gives the name."""
         return None
 
     @property
     def label(self) -> str:
-        """What messages call it: its name, or its kind where it has none."""
+        """Its name in messages: the name, or the kind if it has no name."""
         found = self.default_name()
         return str(getattr(self, "name", "")) or (found[0] if found else type(self).__name__.removesuffix("Source"))
 
     def count(self) -> int | None:
-        """How many recordings, where that is cheap to know."""
+        """The number of recordings, if it is cheap to get."""
         return None
 
 
@@ -70,8 +70,8 @@ SPEAKER_KEYS = ("group", "speaker", "speaker_id", "spk", "spk_id", "client_id", 
 
 
 def speaker_of(row: dict[str, Any], key: str) -> str:
-    """The recording or speaker of a row: of the field `key`, or of the first there is that people name speakers by.
-    Empty where it has none."""
+    """The recording or speaker of a row: from the field `key`, or from the first common speaker field that exists.
+    Empty if there is none."""
     found = next((row[name] for name in ((key,) if key else SPEAKER_KEYS) if row.get(name) not in (None, "")), "")
     return str(found)
 
@@ -81,7 +81,7 @@ _OFFICIAL = re.compile(r"language\s+(\S+?)\s*<asr_text>", re.IGNORECASE)
 
 
 def split_official(text: str) -> tuple[str | None, str]:
-    """`language Hebrew<asr_text>words` of the official script to its language and its words."""
+    """Splits `language Hebrew<asr_text>words` of the official script into its language and its words."""
     match = _OFFICIAL.match(text)
     return (match[1], text[match.end() :]) if match else (None, text)
 
@@ -89,8 +89,8 @@ def split_official(text: str) -> tuple[str | None, str]:
 def split_marks(text: str, start: Seconds = 0.0) -> tuple[Segment, ...]:
     """`<|0.00|>one<|1.50|><|2.00|>two<|3.00|>` of Whisper's training data to timed segments.
 
-    start: where in its recording the text starts; marks count from there. Empty where there are no marks, or where
-    they do not say when every piece of text starts and ends.
+    start: start time of the text in its recording; marks are relative to it. Empty if there are no marks, or if they
+    do not give the start and end of every piece of text.
     """
     if "<|" not in text:
         return ()
@@ -108,10 +108,10 @@ def split_marks(text: str, start: Seconds = 0.0) -> tuple[Segment, ...]:
 
 
 def inside(home: str, written: str, allow_outside: bool) -> Path:
-    """The path `written` means, seen from the absolute folder `home`. Raises ValueError where it climbs out.
+    """The path `written`, relative to the absolute folder `home`. Raises ValueError if it is outside of it.
 
-    By its spelling: asking the file system about every line of a long manifest takes a minute a million. A link inside
-    the folder is its owner's doing, not the manifest's.
+    Checks only the spelling: asking the file system takes a minute per million lines. Links inside the folder are
+    allowed, because the folder's owner made them, not the manifest.
     """
     if written.startswith("file://"):
         written = urllib.parse.unquote(written.removeprefix("file://"))
@@ -135,15 +135,15 @@ def _file_state(audio: object) -> tuple[str, int, int]:
     return (str(path), status.st_size, status.st_mtime_ns) if status else (str(path), -1, -1)
 
 
-# What a row may do to whoever reads it; the rest is a defect of ours and is not caught.
+# Exceptions that a bad row may cause; all others are bugs of caspi and are not caught.
 _BAD = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 
 
 def checked(read: Callable[[], Recording], where: str, source: str, language: str) -> Recording:
-    """The recording a row describes, or one that says what is wrong with the row: one bad row stops nobody."""
+    """The recording of a row, or a recording that states the problem, so that a bad row does not stop the run."""
     try:
         recording = read()
-        "".join(_texts(recording)).encode()  # half of a surrogate pair is no character
+        "".join(_texts(recording)).encode()  # a lone surrogate is not a character
         return recording
     except UnicodeEncodeError as error:
         problem = "not UTF-8: is it windows-1255 (iconv -f windows-1255 -t utf-8)?"
@@ -168,10 +168,10 @@ def _texts(recording: Recording) -> Iterator[str]:
 
 
 def opened(path: Path, what: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines of a text file, read as they are asked for. Raises UsageError where it cannot be read.
+    """Numbered lines of a text file, read lazily. Raises UsageError if it cannot be read.
 
-    Lines end at a newline only: a transcript may hold U+2028, at which splitlines cuts. A line that is not UTF-8 comes
-    out with its bytes as surrogates, which `checked` refuses.
+    Lines end only at a newline: a transcript may contain U+2028, where splitlines would split. A line that is not UTF-8
+    has its bytes as surrogates, which `checked` refuses.
     """
     try:
         with path.open("rb") as binary:
@@ -186,7 +186,7 @@ def opened(path: Path, what: str) -> Iterator[tuple[int, str]]:
 
 
 def listing(paths: list[Path], root: Path) -> str:
-    """SHA-256 of names, sizes and times of files: what changes when one of them is replaced."""
+    """SHA-256 of names, sizes and times of files; it changes when one of them is replaced."""
     state = hashlib.sha256()
     for path in paths:
         status = path.stat()
@@ -195,7 +195,7 @@ def listing(paths: list[Path], root: Path) -> str:
 
 
 def seconds(value: object) -> Seconds:
-    """A time in a source. Raises ValueError where it is none."""
+    """A time in a source. Raises ValueError if the value is not a time."""
     time = float(value)  # type: ignore[arg-type]
     if not 0 <= time < 1e9:
         raise ValueError(f"{value!r} is not a time in seconds")
@@ -203,9 +203,9 @@ def seconds(value: object) -> Seconds:
 
 
 def joined_groups(speakers_of: dict[str, set[str]]) -> dict[str, str]:
-    """The group of every recording: its speaker; recordings with several speakers join those to one group.
+    """The group of every recording: its speaker; a recording with several speakers merges them into one group.
 
-    Named after speakers where there are any, so that another recording of the same speaker changes no name.
+    Groups are named after speakers if there are any, so that another recording of the same speaker changes no name.
     """
     parent: dict[str, str] = {}
 

@@ -1,6 +1,6 @@
-"""Hebrew data sets on the Hugging Face hub, by short name: what their columns are called and who must agree first.
+"""Hebrew data sets on the Hugging Face hub, by short name: their column names, and whether they are gated.
 
-Columns are tried in the order given, because data sets are renamed and revised; a dotted name reaches into a
+Columns are tried in the given order, because data sets are renamed and revised; a dotted name reads a field of a
 column of JSON or a struct. The schemas are those of the Hub on 2026-11-20; `tests/corpus/sources/test_sources.py` has
 one file of each.
 """
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 class DataSet:
     """text, key, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN.
 
-    key: what names a row for good; without one the hash of its audio does. elsewhere: where to get it, since the
-    repository has been emptied.
+    key: the permanent id of a row; without one, the hash of its audio is the id. elsewhere: where to get it, because
+    the repository is empty now.
     """
 
     id: str

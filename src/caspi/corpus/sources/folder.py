@@ -16,7 +16,7 @@ _AUDIO = frozenset(".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .a
 
 
 class FolderSource(Source):
-    """Every audio file at any depth. Files of a subfolder are one group; those at the top are each their own.
+    """Every audio file at any depth. Files of a subfolder are one group; each file at the top is its own group.
 
     An audio file without a text is rejected as `missing_text`.
     """
@@ -43,7 +43,7 @@ class FolderSource(Source):
             language=language,
             text=_read(text) if text else "",
             split=self.split,
-            problem="" if text else f"no text beside it: {path.with_suffix(_TEXT).name} is missing",
+            problem="" if text else f"no text file beside it: {path.with_suffix(_TEXT).name} is missing",
             problem_is="bad_row" if text else "missing_text",
         )
 
@@ -65,18 +65,18 @@ class FolderSource(Source):
         found = (
             path
             for path in self.path.rglob("*")
-            if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: of macOS
+            if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: macOS
         )
         return sorted(path for path in found if path.resolve().is_relative_to(home))
 
 
 def _text_beside(path: Path) -> Path | None:
-    """`one.txt` of `one.mp3`, `ONE.TXT` of `ONE.MP3`."""
+    """`one.txt` for `one.mp3`, `ONE.TXT` for `ONE.MP3`."""
     return next((text for text in (path.with_suffix(_TEXT), path.with_suffix(_TEXT.upper())) if text.is_file()), None)
 
 
 def _read(path: Path) -> str:
-    """Raises ValueError where it is not UTF-8."""
+    """Raises ValueError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

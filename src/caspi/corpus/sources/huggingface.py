@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or the same files on disk; audio bytes are decoded by us."""
+"""Data sets of the Hugging Face hub, or the same files on disk; caspi decodes the audio bytes itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class HuggingFaceSource(Source):
     """`dataset`: a short name of the catalogue, a hub id, or a folder of parquet or Arrow files.
 
     files: a local copy of a catalogue's data set, read with its columns. The keys override the catalogue; a dotted
-    key reaches into a struct or into JSON text: `metadata.entry_id`. limit: stops after that many rows.
+    key reads a field of a struct or of JSON text: `metadata.entry_id`. limit: stops after that many rows.
     """
 
     kind: Literal["huggingface"]
@@ -50,7 +50,7 @@ class HuggingFaceSource(Source):
     limit: int | None = Field(None, gt=0)
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        """One Recording a row. Raises UsageError for a data set that is missing, gated or lacks a column."""
+        """One Recording per row. Raises UsageError for a data set that is missing, gated or lacks a column."""
         left = None if self.limit is None else max(0, self.limit - skip)
         name = self.name or self.dataset.rstrip("/").rsplit("/", 1)[-1]
         for number, row in enumerate(itertools.islice(self._rows(skip), left), skip):
@@ -97,7 +97,7 @@ class HuggingFaceSource(Source):
     def _recording(self, row: dict[str, Any], name: str, language: str) -> Recording:
         known = self._known
         audio = _audio_bytes(row[self.audio_key])
-        # Not the row's number: a data set that grows in front would rename everything and move it between splits.
+        # Not the row's number: new rows at the front would rename all utterances and move them between splits.
         key = _first(row, known.key if known else ()) or hashlib.blake2b(audio, digest_size=8).hexdigest()
         identifier = f"{name}-{self._split}-{key}"
         text = str(_first(row, self._keys(self.text_key, known.text if known else ("text",))) or "")
@@ -146,15 +146,15 @@ class HuggingFaceSource(Source):
                 row = next(rows)
             except StopIteration:
                 return
-            except Exception as error:  # pyarrow's, fsspec's and datasets' own, while reading
-                raise UsageError(f"{self._folder or self._id} cannot be read on: {_one_line(error)}") from error
+            except Exception as error:  # pyarrow, fsspec and datasets have their own exceptions, while reading
+                raise UsageError(f"{self._folder or self._id} cannot be read further: {_one_line(error)}") from error
             yield row
 
     def _tables(self, folder: Path) -> list[Path]:
-        """Files of the split, by the words of their path; all where no path names any split."""
+        """Files of the split, by the words of their path; all files if no path names a split."""
         found = sorted(path for path in folder.rglob("*") if path.suffix in _TABLES)
         if not found:
-            raise UsageError(f"{folder} holds no parquet or Arrow files")
+            raise UsageError(f"{folder} has no parquet or Arrow files")
         words = {path: set(re.split(r"[^a-z]+", str(path.relative_to(folder)).lower())) for path in found}
         named = [path for path in found if self._split.lower() in words[path]]
         if not named and any(words[path] & _SPLIT_WORDS for path in found):
@@ -178,7 +178,7 @@ class HuggingFaceSource(Source):
         kind = "arrow" if tables[0].endswith(".arrow") else "parquet"
         try:
             return datasets.load_dataset(kind, data_files={"train": tables}, split="train", streaming=True)
-        except Exception as error:  # pyarrow's, fsspec's and datasets' own
+        except Exception as error:  # pyarrow, fsspec and datasets have their own exceptions
             raise UsageError(f"{self._folder}: {_one_line(error)}") from error
 
     def _hub(self, datasets: Any) -> Any:
@@ -191,14 +191,14 @@ class HuggingFaceSource(Source):
                 revision=revision,
                 streaming=True,
             )
-        except Exception as error:  # as below, and those of datasets
+        except Exception as error:  # as below, and exceptions of datasets
             if "scripts are no longer supported" in str(error):
                 return self._converted(datasets)
             raise UsageError(self._explain(error)) from error
 
     def _converted(self, datasets: Any) -> Any:
-        """A data set that is a script, which datasets no longer runs: what the Hub made of it, on a branch of its own
-        (https://huggingface.co/docs/dataset-viewer/parquet)."""
+        """For a data set that is a script, which datasets no longer runs: the files that the Hub converted it to, on a
+        separate branch (https://huggingface.co/docs/dataset-viewer/parquet)."""
         files = f"hf://datasets/{self._id}@{_CONVERTED}/{self._config or 'default'}/{self._split}/*.parquet"
         try:
             return datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
@@ -209,17 +209,17 @@ class HuggingFaceSource(Source):
             ) from error
 
     def _resolved(self) -> str:
-        """The commit a revision stands for today, so that a corpus says what it was made of."""
+        """The commit that a revision means today, so that a corpus records its exact source."""
         import huggingface_hub
 
         try:
             sha = huggingface_hub.HfApi().dataset_info(self._id, revision=self.revision).sha
-        except Exception as error:  # the hub's own, and those of whichever HTTP library it uses
+        except Exception as error:  # exceptions of the hub and of the HTTP library it uses
             raise UsageError(self._explain(error)) from error
         return str(sha)
 
     def _explain(self, error: Exception) -> str:
-        """One line: which licence page to accept and which variable to set, or what else is wrong."""
+        """One line: the licence page to accept and the variable to set, or another problem."""
         page = f"https://huggingface.co/datasets/{self._id}"
         text = str(error)
         named = type(error).__name__
@@ -239,7 +239,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _audio_bytes(cell: dict[str, Any] | None) -> bytes:
-    """Only bytes that the row itself holds: a path in somebody's data set is not a file of ours to open."""
+    """Only the bytes in the row itself: caspi does not open local files that a data set names."""
     return (cell or {}).get("bytes") or b""
 
 
@@ -249,7 +249,7 @@ def _first(row: dict[str, Any], keys: Sequence[str]) -> Any:
 
 
 def _reach(row: dict[str, Any], key: str) -> Any:
-    """The value of a dotted key; a column that holds JSON text is parsed on the way."""
+    """The value of a dotted key; a column with JSON text is parsed."""
     if not key:
         return None
     value: Any = row

@@ -1,4 +1,4 @@
-"""Kaldi-style data folders: `wav.scp`, `text`, and where there are any `segments` and `utt2spk`."""
+"""Kaldi-style data folders: `wav.scp`, `text`, and optionally `segments` and `utt2spk`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from caspi.errors import UsageError
 
 
 class KaldiSource(Source):
-    """Audio paths are relative to the folder. A `wav.scp` entry that is a command (`... |`) is refused: nothing of an
-    input is ever run. Recordings of one speaker are one group. Utterances without audio are counted as bad rows."""
+    """Audio paths are relative to the folder. A `wav.scp` entry that is a command (`... |`) is refused: caspi never
+    runs commands of an input. Recordings of one speaker are one group. Utterances without audio count as bad rows."""
 
     kind: Literal["kaldi"]
     path: Path
@@ -54,7 +54,7 @@ class KaldiSource(Source):
         self, recording: str, audio: str, found: list[Segment], group: str, language: str, home: str
     ) -> Recording:
         if audio.endswith("|"):
-            raise ValueError(f"{audio[:60]!r} is a command; caspi runs none, make audio files of it first")
+            raise ValueError(f"{audio[:60]!r} is a command; caspi runs no commands: write audio files with it first")
         whole = found[0] if len(found) == 1 and found[0].end == float("inf") else None
         return Recording(
             id=recording,
@@ -68,9 +68,9 @@ class KaldiSource(Source):
         )
 
     def _segments(self, texts: dict[str, str]) -> tuple[dict[str, list[Segment]], list[tuple[str, str]]]:
-        """Segments by recording, and (id, what is wrong) of those that are none.
+        """Segments by recording, and (id, problem) of the invalid ones.
 
-        Without a `segments` file an utterance is its recording, to the end.
+        Without a `segments` file, an utterance is its complete recording.
         """
         found: defaultdict[str, list[Segment]] = defaultdict(list)
         bad: list[tuple[str, str]] = []
@@ -83,11 +83,11 @@ class KaldiSource(Source):
             seen.add(name)
             try:
                 recording, start, end = rest.split()
-                # -1 is Kaldi's "to the end"; a segment must say where that is, or it cannot be checked
+                # -1 means "to the end" in Kaldi; refused, because such a segment cannot be checked
                 found[recording].append(Segment(seconds(start), seconds(end), texts.get(name, ""), id=name))
             except ValueError as error:
                 bad.append((name, f"segments, line {number}: {error}"))
-        bad += [(name, f"text has {name}, segments has not") for name in texts if name not in seen]
+        bad += [(name, f"text has {name}, but segments does not") for name in texts if name not in seen]
         return found, bad
 
     def _table(self, file: str, may_be_empty: bool = False) -> Iterator[tuple[str, str]]:

@@ -19,10 +19,10 @@ from caspi.language import named
 
 
 class LhotseSource(Source):
-    """Cuts of one recording that stand together are one recording; its supervisions are its segments.
+    """Consecutive cuts of one recording become one recording; their supervisions are its segments.
 
-    Audio paths are relative to the manifest, or to `root`. Sources that are commands or addresses are refused, and
-    cuts whose audio is to be changed (speed, tempo, mixed in) first: texts and times are of the changed one.
+    Audio paths are relative to the manifest, or to `root`. Sources that are commands or URLs are refused. So are cuts
+    that change the audio first (speed, tempo, mixing), because their texts and times belong to the changed audio.
     """
 
     kind: Literal["lhotse"]
@@ -69,7 +69,7 @@ class LhotseSource(Source):
             yield replace(first, segments=segments) if others else first
 
     def _speakers(self) -> dict[str, set[str]]:
-        """Speakers of every recording, over all its cuts. Lines that are no cuts are left for `_recording` to name."""
+        """Speakers of every recording, over all its cuts. `_recording` reports lines that are not cuts."""
         found: defaultdict[str, set[str]] = defaultdict(set)
         for _, line in self._lines():
             try:
@@ -83,12 +83,10 @@ class LhotseSource(Source):
     def _recording(self, line: str, language: str, home: str, groups: dict[str, str]) -> Recording:
         cut = json.loads(line)
         if not isinstance(cut, dict) or "recording" not in cut:
-            raise ValueError("not a cut with a recording (mixed and padded cuts hold none)")
+            raise ValueError("not a cut with a recording (mixed and padded cuts have none)")
         start = seconds(cut.get("start") or 0.0)
         if changed := _changes(cut):
-            raise ValueError(
-                f"its audio is to be changed before it is heard ({changed}): write it out with lhotse first"
-            )
+            raise ValueError(f"the cut changes its audio ({changed}): write the changed audio with lhotse first")
         supervisions = cut.get("supervisions") or []
         return Recording(
             id=str(cut["id"]),
@@ -111,7 +109,7 @@ _HARMLESS = frozenset(("Resample", "Volume", "volume", "resample"))
 
 
 def _changes(cut: dict[str, Any]) -> str:
-    """Names of what lhotse would do to the audio as it is read, but for its rate and volume."""
+    """Names of the changes that lhotse would apply to the audio on reading, except for rate and volume."""
     if cut.get("type", "MonoCut") not in ("MonoCut", "MultiCut", "Cut", "DataCut"):
         return str(cut["type"])
     found = [*(cut.get("transforms") or ()), *(cut["recording"].get("transforms") or ())]
@@ -120,14 +118,14 @@ def _changes(cut: dict[str, Any]) -> str:
 
 
 def _channel(cut: dict[str, Any]) -> int | None:
-    """Which channel of its file a cut is, counted from 0; None where it is all of them, or there is one only."""
+    """The channel of the file that a cut uses, from 0; None if it uses all, or if there is only one."""
     channels = cut["recording"]["sources"][0].get("channels") or [0]
     channel = cut.get("channel")
     return channels.index(channel) if isinstance(channel, int) and len(channels) > 1 else None
 
 
 def _segment(row: dict[str, Any], cut_start: float) -> Segment:
-    """A supervision; its times are from the start of its cut."""
+    """The segment of a supervision, whose times are relative to its cut."""
     start = cut_start + float(row["start"])
     words = tuple(
         Word(str(item[0]), cut_start + float(item[1]), cut_start + float(item[1]) + float(item[2]))

@@ -1,4 +1,4 @@
-"""JSONL manifests: one recording a line, audio beside it (file contract in docs/stages.md)."""
+"""JSONL manifests: one recording per line, audio beside it (file contract in docs/stages.md)."""
 
 from __future__ import annotations
 
@@ -33,12 +33,11 @@ _log = logging.getLogger(__name__)
 
 
 class ManifestSource(Source):
-    """`group_key` is the field that holds the recording or speaker, by default the first there is of group, speaker,
-    speaker_id, spk, spk_id, client_id and speaker_name; without any every audio file is its own group.
+    """`group_key` is the field with the recording or speaker, by default the first existing one of group, speaker,
+    speaker_id, spk, spk_id, client_id and speaker_name; without any, every audio file is its own group.
 
-    Neighbouring lines that are stretches of one file become one recording, so that the file is read once. A line may
-    say where in its file it is by `start` and `end`, or by `offset` and `duration` as NeMo writes it, and its
-    `channel`.
+    Neighbouring lines that are parts of one file become one recording, so that the file is read once. A line may give
+    its position in the file by `start` and `end`, or by `offset` and `duration` as in NeMo, and its `channel`.
     """
 
     kind: Literal["manifest"]
@@ -76,7 +75,7 @@ class ManifestSource(Source):
             yield replace(found[0], id=found[0].id, segments=segments, text="", start=0.0, end=None)
 
     def grouped_by(self) -> str | None:
-        """The field of the first line that says who speaks, None where none does."""
+        """The speaker field of the first line that has one, None if no line does."""
         keys = (self.group_key,) if self.group_key else SPEAKER_KEYS
         for _, line in opened(self.path, "manifest"):
             with contextlib.suppress(ValueError, AttributeError):
@@ -128,21 +127,21 @@ _KNOWN = frozenset(
 
 
 def _check_kind(path: Path, first: str) -> None:
-    """Raises UsageError where the first line shows that this is a file of another kind."""
+    """Raises UsageError if the first line shows that this is a file of another kind."""
     if first.lstrip().startswith("["):
         raise UsageError(
-            f"manifest {path} is one JSON array: it needs an object a line (jq -c '.[]' {path.name} > lines.jsonl)"
+            f"manifest {path} is one JSON array: it needs one object per line (jq -c '.[]' {path.name} > lines.jsonl)"
         )
     if not first.lstrip().startswith("{"):
         raise UsageError(
-            f"manifest {path}: line 1 is no JSON object ({first.strip()[:40]!r}): a manifest has a line like "
+            f"manifest {path}: line 1 is not a JSON object ({first.strip()[:40]!r}): a manifest has a line like "
             '{"audio": "a.wav", "text": "..."} for every utterance'
         )
 
 
 @functools.cache
 def _warn_of_unknown(path: Path, keys: frozenset[str]) -> None:
-    """Once for each set of keys."""
+    """Warns once for each set of keys."""
     if keys:
         _log.warning(f"{path}: not used: {', '.join(sorted(keys))}")
 
@@ -162,8 +161,8 @@ def _channel(value: Any) -> int | None:
 
 
 def _stretch(row: dict[str, Any]) -> tuple[float, float | None]:
-    """Start and end of a line in its file. A `duration` counts from `start` or `offset`, or from the file's beginning,
-    as NeMo reads it."""
+    """Start and end of a line in its file. A `duration` counts from `start` or `offset`, or from the start of the file,
+    as in NeMo."""
     start = seconds(row.get("start") or row.get("offset") or 0.0)
     if row.get("end") is not None:
         return start, seconds(row["end"])
@@ -173,7 +172,7 @@ def _stretch(row: dict[str, Any]) -> tuple[float, float | None]:
 
 
 def _split(value: Any) -> Split | None:
-    """A split by the names people use. Raises ValueError for others."""
+    """A split by its common names. Raises ValueError for others."""
     if value in (None, ""):
         return None
     if (found := _SPLITS.get(str(value).lower())) is None:
@@ -188,7 +187,7 @@ _SPLITS: dict[str, Split] = {
 
 
 def _same_file(line: Recording) -> tuple[object, ...]:
-    """What lines must share to be stretches of one recording; a line that is none of them is alone."""
+    """Key that lines of one recording share; a line that is not a part of a file has its own key."""
     if line.problem or line.segments or line.end is None:
         return (line.id, id(line))
     return (
@@ -197,7 +196,7 @@ def _same_file(line: Recording) -> tuple[object, ...]:
 
 
 def _segment(row: dict[str, Any]) -> Segment:
-    """`words` come as [word, start] or [word, start, end]; a missing end is the next word's start."""
+    """`words` are [word, start] or [word, start, end]; a missing end is the start of the next word."""
     end = seconds(row["end"])
     entries = row.get("words") or []
     words = []

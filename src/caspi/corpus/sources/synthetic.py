@@ -1,7 +1,7 @@
-"""Synthetic speech: sentences spoken by espeak-ng in many voices. Labelled synthetic wherever it goes.
+"""Synthetic speech: sentences spoken by espeak-ng in many voices. Always labelled as synthetic.
 
-A sentence belongs to one split by a hash of its text, and voices are given to splits by name, so a test set
-of unseen sentences in unseen voices holds by construction.
+A hash of its text assigns a sentence to one split, and voices are assigned to splits by name. So a test set has
+only unseen sentences in unseen voices by construction.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from caspi.language.hebrew import without_niqqud
 
 SOURCE = "synthetic"
 
-# Sounds rather than voices: no one would test on them, and training on them teaches little.
+# Sound effects rather than voices: useless for tests, and of little use for training.
 _UNNATURAL = frozenset(
     (
         *("Demonic", "whisper", "whisperf", "croak", "Mr serious", "UniRobot", "anikaRobot", "klatt6", "robosoft"),
@@ -37,7 +37,7 @@ _UNNATURAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SpokenAudio:
-    """A sentence waiting to be spoken; `written` is its text word for word, as it will be trained on."""
+    """A sentence to be synthesised; `written` is its text, word for word, as used in training."""
 
     spoken: str
     written: str
@@ -58,9 +58,9 @@ class SpokenAudio:
 class SyntheticSource(Source):
     """`utterances` sentences in each of `languages`, drawn with `seed`.
 
-    voices: all natural ones, less those in `without`, or exactly those in `only`.
+    voices: all natural ones except those in `without`, or exactly those in `only`.
     texts: these sentences in turn, instead of drawn ones, in one language.
-    sentences: share of the sentences, by hash, this source may use: `[0, 0.9]` here and `[0.9, 1]` there never meet.
+    sentences: share of the sentences, by hash, that this source may use: `[0, 0.9]` and `[0.9, 1]` do not overlap.
     """
 
     kind: Literal["synthetic"]
@@ -75,7 +75,7 @@ class SyntheticSource(Source):
     seed: int = 0
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
-        """Utterances in turn over the languages; the same seed gives the same sentences and voices."""
+        """Utterances that alternate between the languages; the same seed gives the same sentences and voices."""
         del language  # its own are named in `languages`
         return itertools.islice(self._drawn(), skip, None)
 
@@ -110,7 +110,7 @@ class SyntheticSource(Source):
             )
 
     def _voices(self) -> tuple[str, ...]:
-        """espeak takes a name it does not know for its default voice: a typo would train on a held-out voice."""
+        """espeak uses its default voice for an unknown name: a typo would train on a held-out voice."""
         known = variants()
         if unknown := sorted({*self.only, *self.without} - set(known)):
             raise UsageError(f"corpus.sources: espeak has no voice {', '.join(unknown)}; it has {', '.join(known)}")
@@ -119,7 +119,7 @@ class SyntheticSource(Source):
     @model_validator(mode="after")
     def _ranges_hold_something(self) -> SyntheticSource:
         if self.texts and len(self.languages) > 1:
-            raise ValueError("texts: these are of one language; another source is for another")
+            raise ValueError("texts: needs exactly one language; add another source for another language")
         for name in ("sentences", "rate", "pitch"):
             low, high = getattr(self, name)
             if low > high or (name == "sentences" and high - low < 0.01):
@@ -139,11 +139,11 @@ _Sentence = Callable[[random.Random], tuple[str, str]]
 
 
 def _sentences(name: str) -> _Sentence:
-    """A function that draws (what espeak is given, what is written)."""
+    """A function that draws (input of espeak, written text)."""
     if name == "Hebrew":
         return _hebrew
     words = frequent_words(name)
-    # Zipf, flattened at the top; summed once, because summing 20,000 weights a draw costs more than the speech.
+    # Zipf, flattened at the top; summed once, because summing 20,000 weights per draw takes longer than the speech.
     weights = list(itertools.accumulate(1.0 / (rank + 20) for rank in range(len(words))))
 
     def drawn(draw: random.Random) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def _hebrew(draw: random.Random) -> tuple[str, str]:
 
 
 def frequent_words(name: str, count: int = 20_000) -> list[str]:
-    """The most frequent words of a language, those of one or two letters and foreign scripts left out."""
+    """The most frequent words of a language, without words of one or two letters and of other scripts."""
     try:
         import wordfreq
     except ImportError as error:

@@ -24,7 +24,7 @@ _EVENT_LIST_TERMINATED = 0
 _EVENT_WORD = 1
 _RATE, _PITCH = 1, 3
 _IPA = 0x02
-DEFAULT_RATE = 175  # words a minute, espeak's own default
+DEFAULT_RATE = 175  # words per minute, espeak's own default
 DEFAULT_PITCH = 50  # 0 to 99, espeak's own default
 
 
@@ -50,7 +50,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """How a sentence is spoken: an espeak variant (a file under `voices/!v`), words a minute, pitch 0-99."""
+    """How a sentence is spoken: an espeak variant (a file under `voices/!v`), words per minute, pitch 0-99."""
 
     variant: str
     rate: int = DEFAULT_RATE
@@ -70,8 +70,8 @@ class _Library:
     """One load of espeak-ng, used for one utterance.
 
     espeak keeps state from one utterance to the next (flutter, wave phase, random numbers) and offers no way to
-    reset it. A fresh load, about 4 ms, makes speech a function of its text and voice alone, whatever was said before
-    in this process: two workers make the corpus that one would.
+    reset it. With a fresh load, about 4 ms, the speech depends only on its text and voice, not on earlier utterances of
+    the process. So two workers make the same corpus as one.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class _Library:
         self.sample_rate = int(self._library.espeak_Initialize(_OUTPUT_SYNCHRONOUS, 0, str(self.data).encode(), 0))
         if self.sample_rate <= 0:
             raise RuntimeError(f"espeak-ng could not read its data in {self.data}")
-        # Two sources of breath noise: espeak's own, else seeded by the clock, and the C library's.
+        # Seeds both sources of breath noise: espeak's own (by default seeded by the clock) and the C library's.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -121,7 +121,7 @@ class _Library:
         encoded = text.encode() + b"\0"
         self._library.espeak_Synth(encoded, len(encoded), 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
         if not self._blocks:
-            raise RuntimeError(f"espeak-ng made no sound of {text!r}")
+            raise RuntimeError(f"espeak-ng produced no audio for {text!r}")
         samples = np.concatenate(self._blocks).astype(np.float32) / 32768.0
         return Speech(samples, self.sample_rate, self._starts(text))
 
@@ -149,9 +149,9 @@ class _Library:
 
 
 def speak(text: str, language: str, voice: Voice) -> Speech:
-    """Speaks `text` (one word a blank); `language` is an espeak code such as `he`. The same in, the same out.
+    """Speaks `text` (words separated by blanks); `language` is an espeak code such as `he`. Deterministic.
 
-    Raises ValueError where espeak has no such voice, RuntimeError where it says nothing.
+    Raises ValueError if espeak has no such voice, RuntimeError if it produces no audio.
     """
     with _Library() as library:
         library.select(language, voice)
@@ -159,7 +159,7 @@ def speak(text: str, language: str, voice: Voice) -> Speech:
 
 
 def phonemes(text: str, language: str) -> str:
-    """How espeak reads `text`, in IPA; `(en)` inside means that it spells letters out in English."""
+    """espeak's pronunciation of `text`, in IPA; `(en)` inside means that it spells letters in English."""
     with _Library() as library:
         library.select(language, Voice("m3"))
         return library.phonemes(text)

@@ -104,7 +104,7 @@ class Uploads:
             try:
                 hub.upload_model(self._config.repository, folder, message, private=self._config.private)
                 self._failure = ""
-            except Exception as error:  # whatever the network does, training goes on
+            except Exception as error:  # whatever the network does, training continues
                 self._failure = first_line(error)
                 self._warn(self._failure)
             finally:

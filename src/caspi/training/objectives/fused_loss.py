@@ -75,23 +75,25 @@ class _FusedLossFunction(torch.autograd.Function):
                 most = logits.amax(dim=1, keepdim=True)
                 loss += (counts * (most - logits.gather(1, wanted))).sum()
                 logits.sub_(most)
-                said, trust = (None, 0.0) if soft is None else (_said(soft, here), _column(soft.weights, here))
-                if said is not None:
-                    apart = (trust * (_negative_entropy(said) - (said * logits).sum(dim=1, keepdim=True))).sum()
+                other, trust = (
+                    (None, 0.0) if soft is None else (_other_distribution(soft, here), _column(soft.weights, here))
+                )
+                if other is not None:
+                    apart = (trust * (_negative_entropy(other) - (other * logits).sum(dim=1, keepdim=True))).sum()
                     loss += apart
                     soft_part += apart
                 powers = logits.exp_()
                 total = powers.sum(dim=1, keepdim=True)
                 loss += ((counts + trust) * total.log()).sum()
-                if said is not None:
+                if other is not None:
                     soft_part += (trust * total.log()).sum()
                 # Gradient times total: the prediction times the weights, minus each kind of target times its weight.
                 # The division by total is done later, on smaller matrices.
-                if said is not None or isinstance(counts, torch.Tensor) or counts != 1.0:
+                if other is not None or isinstance(counts, torch.Tensor) or counts != 1.0:
                     powers.mul_(counts + trust)
                 gradient = powers.scatter_add_(1, wanted, -counts * total)
-                if said is not None:
-                    gradient.addcmul_(said, trust * total, value=-1)
+                if other is not None:
+                    gradient.addcmul_(other, trust * total, value=-1)
                 gradient = gradient.to(dtype)
                 if of_hidden is not None:
                     of_hidden[here] = (gradient @ head) / total
@@ -118,13 +120,13 @@ def _column(weights: torch.Tensor | float, here: slice) -> Any:
     return weights[here, None] if isinstance(weights, torch.Tensor) else weights
 
 
-def _said(soft: SoftTargets, here: slice) -> torch.Tensor:
+def _other_distribution(soft: SoftTargets, here: slice) -> torch.Tensor:
     """The other model's distribution, fp32 [some labels, vocabulary]."""
     return (soft.hidden[here].to(soft.head.dtype) @ soft.head.T).float().softmax(dim=1)
 
 
-def _negative_entropy(said: torch.Tensor) -> torch.Tensor:
-    return torch.special.xlogy(said, said).sum(dim=1, keepdim=True)
+def _negative_entropy(other: torch.Tensor) -> torch.Tensor:
+    return torch.special.xlogy(other, other).sum(dim=1, keepdim=True)
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

@@ -22,7 +22,7 @@ def check_owned(folder: Path, stage: str) -> None:
     if folder.is_file():
         raise UsageError(f"{folder} is a file: give a folder")
     if folder.is_dir() and any(folder.iterdir()) and stage_of(folder) != stage:
-        raise UsageError(f"{folder} is not empty and was not made by caspi {stage}: give another folder")
+        raise UsageError(f"{folder} is not empty and no caspi {stage} made it: give another folder")
 
 
 def stage_of(folder: Path) -> str | None:

@@ -47,7 +47,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert named.keys() == languages.keys()
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "WER before" in page
-    assert page.index("What it hears") < page.index("What ran")
+    assert page.index("Transcripts before and after training") < page.index("What ran")
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
     commands.demo.clean(out)  # what begins another demo

@@ -43,10 +43,10 @@ def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
                     )
                     for name, found in parts.items()
                 ],
-                note="Told apart: how often this model finds another utterance's transcript worse than an utterance's "
-                "own. At most: the share of wrong transcripts that there can be for that (95 %). Halves told apart: "
-                "the same of transcripts without the second half of their words; low, the model does not hear that "
-                "words are missing; high, it says nothing of the corpus.",
+                note="Told apart: how often this model finds another utterance's transcript less likely than the "
+                "utterance's own. At most: the share of wrong transcripts that is still possible given that (95 %). "
+                "Halves told apart: the same for transcripts without the second half of their words; if it is low, the "
+                "model does not notice missing words; if it is high, it says nothing about the corpus.",
             ),
             Table(
                 "Least convincing transcripts",

@@ -28,7 +28,7 @@ def average_verdict(summary: dict[str, Any]) -> str:
 
 
 def average_page(run: str, summary: dict[str, Any]) -> Page:
-    """Which checkpoints were averaged, and whether it paid."""
+    """Which checkpoints were averaged, and whether that improved the model."""
     parts = summary["parts"]
     weights = summary["weights"] or [1.0] * len(parts)
     rows = [("the average", "", rate(m["wer"]), rate(m["cer"]), f"{m['loss']:.4f}") for m in [summary["measured"]]]

@@ -12,7 +12,7 @@ from caspi.reporting import report
 
 
 def run(a: Path, b: Path, out: Path) -> Outcome:
-    """Is B better than A, and could it be luck?"""
+    """Whether B is better than A, and whether that could be chance."""
     from caspi.evaluation import compare as stage
     from caspi.evaluation.comparison_page import Changed, compare_page
 

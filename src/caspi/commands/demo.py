@@ -197,8 +197,14 @@ def _heard(corpus: Path) -> report.Table:
         (report.AudioCell(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
         for row, key in enumerate(ids)
     ]
-    columns = ("listen", "said", "heard before training", "heard after")
-    return report.Table("What it hears", columns, rows, text=(1, 2, 3), note="Of the test split, as they come.")
+    columns = ("listen", "reference", "before training", "after training")
+    return report.Table(
+        "Transcripts before and after training",
+        columns,
+        rows,
+        text=(1, 2, 3),
+        note="The first utterances of the test split.",
+    )
 
 
 def _forgotten(before: dict[str, Any], after: dict[str, Any]) -> report.Table:
@@ -207,9 +213,9 @@ def _forgotten(before: dict[str, Any], after: dict[str, Any]) -> report.Table:
         (name, rate(before[name]["wer"]), rate(found["wer"], found["wer_ci"]), f"{found['utterances']:,}")
         for name, found in languages.items()
     ]
-    note = "Nothing of them was trained on. What keeps them is a source of theirs in the corpus and in train.mixes."
+    note = "These languages were not trained on. A source of theirs in the corpus and in train.mixes keeps them."
     columns = ("language", "WER before", "WER after [95 %]", "utterances")
-    return report.Table("What was forgotten of the base's languages", columns, rows, note=note)
+    return report.Table("Retention of the base model's languages", columns, rows, note=note)
 
 
 def clean(folder: Path) -> None:

@@ -41,7 +41,7 @@ class EvaluateOptions:
 
 
 def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions = EvaluateOptions()) -> Outcome:
-    """A model on corpora, with transcripts, scores and their page. Killed and started again, it goes on."""
+    """A model on corpora, with transcripts, scores and a page. If killed, the same call resumes."""
     from caspi.corpus.utterance import SPLITS
     from caspi.evaluation import benchmarks
     from caspi.evaluation import run as stage
@@ -69,7 +69,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
     )
     folder = Path(resolve(model))
     recogniser = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
-    recogniser.on(devices()[0])  # a model that is none is said before anything is written
+    recogniser.on(devices()[0])  # an invalid model is reported before anything is written
     kept = atomic_output.work_folder(out, "evaluate")
     with atomic_output.locked(kept, "evaluate"):
         _take_over(out / stage.TRANSCRIPTS, kept / stage.TRANSCRIPTS)

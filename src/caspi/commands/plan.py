@@ -46,7 +46,8 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
                     )
                     for s in stages
                 ],
-                note="imbalance: of the ranks' time, waiting for the slowest; filled: of the budget's seconds.",
+                note="imbalance: share of the ranks' time spent waiting for the slowest; filled: used share of "
+                "max_batch_seconds.",
             ),
             Table(
                 "What it takes",
@@ -59,7 +60,7 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
                     )
                     for s in stages
                 ],
-                note=f"Speed: {speed}. The time is that of the steps: evaluating and saving come on top. The allocator "
+                note=f"Speed: {speed}. The time covers training steps only, not evaluation and saving. The allocator "
                 "holds 2 to 4 GiB more than the peak.",
             ),
             *[

@@ -41,7 +41,7 @@ class AudioCell:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceCell:
-    """A cell with a reference and what was heard, word by word: (kind, expected, said), as evaluation.edits.align.
+    """A cell with a reference and a hypothesis, word by word: (kind, expected, said), as scoring.edits.align.
     direction: rtl or ltr, of the language: a row that begins with a Latin word is Hebrew still."""
 
     steps: tuple[tuple[str, str, str], ...]

@@ -205,7 +205,7 @@ def test_doctor_reports_the_tiny_model_and_a_missing_token() -> None:
         (["score", "good.csv", "--out", "."], "has no name of its own: give a folder"),
         (["score", "."], "has no name, so there is no default output folder: give --out"),
         (["score", "latin.csv"], "latin.csv is not UTF-8 .*: save it as UTF-8"),
-        (["compare", "good.csv", "good.csv"], "is no results.jsonl: score it first"),
+        (["compare", "good.csv", "good.csv"], "is not a results.jsonl file: score it first"),
         (["compare", "good.csv-score", "/"], "/ has no name, so there is no default output folder: give --out"),
     ],
 )

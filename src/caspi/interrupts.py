@@ -46,5 +46,5 @@ class Interruption:
         if number == signal.SIGINT and self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; once more ends at once, without saving"
+        by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; press again to end at once, without saving"
         _log.info(f"asked to stop ({by}): saving")

@@ -51,7 +51,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
     commands.demo.clean(out)  # what begins another demo
-    assert [path.name for path in out.iterdir()] == [commands.DEMO_MARK]
+    assert [path.name for path in out.iterdir()] == [demo.DEMO_MARK]
 
 
 def test_a_folder_of_the_users_is_never_deleted(tmp_path: Path) -> None:

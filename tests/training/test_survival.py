@@ -390,7 +390,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
         assert process.returncode in (130, 75)  # 75 if it had saved before the second one
         return
     assert process.returncode == 75
-    assert "asked to end (Ctrl-C; once more ends at once" in said
+    assert "asked to stop (Ctrl-C; press again to end at once" in said
     assert "the same command continues" in said.splitlines()[-1]
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")

@@ -175,3 +175,14 @@ def test_keys_of_the_previous_version_are_accepted_with_a_warning(
     warnings = capsys.readouterr().err
     for name, new in (("recompute_every", "activation_checkpointing_every"), ("learn", "groups")):
         assert f"the key {name} was renamed to {new};" in warnings
+
+
+def test_a_mix_may_be_called_like_an_old_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = MINIMAL + (
+        "train: {path: t, mixes: {learn: {sources: {tilt: 1.0}}}, "
+        "stages: [{name: a, mix: learn, groups: {projector: 1e-3}}]}\n"
+    )
+    config = recipe.load(write(tmp_path, text), ("train.mixes.learn.temperature=2.0",)).require_train()
+    assert config.mixes["learn"].sources == {"tilt": 1.0}
+    assert config.mixes["learn"].temperature == 2.0
+    assert "renamed" not in capsys.readouterr().err

@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ from caspi.corpus.pipeline.prepare import CorpusConfig
 from caspi.errors import UsageError
 from caspi.language import language, named
 from caspi.model.config import ModelConfig
-from caspi.training.config import RENAMED_KEYS, TrainConfig, with_new_keys
+from caspi.training.config import RENAMED_KEYS, TrainConfig, new_key, with_new_keys
 
 _log = logging.getLogger(__name__)
 
@@ -81,42 +80,20 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path} holds no keys; see recipes/ for examples")
-    old = sorted(set(_old_keys(values.get("train"))) | {part for one in overrides for part in _old_parts(one)})
-    for key in old:
+    old: set[str] = set()
+    if "train" in values:
+        values["train"] = with_new_keys(values["train"], old)
+    for override in overrides:
+        _apply(values, override, old)
+    for key in sorted(old):
         _log.warning(
             f"recipe {path}: the key {key} was renamed to {RENAMED_KEYS[key]}; the next version will not accept it"
         )
-    values = values | ({"train": with_new_keys(values["train"])} if "train" in values else {})
-    for override in overrides:
-        _apply(values, _renamed(override))
     try:
         # As JSON, because there `strict` still accepts a list for a tuple and text for a path, and no other conversion.
         return Recipe.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise UsageError(f"recipe {path}: {_explain(error)}") from error
-
-
-def _old_keys(values: Any) -> Iterator[str]:
-    if isinstance(values, dict):
-        yield from (key for key in values if key in RENAMED_KEYS)
-    for inner in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
-        yield from _old_keys(inner)
-
-
-def _old_parts(override: str) -> list[str]:
-    key = override.partition("=")[0]
-    return [part for part in key.split(".") if part in RENAMED_KEYS] if key.startswith("train.") else []
-
-
-def _renamed(override: str) -> str:
-    """An override of the train section with the current keys; keys inside its value are renamed too."""
-    key, equals, text = override.partition("=")
-    if not key.startswith("train."):
-        return override
-    key = ".".join(RENAMED_KEYS.get(part, part) for part in key.split("."))
-    for old, new in RENAMED_KEYS.items():
-        text = re.sub(rf"\b{old}:", f"{new}:", text)
-    return f"{key}{equals}{text}"
 
 
 def dump(recipe: Recipe) -> str:
@@ -125,18 +102,21 @@ def dump(recipe: Recipe) -> str:
     return text
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str, old: set[str]) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"override {override!r} is not key=value, such as train.effective_batch=128")
-    *parents, last = key.split(".")
-    place: Any = values
-    for part in parents:
-        place = _step(place, part, override)
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         raise UsageError(f"override {override!r}: {text!r} is not a YAML value") from error
+    parts = key.split(".")
+    if parts[0] == "train" and "mixes" not in parts:
+        parts, value = [new_key(part, old) for part in parts], with_new_keys(value, old)
+    *parents, last = parts
+    place: Any = values
+    for part in parents:
+        place = _step(place, part, override)
     if isinstance(place, list):
         place[_index(place, last, override)] = value
     else:

@@ -103,11 +103,21 @@ RENAMED_KEYS = {
 }
 
 
-def with_new_keys(values: Any) -> Any:
-    """The training section of a recipe of version 0.1, with the old keys replaced by the current ones."""
+def new_key(key: str, found: set[str]) -> str:
+    """Today's name of a key; `found` gets a name that is old."""
+    if key in RENAMED_KEYS:
+        found.add(key)
+    return RENAMED_KEYS.get(key, key)
+
+
+def with_new_keys(values: Any, found: set[str]) -> Any:
+    """The train section of a recipe with today's keys; `found` gets the old ones. Names of mixes are the user's own."""
     if isinstance(values, dict):
-        return {RENAMED_KEYS.get(key, key): with_new_keys(value) for key, value in values.items()}
-    return [with_new_keys(value) for value in values] if isinstance(values, list) else values
+        return {
+            new_key(key, found): value if key == "mixes" else with_new_keys(value, found)
+            for key, value in values.items()
+        }
+    return [with_new_keys(value, found) for value in values] if isinstance(values, list) else values
 
 
 class Schedule(Config):

@@ -182,7 +182,8 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
             config.path.mkdir(parents=True, exist_ok=True)
             write_whole(marker, json.dumps(identity, indent=1))
         started = json.loads(marker.read_text(encoding="utf-8"))
-        started["train"] = with_new_keys(started.get("train"))  # a run may have started with the keys of version 0.1
+        # A run may have started with the keys of version 0.1.
+        started["train"] = with_new_keys(started.get("train"), set())
     except ValueError as error:
         raise UsageError(f"{marker} is damaged ({error}): set train.path to a new folder") from error
     except OSError as error:

@@ -21,7 +21,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from caspi import recipe
+from caspi import audio, recipe
 from caspi.corpus.store import Corpus
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import SPLITS, Utterance
@@ -53,8 +53,6 @@ def encoded(samples: np.ndarray, rate: int, container: str, codec: str, bit_rate
 
 def voice(text: str, number: int = 0) -> np.ndarray:
     """A sentence spoken, float32 at 16 kHz; another voice for every number."""
-    from caspi import audio
-
     spoken = speak(text, "es", Voice("m1", 140 + number % 60, 30 + number % 40))
     return audio.resample(spoken.samples, spoken.sample_rate)
 

@@ -14,21 +14,17 @@ from hypothesis import strategies as st
 
 from caspi import audio
 from tests.conftest import tone
+from tests.support import encoded
 
 
-def encoded(samples: np.ndarray, rate: int, container: str, codec: str) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container) as out:
-        stream = out.add_stream(codec, rate=rate, layout="mono")
-        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], format="s16", layout="mono")
-        frame.sample_rate = rate
-        resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size or None
-        )
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            out.mux(stream.encode(part))
-        out.mux(stream.encode(None))
-    return buffer.getvalue()
+def mux_late(out: av.container.OutputContainer, stream: av.AudioStream, samples: np.ndarray) -> None:
+    """Writes samples at 16 kHz that start 1.94 s after the file does."""
+    pcm = (samples * 32767).astype(np.int16)
+    for start in range(0, len(pcm), 1024):
+        frame = av.AudioFrame.from_ndarray(pcm[start : start + 1024][None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, start + 31_040, Fraction(1, 16_000)
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))
 
 
 @pytest.mark.parametrize(
@@ -263,13 +259,8 @@ def test_audio_that_starts_later_than_its_film_keeps_its_times(tmp_path: Path) -
             picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
             picture.pts, picture.time_base = number, Fraction(1, 10)
             out.mux(film.encode(picture))
-        pcm = (tone(3.0) * 32767).astype(np.int16)
-        for start in range(0, len(pcm), 1024):
-            frame = av.AudioFrame.from_ndarray(pcm[start : start + 1024][None], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 16_000, start + 31_040, Fraction(1, 16_000)
-            out.mux(sound.encode(frame))
+        mux_late(out, sound, tone(3.0))
         out.mux(film.encode(None))
-        out.mux(sound.encode(None))
     found = audio.decode(path)
     assert np.flatnonzero(np.abs(found) > 0.1)[0] / 16_000 == pytest.approx(1.94, abs=0.03)
     assert len(found) / 16_000 == pytest.approx(4.94, abs=0.1)
@@ -279,12 +270,7 @@ def test_audio_that_starts_late_without_a_film_has_its_declared_length(tmp_path:
     path = tmp_path / "x.mkv"
     with av.open(str(path), "w") as out:
         stream = out.add_stream("flac", rate=16_000, layout="mono")
-        pcm = (tone(10.0) * 32767).astype(np.int16)
-        for start in range(0, len(pcm), 1024):
-            frame = av.AudioFrame.from_ndarray(pcm[start : start + 1024][None], format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 16_000, start + 31_040, Fraction(1, 16_000)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode(None))
+        mux_late(out, stream, tone(10.0))
     found, notes = audio.read(path)
     assert len(found) / 16_000 == pytest.approx(10.0, abs=0.1)
     assert notes == []

@@ -257,16 +257,21 @@ def _bytes_of_mp3(content: bytes, first: int) -> int:
 def _times_as_long(source: bytes | Path) -> float:
     """Ratio of the declared to the real size, at least 1, of a WAV, AVI, Wave64 or CAF file: decoders use the real
     size. 1 for others, and for streams of unknown length, as pipes write them."""
-    head, size = _head(source, 24), _size(source)
-    says = 0
-    if head[:4] == b"RIFF":
-        says = int.from_bytes(head[4:8], "little") + 8
-    elif head[:4] == b"riff":
-        says = int.from_bytes(head[16:24], "little")
-    elif head[:4] == b"caff":
-        says = _end_of_caf(source)
+    head, says = _head(source), _claimed_bytes(source)
     is_stream = head[:4] == b"RIFF" and says >= 0x7FFFFFFF
-    return 1.0 if is_stream or says >= 1 << 62 else max(1.0, says / size)
+    return 1.0 if is_stream or says >= 1 << 62 or head[:4] == b"FORM" else max(1.0, says / _size(source))
+
+
+def _claimed_bytes(source: bytes | Path) -> int:
+    """Size of a WAV, AVI, Wave64, AIFF or CAF file according to its header; 0 for other formats."""
+    head = _head(source, 24)
+    if head[:4] == b"RIFF":
+        return int.from_bytes(head[4:8], "little") + 8
+    if head[:4] == b"FORM":
+        return int.from_bytes(head[4:8], "big") + 8
+    if head[:4] == b"riff":
+        return int.from_bytes(head[16:24], "little")
+    return _end_of_caf(source) if head[:4] == b"caff" else 0
 
 
 _UNACCOUNTED = 4096  # bytes that may follow the chunks of a WAV file: tags of other formats, padding
@@ -280,14 +285,7 @@ def _more_follows(source: bytes | Path) -> bool:
         return _behind_chunks(source, size)
     if head[4:8] == b"ftyp":
         return sum(name == b"moov" for name in _mp4_boxes(source, size)) > 1
-    says = size
-    if head[:4] == b"FORM":
-        says = int.from_bytes(head[4:8], "big") + 8
-    elif head[:4] == b"riff":
-        says = int.from_bytes(_head(source, 8, 16), "little")
-    elif head[:4] == b"caff":
-        says = _end_of_caf(source) or size
-    return 12 < says < size - _UNACCOUNTED
+    return head[:4] != b"RIFF" and 12 < _claimed_bytes(source) < size - _UNACCOUNTED
 
 
 def _behind_chunks(source: bytes | Path, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +67,7 @@ def unreachable(error: BaseException | None) -> bool:
     return False
 
 
+@functools.cache  # a run loads its model once a stage; errors are not kept
 def fetch(repository: str, file: str, revision: str | None = None) -> None:
     """Downloads a file of a model into the cache if it is not there. Raises UsageError if there is no such model, or if
     the Hub cannot be reached; a model without the file is not an error."""

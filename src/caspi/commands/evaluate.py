@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from caspi import atomic_output
 from caspi.atomic_output import read_jsonl
-from caspi.commands.outcome import Outcome, _language
+from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.wording import counted, percent, rate
@@ -52,7 +52,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
     atomic_output.check_owned(out, "evaluate")
     if options.split not in SPLITS:
         raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
-    spoken = _language(options.language)
+    spoken = language_option(options.language)
     opened = [found for corpus in corpora for found in _opened(corpus, options.split, spoken, options.group_key)]
     others = [found for corpus in options.retention for found in _opened(corpus, options.split)]
     for corpus in opened:
@@ -65,7 +65,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
         options.stress,
         options.context,
         options.identify,
-        _equivalents(options.equivalents, rules),
+        read_equivalents(options.equivalents, rules),
     )
     folder = Path(resolve(model))
     recogniser = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
@@ -89,7 +89,7 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions 
                 for corpus in (*opened, *others)
             ],
         }
-        _write_evaluation(partial, "evaluate", f"caspi evaluate · {model}", summary, inputs)
+        write_evaluation(partial, "evaluate", f"caspi evaluate · {model}", summary, inputs)
         atomic_output.commit_atomic(partial, out)
     shutil.rmtree(kept)
     return Outcome(verdict(summary), out / report.HTML, summary)
@@ -129,13 +129,13 @@ def _take_over(transcripts: Path, kept: Path) -> None:
             shutil.copy(path, kept)
 
 
-def _equivalents(path: Path | None, spoken: Language) -> SpellingVariants | None:
+def read_equivalents(path: Path | None, spoken: Language) -> SpellingVariants | None:
     from caspi.evaluation.spelling_variants import SpellingVariants
 
     return SpellingVariants.read(path, spoken.normalisers["fair"]) if path else None
 
 
-def _write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
+def write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
     from caspi.evaluation import evaluation_page as evaluation_pages
     from caspi.evaluation.published import published
     from caspi.evaluation.summary import RESULTS

@@ -19,7 +19,7 @@ class Outcome:
     exit_code: int = 0
 
 
-def _language(asked: str | None) -> str | None:
+def language_option(asked: str | None) -> str | None:
     """As prompts say it. Raises UsageError for what is no language."""
     from caspi.language import named
 

@@ -13,7 +13,7 @@ from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import _hours, plural
+from caspi.reporting.wording import hours_or_minutes, plural
 
 if TYPE_CHECKING:
     pass
@@ -33,7 +33,7 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
         facts=[
             ("utterances", f"{summary['utterances']:,}"),
             ("parameters", f"{summary['parameters']:,}"),
-            ("audio", _hours(sum(s["audio_hours"] for s in stages))),
+            ("audio", hours_or_minutes(sum(s["audio_hours"] for s in stages))),
         ],
         parts=[
             Table(

@@ -13,7 +13,7 @@ from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, plural
+from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, plural
 
 _log = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
     rejected = sum(summary["rejected"].values())
     return Page(
         title=f"caspi prepare · {name}",
-        headline=f"{_hours(summary['hours'])} kept in {plural(summary['kept'], 'utterance')}; {rejected:,} of "
-        f"{summary['input']:,} rejected",
+        headline=f"{hours_or_minutes(summary['hours'])} kept in {plural(summary['kept'], 'utterance')}; {rejected:,} "
+        f"of {summary['input']:,} rejected",
         facts=[
             ("input", f"{summary['input']:,}"),
             ("kept", f"{summary['kept']:,}"),

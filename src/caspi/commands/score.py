@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caspi import atomic_output
-from caspi.commands.evaluate import _equivalents, _write_evaluation, verdict
-from caspi.commands.outcome import Outcome, _language
+from caspi.commands.evaluate import read_equivalents, verdict, write_evaluation
+from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
 from caspi.reporting import report
 
@@ -35,12 +35,12 @@ def run(
     from caspi.evaluation.transcripts import Columns, read_transcripts
     from caspi.language import language
 
-    spoken = language(_language(language_name) or "Hebrew")
+    spoken = language(language_option(language_name) or "Hebrew")
     found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
     if language_name is None and "language" not in found.used:
         _check_letters(file, found, spoken)
     _say_columns(found)
-    table = _equivalents(equivalents, spoken)
+    table = read_equivalents(equivalents, spoken)
     measured = ScoredPairs.of(found.pairs)
     partial = atomic_output.begin_atomic(out, "score")
     try:
@@ -49,7 +49,7 @@ def run(
         inputs = {"file": str(file), "fingerprint": report.fingerprint(file), "columns": found.used}
         if hypotheses is not None:
             inputs |= {"hypotheses": str(hypotheses), "hypotheses_fingerprint": report.fingerprint(hypotheses)}
-        _write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
+        write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

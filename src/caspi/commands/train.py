@@ -15,7 +15,7 @@ from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.charts import Chart, Line
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE, _hours, percent, rate
+from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, percent, rate
 
 
 def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
@@ -42,7 +42,7 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
         facts=[
             ("stages", str(len(summary["stages"]))),
             ("steps", f"{total:,}"),
-            ("audio trained on", _hours(hours)),
+            ("audio trained on", hours_or_minutes(hours)),
             ("time taken", duration(taken)),
         ],
         synthetic=SYNTHETIC_NOTE if summary.get("synthetic") else "",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caspi.commands.outcome import Outcome, _language
+from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
 from caspi.progress import Progress
 from caspi.reporting.wording import plural
@@ -36,7 +36,7 @@ def run(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    request = stage.FileRequest(model, format_name, context, _language(language_name), times)
+    request = stage.FileRequest(model, format_name, context, language_option(language_name), times)
     outputs = stage.Outputs(files, request, out)
     found = []
     with Progress("transcribe", unit="files", total=len(files)) as progress:

@@ -16,7 +16,7 @@ from caspi.scoring.intervals import rate_interval
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
 NOISE_LEVELS_DB = (0.0, 10.0, 20.0, 30.0)
-_PARTS_AT_MOST = 50  # nobody reads a longer table
+_PARTS_AT_MOST = 50  # a longer table is hard to read
 
 
 def _step(value: float | None, bounds: Sequence[float], unit: str) -> str | None:

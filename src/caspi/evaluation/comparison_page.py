@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caspi.evaluation.evaluation_page import WORST, _clip, difference
+from caspi.evaluation.evaluation_page import WORST, audio_cell, difference
 from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, percent, rate
 
@@ -136,7 +136,7 @@ def _changed(
                 y["errors"],
                 difference(x, x["hypothesis"]),
                 difference(x, y["hypothesis"]),
-                _clip(x, clips),
+                audio_cell(x, clips),
                 x["id"],
             )
             for x, y in shown

@@ -17,7 +17,7 @@ from caspi.scoring.edits import align, path, regions
 
 _LONGEST_JOIN = 3  # maximum number of words that one word may be recognised as
 _MOST = 20  # rows of a table
-_WORDS_A_SECOND = 6.0  # nobody speaks faster over a whole utterance
+_WORDS_A_SECOND = 6.0  # faster speech over a whole utterance is not possible
 _LEAKED = re.compile(r"<asr_text>|<\|[^<>|]*\|>|\blanguage [A-Z][a-z]+ ?<")
 
 

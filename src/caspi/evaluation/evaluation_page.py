@@ -344,7 +344,7 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
         ("errors", "of", "reference and hypothesis", "listen", "seconds", "signs", "id"),
         [
             (
-                row["errors"], row["words"], difference(row, row["hypothesis"]), _clip(row, clips),
+                row["errors"], row["words"], difference(row, row["hypothesis"]), audio_cell(row, clips),
                 f"{row['seconds']:.1f}" if row["seconds"] is not None else "", ", ".join(row["made_up"]), row["id"],
             )
             for row in rows
@@ -355,5 +355,5 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
     return [table]
 
 
-def _clip(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> AudioCell | str:
+def audio_cell(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> AudioCell | str:
     return AudioCell(clips[row["id"]]) if row["id"] in clips else ""

@@ -11,7 +11,7 @@ SYNTHETIC_NOTE = (
 )
 
 
-def _hours(value: float) -> str:
+def hours_or_minutes(value: float) -> str:
     return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
 
 

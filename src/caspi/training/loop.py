@@ -44,7 +44,7 @@ from caspi.training.step_recovery import CONTINUES, StepRecovery, StepResult
 from caspi.training.strategy import strategy
 from caspi.training.tracking import Tracker
 
-Measure = Callable[[LoadedModel], Measurement | None]  # None: given up, because the run was asked to end
+Measure = Callable[[LoadedModel], Measurement | None]  # None: aborted, because the run was asked to end
 
 
 class _AskedToEnd(Exception):
@@ -227,8 +227,7 @@ class StageLoop:
             self._given.log.took(loss, everyone.tokens, planned.seconds)
         else:
             self._strategy.discard_gradients()
-            trained = [parameter for group in self._strategy.optimizer.param_groups for parameter in group["params"]]
-            self._recovery.leave_out(planned, mine, found, trained, self.step + 1)
+            self._recovery.leave_out(planned, mine, found, self._strategy.trained(), self.step + 1)
         return norm
 
     def _save_is_due(self) -> bool:

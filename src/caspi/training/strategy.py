@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,83 +17,68 @@ from caspi.training.distributed.sharding import shard_on_cpu
 from caspi.training.optim import gradients
 
 
-class Strategy(Protocol):
-    """model: the module to call for a forward pass. sharded: each process holds a part of every weight, so all
-    processes must make the same number of passes."""
+class Strategy:
+    """The plain way: every process holds the whole model. Gradients are summed once per step, not during its backward
+    passes as in DDP: a process that runs out of memory does not block the others, and gradients are stored only once.
 
-    sharded: bool
-    model: nn.Module
-    optimizer: Any
+    model: the forward pass goes through it. sharded: each process holds a part of every weight, so that all processes
+    make equally many passes.
+    """
+
+    sharded = False
+
+    def __init__(self, objective: nn.Module, optimizer: Any) -> None:
+        self.model, self.optimizer = objective, optimizer
+
+    def trained(self) -> list[torch.Tensor]:
+        """The parameters that the optimizer steps."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds the gradients of `loss` to this process's gradients."""
+        """Adds to this process's gradients."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
-        """Sums gradients over processes and multiplies them by `factor`, after all micro-batches of a step.
-        Returns the loss times the factor, and the norm of the gradient; the host waits for both at once."""
+        """Sums the gradients over all processes and multiplies them by `factor`, after a step's micro-batches. Returns
+        the loss times the factor, and the norm of the gradient; the host waits for both at once."""
+        if processes().num_processes > 1:
+            gradients.add_up(self.trained())
+        return self._scaled(loss, factor, factor)
+
+    def _scaled(self, loss: torch.Tensor, loss_factor: float, factor: float) -> tuple[float, float]:
+        gradients.scale(self.trained(), factor)
+        norm = gradients.norm(self.trained()).to(loss)
+        found: list[float] = torch.stack([loss * loss_factor, norm]).tolist()
+        return found[0], found[1]
 
     def clip(self, norm: float, limit: float) -> None:
-        """Scales the gradient down to a norm of `limit` if its present norm, `norm`, is larger."""
+        """Scales the gradient, whose norm is `norm`, down to a norm of at most `limit`."""
+        if norm > limit:
+            gradients.scale(self.trained(), limit / norm)
 
     def step(self) -> None:
-        """Updates the weights and clears the gradients."""
+        """Changes the weights and clears the gradient."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def discard_gradients(self) -> None:
         """Drops the gradients of this effective batch, instead of a step."""
+        self.optimizer.zero_grad()
 
     def save_optimizer(self, folder: Path, *, writes: bool) -> None:
         """Saves the optimizer's state into a checkpoint. All processes call it, one of them writes."""
+        if writes:
+            checkpoints.save_optimizer(folder, self.optimizer.state_dict())
 
     def load_optimizer(self, folder: Path) -> None:
         """Loads what `save_optimizer` wrote."""
+        self.optimizer.load_state_dict(checkpoints.optimizer_state(folder))
 
     def close(self) -> None:
         """Releases the model, so that the next stage can load it."""
 
 
-class Replicated:
-    """Every process holds the whole model. Gradients are summed once per step, not during its backward passes as in
-    DDP: a process that runs out of memory does not block the others, and gradients are stored only once."""
-
-    sharded = False
-
-    def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.model, self.optimizer = objective, optimizer
-
-    def backward(self, loss: torch.Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
-        if processes().num_processes > 1:
-            gradients.add_up(self._trained())
-        return _scaled(self._trained(), loss, factor, factor)
-
-    def clip(self, norm: float, limit: float) -> None:
-        if norm > limit:
-            gradients.scale(self._trained(), limit / norm)
-
-    def step(self) -> None:
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def discard_gradients(self) -> None:
-        self.optimizer.zero_grad()
-
-    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
-        if writes:
-            checkpoints.save_optimizer(folder, self.optimizer.state_dict())
-
-    def load_optimizer(self, folder: Path) -> None:
-        self.optimizer.load_state_dict(checkpoints.optimizer_state(folder))
-
-    def close(self) -> None:
-        pass
-
-    def _trained(self) -> list[torch.Tensor]:
-        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-
-
-class FullySharded(Replicated):
+class FullySharded(Strategy):
     """torch's FSDP2, set up by accelerate from the environment that `accelerate launch` creates."""
 
     sharded = True
@@ -105,7 +90,7 @@ class FullySharded(Replicated):
         super().__init__(*self._accelerator.prepare(objective, optimizer))
 
     def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
-        return _scaled(self._trained(), loss, factor, factor * processes().num_processes)  # they were averaged
+        return self._scaled(loss, factor, factor * processes().num_processes)  # they were averaged
 
     def save_optimizer(self, folder: Path, *, writes: bool) -> None:
         if self._gathers_itself():
@@ -130,14 +115,14 @@ class FullySharded(Replicated):
         return hasattr(getattr(self.optimizer, "optimizer", self.optimizer), "gathers_itself")
 
 
-class ZeroStage3:
+class ZeroStage3(Strategy):
     """DeepSpeed's ZeRO stage 3; its engine sums and clips the gradients and steps."""
 
     sharded = True
 
     def __init__(self, objective: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
-        self.optimizer = Zero3(objective, optimizer, max_grad_norm)
-        self.model: nn.Module = self.optimizer.engine
+        zero = Zero3(objective, optimizer, max_grad_norm)
+        super().__init__(zero.engine, zero)
 
     def backward(self, loss: torch.Tensor) -> None:
         self.optimizer.backward(loss)
@@ -151,9 +136,6 @@ class ZeroStage3:
     def step(self) -> None:
         self.optimizer.step()  # the engine clears its gradients itself
 
-    def discard_gradients(self) -> None:
-        self.optimizer.zero_grad()
-
     def save_optimizer(self, folder: Path, *, writes: bool) -> None:
         state = self.optimizer.whole_state()
         if writes:
@@ -166,17 +148,9 @@ class ZeroStage3:
         self.optimizer.end()
 
 
-def _scaled(
-    parameters: list[torch.Tensor], loss: torch.Tensor, loss_factor: float, factor: float
-) -> tuple[float, float]:
-    gradients.scale(parameters, factor)
-    found: list[float] = torch.stack([loss * loss_factor, gradients.norm(parameters).to(loss)]).tolist()
-    return found[0], found[1]
-
-
 def strategy(objective: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> Strategy:
     """The strategy that the environment selects (`processes.sharding`); a single process holds the whole model."""
     kind = sharding() if processes().num_processes > 1 else "none"
     if kind == "zero3":
         return ZeroStage3(objective, optimizer, max_grad_norm)
-    return FullySharded(objective, optimizer) if kind == "fsdp2" else Replicated(objective, optimizer)
+    return FullySharded(objective, optimizer) if kind == "fsdp2" else Strategy(objective, optimizer)

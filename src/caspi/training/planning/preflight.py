@@ -28,7 +28,7 @@ from caspi.training.planning.costs import MicroBatchLoads, ModelShape, Trainable
 from caspi.training.planning.estimates import ALLOCATOR, Gpu, changes_that_fit, estimate, gpus, recognised, running
 from caspi.training.planning.pilot import Pilot
 from caspi.training.planning.pilot import measure_passes as pilot
-from caspi.training.planning.shapes import _learning, shapes
+from caspi.training.planning.shapes import shapes, trainable_shape
 from caspi.training.stage_setup import load_for_stage
 
 _log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def pilots(
     for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
         drawn = stage_seed(seed, number)
         model = load_for_stage(start, config, stage, state.device, dtype, drawn)
-        learning = _learning(model.loaded.model, shape, model.groups, stage, config)
+        learning = trainable_shape(model.loaded.model, shape, model.groups, stage, config)
         work = flops(shape, learning, plan.loads)
         order = np.argsort(work, kind="stable")
         middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]

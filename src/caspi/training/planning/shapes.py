@@ -54,13 +54,13 @@ def shapes(start: ModelConfig, config: TrainConfig) -> tuple[ModelShape, list[St
         model = on_meta_device(start)  # a new one for each stage: a stage may add adapters
         shape = shape or ModelShape.of(model, model.config)
         groups = select(model, stage.groups)
-        learning = _learning(model, shape, groups, stage, config)
+        learning = trainable_shape(model, shape, groups, stage, config)
         found.append(StageShape(describe(model, groups), learning))
     assert shape is not None  # a recipe has a stage
     return shape, found
 
 
-def _learning(
+def trainable_shape(
     model: nn.Module, shape: ModelShape, groups: Sequence[TrainableGroup], stage: StageConfig, config: TrainConfig
 ) -> TrainableShape:
     """For a GPU: nothing is predicted for a CPU."""

@@ -26,12 +26,12 @@ import torch
 import yaml
 from speechlike import FILTERS, HELD_OUT, clips, random_start, sources, watch
 
-from caspi import cli, commands, recipe
+from caspi import commands, program, recipe
 from caspi.corpus.store import Corpus
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training.data.dataset import TrainingSet
-from caspi.training.planning import preflight, shapes
+from caspi.training.planning import shapes, stage_batches
 from caspi.training.planning.costs import peak_memory
 from caspi.training.planning.estimates import estimate, gpus, recognised
 
@@ -112,7 +112,7 @@ def train_capped(gigabytes: float, arguments: list[str]) -> None:
         share = gigabytes * 1e9 / torch.cuda.get_device_properties(gpu).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), gpu)
     sys.argv = ["caspi", *arguments]
-    cli.main()
+    program.main()
 
 
 def _recipe(folder: Path, options: argparse.Namespace) -> recipe.Recipe:
@@ -150,7 +150,7 @@ def _predicted(made: recipe.Recipe, options: argparse.Namespace, sharding: str) 
     shape, [stage] = shapes.shapes(made.model, config)
     prompt = Prompt(load_processor(made.model.start).tokenizer)
     data = TrainingSet.to_train_on(Corpus.open(made.corpus.path, "train"), prompt, config, made.seed)
-    [plan] = preflight.planned(data, config, options.processes, made.seed)
+    [plan] = stage_batches.planned(data, config, options.processes, made.seed)
     shards = 1 if sharding == "none" else options.processes
     seconds = estimate(shape, stage.learning, plan.loads, kind, options.processes).seconds if kind else None
     return {

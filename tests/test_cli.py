@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from caspi import cli
+from caspi import cli, program
 from caspi.model.loading import TINY
 from tests.conftest import RECIPES, ROOT
 
@@ -76,7 +76,7 @@ def test_user_errors_give_one_line_and_the_right_exit_code(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["caspi", *arguments])
     with pytest.raises(SystemExit) as exited:
-        cli.main()
+        program.main()
     output = capfd.readouterr()
     assert list(tmp_path.iterdir()) == [], "a mistake left something behind"
     assert exited.value.code == code, output.err
@@ -192,7 +192,7 @@ def test_transcribe_writes_subtitles(tmp_path: Path, speech) -> None:  # type: i
 
 def test_doctor_reports_the_tiny_model_and_a_missing_token() -> None:
     result = caspi("doctor", "--json", HF_TOKEN="")
-    found = {finding["what"]: finding for finding in json.loads(result.stdout)}
+    found = {finding["what"]: finding for finding in json.loads(result.stdout)["findings"]}
     assert found["tiny"]["status"] == "ok"
     assert found["HF_TOKEN"]["status"] == "missing"
 
@@ -223,7 +223,7 @@ def test_unusable_paths_give_a_one_line_error(
     def run(*command: str) -> int:
         monkeypatch.setattr(sys, "argv", ["caspi", *command])
         with pytest.raises(SystemExit) as exited:
-            cli.main()
+            program.main()
         return int(exited.value.code or 0)
 
     if "good.csv-score" in arguments:
@@ -239,7 +239,7 @@ def test_unusable_paths_give_a_one_line_error(
 _IN_A_CALLBACK = """
 import io, sys, time
 import soundfile
-from caspi import cli
+from caspi import program
 
 class Slow(io.BytesIO):
     def readinto(self, buffer):
@@ -259,8 +259,8 @@ def read():
             if not sys.argv[1:]:
                 raise
 
-cli.app = read
-cli.main()
+program.app = read
+program.main()
 """
 
 

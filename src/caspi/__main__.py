@@ -1,5 +1,5 @@
 """`python -m caspi` is `caspi`."""
 
-from caspi.cli import main
+from caspi.program import main
 
 main()

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import _thread
 import json
-import os
 import sys
-import threading
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from caspi.errors import CaspiError, UsageError, first_line
-from caspi.terminal import show_log
+from caspi.errors import UsageError
 
 if TYPE_CHECKING:  # a command imports the modules that it needs when it runs
     from caspi.commands.outcome import Outcome
@@ -67,6 +59,10 @@ def _finish(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.summary, ensure_ascii=False, indent=1, default=str))
     else:
+        console = Console(stderr=outcome.path != Path())  # stdout has the path alone
+        for part in outcome.tables:
+            console.print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
+        print(outcome.text, end="")
         if outcome.line:  # only one of several processes prints it
             _say(outcome.line)
         if outcome.path != Path():
@@ -136,35 +132,7 @@ def corpus_info(corpus: CorpusFolder, json_: Json = False) -> None:
     """
     from caspi import commands
 
-    outcome = commands.corpus.info(corpus)
-    if not json_:
-        _show_corpus(outcome.summary)
-    _finish(outcome, json_)
-
-
-def _show_corpus(summary: dict[str, Any]) -> None:
-    splits = Table(title="Splits", title_justify="left")
-    for column in ("split", "utterances", "hours", "groups", "MiB"):
-        splits.add_column(column, justify="left" if column == "split" else "right")
-    for name, found in summary["splits"].items():
-        counts = (f"{found['utterances']:,}", f"{found['hours']:.2f}", f"{found['groups']:,}")
-        splits.add_row(name, *counts, f"{found['bytes'] / 2**20:,.1f}")
-    spread = Table(title="Distributions, percentiles", title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
-    spread.add_column("", no_wrap=True)
-    for percentile in summary["percentiles"]:
-        spread.add_column(f"{percentile}", justify="right", no_wrap=True)
-    for name, values in summary["distributions"].items():
-        spread.add_row(name, *(_short(value) for value in values))
-    console = Console(stderr=True)
-    console.print(splits)
-    console.print(spread)
-
-
-def _short(value: float) -> str:
-    """A number in at most seven characters, without exponent, so that the table fits into 80 columns."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"
+    _finish(commands.corpus.info(corpus), json_)
 
 
 @corpus_app.command("sample")
@@ -218,11 +186,7 @@ def corpus_push(
     """
     from caspi import commands
 
-    outcome = commands.corpus.push(corpus, repository, not public, dry_run)
-    if dry_run and not json_:
-        for file in outcome.summary["files"]:
-            _say(f"{file['file']}: {file['bytes']:,} bytes")
-    _finish(outcome, json_)
+    _finish(commands.corpus.push(corpus, repository, not public, dry_run), json_)
 
 
 @app.command()
@@ -263,9 +227,10 @@ def plan(
               caspi plan recipes/round2.yaml --pilot
     """
     from caspi import commands
+    from caspi.training.planning.plan import PlanOptions
 
-    made = _recipe(recipe, overrides)
-    _finish(commands.plan.run(made, gpu, gpus, measured=pilot, table=gpu_table), json_)
+    options = PlanOptions(gpu, gpus, pilot, gpu_table)
+    _finish(commands.plan.run(_recipe(recipe, overrides), options), json_)
 
 
 @app.command("augment-preview")
@@ -304,32 +269,8 @@ def train(
     """
     from caspi import commands
 
-    loaded = _recipe(recipe, overrides)
-    if dry_run:
-        outcome = commands.train.dry_run(loaded)
-        if not json_:
-            _show_shapes(outcome.summary)
-        _finish(outcome, json_)
-    else:
-        _finish(commands.train.run(loaded), json_)
-
-
-def _show_shapes(summary: dict[str, Any]) -> None:
-    groups = Table(title=f"{summary['parameters']:,} parameters", title_justify="left")
-    groups.add_column("group")
-    groups.add_column("parameters", justify="right")
-    for name, count in summary["groups"].items():
-        groups.add_row(name, f"{count:,}")
-    stages = Table(title="Stages", title_justify="left")
-    for column in ("stage", "trains", "lr", "parameters", "note"):
-        stages.add_column(column, justify="right" if column in ("lr", "parameters") else "left")
-    for stage in summary["stages"]:
-        for row in stage["groups"]:
-            stages.add_row(stage["name"], row["group"], f"{row['lr']:g}", f"{row['parameters']:,}", row["note"])
-        stages.add_row(stage["name"], "all of it", "", f"{stage['trainable']:,}", "", style="bold", end_section=True)
-    console = Console()
-    console.print(groups)
-    console.print(stages)
+    run = commands.train.dry_run if dry_run else commands.train.run
+    _finish(run(_recipe(recipe, overrides)), json_)
 
 
 @app.command()
@@ -415,15 +356,11 @@ def evaluate(
     Example: caspi evaluate runs/demo/train/average runs/demo/corpus --out runs/demo/evaluation --stress 50
     """
     from caspi import commands
+    from caspi.evaluation.options import EvaluationOptions
 
     other = [str(corpus) for corpus in retention or ()]
-    options = commands.evaluate.EvaluateOptions(
-        split, limit, other, stress, context, identify, equivalents, language, group_key
-    )
-    outcome = commands.evaluate.run(model, corpora, out, options)
-    if not json_:
-        _show_scores(outcome.summary)
-    _finish(outcome, json_)
+    options = EvaluationOptions(split, limit, other, stress, context, identify, equivalents, language, group_key)
+    _finish(commands.evaluate.run(model, corpora, out, options), json_)
 
 
 @app.command()
@@ -458,62 +395,7 @@ def score(
 
     columns = {"reference": reference, "hypothesis": hypothesis, "group": group, "id": id_}
     place = out or _beside(file, f"{file.name}-score")
-    outcome = commands.score.run(file, language, place, equivalents, hypotheses=hypotheses, columns=columns)
-    if not json_:
-        _show_scores(outcome.summary)
-    _finish(outcome, json_)
-
-
-_NAMES_AT_MOST = 36  # characters of a name in a table of 80 columns
-
-
-def _show_scores(summary: dict[str, Any]) -> None:
-    """Prints a table of 80 columns (scores, relaxations, breakdowns, stress conditions), then warning signs."""
-    from caspi.reporting.bidi import shown
-    from caspi.reporting.wording import counted, percent, rate
-
-    console = Console(stderr=True, width=min(80, Console(stderr=True).width))
-    table = Table(title=counted(summary), title_justify="left", expand=False)
-    for column in ("", "WER [95 %]", "CER", "words"):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    for name in ("leaderboard", "fair"):
-        found = summary[name]
-        table.add_row(name, rate(found["wer"], found["wer_ci"]), rate(found["cer"]), f"{found['words']:,}")
-    for name, relaxed in summary["relaxations"].items():
-        table.add_row(f"fair, {name} ignored", f"{percent(relaxed['wer'])}, {percent(relaxed['removed'])} less", "", "")
-    sections = [
-        {name: part["leaderboard"] for name, part in summary[f"by_{key}"].items()}
-        for key in ("source", "duration", "noise", "script", "language")
-        if len(summary[f"by_{key}"]) > 1
-    ]
-    sections.append(summary.get("stress", {}).get("conditions", {}))
-    sections.append({f"context: {shown}": found for shown, found in summary.get("context", {}).items()})
-    for folder, languages in summary.get("retention", {}).items():
-        sections.append({f"{spoken}, {Path(folder).name}": found for spoken, found in languages.items()})
-    for section in sections:
-        table.add_section()
-        for name, found in section.items():
-            words = f"{found['words']:,}" if "words" in found else ""
-            table.add_row(shown(name, _NAMES_AT_MOST), rate(found["wer"], found["wer_ci"]), rate(found["cer"]), words)
-    console.print(table)
-    for line in _signs(summary):
-        console.print(line, soft_wrap=True, highlight=False)
-
-
-def _signs(summary: dict[str, Any]) -> list[str]:
-    """Lines on what the word error rate does not show: empty or truncated hypotheses, hallucinations, languages."""
-    from caspi.reporting.wording import plural
-
-    counts = {
-        "empty": summary["leaderboard"]["empty"], "cut off": summary["truncated"],
-        "decoded again in pieces": summary["retried"], **summary["made_up"],
-    }  # fmt: skip
-    found = [f"{name} {count:,}" for name, count in counts.items() if count]
-    lines = [f"of {plural(summary['utterances'], 'utterance')}: {', '.join(found)}"] if found else []
-    for spoken, taken in (summary["named"] or {}).items():
-        times = ", ".join(f"{name} {count:,} times" for name, count in taken.items())
-        lines.append(f"{spoken} was identified as {times}")
-    return lines
+    _finish(commands.score.run(file, language, place, equivalents, hypotheses=hypotheses, columns=columns), json_)
 
 
 @app.command()
@@ -563,11 +445,7 @@ def transcribe(
     """
     from caspi import commands
 
-    outcome = commands.transcribe.run(model, files, format, out, context, language, times=times)
-    if out is None and not json_:
-        for file in outcome.summary["files"]:
-            print(file["output"], end="")
-    _finish(outcome, json_)
+    _finish(commands.transcribe.run(model, files, format, out, context, language, times=times), json_)
 
 
 @app.command()
@@ -600,11 +478,7 @@ def publish(
     """
     from caspi import commands
 
-    outcome = commands.publish.run(model, repository, dry_run, private=not public)
-    if dry_run and not json_:
-        for file in outcome.summary["files"]:
-            _say(f"{file['file']}: {file['bytes']:,} bytes")
-    _finish(outcome, json_)
+    _finish(commands.publish.run(model, repository, dry_run, private=not public), json_)
 
 
 @app.command()
@@ -636,101 +510,6 @@ def doctor(json_: Json = False) -> None:
 
     Example: caspi doctor
     """
-    from dataclasses import asdict
+    from caspi import commands
 
-    from caspi.commands.doctor import examine
-
-    findings = examine()
-    if json_:
-        print(json.dumps([asdict(finding) for finding in findings], indent=1))
-    else:
-        for finding in findings:
-            print(f"{finding.status:8} {finding.what:14} {finding.detail}")
-    if any(finding.status == "broken" for finding in findings):
-        raise typer.Exit(1)
-
-
-def _quiet_libraries() -> None:
-    """Turns off messages and progress bars of libraries, and makes idle OpenMP threads sleep."""
-    # If threads spin while they wait for work, training runs at half speed beside one other busy process, and no
-    # faster without one (docs/log.md, 2026-11-30). The variable is read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # hides messages about retries
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-_INTERRUPTED = 130  # the exit code of shells after Ctrl-C; typer uses it too
-_RESUMES = "caspi: interrupted; run the same command again to resume from what was saved"
-
-
-class _Missed:
-    """Sends a Ctrl-C again if a library's callback or clean-up received it: Python only prints and ignores it there."""
-
-    def __init__(self) -> None:
-        self._again: threading.Timer | None = None
-
-    def __call__(self, what: sys.UnraisableHookArgs) -> None:
-        """Called as sys.unraisablehook."""
-        if what.exc_type is not KeyboardInterrupt:
-            sys.__unraisablehook__(what)
-            return
-        self._again = threading.Timer(0.05, _thread.interrupt_main)
-        self._again.daemon = True
-        self._again.start()
-
-    def taken_back(self) -> bool:
-        """Cancels a Ctrl-C that is about to be sent again. Returns whether there was one."""
-        if self._again is None or not self._again.is_alive():
-            return False
-        self._again.cancel()
-        return True
-
-
-def _guarded(run: Callable[[], object], debug: bool) -> int:
-    """Runs a command and returns its exit code. A failure is one line, with `--debug` also a traceback."""
-    missed = _Missed()
-    before, sys.unraisablehook = sys.unraisablehook, missed
-    try:
-        run()
-    except SystemExit as error:  # raised by typer: usage errors, --help, typer.Exit
-        if error.code == _INTERRUPTED:
-            _say(_RESUMES)
-        return error.code if isinstance(error.code, int) else 0
-    except KeyboardInterrupt:
-        _say(_RESUMES)
-        return _INTERRUPTED
-    except Exception as error:
-        if missed.taken_back():  # a library turned the Ctrl-C in its callback into this error
-            _say(_RESUMES)
-            return _INTERRUPTED
-        return _failed(error, debug)
-    finally:
-        sys.unraisablehook = before
-    return 0
-
-
-def _failed(error: Exception, debug: bool) -> int:
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, CaspiError):
-        _say(f"caspi: {error}")
-        return error.exit_code
-    if isinstance(error, OSError):
-        _say(f"caspi: {error.filename or 'input or output'}: {error.strerror or error}")
-    elif not debug:
-        first = first_line(error)
-        _say(f"caspi: unexpected {type(error).__name__}: {first}; `caspi --debug ...` shows where")
-    return 1
-
-
-def main() -> None:
-    """Entry point."""
-    _quiet_libraries()
-    show_log()
-    sys.exit(_guarded(app, debug="--debug" in sys.argv))
-
-
-if __name__ == "__main__":
-    main()
+    _finish(commands.doctor.run(), json_)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,20 @@ from caspi.errors import CaspiError, UsageError, first_line
 
 CARD = "README.md"
 Kind = Literal["model", "dataset"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Files that were, or with dry_run would be, uploaded. files: name -> bytes."""
+
+    repository: str
+    dry_run: bool
+    private: bool
+    files: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        files = [{"file": name, "bytes": size} for name, size in self.files.items()]
+        return {"repository": self.repository, "dry_run": self.dry_run, "private": self.private, "files": files}
 
 
 def check_name(repository: str) -> None:

@@ -57,20 +57,20 @@ def spanish_corpus(folder: Path, spoiled: float, halved: float = 0.0) -> Corpus:
 @pytest.mark.parametrize("spoiled", [0.0, 0.1, 0.25, 0.6])
 def test_the_bound_holds_for_any_share_of_wrong_transcripts(tiny: LoadedModel, tmp_path: Path, spoiled: float) -> None:
     found = audit(spanish_corpus(tmp_path, spoiled), tiny, AuditConfig())
-    assert found["at_most"] >= spoiled
-    assert found["low_quality_interval"] == (0.0, found["at_most"])
-    assert found["decision"] == CAUTION
-    worst = sorted(found["utterances"], key=lambda u: u["wrong_text_loss"] - u["loss"])[: int(spoiled * 40)]
+    assert found.whole.at_most >= spoiled
+    assert found.as_json()["low_quality_interval"] == (0.0, found.whole.at_most)
+    assert found.decision == CAUTION
+    worst = sorted(found.utterances, key=lambda u: u.wrong_text_loss - u.loss)[: int(spoiled * 40)]
     wrong = {f"u{n}" for n in range(int(spoiled * 40))}
-    assert len({u["id"] for u in worst} & wrong) >= 0.7 * len(wrong)
+    assert len({u.id for u in worst} & wrong) >= 0.7 * len(wrong)
 
 
 @pytest.mark.parametrize("halved", [0.2, 1.0])
 def test_missing_words_never_give_proceed(tiny: LoadedModel, tmp_path: Path, halved: float) -> None:
     """A fifth of the transcripts without half of their words once passed as 0.0 %."""
     found = audit(spanish_corpus(tmp_path, 0.0, halved=halved), tiny, AuditConfig())
-    assert found["decision"] == CAUTION
-    assert "missing or added words are not checked" in found["reason"]
+    assert found.decision == CAUTION
+    assert "missing or added words are not checked" in found.reason
 
 
 @pytest.mark.parametrize("bad", [0.0, 0.05, 0.2, 0.5, 0.95, 1.0])
@@ -82,7 +82,7 @@ def test_the_bound_holds_for_models_of_any_ability(bad: float, able: float) -> N
         draw = np.random.default_rng(seed)
         own = draw.normal(0, 1, 300) + able * (draw.random(300) < bad)
         table = np.stack([own, draw.normal(able, 1, 300), draw.normal(able, 1, 300)], axis=1)
-        held += _bounds(table, seed)["at_most"] >= bad
+        held += _bounds(table, seed).at_most >= bad
     assert held >= 36
 
 
@@ -90,6 +90,6 @@ def test_a_model_without_discernment_gives_only_caution(tmp_path: Path) -> None:
     """Trap: a fallback that invents scores when the aligner fails is worse than stopping."""
     ignorant = load(ModelConfig(start="tiny", init="random"))
     found = audit(spanish_corpus(tmp_path, 0.0), ignorant, AuditConfig())
-    assert found["decision"] == CAUTION
-    assert found["low_quality_fraction"] is None
-    assert found["low_quality_interval"][1] > 0.5
+    assert found.decision == CAUTION
+    assert found.as_json()["low_quality_fraction"] is None
+    assert found.whole.at_most > 0.5

@@ -9,6 +9,7 @@ import pytest
 from caspi import commands
 from caspi.errors import UsageError
 from caspi.evaluation.compare import compare
+from caspi.evaluation.options import EvaluationOptions
 
 
 def score_csv(folder: Path, name: str, rows: list[tuple[str, str]], header: str = "reference,hypothesis") -> Path:
@@ -186,7 +187,7 @@ def test_counts_that_are_none_are_refused(tmp_path: Path, wrong: str) -> None:
 
 
 def test_a_score_does_not_replace_an_evaluation(small_corpus: Path, tmp_path: Path) -> None:
-    commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", commands.evaluate.EvaluateOptions(limit=2))
+    commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(limit=2))
     with pytest.raises(UsageError, match="no caspi score made it"):
         commands.score.run(score_csv(tmp_path, "x", [("שלום", "שלום")]), "Hebrew", tmp_path / "out")
     assert (tmp_path / "out" / "transcripts").is_dir()
@@ -200,9 +201,7 @@ def test_a_group_called_0_is_a_group(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_was_evaluated(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate.run(
-        "tiny", [str(small_corpus)], tmp_path / "out", commands.evaluate.EvaluateOptions(limit=5)
-    )
+    outcome = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(limit=5))
     assert "5 of 12 utterances" in outcome.line
     page = outcome.path.read_text(encoding="utf-8")
     assert f"<td>{small_corpus}</td><td>test</td><td>5 of 12</td>" in page

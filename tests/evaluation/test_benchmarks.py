@@ -11,12 +11,12 @@ import pytest
 import soundfile
 
 from caspi import commands
-from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
+from caspi.evaluation.options import EvaluationOptions
 from tests.corpus.sources.test_sources import ROWS
 
 SIX = benchmarks.SETS["ivrit"]
@@ -93,12 +93,12 @@ def test_the_error_for_a_gated_set_explains_access(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", gated)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     with pytest.raises(UsageError, match=r"eval-d1 .*: accept its licence at https://\S+ and set HF_TOKEN"):
-        commands.evaluate.run("tiny", ["ivrit"], tmp_path / "out", EvaluateOptions())
+        commands.evaluate.run("tiny", ["ivrit"], tmp_path / "out", EvaluationOptions())
     assert not (tmp_path / "out").exists()
 
 
 def test_a_partial_set_is_not_compared_with_published_results(tmp_path: Path) -> None:
-    outcome = commands.evaluate.run("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluateOptions(limit=2))
+    outcome = commands.evaluate.run("tiny", [files("kan", tmp_path)], tmp_path / "out", EvaluationOptions(limit=2))
     assert "published, not measured here" not in outcome.path.read_text(encoding="utf-8")
     assert "2 of 3 utterances" in outcome.line
 
@@ -155,13 +155,13 @@ def test_a_manifest_is_evaluated_in_its_language(
     path.write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(UsageError, match="2 lines name no language, and their letters are not Hebrew: give --language"):
         commands.evaluate.run("tiny", [str(path)], tmp_path / "out")
-    options = commands.evaluate.EvaluateOptions(language="es")
+    options = EvaluationOptions(language="es")
     summary = commands.evaluate.run("tiny", [str(path)], tmp_path / "out", options).summary
     assert summary["language"] == "Spanish"
     assert summary["fair"]["wer"] < 0.7
     assert summary["independent"] == 1
     assert "groups by client_id" in capsys.readouterr().err
-    other = commands.evaluate.EvaluateOptions(language="es", group_key="audio")
+    other = EvaluationOptions(language="es", group_key="audio")
     assert commands.evaluate.run("tiny", [str(path)], tmp_path / "out", other).summary["independent"] == 2
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from caspi import commands
-from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Words, context_conditions, with_context
+from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Words, context_conditions, words_recognised
 from caspi.evaluation.decode import ModelHandle
+from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import WordsRecognised
 from caspi.inference.transcriber import Transcript
 from tests.conftest import tone
 from tests.support import run_recipe, write_manifest
@@ -58,9 +59,9 @@ def test_word_lists_mix_hotwords_and_distractors(corpus: Path) -> None:
 
 def test_a_part_of_a_word_is_not_the_word() -> None:
     pair = TranscriptPair(id="a", reference="תמר באה", hypothesis="התמרים באו, רמון", language="Hebrew")
-    assert with_context([pair], [Words(("תמר",), ("רמון", "מון"))]) == {
-        "expected": {"words": 1, "heard": 0}, "others": {"words": 2, "heard": 1},
-    }  # fmt: skip
+    hotwords, distractors = words_recognised([pair], [Words(("תמר",), ("רמון", "מון"))])
+    assert hotwords == WordsRecognised(words=1, heard=0)
+    assert distractors == WordsRecognised(words=2, heard=1)
 
 
 class Parrot:
@@ -72,7 +73,7 @@ class Parrot:
 
 def test_every_utterance_gets_its_own_context(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelHandle, "on", lambda *_: Parrot())
-    summary = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=8)).summary
+    summary = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluationOptions(context=8)).summary
     found = summary["context"]
     assert list(found) == [NOTHING, EXPECTED, OTHERS, BEFORE]
     assert {of["utterances"] for of in found.values()} == {8}
@@ -88,7 +89,7 @@ def test_every_utterance_gets_its_own_context(corpus: Path, tmp_path: Path, monk
 
 
 def test_a_real_model_runs_with_the_context_test(corpus: Path, tmp_path: Path) -> None:
-    found = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluateOptions(context=3)).summary[
+    found = commands.evaluate.run("tiny", [str(corpus)], tmp_path / "out", EvaluationOptions(context=3)).summary[
         "context"
     ]
     assert {of["utterances"] for of in found.values()} == {3}
@@ -99,4 +100,4 @@ def test_a_corpus_without_rare_words_is_an_error(tmp_path: Path) -> None:
     clips = [(tone(1.0, seed=n), "שלום לכולם") for n in range(6)]
     write_manifest(tmp_path, clips)
     with pytest.raises(UsageError, match=r"--context: no word is rare in corpus .*"):
-        commands.evaluate.run("tiny", [str(tmp_path / "m.jsonl")], tmp_path / "out", EvaluateOptions(context=3))
+        commands.evaluate.run("tiny", [str(tmp_path / "m.jsonl")], tmp_path / "out", EvaluationOptions(context=3))

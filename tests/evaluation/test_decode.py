@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from caspi import commands
-from caspi.commands.evaluate import EvaluateOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import decode
 from caspi.evaluation.decode import DecodeJob, ModelHandle
+from caspi.evaluation.options import EvaluationOptions
+from caspi.evaluation.results import RESULTS
 from caspi.evaluation.stress import CONDITIONS
-from caspi.evaluation.summary import RESULTS
 from caspi.inference.transcriber import Transcript
 from caspi.reporting import report
 
@@ -61,17 +61,17 @@ def test_a_repeated_evaluation_decodes_nothing(
     small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    first = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    first = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluationOptions(stress=2)).summary
     monkeypatch.setattr(decode, "_block", lambda *_: pytest.fail("decoded again"))
-    again = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(stress=2)).summary
+    again = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluationOptions(stress=2)).summary
     assert again == first
     assert not out.with_name("out.work").exists()
     with pytest.raises(pytest.fail.Exception, match="decoded again"):
-        commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluateOptions(identify=True))
+        commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluationOptions(identify=True))
 
 
 def test_stress_decodes_every_utterance_under_every_condition(small_corpus: Path, tmp_path: Path) -> None:
-    outcome = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(stress=2))
+    outcome = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(stress=2))
     stress = outcome.summary["stress"]
     assert stress["conditions"].keys() == CONDITIONS.keys()
     assert {name for ways in stress["families"].values() for name in ways} == CONDITIONS.keys() - {"clean"}
@@ -85,7 +85,7 @@ def test_stress_decodes_every_utterance_under_every_condition(small_corpus: Path
 
 def test_other_languages_are_scored_separately(small_corpus: Path, tmp_path: Path) -> None:
     outcome = commands.evaluate.run(
-        "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, retention=[str(small_corpus)])
+        "tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(limit=3, retention=[str(small_corpus)])
     )
     assert outcome.summary["retention"][str(small_corpus)]["Hebrew"]["utterances"] == 3
     assert outcome.summary["utterances"] == 3
@@ -93,10 +93,10 @@ def test_other_languages_are_scored_separately(small_corpus: Path, tmp_path: Pat
 
 def test_identify_reports_the_language_that_the_model_names(small_corpus: Path, tmp_path: Path) -> None:
     outcome = commands.evaluate.run(
-        "tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(limit=3, identify=True)
+        "tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(limit=3, identify=True)
     )
     assert sum(outcome.summary["named"]["Hebrew"].values()) == 3
-    told = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "told", EvaluateOptions(limit=3))
+    told = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "told", EvaluationOptions(limit=3))
     assert told.summary["named"] is None
 
 
@@ -148,7 +148,7 @@ def test_truncated_and_retried_windows_are_counted(scripted: Scripted, small_cor
 def test_the_language_is_given_unless_identify_is_set(
     scripted: Scripted, small_corpus: Path, tmp_path: Path, identify: bool
 ) -> None:
-    found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluateOptions(identify=identify))
+    found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(identify=identify))
     assert set(scripted.told) == {None if identify else "Hebrew"}
     assert found.summary["named"] == ({"Hebrew": {"Hebrew": 12}} if identify else None)
 
@@ -156,7 +156,7 @@ def test_the_language_is_given_unless_identify_is_set(
 def test_retention_scores_only_the_retention_corpora(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(small_corpus, other)
-    options = EvaluateOptions(retention=[str(other)], limit=7)
+    options = EvaluationOptions(retention=[str(other)], limit=7)
     found = commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", options).summary
     assert found["utterances"] == 7
     assert list(found["retention"]) == [str(other)]

@@ -37,9 +37,9 @@ def test_kinds_of_errors(expected: str, said: str, kinds: dict[str, int]) -> Non
 def test_letters_and_prefixes_are_counted() -> None:
     types = ErrorTypes()
     types.add("חתול הלך לבית".split(), "כתול הלך הבית".split(), HEBREW)
-    found = types.as_json()
-    assert found["letters"] == [["ח", "כ", 1], ["ל", "ה", 1]]
-    assert found["prefixes"] == [["ל", "ה", 1]]
+    table = types.table()
+    assert table.letters == [("ח", "כ", 1), ("ל", "ה", 1)]
+    assert table.prefixes == [("ל", "ה", 1)]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 
 from caspi import commands
 from caspi.evaluation.evaluation_page import difference
-from caspi.evaluation.summary import RESULTS
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import RESULTS
 from caspi.reporting.charts import Chart, Line, draw
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -136,8 +137,8 @@ def test_all_utterances_can_be_browsed_with_original_text(tmp_path: Path) -> Non
 
 
 def test_text_that_the_score_ignores_is_shown_in_place() -> None:
-    row = {"reference": "מחיר 3.11 [צחוק] טוב", "language": "Hebrew"}
-    steps = difference(row, "מחיר 3.11 רע").steps
+    pair = TranscriptPair("u", "מחיר 3.11 [צחוק] טוב", "", language="Hebrew")
+    steps = difference(pair, "מחיר 3.11 רע").steps
     written = [expected for _, expected, _ in steps if expected]
     assert written == ["מחיר", "3.11", "[צחוק]", "טוב"]  # 3.11 is two words for the score
     assert [kind for kind, *_ in steps] == ["equal", "equal", "equal", "replace"]

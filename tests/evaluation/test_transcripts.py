@@ -158,8 +158,8 @@ def test_rates_of_other_tools_are_reported_beside_the_corpus_rate(tmp_path: Path
     assert summary["leaderboard"]["sentence_error_rate"] == pytest.approx(2 / 3)
     assert summary["leaderboard"]["mean_wer"] == pytest.approx((0 + 0.5 + 1) / 3)
     assert summary["macro"]["leaderboard"] == pytest.approx((1 / 6 + 1) / 2)
-    assert summary["errors"]["confused"] == [["ה", "ו", 1]]
-    assert summary["errors"]["deleted"] == [["ב", 1]]
+    assert summary["errors"]["confused"] == [("ה", "ו", 1)]
+    assert summary["errors"]["deleted"] == [("ב", 1)]
 
 
 def test_a_score_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from caspi.training.config import TrainConfig, stage_seed
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.data.steps import PlannedSteps
-from caspi.training.planning.preflight import decoded_targets
+from caspi.training.planning.plan import decoded_targets
 from tests.conftest import tone
 from tests.support import metrics, run_recipe, write_manifest
 
@@ -175,7 +175,7 @@ def test_utterances_with_the_timestamp_prompt_have_correct_times(tiny: LoadedMod
     config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
     lengths = data.epoch_lengths(config, config.stages[0], stage_seed(SEED, 0), 0)
-    shown = [one["target"] for one in decoded_targets(data, tiny.prompt, lengths, count=24)]
+    shown = [one.target for one in decoded_targets(data, tiny.prompt, lengths, count=24)]
     assert shown == [found[row][1] for row in range(24)]
     assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.store import Corpus
 from caspi.model.batch import Item, collate
@@ -25,6 +27,7 @@ from caspi.model.forward import label_logits
 from caspi.model.loading import LoadedModel
 from caspi.model.tensors import to_device
 from caspi.progress import Progress
+from caspi.reporting.wording import percent
 
 CAUTION = "CAUTION"
 
@@ -36,9 +39,57 @@ class AuditConfig(Config):
     seed: int = 0
 
 
-def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str, Any]:
-    """The content of alignment_report.json. `at_most`: upper bound for the share of transcripts that belong to other
-    utterances (95 %)."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the losses of some utterances prove. discernment: how often another transcript has the higher loss.
+    discernment_of_halves: the same for half transcripts. at_most: upper bound (95 %) for the share of transcripts that
+    belong to other utterances."""
+
+    discernment: float
+    discernment_of_halves: float
+    at_most: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditedUtterance:
+    """Losses are per token: of its own transcript, of another utterance's, of its own without the second half."""
+
+    id: str
+    source: str
+    text: str
+    seconds: Seconds
+    characters_per_second: float
+    loss: float
+    wrong_text_loss: float
+    halved_text_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The content of alignment_report.json. strata: source -> number of sampled utterances and their bounds."""
+
+    decision: str
+    reason: str
+    sampled: int
+    whole: Bounds
+    strata: dict[str, tuple[int, Bounds]]
+    utterances: list[AuditedUtterance]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "decision": self.decision,
+            "reason": self.reason,
+            "sampled": self.sampled,
+            **asdict(self.whole),
+            "low_quality_fraction": None,  # a bound is not an estimate
+            "low_quality_interval": (0.0, self.whole.at_most),
+            "strata": {name: {"sampled": sampled, **asdict(bounds)} for name, (sampled, bounds) in self.strata.items()},
+            "utterances": [asdict(utterance) for utterance in self.utterances],
+        }
+
+
+def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> AuditReport:
+    """Audits a sample of every source."""
     rows = _sample(corpus, config)
     utterances = [corpus.utterance(row) for row in rows]
     swapped = _wrong_texts([u.text for u in utterances])
@@ -55,34 +106,20 @@ def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> dict[str,
     for place, utterance in enumerate(utterances):
         sources[utterance.source].append(place)
     whole = _bounds(table, config.seed)
-    return {
-        "decision": CAUTION,
-        "reason": (
-            f"at most {100 * whole['at_most']:.1f} % of the transcripts belong to other utterances; missing or added "
-            "words are not checked: listen to the worst-fitting utterances"
-        ),
-        "sampled": len(rows),
-        **whole,
-        "low_quality_fraction": None,  # a bound is not an estimate
-        "low_quality_interval": (0.0, whole["at_most"]),
-        "strata": {
-            source: {"sampled": len(places), **_bounds(table[places], config.seed)}
-            for source, places in sorted(sources.items())
+    return AuditReport(
+        decision=CAUTION,
+        reason=f"at most {percent(whole.at_most)} of the transcripts belong to other utterances; missing or added "
+        "words are not checked: listen to the worst-fitting utterances",
+        sampled=len(rows),
+        whole=whole,
+        strata={
+            source: (len(places), _bounds(table[places], config.seed)) for source, places in sorted(sources.items())
         },
-        "utterances": [
-            {
-                "id": u.id,
-                "source": u.source,
-                "text": u.text,
-                "seconds": u.seconds,
-                "characters_per_second": len(u.text) / u.seconds,
-                "loss": own,
-                "wrong_text_loss": not_own,
-                "halved_text_loss": halved,
-            }
-            for u, (own, not_own, halved) in zip(utterances, losses, strict=True)
+        utterances=[
+            AuditedUtterance(u.id, u.source, u.text, u.seconds, len(u.text) / u.seconds, *of_each)
+            for u, of_each in zip(utterances, losses, strict=True)
         ],
-    }
+    )
 
 
 def _halved(text: str) -> str:
@@ -91,17 +128,17 @@ def _halved(text: str) -> str:
     return " ".join(words[: len(words) // 2])
 
 
-def _bounds(table: np.ndarray, seed: int) -> dict[str, float]:
+def _bounds(table: np.ndarray, seed: int) -> Bounds:
     """From losses [utterances, 3]: how often a corrupted text has a higher loss than the utterance's own, over all
     pairs, and the resulting bound. With a share w of wrong transcripts, at most 1 - w / 2 of the pairs can be right."""
     draw = np.random.default_rng(seed)
     drawn = [draw.integers(0, len(table), len(table)) for _ in range(200)]
     again = [discernment(table[places, 0], table[places, 1]) for places in drawn]
-    return {
-        "discernment": discernment(table[:, 0], table[:, 1]),
-        "discernment_of_halves": discernment(table[:, 0], table[:, 2]),
-        "at_most": min(1.0, 2 * (1 - float(np.quantile(again, 0.05)))),
-    }
+    return Bounds(
+        discernment=discernment(table[:, 0], table[:, 1]),
+        discernment_of_halves=discernment(table[:, 0], table[:, 2]),
+        at_most=min(1.0, 2 * (1 - float(np.quantile(again, 0.05)))),
+    )
 
 
 def _sample(corpus: Corpus, config: AuditConfig) -> list[int]:

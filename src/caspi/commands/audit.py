@@ -4,44 +4,41 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caspi import recipe as recipes
 from caspi.commands.outcome import Outcome
 from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
+from caspi.reporting.wording import percent
 
 if TYPE_CHECKING:
-    pass
+    from caspi.audit.audit import AuditReport
 
 _WORST = 50
 
 
-def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
+def audit_page(corpus: str, audited: AuditReport) -> Page:
     """The decision and the utterances that look worst."""
-    worst = sorted(summary["utterances"], key=lambda u: u["wrong_text_loss"] - u["loss"])[:_WORST]
-    parts = {"all": summary, **summary["strata"]}
+    worst = sorted(audited.utterances, key=lambda u: u.wrong_text_loss - u.loss)[:_WORST]
+    parts = {"all": (audited.sampled, audited.whole), **audited.strata}
     return Page(
         title=f"caspi audit · {corpus}",
-        headline=f"{summary['decision']}: {summary['reason']}",
+        headline=f"{audited.decision}: {audited.reason}",
         facts=[
-            ("of something else, at most", f"{100 * summary['at_most']:.1f} %"),
-            ("told apart", f"{100 * summary['discernment']:.1f} %"),
-            ("halves told apart", f"{100 * summary['discernment_of_halves']:.1f} %"),
-            ("sampled", f"{summary['sampled']:,}"),
+            ("of something else, at most", percent(audited.whole.at_most)),
+            ("told apart", percent(audited.whole.discernment)),
+            ("halves told apart", percent(audited.whole.discernment_of_halves)),
+            ("sampled", f"{audited.sampled:,}"),
         ],
         parts=[
             Table(
                 "What is proved",
                 ("source", "sampled", "of something else, at most", "told apart", "halves told apart"),
                 [
-                    (
-                        name,
-                        found["sampled"],
-                        *(f"{100 * found[key]:.1f} %" for key in ("at_most", "discernment", "discernment_of_halves")),
-                    )
-                    for name, found in parts.items()
+                    (name, sampled, *map(percent, (found.at_most, found.discernment, found.discernment_of_halves)))
+                    for name, (sampled, found) in parts.items()
                 ],
                 note="Told apart: how often this model finds another utterance's transcript less likely than the "
                 "utterance's own. At most: the share of wrong transcripts that is still possible given that (95 %). "
@@ -51,7 +48,7 @@ def audit_page(corpus: str, summary: dict[str, Any]) -> Page:
             Table(
                 "Least convincing transcripts",
                 ("own loss", "wrong text's", "text", "id"),
-                [(f"{u['loss']:.2f}", f"{u['wrong_text_loss']:.2f}", u["text"], u["id"]) for u in worst],
+                [(f"{u.loss:.2f}", f"{u.wrong_text_loss:.2f}", u.text, u.id) for u in worst],
                 text=(2,),
             ),
         ],
@@ -66,16 +63,15 @@ def run(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
     from caspi.model.config import ModelConfig
     from caspi.model.loading import load
 
-    summary = judge(Corpus.open(corpus, "train"), load(ModelConfig(start=model)), AuditConfig())
+    audited = judge(Corpus.open(corpus, "train"), load(ModelConfig(start=model)), AuditConfig())
     summary = {
         "stage": "audit",
         "corpus": str(corpus),
         "corpus_fingerprint": report.fingerprint(corpus),
         "model": model,
-        **summary,
+        **audited.as_json(),
     }
     out = corpus.with_name(corpus.name + "-audit")
-    page = report.write_report(out, audit_page(str(corpus), summary), summary, recipes.dump(recipe) if recipe else None)
+    page = report.write_report(out, audit_page(str(corpus), audited), summary, recipes.dump(recipe) if recipe else None)
     (out / "alignment_report.json").write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
-    line = f"{summary['decision']}: {summary['reason']}"
-    return Outcome(line, page, summary)
+    return Outcome(f"{audited.decision}: {audited.reason}", page, summary)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from caspi import atomic_output
 from caspi import recipe as recipes
@@ -16,30 +17,53 @@ from caspi.reporting import report
 from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import percent, rate
 
-
-def average_verdict(summary: dict[str, Any]) -> str:
-    """`the average has WER 0.029, better than 1 of its 3 parts, the best of which has 0.027`."""
-    parts = summary["parts"]
-    best = min(part["wer"] for part in parts)
-    wer = f"the average has WER {percent(summary['measured']['wer'])}"
-    return (
-        f"{wer}, better than {summary['better_than']} of its {len(parts)} parts, the best of which has {percent(best)}"
-    )
+if TYPE_CHECKING:
+    from caspi.training.results import CheckpointResult, Measurement
 
 
-def average_page(run: str, summary: dict[str, Any]) -> Page:
+@dataclass(frozen=True, slots=True)
+class AverageResult:
+    """An average and its parts. weights: as given; None: all the same."""
+
+    measured: Measurement
+    parts: list[CheckpointResult]
+    weights: Sequence[float] | None
+
+    @property
+    def better_than(self) -> int:
+        """Number of parts that the average is better than."""
+        return sum(part.measured is not None and self.measured.quality < part.measured.quality for part in self.parts)
+
+    def sentence(self) -> str:
+        """`the average has WER 2.9 %, better than 1 of its 3 parts, the best of which has 2.7 %`."""
+        best = min(part.measured.wer for part in self.parts if part.measured is not None)
+        return (
+            f"the average has WER {percent(self.measured.wer)}, better than {self.better_than} of its "
+            f"{len(self.parts)} parts, the best of which has {percent(best)}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "parts": [part.as_json() for part in self.parts],
+            "weights": self.weights,
+            "measured": self.measured.as_json(),
+            "better_than": self.better_than,
+        }
+
+
+def average_page(run: str, averaged: AverageResult) -> Page:
     """Which checkpoints were averaged, and whether that improved the model."""
-    parts = summary["parts"]
-    weights = summary["weights"] or [1.0] * len(parts)
-    rows = [("the average", "", rate(m["wer"]), rate(m["cer"]), f"{m['loss']:.4f}") for m in [summary["measured"]]]
+    weights = averaged.weights or [1.0] * len(averaged.parts)
+    rows = [("the average", "", *_rates(averaged.measured))]
     rows += [
-        (p["path"], f"{weight / sum(weights):.3f}", rate(p["wer"]), rate(p["cer"]), f"{p['loss']:.4f}")
-        for p, weight in zip(parts, weights, strict=True)
+        (str(part.path), f"{weight / sum(weights):.3f}", *_rates(part.measured))
+        for part, weight in zip(averaged.parts, weights, strict=True)
+        if part.measured is not None
     ]
     return Page(
         title=f"caspi average · {run}",
-        headline=average_verdict(summary),
-        facts=[("checkpoints", str(len(parts)))],
+        headline=averaged.sentence(),
+        facts=[("checkpoints", str(len(averaged.parts)))],
         parts=[
             Table(
                 "The average and its parts",
@@ -49,6 +73,10 @@ def average_page(run: str, summary: dict[str, Any]) -> Page:
             )
         ],
     )
+
+
+def _rates(measured: Measurement) -> tuple[str, str, str]:
+    return rate(measured.wer), rate(measured.cer), f"{measured.loss:.4f}"
 
 
 def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
@@ -72,12 +100,9 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     averaging.average(chosen, partial, weights)
     measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train(), recipe.language)
     parts = [checkpoints.result_of(path) for path in chosen]
-    summary = {
-        "stage": "average", "run": str(run), "parts": [part.as_json() for part in parts], "weights": weights,
-        "measured": measured.as_json(),
-        "better_than": sum(part.measured is not None and measured.quality < part.measured.quality for part in parts),
-        "fingerprint": report.fingerprint(partial),
-    }  # fmt: skip
+    averaged = AverageResult(measured, parts, weights)
+    fingerprint = report.fingerprint(partial)
+    summary = {"stage": "average", "run": str(run), **averaged.as_json(), "fingerprint": fingerprint}
     steps = ", ".join(str(part.step) for part in parts)
     provenance = Provenance(
         recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
@@ -85,11 +110,11 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
     text = model_card(provenance, what, measured.as_json(), report.environment(), recipe.require_train().max_seconds)
     (partial / "README.md").write_text(text, encoding="utf-8")
-    report.write_report(partial, average_page(str(run), summary), summary)
+    report.write_report(partial, average_page(str(run), averaged), summary)
     atomic_output.commit_atomic(partial, out)
     candidates = [(measured.quality, out), *((part.measured.quality, part.path) for part in parts if part.measured)]
     best = min(candidates, key=lambda one: one[0])[1]
     checkpoints.point_to_best(run, best)
     summary["best"] = str(best)
     use = "" if best == out else f"; use {best}, which {run / checkpoints.BEST} names"
-    return Outcome(f"{average_verdict(summary)}; {what}{use}", run / checkpoints.BEST, summary)
+    return Outcome(f"{averaged.sentence()}; {what}{use}", run / checkpoints.BEST, summary)

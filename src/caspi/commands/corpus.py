@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
+from rich.table import Table as TextTable
+
 from caspi import atomic_output
 from caspi.commands.outcome import Outcome
+from caspi.commands.publish import upload_files, upload_line
 from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
 from caspi.progress import duration
@@ -16,7 +21,7 @@ from caspi.reporting.report import AudioCell, Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, plural
 
 if TYPE_CHECKING:
-    from caspi.corpus.inspection import SampledUtterance
+    from caspi.corpus.inspection import CorpusInfo, SampledUtterance
 
 
 def sample_page(folder: str, drawn: Sequence[SampledUtterance]) -> Page:
@@ -70,10 +75,35 @@ def info(folder: Path) -> Outcome:
     """What a corpus holds."""
     from caspi.corpus import inspection
 
-    summary = {"stage": "corpus info", **inspection.corpus_info(folder)}
-    hours = sum(split["hours"] for split in summary["splits"].values())
-    count = sum(split["utterances"] for split in summary["splits"].values())
-    return Outcome(f"{plural(count, 'utterance')}, {hours:.2f} hours", folder, summary)
+    info = inspection.corpus_info(folder)
+    hours = sum(split.hours for split in info.splits.values())
+    count = sum(split.utterances for split in info.splits.values())
+    summary = {"stage": "corpus info", **asdict(info)}
+    return Outcome(f"{plural(count, 'utterance')}, {hours:.2f} hours", folder, summary, tables=_info_tables(info))
+
+
+def _info_tables(info: CorpusInfo) -> tuple[TextTable, TextTable]:
+    """Counts of every split, and the distributions."""
+    splits = TextTable(title="Splits", title_justify="left")
+    for column in ("split", "utterances", "hours", "groups", "MiB"):
+        splits.add_column(column, justify="left" if column == "split" else "right")
+    for name, split in info.splits.items():
+        counts = (f"{split.utterances:,}", f"{split.hours:.2f}", f"{split.groups:,}")
+        splits.add_row(name, *counts, f"{split.bytes / 2**20:,.1f}")
+    spread = TextTable(title="Distributions, percentiles", title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1))
+    spread.add_column("", no_wrap=True)
+    for percentile in info.percentiles:
+        spread.add_column(f"{percentile}", justify="right", no_wrap=True)
+    for name, values in info.distributions.items():
+        spread.add_row(name, *map(_short, values))
+    return splits, spread
+
+
+def _short(value: float) -> str:
+    """A number in at most seven characters, without exponent, so that the table fits into 80 columns."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
 def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
@@ -110,7 +140,6 @@ def push(folder: Path, repository: str, private: bool, dry_run: bool) -> Outcome
     """A corpus to the Hub."""
     from caspi.corpus import dataset_card
 
-    summary = {"stage": "corpus push", **dataset_card.push(folder, repository, private=private, dry_run=dry_run)}
-    size = sum(file["bytes"] for file in summary["files"])
-    verb = "would be uploaded" if dry_run else "uploaded"
-    return Outcome(f"{len(summary['files'])} files, {size / 2**20:,.1f} MiB {verb} to {repository}", folder, summary)
+    upload, card = dataset_card.push(folder, repository, private=private, dry_run=dry_run)
+    summary = {"stage": "corpus push", **upload.as_json(), "card": card}
+    return Outcome(upload_line(upload), folder, summary, tables=upload_files(upload))

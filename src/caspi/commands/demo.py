@@ -8,20 +8,26 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from caspi import recipe
-from caspi.atomic_output import REPORT, read_jsonl, report_of
+from caspi.atomic_output import REPORT, report_of
+from caspi.audio import Seconds
 from caspi.commands import average, compare, evaluate, plan, prepare, train, transcribe
 from caspi.commands.outcome import Outcome
 from caspi.commands.train import train_page
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import evaluation_page as evaluation_pages
+from caspi.evaluation.options import EvaluationOptions
+from caspi.evaluation.results import EvaluationSummary, read_results
 from caspi.reporting import report
 from caspi.reporting.charts import Chart
 from caspi.reporting.wording import SYNTHETIC_NOTE, percent, plural, rate
+from caspi.training.planning.plan import PlanOptions
+from caspi.training.results import StageResult
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
@@ -49,7 +55,7 @@ def run(out: Path, seed: int) -> Outcome:
     steps = _Steps()
     steps.run(f"caspi prepare {written}", lambda: prepare.run(loaded))
     steps.run(f"caspi prepare {out / OTHERS}", lambda: prepare.run(others))
-    steps.run(f"caspi plan {written}", lambda: plan.run(loaded, None, 1))
+    steps.run(f"caspi plan {written}", lambda: plan.run(loaded, PlanOptions()))
     trained = steps.run(f"caspi train {written}", lambda: train.run(loaded))
     averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: average.run(run_folder, 3))
     last, best = Path(trained.summary["final"]), averaged.path
@@ -61,24 +67,24 @@ def run(out: Path, seed: int) -> Outcome:
     start, known, out_before = loaded.model.start, others.corpus.path, out / "evaluation-before"
     before = steps.run(
         f"caspi evaluate {start} {known} --identify --out {out_before}",
-        lambda: evaluate.run(start, [str(known)], out_before, evaluate.EvaluateOptions(identify=True)),
+        lambda: evaluate.run(start, [str(known)], out_before, EvaluationOptions(identify=True)),
     )
     out_start = out / "evaluation-start"
     at_start = steps.run(
         f"caspi evaluate {start} {corpus} --out {out_start}",
         lambda: evaluate.run(start, [str(corpus)], out_start),
     )
-    asked = evaluate.EvaluateOptions(stress=_STRESSED, retention=[str(known)])
+    options = EvaluationOptions(stress=_STRESSED, retention=[str(known)])
     final = steps.run(
         f"caspi evaluate {best} {corpus} --out {out_average} --stress {_STRESSED} --retention {known}",
-        lambda: evaluate.run(str(best), [str(corpus)], out_average, asked),
+        lambda: evaluate.run(str(best), [str(corpus)], out_average, options),
     )
     comparison = steps.run(
         f"caspi compare {plain_out} {out_average} --out {out / 'compare'}",
         lambda: compare.run(plain_out, out_average, out / "compare"),
     )
     sample = _write_sample(corpus, out)
-    said = steps.run(
+    transcribed = steps.run(
         f"caspi transcribe {best} {sample} --language Hebrew",
         lambda: transcribe.run(str(best), [sample], "txt", None, "", "Hebrew"),
     )
@@ -90,12 +96,26 @@ def run(out: Path, seed: int) -> Outcome:
         "evaluation": final.summary,
         "evaluation_last": plain.summary,
         "evaluation_start": at_start.summary,
-        "others_before": {name: part["leaderboard"] for name, part in before.summary["by_language"].items()},
+        "others_before": {name: asdict(part.leaderboard) for name, part in before.result.by["language"].parts.items()},
         "comparison": comparison.summary,
-        "transcript": said.summary["files"][0]["text"],
+        "transcript": transcribed.summary["files"][0]["text"],
     }
-    page = report.write_report(out, _page(summary, corpus), summary, recipe.dump(loaded))
-    return Outcome(_verdict(final.summary), page, summary)
+    results = _Results(final.result, plain.result, at_start.result, before.result)
+    page = report.write_report(
+        out, _page(results, steps.taken, summary["seconds"], corpus), summary, recipe.dump(loaded)
+    )
+    return Outcome(_verdict(final.result), page, summary)
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """Evaluations. averaged, last: of the average and of the last checkpoint. start: of the base model. others: of the
+    base model on other languages."""
+
+    averaged: EvaluationSummary
+    last: EvaluationSummary
+    start: EvaluationSummary
+    others: EvaluationSummary
 
 
 def _written(out: Path, name: str, overrides: tuple[str, ...]) -> recipe.Recipe:
@@ -115,13 +135,16 @@ def _overrides(out: Path, seed: int) -> tuple[str, ...]:
     )
 
 
+_AnyOutcome = TypeVar("_AnyOutcome", bound=Outcome)
+
+
 class _Steps:
     """Prints each command, runs it, keeps what it took."""
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
 
-    def run(self, command: str, work: Callable[[], Outcome]) -> Outcome:
+    def run(self, command: str, work: Callable[[], _AnyOutcome]) -> _AnyOutcome:
         print(f"\n$ {command}", file=sys.stderr, flush=True)
         started = time.monotonic()
         outcome = work()
@@ -138,42 +161,43 @@ def _write_sample(corpus: Path, out: Path) -> Path:
     return path
 
 
-def _verdict(summary: dict[str, Any]) -> str:
-    score = summary["leaderboard"]
-    voices = plural(summary["groups"], "unseen voice")
-    return f"WER {rate(score['wer'], score['wer_ci'])} on {summary['utterances']} held-out utterances, {voices}"
+def _verdict(summary: EvaluationSummary) -> str:
+    score = summary.leaderboard
+    voices = plural(summary.groups, "unseen voice")
+    return f"WER {rate(score.wer, score.wer_ci)} on {summary.utterances} held-out utterances, {voices}"
 
 
-def _page(summary: dict[str, Any], corpus: Path) -> report.Page:
-    final, last = summary["evaluation"], summary["evaluation_last"]
+def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corpus: Path) -> report.Page:
+    final = results.averaged
     evaluated = corpus.parent / "evaluation"
-    rows = read_jsonl(evaluated / "results.jsonl")
-    clips = evaluate.clips_of(report_of(evaluated), [row["id"] for row in evaluation_pages.worst(rows)])
+    utterances = list(read_results(evaluated).values())
+    clips = evaluate.clips_of(report_of(evaluated), [scored.pair.id for scored in evaluation_pages.worst(utterances)])
     run_folder = corpus.parent / "train"
     trained = json.loads((run_folder / REPORT).read_text())
-    training = train_page("demo", trained, run_folder / METRICS)
+    stages = [StageResult.from_json(stage) for stage in trained["stages"]]
+    training = train_page("demo", stages, run_folder / METRICS, synthetic=True)
     return report.Page(
         title="caspi demo · tiny learns Hebrew it has never heard",
         headline=_verdict(final),
         facts=[
-            ("WER", percent(final["leaderboard"]["wer"])),
-            ("before training", percent(summary["evaluation_start"]["leaderboard"]["wer"])),
-            ("CER", percent(final["leaderboard"]["cer"])),
-            ("without averaging", percent(last["leaderboard"]["wer"])),
-            ("time", f"{summary['seconds'] / 60:.1f} min"),
+            ("WER", percent(final.leaderboard.wer)),
+            ("before training", percent(results.start.leaderboard.wer)),
+            ("CER", percent(final.leaderboard.cer)),
+            ("without averaging", percent(results.last.leaderboard.wer)),
+            ("time", f"{seconds / 60:.1f} min"),
         ],
         synthetic=SYNTHETIC_NOTE,
         parts=[
-            _heard(corpus),
+            _transcripts(corpus),
             report.Table(
                 "What ran",
                 ("command", "seconds", "result"),
-                [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in summary["steps"]],
+                [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in taken],
                 note=f"Pages beside this one: {', '.join(_PAGES)}.",
             ),
             *[part for part in training.parts if isinstance(part, Chart)],
-            _forgotten(summary["others_before"], final["retention"]),
-            *evaluation_pages.evaluate_page("", final, rows, clips).parts,
+            _retention(results.others, final),
+            *evaluation_pages.evaluate_page("", final, utterances, clips).parts,
         ],
     )
 
@@ -185,17 +209,18 @@ _PAGES = (
 )  # fmt: skip
 
 
-def _heard(corpus: Path) -> report.Table:
+def _transcripts(corpus: Path) -> report.Table:
     """The first few test utterances: what is said, what the model heard before it was trained, and after."""
     test = Corpus.open(corpus, "test")
-    found = [
-        {row["id"]: row["hypothesis"] for row in read_jsonl(corpus.parent / name / "results.jsonl")}
-        for name in ("evaluation-start", "evaluation")
-    ]
-    ids = test.column("id")[:_SHOWN]
+    start, end = (read_results(corpus.parent / name) for name in ("evaluation-start", "evaluation"))
     rows = [
-        (report.AudioCell(test.flac(row)), test.utterance(row).text, *(heard.get(key, "") for heard in found))
-        for row, key in enumerate(ids)
+        (
+            report.AudioCell(test.flac(row)),
+            test.utterance(row).text,
+            start[key].pair.hypothesis,
+            end[key].pair.hypothesis,
+        )
+        for row, key in enumerate(test.column("id")[:_SHOWN])
     ]
     columns = ("listen", "reference", "before training", "after training")
     return report.Table(
@@ -207,11 +232,12 @@ def _heard(corpus: Path) -> report.Table:
     )
 
 
-def _forgotten(before: dict[str, Any], after: dict[str, Any]) -> report.Table:
-    [languages] = after.values()
+def _retention(before: EvaluationSummary, after: EvaluationSummary) -> report.Table:
+    at_start = before.by["language"].parts
     rows = [
-        (name, rate(before[name]["wer"]), rate(found["wer"], found["wer_ci"]), f"{found['utterances']:,}")
-        for name, found in languages.items()
+        (name, rate(at_start[name].leaderboard.wer), rate(score.wer, score.wer_ci), f"{score.utterances:,}")
+        for languages in (after.retention or {}).values()
+        for name, score in languages.items()
     ]
     note = "These languages were not trained on. A source of theirs in the corpus and in train.mixes keeps them."
     columns = ("language", "WER before", "WER after [95 %]", "utterances")

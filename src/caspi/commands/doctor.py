@@ -6,9 +6,10 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from caspi.commands.outcome import Outcome
 from caspi.errors import install
 
 
@@ -27,6 +28,15 @@ _EXTRAS = {
     "serve": ("fastapi", "caspi serve"),
     "base": ("wordfreq", "making the tiny base again"),
 }
+
+
+def run() -> Outcome:
+    """Every finding on a line; ends with 1 if caspi cannot work here."""
+    findings = examine()
+    text = "".join(f"{finding.status:8} {finding.what:14} {finding.detail}\n" for finding in findings)
+    broken = any(finding.status == "broken" for finding in findings)
+    summary = {"findings": [asdict(finding) for finding in findings]}
+    return Outcome("", Path(), summary, exit_code=int(broken), text=text)
 
 
 def examine() -> list[Finding]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi import atomic_output
-from caspi.atomic_output import read_jsonl
 from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
+from caspi.evaluation.options import EvaluationOptions
 from caspi.reporting import report
-from caspi.reporting.wording import counted, percent, rate
+from caspi.reporting.wording import percent, rate
 
 if TYPE_CHECKING:
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import Split
+    from caspi.evaluation.results import EvaluationSummary, ScoredUtterance
+    from caspi.evaluation.run import EvaluationInputs
     from caspi.evaluation.spelling_variants import SpellingVariants
     from caspi.language import Language
 
@@ -26,73 +28,76 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateOptions:
-    """Beside model and corpora: see caspi.evaluation.run.EvaluationRequest."""
+class EvaluationOutcome(Outcome):
+    """With the results themselves."""
 
-    split: str = "test"
-    limit: int | None = None
-    retention: Sequence[str] = ()
-    stress: int = 0
-    context: int = 0
-    identify: bool = False
-    equivalents: Path | None = None
-    language: str | None = None
-    group_key: str = ""
+    result: EvaluationSummary = field(kw_only=True)
 
 
-def run(model: str, corpora: Sequence[str], out: Path, options: EvaluateOptions = EvaluateOptions()) -> Outcome:
+_DEFAULTS = EvaluationOptions()
+
+
+def run(model: str, corpora: Sequence[str], out: Path, options: EvaluationOptions = _DEFAULTS) -> EvaluationOutcome:
     """A model on corpora, with transcripts, scores and a page. If killed, the same call resumes."""
-    from caspi.corpus.utterance import SPLITS
-    from caspi.evaluation import benchmarks
     from caspi.evaluation import run as stage
+
+    atomic_output.check_owned(out, "evaluate")
+    inputs = _inputs(model, corpora, options)
+    for corpus in inputs.corpora:
+        _say_groups(corpus)
+    work = atomic_output.work_folder(out, "evaluate")
+    with atomic_output.locked(work, "evaluate"):
+        cache = work / stage.TRANSCRIPTS
+        _take_over(out / stage.TRANSCRIPTS, cache)
+        partial = atomic_output.begin_atomic(out, "evaluate")
+        summary, utterances = stage.evaluate(inputs, options, cache, partial)
+        write_evaluation(
+            partial, "evaluate", f"caspi evaluate · {model}", summary, utterances, _described(inputs, options)
+        )
+        atomic_output.commit_atomic(partial, out)
+    shutil.rmtree(work)
+    return evaluation_outcome(summary, out)
+
+
+def _inputs(model: str, corpora: Sequence[str], options: EvaluationOptions) -> EvaluationInputs:
+    """Opens everything, so that bad input is reported before anything is written."""
+    from caspi.corpus.utterance import SPLITS
     from caspi.evaluation.decode import ModelHandle, devices, model_fingerprint
+    from caspi.evaluation.run import EvaluationInputs
     from caspi.language import language
     from caspi.model.loading import resolve
 
-    atomic_output.check_owned(out, "evaluate")
-    if options.split not in SPLITS:
+    split = next((known for known in SPLITS if known == options.split), None)
+    if split is None:
         raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
     spoken = language_option(options.language)
-    opened = [found for corpus in corpora for found in _opened(corpus, options.split, spoken, options.group_key)]
-    others = [found for corpus in options.retention for found in _opened(corpus, options.split)]
-    for corpus in opened:
-        _say_groups(corpus)
-    rules = language(opened[0].utterance(0).language)
-    asked = stage.EvaluationRequest(
-        opened,
-        others,
-        options.limit,
-        options.stress,
-        options.context,
-        options.identify,
-        read_equivalents(options.equivalents, rules),
-    )
+    opened = [corpus for name in corpora for corpus in _opened(name, split, spoken, options.group_key)]
+    others = [corpus for name in options.retention for corpus in _opened(name, split)]
+    equivalents = read_equivalents(options.equivalents, language(opened[0].utterance(0).language))
     folder = Path(resolve(model))
-    recogniser = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
-    recogniser.on(devices()[0])  # an invalid model is reported before anything is written
-    kept = atomic_output.work_folder(out, "evaluate")
-    with atomic_output.locked(kept, "evaluate"):
-        _take_over(out / stage.TRANSCRIPTS, kept / stage.TRANSCRIPTS)
-        partial = atomic_output.begin_atomic(out, "evaluate")
-        summary = stage.evaluate(recogniser, asked, kept / stage.TRANSCRIPTS, partial)
-        inputs = {
-            "model": model,
-            "limit": options.limit,
-            "model_fingerprint": recogniser.fingerprint,
-            "corpora": [
-                {
-                    "path": str(corpus.folder),
-                    "split": corpus.split,
-                    "revision": benchmarks.revision(corpus),
-                    "fingerprint": report.fingerprint(corpus.folder),
-                }
-                for corpus in (*opened, *others)
-            ],
-        }
-        write_evaluation(partial, "evaluate", f"caspi evaluate · {model}", summary, inputs)
-        atomic_output.commit_atomic(partial, out)
-    shutil.rmtree(kept)
-    return Outcome(verdict(summary), out / report.HTML, summary)
+    handle = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
+    handle.on(devices()[0])  # an invalid model is reported here
+    return EvaluationInputs(handle, opened, others, equivalents)
+
+
+def _described(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[str, Any]:
+    """The model and the corpora, as the report names them."""
+    from caspi.evaluation import benchmarks
+
+    return {
+        "model": inputs.model.model,
+        "limit": options.limit,
+        "model_fingerprint": inputs.model.fingerprint,
+        "corpora": [
+            {
+                "path": str(corpus.folder),
+                "split": corpus.split,
+                "revision": benchmarks.revision(corpus),
+                "fingerprint": report.fingerprint(corpus.folder),
+            }
+            for corpus in (*inputs.corpora, *inputs.retention)
+        ],
+    }
 
 
 def _say_groups(corpus: Corpus) -> None:
@@ -135,15 +140,34 @@ def read_equivalents(path: Path | None, spoken: Language) -> SpellingVariants | 
     return SpellingVariants.read(path, spoken.normalisers["fair"]) if path else None
 
 
-def write_evaluation(out: Path, stage: str, title: str, summary: dict[str, Any], inputs: dict[str, Any]) -> None:
-    from caspi.evaluation import evaluation_page as evaluation_pages
+def write_evaluation(
+    out: Path,
+    stage: str,
+    title: str,
+    summary: EvaluationSummary,
+    utterances: Sequence[ScoredUtterance],
+    inputs: dict[str, Any],
+) -> None:
+    """report.json and report.html. inputs: what was evaluated, as the report names it."""
+    from caspi.evaluation import evaluation_page
     from caspi.evaluation.published import published
-    from caspi.evaluation.summary import RESULTS
 
-    rows = read_jsonl(out / RESULTS)
-    clips = clips_of(inputs, [row["id"] for row in evaluation_pages.worst(rows)])
-    page = evaluation_pages.evaluate_page(title, summary, rows, clips, published())
-    report.write_report(out, page, {"stage": stage, **inputs, **summary})
+    clips = clips_of(inputs, [scored.pair.id for scored in evaluation_page.worst(utterances)])
+    page = evaluation_page.evaluate_page(title, summary, utterances, clips, published())
+    report.write_report(out, page, {"stage": stage, **inputs, **summary.as_json()})
+
+
+def evaluation_outcome(summary: EvaluationSummary, out: Path) -> EvaluationOutcome:
+    """The verdict in one line, a table of all scores, and signs of trouble."""
+    from caspi.evaluation.score_table import score_table, warning_signs
+
+    return EvaluationOutcome(
+        verdict(summary),
+        out / report.HTML,
+        summary.as_json(),
+        tables=(score_table(summary), *warning_signs(summary)),
+        result=summary,
+    )
 
 
 def clips_of(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
@@ -161,10 +185,7 @@ def clips_of(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
     return clips
 
 
-def verdict(summary: dict[str, Any]) -> str:
-    """`WER 0.083 [0.061, 0.105] (fair 0.081) on 200 utterances`."""
-    leaderboard = summary["leaderboard"]
-    return (
-        f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} (fair {percent(summary['fair']['wer'])}) "
-        f"on {counted(summary)}"
-    )
+def verdict(summary: EvaluationSummary) -> str:
+    """`WER 8.3 % [6.1, 10.5] (fair 8.1 %) on 200 utterances`."""
+    leaderboard = summary.leaderboard
+    return f"WER {rate(leaderboard.wer, leaderboard.wer_ci)} (fair {percent(summary.fair.wer)}) on {summary.counted()}"

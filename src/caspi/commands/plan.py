@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caspi import recipe as recipes
 from caspi.commands.outcome import Outcome
-from caspi.errors import UsageError
 from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
@@ -16,24 +13,23 @@ from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import hours_or_minutes, plural
 
 if TYPE_CHECKING:
-    pass
+    from caspi.training.planning.plan import PlanOptions, RunPlan
 
 
-def plan_page(name: str, summary: dict[str, Any]) -> Page:
+def plan_page(name: str, made: RunPlan) -> Page:
     """Batches, memory and price of every stage."""
-    stages = summary["stages"]
-    timed, priced = "hours" in stages[0], "cost" in stages[0]
-    price = f", about {duration(3600 * sum(s['hours'] for s in stages))}" if timed else ""
-    price += f" and {sum(s['cost'] for s in stages):.2f} $" if priced else ""
-    where = f"{summary['gpus']} x {summary['gpu']}" if priced else plural(summary["gpus"], "rank")
-    speed = "a pilot on this machine" if summary["measured"] else "the GPU table"
+    price = f", about {duration(3600 * made.hours)}" if made.hours is not None else ""
+    price += f" and {made.cost:.2f} $" if made.cost is not None else ""
+    where = f"{made.gpus} x {made.gpu}" if made.gpu else plural(made.gpus, "rank")
+    speed = "a pilot on this machine" if made.measured else "the GPU table"
+    batches = [stage.batches for stage in made.stages]
     return Page(
         title=f"caspi plan · {name}",
-        headline=f"{sum(s['steps'] for s in stages):,} steps on {where}{price}",
+        headline=f"{sum(counts.steps for counts in batches):,} steps on {where}{price}",
         facts=[
-            ("utterances", f"{summary['utterances']:,}"),
-            ("parameters", f"{summary['parameters']:,}"),
-            ("audio", hours_or_minutes(sum(s["audio_hours"] for s in stages))),
+            ("utterances", f"{made.utterances:,}"),
+            ("parameters", f"{made.parameters:,}"),
+            ("audio", hours_or_minutes(sum(counts.audio_hours for counts in batches))),
         ],
         parts=[
             Table(
@@ -41,10 +37,11 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
                 ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "filled"),
                 [
                     (
-                        s["name"], s["mix"] or "all", f"{s['epochs']:g}", f"{s['steps']:,}", s["effective_batch"],
-                        f"{s['micro_batches_per_step']:.1f}", f"{s['imbalance']:.1%}", f"{s['filled']:.0%}",
+                        counts.name, counts.mix or "all", f"{counts.epochs:g}", f"{counts.steps:,}",
+                        counts.effective_batch, f"{counts.micro_batches_per_step:.1f}", f"{counts.imbalance:.1%}",
+                        f"{counts.filled:.0%}",
                     )
-                    for s in stages
+                    for counts in batches
                 ],
                 note="imbalance: share of the ranks' time spent waiting for the slowest; filled: used share of "
                 "max_batch_seconds.",
@@ -54,85 +51,60 @@ def plan_page(name: str, summary: dict[str, Any]) -> Page:
                 ("stage", "trainable", "peak GiB", "time", "cost $"),
                 [
                     (
-                        s["name"], f"{s['trainable']:,}",
-                        f"{s['peak_gib']:.2f}{'' if s.get('fits', True) else ' DOES NOT FIT'}",
-                        duration(3600 * s["hours"]) if timed else "-", f"{s['cost']:.2f}" if priced else "-",
+                        stage.batches.name, f"{stage.costs.trainable:,}",
+                        f"{stage.costs.peak_gib:.2f}{' DOES NOT FIT' if stage.costs.fits is False else ''}",
+                        duration(3600 * stage.costs.hours) if stage.costs.hours is not None else "-",
+                        f"{stage.costs.cost:.2f}" if stage.costs.cost is not None else "-",
                     )
-                    for s in stages
+                    for stage in made.stages
                 ],
                 note=f"Speed: {speed}. The time covers training steps only, not evaluation and saving. The allocator "
                 "holds 2 to 4 GiB more than the peak.",
             ),
             *[
-                Table(f"What would fit stage {s['name']}", ("change",), [(change,) for change in s["changes"]])
-                for s in stages
-                if s.get("changes")
+                Table(
+                    f"What would fit stage {stage.batches.name}",
+                    ("change",),
+                    [(change,) for change in stage.costs.changes],
+                )
+                for stage in made.stages
+                if stage.costs.changes
             ],
             Table(
                 "What is trained on, decoded",
                 ("utterance", "target"),
-                [(t["id"], t["target"]) for t in summary["targets"]],
+                [(shown.id, shown.target) for shown in made.targets],
                 text=(1,),
             ),
         ],
     )  # fmt: skip
 
 
-def run(recipe: Recipe, gpu: str | None, count: int, *, measured: bool = False, table: Path | None = None) -> Outcome:
-    """Batches and memory; with a GPU kind, or measured on this machine, hours too; with a kind their cost."""
-    from caspi.corpus.store import Corpus
-    from caspi.model.loading import load_processor
-    from caspi.model.prompt import Prompt
-    from caspi.training.data.dataset import TrainingSet
-    from caspi.training.planning import estimates, preflight
-    from caspi.training.planning.pilot import Pilot
-    from caspi.training.planning.shapes import shapes
+def run(recipe: Recipe, options: PlanOptions) -> Outcome:
+    """Batches and memory; with a GPU kind or a pilot hours too; with a kind their cost."""
+    from caspi.training.planning.plan import plan_run
 
-    config = recipe.require_train()
-    known = estimates.gpus(table)
-    if gpu is not None and gpu not in known:
-        raise UsageError(f"--gpu {gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {estimates.TABLE})")
-    shape, stages = shapes(recipe.model, config)
-    prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
-    data = TrainingSet.to_train_on(Corpus.open(recipe.corpus.path, "train"), prompt, config, recipe.seed)
-    plans = preflight.planned(data, config, count, recipe.seed)
-    pilots: Sequence[Pilot | None] = [None] * len(plans)
-    if measured:
-        pilots = preflight.pilots(recipe.model, config, data, plans, shape, recipe.seed)
-    rows = [
-        preflight.counts(data, stage, plan, count)
-        | preflight.costs(shape, planned.learning, plan.loads, config, known.get(gpu or ""), count, pilot)
-        for stage, planned, plan, pilot in zip(config.stages, stages, plans, pilots, strict=True)
-    ]
-    summary = {
-        "stage": "plan", "name": recipe.name, "gpu": gpu, "gpus": count, "measured": measured, "stages": rows,
-        "parameters": shape.parameters, "groups": shape.groups,
-        "utterances": len(data.rows), "targets": preflight.decoded_targets(data, prompt, plans[0].plans[0].lengths),
-    }  # fmt: skip
-    page = report.write_report(
-        recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan"),
-        plan_page(recipe.name, summary),
-        summary,
-        recipes.dump(recipe),
-    )
-    return Outcome(_plan_line(summary), page, summary)
+    made = plan_run(recipe.model, recipe.require_train(), recipe.corpus.path, recipe.seed, options)
+    summary = {"stage": "plan", "name": recipe.name, **made.as_json()}
+    out = recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan")
+    page = report.write_report(out, plan_page(recipe.name, made), summary, recipes.dump(recipe))
+    return Outcome(_plan_line(made), page, summary)
 
 
-def _plan_line(summary: dict[str, Any]) -> str:
-    from caspi.training.planning import preflight
+def _plan_line(made: RunPlan) -> str:
+    from caspi.training.planning.stage_batches import waste_line
 
-    stages = summary["stages"]
-    peak = max(stage["peak_gib"] for stage in stages)
-    line = f"{sum(stage['steps'] for stage in stages):,} steps over {plural(len(stages), 'stage')}"
+    peak = max(stage.costs.peak_gib for stage in made.stages)
+    line = f"{sum(stage.batches.steps for stage in made.stages):,} steps over {plural(len(made.stages), 'stage')}"
     line += f", at most {peak:.1f} GiB" if peak >= 0.05 else f", at most {1024 * peak:.0f} MiB"
-    if "hours" in stages[0]:
-        where = f"{summary['gpus']} x {summary['gpu']}" if summary["gpu"] else "this machine"
-        line += f", about {duration(3600 * sum(stage['hours'] for stage in stages))} on {where}"
-        line += f", {sum(stage['cost'] for stage in stages):.2f} $" if summary["gpu"] else ""
-        line += "" if summary["measured"] else " (with the computing speed of the GPU table: --pilot measures it)"
-    line += f"; {preflight.waste_line(stages)}"
-    for stage in stages:
-        if not stage.get("fits", True):
-            hint = "; or ".join(stage["changes"]) or "train fewer groups, or with lora"
-            line += f"; stage {stage['name']} DOES NOT FIT: {hint}"
+    if made.hours is not None:
+        where = f"{made.gpus} x {made.gpu}" if made.gpu else "this machine"
+        line += f", about {duration(3600 * made.hours)} on {where}"
+        line += f", {made.cost:.2f} $" if made.cost is not None else ""
+        line += "" if made.measured else " (with the computing speed of the GPU table: --pilot measures it)"
+    line += f"; {waste_line([stage.batches for stage in made.stages])}"
+    for stage in made.stages:
+        if stage.costs.fits is False:
+            hint = "; or ".join(stage.costs.changes) or "train fewer groups, or with lora"
+            line += f"; stage {stage.batches.name} DOES NOT FIT: {hint}"
     return line

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 from caspi import recipe as recipes
 from caspi.commands.outcome import Outcome
@@ -15,30 +15,34 @@ from caspi.reporting import report
 from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, plural
 
+if TYPE_CHECKING:
+    from caspi.corpus.pipeline.source_report import CorpusReport, Totals
+
 _log = logging.getLogger(__name__)
 
 
-def prepare_page(name: str, summary: dict[str, Any]) -> Page:
+def prepare_page(name: str, made: CorpusReport) -> Page:
     """Hours kept, what was rejected and why."""
-    rejected = sum(summary["rejected"].values())
+    totals = made.totals
+    rejected = sum(totals.rejected.values())
     return Page(
         title=f"caspi prepare · {name}",
-        headline=f"{hours_or_minutes(summary['hours'])} kept in {plural(summary['kept'], 'utterance')}; {rejected:,} "
-        f"of {summary['input']:,} rejected",
+        headline=f"{hours_or_minutes(totals.hours)} kept in {plural(totals.kept, 'utterance')}; {rejected:,} "
+        f"of {totals.input:,} rejected",
         facts=[
-            ("input", f"{summary['input']:,}"),
-            ("kept", f"{summary['kept']:,}"),
+            ("input", f"{totals.input:,}"),
+            ("kept", f"{totals.kept:,}"),
             ("rejected", f"{rejected:,}"),
-            ("time taken", duration(summary["seconds"])),
+            ("time taken", duration(made.seconds)),
         ],
-        synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
+        synthetic=SYNTHETIC_NOTE if totals.synthetic else "",
         parts=[
             Table(
                 "Splits",
                 ("split", "utterances", "hours", "fingerprint"),
                 [
-                    (s, f"{v['utterances']:,}", f"{v['hours']:.3f}", v["fingerprint"][:16])
-                    for s, v in summary["splits"].items()
+                    (name, f"{split.utterances:,}", f"{split.hours:.3f}", split.fingerprint[:16])
+                    for name, split in totals.splits.items()
                 ],
             ),
             Table(
@@ -47,37 +51,37 @@ def prepare_page(name: str, summary: dict[str, Any]) -> Page:
                 [
                     (
                         source,
-                        f"{report['utterances'][source]:,}",
-                        f"{report['groups'][source]:,}",
+                        f"{source_report.utterances[source]:,}",
+                        f"{source_report.groups[source]:,}",
                         f"{hours:.3f}",
-                        "yes" if number < summary["reused"] else "",
+                        "yes" if number < made.reused else "",
                     )
-                    for number, report in enumerate(summary["source_reports"])
-                    for source, hours in report["hours"].items()
+                    for number, source_report in enumerate(made.source_reports)
+                    for source, hours in source_report.hours.items()
                 ],
                 note="Groups are recordings or speakers; a split never divides one.",
             ),
-            _rejections(summary),
+            _rejections(totals),
             Table(
                 "Signals of what was kept",
                 ("source", *(name.replace("_", " ") for name in SIGNALS)),
                 [
                     (source, *(_spread(values[name]) for name in SIGNALS))
-                    for report in summary["source_reports"]
-                    for source, values in report["signals"].items()
+                    for source_report in made.source_reports
+                    for source, values in source_report.signals.items()
                 ],
                 note="Median, with the 5th and 95th percentile. All are columns of the corpus.",
             ),
             Table(
                 "Text policy",
                 ("rule", "setting"),
-                [(name.replace("_", " "), value) for name, value in summary["text_policy"].items()],
+                [(name.replace("_", " "), value) for name, value in made.text_policy.items()],
             ),
         ],
     )
 
 
-def _rejections(summary: dict[str, Any]) -> Table:
+def _rejections(totals: Totals) -> Table:
     return Table(
         "Rejected",
         ("reason", "utterances", "for example"),
@@ -85,9 +89,9 @@ def _rejections(summary: dict[str, Any]) -> Table:
             (
                 reason,
                 f"{count:,}",
-                "; ".join(f"{e['id']} ({e['detail']})" for e in summary["rejected_examples"][reason][:2]),
+                "; ".join(f"{e['id']} ({e['detail']})" for e in totals.rejected_examples[reason][:2]),
             )
-            for reason, count in sorted(summary["rejected"].items(), key=lambda item: -item[1])
+            for reason, count in sorted(totals.rejected.items(), key=lambda item: -item[1])
         ],
         text=(2,),
     )
@@ -107,13 +111,12 @@ def run(recipe: Recipe, engine: str = "local") -> Outcome:
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")
     config = recipe.corpus
-    summary = stage.prepare(config, recipe.language, engine)
-    partial = summary.pop("partial")
-    summary = {"stage": "prepare", "name": recipe.name, "engine": engine, **summary}
-    report.write_report(partial, prepare_page(recipe.name, summary), summary, recipes.dump(recipe))
+    made, partial = stage.prepare(config, recipe.language, engine)
+    summary = {"stage": "prepare", "name": recipe.name, "engine": engine, **made.as_json()}
+    report.write_report(partial, prepare_page(recipe.name, made), summary, recipes.dump(recipe))
     stage.finish(partial, config.path)
-    rejected = sum(summary["rejected"].values())
-    for warning in summary["warnings"]:
-        _log.warning(f"{warning}")
-    line = f"{plural(summary['kept'], 'utterance')} kept, {rejected:,} rejected, {summary['hours']:.2f} hours"
+    for warning in made.totals.warnings:
+        _log.warning(warning)
+    rejected = sum(made.totals.rejected.values())
+    line = f"{plural(made.totals.kept, 'utterance')} kept, {rejected:,} rejected, {made.totals.hours:.2f} hours"
     return Outcome(line, config.path / report.HTML, summary)

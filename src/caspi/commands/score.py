@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caspi import atomic_output
-from caspi.commands.evaluate import read_equivalents, verdict, write_evaluation
-from caspi.commands.outcome import Outcome, language_option
+from caspi.commands.evaluate import EvaluationOutcome, evaluation_outcome, read_equivalents, write_evaluation
+from caspi.commands.outcome import language_option
 from caspi.errors import UsageError
 from caspi.reporting import report
 
@@ -29,7 +29,7 @@ def run(
     *,
     hypotheses: Path | None = None,
     columns: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> EvaluationOutcome:
     """Any system's transcripts, scored as `evaluate` scores ours. columns: of reference, hypothesis, id, group."""
     from caspi.evaluation.summary import ScoredPairs, summarise, write_results
     from caspi.evaluation.transcripts import Columns, read_transcripts
@@ -45,16 +45,16 @@ def run(
     partial = atomic_output.begin_atomic(out, "score")
     try:
         summary = summarise(measured, equivalents=table)
-        write_results(partial, measured, summary)
+        utterances = write_results(partial, measured, summary)
         inputs = {"file": str(file), "fingerprint": report.fingerprint(file), "columns": found.used}
         if hypotheses is not None:
             inputs |= {"hypotheses": str(hypotheses), "hypotheses_fingerprint": report.fingerprint(hypotheses)}
-        write_evaluation(partial, "score", f"caspi score · {file.name}", summary, inputs)
+        write_evaluation(partial, "score", f"caspi score · {file.name}", summary, utterances, inputs)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     atomic_output.commit_atomic(partial, out)
-    return Outcome(verdict(summary), out / report.HTML, summary)
+    return evaluation_outcome(summary, out)
 
 
 def _check_letters(file: Path, found: Transcripts, spoken: Language) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from rich.table import Table as TextTable
 
 from caspi import recipe as recipes
 from caspi.atomic_output import REPORT, read_jsonl
@@ -17,14 +20,19 @@ from caspi.reporting.charts import Chart, Line
 from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, percent, rate
 
+if TYPE_CHECKING:
+    from caspi.training.planning.costs import ModelShape
+    from caspi.training.planning.shapes import StageShape
+    from caspi.training.results import CheckpointResult, StageResult
 
-def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
+
+def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, synthetic: bool) -> Page:
     """Loss, WER and what each stage trained."""
     lines = read_jsonl(metrics_file)
     offsets, total = {}, 0
-    for stage in summary["stages"]:
-        offsets[stage["name"]] = total
-        total += stage["steps"]
+    for stage in stages:
+        offsets[stage.name] = total
+        total += stage.steps
 
     def curve(key: str, scale: float = 1) -> list[tuple[float, float]]:
         return [
@@ -33,19 +41,17 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
             if key in row and row["stage"] in offsets
         ]
 
-    last = summary["stages"][-1]["checkpoints"][-1]
-    hours = sum(stage["audio_hours"] for stage in summary["stages"])
-    taken = sum(stage["seconds"] for stage in summary["stages"])
+    last = stages[-1].measured
     return Page(
         title=f"caspi train · {name}",
-        headline=f"validation WER {rate(last['wer'])}, CER {rate(last['cer'])}, loss {last['loss']:.3f} per token",
+        headline=f"validation WER {rate(last.wer)}, CER {rate(last.cer)}, loss {last.loss:.3f} per token",
         facts=[
-            ("stages", str(len(summary["stages"]))),
+            ("stages", str(len(stages))),
             ("steps", f"{total:,}"),
-            ("audio trained on", hours_or_minutes(hours)),
-            ("time taken", duration(taken)),
+            ("audio trained on", hours_or_minutes(sum(stage.audio_hours for stage in stages))),
+            ("time taken", duration(sum(stage.seconds for stage in stages))),
         ],
-        synthetic=SYNTHETIC_NOTE if summary.get("synthetic") else "",
+        synthetic=SYNTHETIC_NOTE if synthetic else "",
         parts=[
             Chart(
                 "Loss per target token",
@@ -60,21 +66,25 @@ def train_page(name: str, summary: dict[str, Any], metrics_file: Path) -> Page:
                 "What was trained",
                 ("stage", "group", "rate", "parameters", ""),
                 [
-                    (stage["name"], g["group"], f"{g['lr']:g}", f"{g['parameters']:,}", g["note"])
-                    for stage in summary["stages"]
-                    for g in stage["groups"]
+                    (stage.name, group.group, f"{group.lr:g}", f"{group.parameters:,}", group.note)
+                    for stage in stages
+                    for group in stage.groups
                 ],
             ),
-            _checkpoints("Checkpoints", [c for stage in summary["stages"] for c in stage["checkpoints"]]),
+            _checkpoints([checkpoint for stage in stages for checkpoint in stage.checkpoints]),
         ],
     )
 
 
-def _checkpoints(title: str, found: list[dict[str, Any]]) -> Table:
+def _checkpoints(checkpoints: Sequence[CheckpointResult]) -> Table:
     return Table(
-        title,
+        "Checkpoints",
         ("checkpoint", "WER", "CER", "loss"),
-        [(c["path"], rate(c["wer"]), rate(c["cer"]), f"{c['loss']:.4f}") for c in found],
+        [
+            (str(checkpoint.path), rate(measured.wer), rate(measured.cer), f"{measured.loss:.4f}")
+            for checkpoint in checkpoints
+            if (measured := checkpoint.measured) is not None
+        ],
     )
 
 
@@ -94,7 +104,26 @@ def dry_run(recipe: Recipe) -> Outcome:
             for stage, found in zip(config.stages, stages, strict=True)
         ],
     }
-    return Outcome(f"{shape.parameters:,} parameters, nothing allocated", Path(), summary)
+    tables = _shape_tables(shape, dict(zip((stage.name for stage in config.stages), stages, strict=True)))
+    return Outcome(f"{shape.parameters:,} parameters, nothing allocated", Path(), summary, tables=tables)
+
+
+def _shape_tables(shape: ModelShape, stages: dict[str, StageShape]) -> tuple[TextTable, TextTable]:
+    """The parameters of every group, and what every stage trains."""
+    groups = TextTable(title=f"{shape.parameters:,} parameters", title_justify="left")
+    groups.add_column("group")
+    groups.add_column("parameters", justify="right")
+    for name, count in shape.groups.items():
+        groups.add_row(name, f"{count:,}")
+    trained = TextTable(title="Stages", title_justify="left")
+    for column in ("stage", "trains", "lr", "parameters", "note"):
+        trained.add_column(column, justify="right" if column in ("lr", "parameters") else "left")
+    for name, stage in stages.items():
+        for row in stage.rows:
+            trained.add_row(name, row.group, f"{row.lr:g}", f"{row.parameters:,}", row.note)
+        total = f"{stage.learning.parameters:,}"
+        trained.add_row(name, "all of it", "", total, "", style="bold", end_section=True)
+    return groups, trained
 
 
 def run(recipe: Recipe) -> Outcome:
@@ -123,10 +152,10 @@ def run(recipe: Recipe) -> Outcome:
     }
     page = config.path / report.HTML
     if processes().is_main_process:
-        content = train_page(recipe.name, summary, config.path / METRICS)
+        synthetic = _is_synthetic(recipe.corpus.path)
+        content = train_page(recipe.name, result.stages, config.path / METRICS, synthetic=synthetic)
         report.write_report(config.path, content, summary, text)
-    last = result.stages[-1].checkpoints[-1].measured
-    assert last is not None  # a stage that was trained to its end was measured
+    last = result.stages[-1].measured
     line = f"validation WER {percent(last.wer)}, loss {last.loss:.3f} per token; {result.final}"
     is_main = processes().is_main_process
     outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)

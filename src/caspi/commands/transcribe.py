@@ -55,7 +55,8 @@ def run(
             f"no times of phrases in {plural(untimed, 'window')}, which are cues as a whole: was "
             f"{model} trained with train.timestamps?"
         )
-    return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0)
+    text = "".join(result.output for result in found) if out is None else ""
+    return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0, text=text)
 
 
 def _transcribed(found: Sequence[FileResult]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from caspi import hub
 from caspi.atomic_output import REPORT
@@ -15,18 +14,18 @@ from caspi.language import language
 _NO_LICENCE = "unknown to caspi: see the original source"
 
 
-def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> dict[str, Any]:
-    """Uploads a corpus as a data set to the Hub, with a card. Raises CaspiError if the Hub refuses."""
+def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> tuple[hub.Upload, str]:
+    """Uploads a corpus as a data set to the Hub, with a card; returns the card too. Raises CaspiError if the Hub
+    refuses."""
     hub.check_name(repository)
     opened = splits_of(folder)
     card = _card(folder, opened, repository)
     files = sorted(path for split in opened for path in folder.glob(f"{split.split}-*.arrow"))
     files += [folder / name for name in (REPORT, "report.html", "recipe.yaml") if (folder / name).is_file()]
-    listed = [{"file": path.name, "bytes": path.stat().st_size} for path in files]
-    listed.append({"file": hub.CARD, "bytes": len(card.encode())})
+    sizes = {path.name: path.stat().st_size for path in files} | {hub.CARD: len(card.encode())}
     if not dry_run:
         hub.upload(repository, folder, [path.name for path in files], card, kind="dataset", private=private)
-    return {"repository": repository, "dry_run": dry_run, "private": private, "files": listed, "card": card}
+    return hub.Upload(repository, dry_run, private, sizes), card
 
 
 def _card(folder: Path, opened: list[Corpus], repository: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,31 @@ def splits_of(folder: Path) -> list[Corpus]:
     return [Corpus.open(folder, split) for split in SPLITS if any(folder.glob(f"{split}-*.arrow"))]
 
 
-def corpus_info(folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class SplitInfo:
+    """A split. bytes: of its shards."""
+
+    utterances: int
+    hours: float
+    groups: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusInfo:
+    """What a corpus holds. columns: of every utterance. distributions: name -> its values at `percentiles`."""
+
+    folder: str
+    splits: dict[str, SplitInfo]
+    hours_by_source: dict[str, float]
+    rejected: dict[str, int]
+    text_policy: dict[str, str]
+    columns: tuple[str, ...]
+    percentiles: tuple[int, ...]
+    distributions: dict[str, list[float]]
+
+
+def corpus_info(folder: Path) -> CorpusInfo:
     """Hours and utterances by split, source and group; distributions of lengths, rates and signals."""
     report = json.loads((folder / REPORT).read_text(encoding="utf-8")) if (folder / REPORT).is_file() else {}
     opened = splits_of(folder)
@@ -36,27 +59,27 @@ def corpus_info(folder: Path) -> dict[str, Any]:
         "characters_per_second": np.array([len(text) for text in texts]) / seconds,
         **{name: np.concatenate([split.numbers(name) for split in opened]) for name in SIGNALS},
     }
-    return {
-        "folder": str(folder),
-        "splits": {
-            split.split: {
-                "utterances": len(split),
-                "hours": float(split.numbers("seconds").sum()) / 3600,
-                "groups": len(set(split.column("group"))),
-                "bytes": sum(path.stat().st_size for path in folder.glob(f"{split.split}-*.arrow")),
-            }
+    return CorpusInfo(
+        folder=str(folder),
+        splits={
+            split.split: SplitInfo(
+                utterances=len(split),
+                hours=float(split.numbers("seconds").sum()) / 3600,
+                groups=len(set(split.column("group"))),
+                bytes=sum(path.stat().st_size for path in folder.glob(f"{split.split}-*.arrow")),
+            )
             for split in opened
         },
-        "hours_by_source": report.get("hours_by_source", {}),
-        "rejected": report.get("rejected", {}),
-        "text_policy": report.get("text_policy", {}),
-        "columns": METADATA,
-        "percentiles": list(_PERCENTILES),
-        "distributions": {
+        hours_by_source=report.get("hours_by_source", {}),
+        rejected=report.get("rejected", {}),
+        text_policy=report.get("text_policy", {}),
+        columns=tuple(METADATA),
+        percentiles=_PERCENTILES,
+        distributions={
             name: np.percentile(values[np.isfinite(values)], _PERCENTILES).tolist() if len(values) else []
             for name, values in distributions.items()
         },
-    }
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from caspi.audio import Seconds
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import Breakdown, HardWords, HardWordTable, Part, PartScore
 from caspi.language import language
 from caspi.scoring.edits import Counts, align
-from caspi.scoring.error_rates import total
+from caspi.scoring.error_rates import SCORES, total
 from caspi.scoring.intervals import rate_interval
 
 DURATIONS: tuple[Seconds, ...] = (0.0, 5.0, 15.0, 30.0)
@@ -62,33 +62,29 @@ _KEYS: dict[str, Callable[[TranscriptPair], str | None]] = {
 
 def by_utterance(
     pairs: Sequence[TranscriptPair], counts: dict[str, Counts], keys: Sequence[str] = tuple(_KEYS)
-) -> dict[str, dict[str, Any]]:
-    """`by_source`, `by_duration` and so on: name of a part -> its utterances and scores. If there are more than 50
-    parts, only the 50 with the most errors. `parts`: the number of all parts."""
-    found: dict[str, dict[str, Any]] = {"parts": {}}
+) -> dict[str, Breakdown]:
+    """Property (source, duration and so on) -> the scores of each part; of more than 50 parts, the 50 with the most
+    errors."""
+    breakdowns: dict[str, Breakdown] = {}
     for name in keys:
         key = _KEYS[name]
         places: defaultdict[str, list[int]] = defaultdict(list)
         for place, pair in enumerate(pairs):
             if (part := key(pair)) is not None:
                 places[part].append(place)
-        found["parts"][name] = len(places)
-        found[f"by_{name}"] = _parts(pairs, counts, places)
-    return found
+        breakdowns[name] = Breakdown(_parts(pairs, counts, places), len(places))
+    return breakdowns
 
 
-def _parts(
-    pairs: Sequence[TranscriptPair], counts: dict[str, Counts], places: dict[str, list[int]]
-) -> dict[str, dict[str, Any]]:
+def _parts(pairs: Sequence[TranscriptPair], counts: dict[str, Counts], places: dict[str, list[int]]) -> dict[str, Part]:
     errors = counts["leaderboard"].errors
     most = sorted(places, key=lambda name: -int(errors[places[name]].sum()))[:_PARTS_AT_MOST]
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Part] = {}
     for name in sorted(most, key=_in_order):
         groups = [pairs[place].unit for place in places[name]]
-        parts[name] = {"utterances": len(groups), "groups": len(set(groups))}
-        for score, of_all in counts.items():
-            found = total(of_all.of(places[name]), groups)
-            parts[name][score] = {"wer": found.wer, "wer_ci": found.wer_ci, "cer": found.cer, "words": found.words}
+        totals = [total(counts[score].of(places[name]), groups) for score in SCORES]
+        scores = [PartScore(score.wer, score.wer_ci, score.cer, score.words) for score in totals]
+        parts[name] = Part(len(groups), len(set(groups)), *scores)
     return parts
 
 
@@ -98,30 +94,30 @@ def _in_order(name: str) -> tuple[bool, list[tuple[int, str]]]:
     return (not name.startswith("below"), [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces])
 
 
-def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]]) -> HardWordTable:
     """How many words of each hard class were not recognised: name-like, rare (once in all references), with digits, in
     Latin letters. `treated`: reference and hypothesis of each pair, normalised by `fair`.
 
     Utterances whose text cannot be normalised word by word (a bracket around several words) are skipped and counted.
     """
-    heard = Counter(word for expected, _ in treated for word in expected.split())
+    frequency = Counter(word for reference, _ in treated for word in reference.split())
     missed: defaultdict[str, list[tuple[int, int, tuple[str, str]]]] = defaultdict(list)
     left_out = 0
-    for pair, (expected, said) in zip(pairs, treated, strict=True):
-        kinds = _kinds(pair, expected.split(), heard)
+    for pair, (reference, hypothesis) in zip(pairs, treated, strict=True):
+        kinds = _kinds(pair, reference.split(), frequency)
         if kinds is None:
             left_out += 1
             continue
         wrong = [
-            step.kind != "equal" for step in align(expected.split(), said.split()) for _ in step.expected
+            step.kind != "equal" for step in align(reference.split(), hypothesis.split()) for _ in step.expected
         ]  # one row for each reference word
         for kind in {kind for of_word in kinds for kind in of_word}:
             at = [place for place, of_word in enumerate(kinds) if kind in of_word]
             missed[kind].append((sum(wrong[place] for place in at), len(at), pair.unit))
-    return {"left_out": left_out, **{kind: _missed(rows) for kind, rows in sorted(missed.items())}}
+    return HardWordTable({kind: _missed(rows) for kind, rows in sorted(missed.items())}, left_out)
 
 
-def _kinds(pair: TranscriptPair, treated: list[str], heard: Counter[str]) -> list[list[str]] | None:
+def _kinds(pair: TranscriptPair, treated: list[str], frequency: Counter[str]) -> list[list[str]] | None:
     """The classes of each normalised word; None if the words of the text and of its normalised form do not match."""
     spoken = language(pair.language)
     words = pair.reference.split()
@@ -139,15 +135,10 @@ def _kinds(pair: TranscriptPair, treated: list[str], heard: Counter[str]) -> lis
             )
             if applies
         ]
-        kinds += [whole + (["rare"] if heard[part] == 1 else []) for part in parts]
+        kinds += [whole + (["rare"] if frequency[part] == 1 else []) for part in parts]
     return kinds
 
 
-def _missed(rows: list[tuple[int, int, tuple[str, str]]]) -> dict[str, Any]:
+def _missed(rows: list[tuple[int, int, tuple[str, str]]]) -> HardWords:
     missed, words, groups = zip(*rows, strict=True)
-    return {
-        "words": sum(words),
-        "missed": sum(missed),
-        "rate": sum(missed) / sum(words),
-        "rate_ci": rate_interval(missed, words, groups),
-    }
+    return HardWords(sum(words), sum(missed), sum(missed) / sum(words), rate_interval(missed, words, groups))

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from caspi.atomic_output import read_jsonl
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import duration_class
 from caspi.evaluation.error_types import ErrorTypes
-from caspi.evaluation.summary import RESULTS, SUMMARY
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import SUMMARY, ScoredUtterance, UtteranceScore, read_results
 from caspi.language import language
 from caspi.reporting.wording import FEW, percent, plural
 from caspi.scoring.edits import align
 from caspi.scoring.intervals import Interval, matched_pairs, paired
 
-_Row = Mapping[str, Any]
-_Rows = Mapping[str, _Row]
-_SCORES = (("leaderboard", ""), ("fair", "fair_"))
+Results = Mapping[str, ScoredUtterance]
+_SCORES: dict[str, Callable[[ScoredUtterance], UtteranceScore]] = {
+    "leaderboard": lambda scored: scored.leaderboard,
+    "fair": lambda scored: scored.fair,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,59 +71,33 @@ class Comparison:
         return f"{better} is better than {worse} by {numbers}"
 
 
-_TEXTS = ("id", "reference", "hypothesis")
-_COUNTS = ("errors", "words", "fair_errors", "fair_words")
+@dataclass(frozen=True, slots=True)
+class KindDifference:
+    """Errors of one kind in A and in B. difference: A minus B, per reference word."""
+
+    a: int
+    b: int
+    difference: float
+    interval: Interval | None
+    p: float
 
 
-def read_results(folder: Path) -> dict[str, dict[str, Any]]:
-    """results.jsonl by utterance id. Raises UsageError naming file and line."""
-    path = folder / RESULTS if folder.is_dir() else folder
-    if not path.is_file():
-        raise UsageError(f"no {RESULTS} in {folder}: make one with caspi evaluate or caspi score")
-    if path.suffix != ".jsonl":
-        raise UsageError(f"{path} is not a {RESULTS} file: score it first with caspi score and compare the result")
-    found: dict[str, dict[str, Any]] = {}
-    for row in read_jsonl(path):
-        _check(row, path)
-        if str(row["id"]) in found:
-            raise UsageError(f"{path} contains the utterance {row['id']} twice")
-        found[str(row["id"])] = row
-    if not found:
-        raise UsageError(f"{path} contains no results")
-    return found
-
-
-def _check(row: Any, path: Path) -> None:
-    """Raises UsageError."""
-    if not isinstance(row, dict):
-        raise UsageError(f"{path} is not a file of results: a line is {str(row)[:40]}, not an object")
-    if missing := [name for name in (*_TEXTS, *_COUNTS) if name not in row]:
-        raise UsageError(f"{path} is not a file of results: a line lacks {', '.join(missing)}")
-    where = f"{path}, utterance {row['id']}"
-    for name in _TEXTS:
-        if not isinstance(row[name], str):
-            raise UsageError(f"{where}: {name} is {row[name]!r}, not text")
-    for name in _COUNTS:
-        if type(row[name]) is not int or row[name] < 0:
-            raise UsageError(f"{where}: {name} is {row[name]!r}, not a count: evaluate or score it again")
-
-
-def read_both(a: Path, b: Path) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+def read_both(a: Path, b: Path) -> tuple[Results, Results]:
     """Results of A and of B by the ids of A. If the ids differ, utterances are matched by their references, provided
     that these are the same in the same order, or that each occurs once in both.
 
     Raises UsageError if the two do not have the same utterances, or were not scored by the same rules.
     """
-    rows_a, rows_b = read_results(a), read_results(b)
-    if rows_a.keys() != rows_b.keys():
-        rows_b = _by_reference(rows_a, rows_b, a, b)
-    for key, row in rows_a.items():
-        other = rows_b[key]
-        if row["reference"] != other["reference"]:
+    in_a, in_b = read_results(a), read_results(b)
+    if in_a.keys() != in_b.keys():
+        in_b = _by_reference(in_a, in_b, a, b)
+    for key, scored in in_a.items():
+        one, other = scored.pair, in_b[key].pair
+        if one.reference != other.reference:
             raise UsageError(f"{a} and {b} have different references for {key}")
-        if (spoken := row.get("language")) and other.get("language") and spoken != other["language"]:
+        if one.language and other.language and one.language != other.language:
             raise UsageError(
-                f"{a} is scored by the rules of {spoken}, {b} by those of {other['language']} ({key}): "
+                f"{a} is scored by the rules of {one.language}, {b} by those of {other.language} ({key}): "
                 "score both again with the same --language"
             )
     versions = {_version(folder) for folder in (a, b)} - {None}
@@ -130,13 +105,13 @@ def read_both(a: Path, b: Path) -> tuple[dict[str, dict[str, Any]], dict[str, di
         raise UsageError(
             f"{a} and {b} were scored by different versions of the fair rules: evaluate or score both again"
         )
-    for key, row in rows_a.items():
-        if any(row[f"{prefix}words"] != rows_b[key][f"{prefix}words"] for _, prefix in _SCORES):
+    for key, scored in in_a.items():
+        if any(of(scored).words != of(in_b[key]).words for of in _SCORES.values()):
             raise UsageError(
                 f"{a} and {b} count different numbers of words in {key}: they were scored by different rules; "
                 "evaluate or score both again"
             )
-    return rows_a, rows_b
+    return in_a, in_b
 
 
 def _version(folder: Path) -> object:
@@ -144,18 +119,16 @@ def _version(folder: Path) -> object:
     return json.loads(summary.read_text("utf-8")).get("fair_version") if summary.is_file() else None
 
 
-def _by_reference(
-    rows_a: dict[str, dict[str, Any]], rows_b: dict[str, dict[str, Any]], a: Path, b: Path
-) -> dict[str, dict[str, Any]]:
-    """Rows of B under the ids of A."""
-    references_a = [row["reference"] for row in rows_a.values()]
-    references_b = [row["reference"] for row in rows_b.values()]
+def _by_reference(in_a: Results, in_b: Results, a: Path, b: Path) -> dict[str, ScoredUtterance]:
+    """The results of B under the ids of A."""
+    references_a = [scored.pair.reference for scored in in_a.values()]
+    references_b = [scored.pair.reference for scored in in_b.values()]
     if references_a == references_b:
-        return dict(zip(rows_a, rows_b.values(), strict=True))
+        return dict(zip(in_a, in_b.values(), strict=True))
     if sorted(references_a) == sorted(references_b) and len(set(references_a)) == len(references_a):
-        by_text = dict(zip(references_b, rows_b.values(), strict=True))
-        return {key: by_text[row["reference"]] for key, row in rows_a.items()}
-    only = sorted(rows_a.keys() ^ rows_b.keys())
+        by_text = dict(zip(references_b, in_b.values(), strict=True))
+        return {key: by_text[scored.pair.reference] for key, scored in in_a.items()}
+    only = sorted(in_a.keys() ^ in_b.keys())
     raise UsageError(f"{a} and {b} have different utterances, {len(only)} of them in only one, such as {only[0]}")
 
 
@@ -167,91 +140,88 @@ def compare(a: Path, b: Path) -> dict[str, Comparison]:
     return scores(*read_both(a, b), a, b)
 
 
-def scores(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, Comparison]:
-    """`compare` for rows that were already read from a and b."""
-    groups = _groups(rows_a, rows_b, a, b)
-    return {score: _compare(score, prefix, rows_a, rows_b, groups) for score, prefix in _SCORES}
+def scores(in_a: Results, in_b: Results, a: Path, b: Path) -> dict[str, Comparison]:
+    """`compare` for results that were already read from a and b."""
+    groups = _groups(in_a, in_b, a, b)
+    return {score: _compare(score, in_a, in_b, groups) for score in _SCORES}
 
 
-_PARTS: dict[str, Callable[[_Row], str]] = {
-    "source": lambda row: str(row.get("source") or ""),
-    "duration": lambda row: duration_class(row.get("seconds")) or "",
-    "speaker or recording": lambda row: str(row.get("group") or ""),
+_PARTS: dict[str, Callable[[TranscriptPair], str]] = {
+    "source": lambda pair: pair.source,
+    "duration": lambda pair: duration_class(pair.seconds) or "",
+    "speaker or recording": lambda pair: pair.group,
 }
 _PARTS_AT_MOST = 30
 
 
-def by_part(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, dict[str, Any]]]:
+def by_part(in_a: Results, in_b: Results, a: Path, b: Path) -> dict[str, dict[str, Comparison]]:
     """The leaderboard comparison for every source, duration class and group, if there are several; limited to those
-    with the most words. a, b: the folders the rows were read from, for messages."""
-    groups = dict(zip(rows_a, _groups(rows_a, rows_b, a, b), strict=True))
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    with the most words. a, b: the folders the results were read from, for messages."""
+    groups = dict(zip(in_a, _groups(in_a, in_b, a, b), strict=True))
+    comparisons: dict[str, dict[str, Comparison]] = {}
     for what, part_of in _PARTS.items():
         parts: defaultdict[str, list[str]] = defaultdict(list)
-        for key, row in rows_a.items():
-            parts[part_of(row) or part_of(rows_b[key])].append(key)
-        if len(parts) < 2 or (len(parts) == len(rows_a) and what != "source"):
+        for key, scored in in_a.items():
+            parts[part_of(scored.pair) or part_of(in_b[key].pair)].append(key)
+        if len(parts) < 2 or (len(parts) == len(in_a) and what != "source"):
             continue
-        largest = sorted(parts, key=lambda name: -sum(rows_a[key]["words"] for key in parts[name]))[:_PARTS_AT_MOST]
-        found[what] = {
-            name or "not named": asdict(
-                _compare(
-                    "leaderboard", "", {key: rows_a[key] for key in parts[name]},
-                    {key: rows_b[key] for key in parts[name]}, [groups[key] for key in parts[name]],
-                )
+        words = {name: sum(in_a[key].leaderboard.words for key in keys) for name, keys in parts.items()}
+        largest = sorted(parts, key=lambda name: -words[name])[:_PARTS_AT_MOST]
+        comparisons[what] = {
+            name or "not named": _compare(
+                "leaderboard",
+                {key: in_a[key] for key in parts[name]},
+                {key: in_b[key] for key in parts[name]},
+                [groups[key] for key in parts[name]],
             )
             for name in sorted(largest)
-        }  # fmt: skip
-    return found
+        }
+    return comparisons
 
 
-def by_kind(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> dict[str, dict[str, Any]]:
+def by_kind(in_a: Results, in_b: Results, a: Path, b: Path) -> dict[str, KindDifference]:
     """Errors of every kind (error_types) in A and in B under the fair score, and the difference per reference word.
-    a, b: the folders the rows were read from, for messages."""
-    groups = _groups(rows_a, rows_b, a, b)
-    words = [row["fair_words"] for row in rows_a.values()]
-    in_a, in_b = ([_kinds(row, rows_a[key]) for key, row in rows.items()] for rows in (rows_a, rows_b))
-    found = {}
-    for kind in sorted(set().union(*in_a, *in_b)):
-        errors_a, errors_b = ([counts[kind] for counts in side] for side in (in_a, in_b))
+    a, b: the folders the results were read from, for messages."""
+    groups = _groups(in_a, in_b, a, b)
+    words = [scored.fair.words for scored in in_a.values()]
+    kinds_a, kinds_b = ([_kinds(scored.pair, in_a[key].pair) for key, scored in side.items()] for side in (in_a, in_b))
+    differences = {}
+    for kind in sorted(set().union(*kinds_a, *kinds_b)):
+        errors_a, errors_b = ([counts[kind] for counts in side] for side in (kinds_a, kinds_b))
         apart = [one - other for one, other in zip(errors_a, errors_b, strict=True)]
         interval, p = paired(apart, words, groups)
-        found[kind] = {
-            "a": sum(errors_a), "b": sum(errors_b), "difference": sum(apart) / max(1, sum(words)), "interval": interval,
-            "p": p,
-        }  # fmt: skip
-    return found
+        differences[kind] = KindDifference(sum(errors_a), sum(errors_b), sum(apart) / max(1, sum(words)), interval, p)
+    return differences
 
 
-def _kinds(row: _Row, named: _Row) -> Counter[str]:
-    """named: the row that has the language."""
-    spoken = language(str(named.get("language") or "Hebrew"))
-    found = ErrorTypes()
+def _kinds(pair: TranscriptPair, with_language: TranscriptPair) -> Counter[str]:
+    spoken = language(with_language.language or "Hebrew")
+    types = ErrorTypes()
     fair = spoken.normalisers["fair"]
-    found.add(fair(row["reference"]).split(), fair(row["hypothesis"]).split(), spoken)
-    return +found.kinds
+    types.add(fair(pair.reference).split(), fair(pair.hypothesis).split(), spoken)
+    return +types.kinds
 
 
-def _groups(rows_a: _Rows, rows_b: _Rows, a: Path, b: Path) -> list[tuple[str, str]]:
+def _groups(in_a: Results, in_b: Results, a: Path, b: Path) -> list[tuple[str, str]]:
     """The group of every utterance, from the side that has it."""
-    names: dict[str, str] = {}
-    backwards: dict[str, str] = {}
-    found = []
-    for key, row in rows_a.items():
-        ours, theirs = (str(side.get("group") or "") for side in (row, rows_b[key]))
-        if ours and theirs and (names.setdefault(ours, theirs), backwards.setdefault(theirs, ours)) != (theirs, ours):
+    a_to_b: dict[str, str] = {}
+    b_to_a: dict[str, str] = {}
+    groups = []
+    for key, scored in in_a.items():
+        one, other = scored.pair.group, in_b[key].pair.group
+        if one and other and (a_to_b.setdefault(one, other), b_to_a.setdefault(other, one)) != (other, one):
             raise UsageError(
-                f"{a} and {b} put {key} into different groups, {ours} and {theirs}: score both with the same speakers"
+                f"{a} and {b} put {key} into different groups, {one} and {other}: score both with the same speakers"
             )
-        source = " / ".join(sorted({str(side.get("source") or "") for side in (row, rows_b[key])} - {""}))
-        found.append((source, ours or theirs) if ours or theirs else ("", key))
-    same_name = {theirs: ours for ours, theirs in names.items()}
-    return [(source, same_name.get(group, group)) for source, group in found]
+        source = " / ".join(sorted({scored.pair.source, in_b[key].pair.source} - {""}))
+        groups.append((source, one or other) if one or other else ("", key))
+    return [(source, b_to_a.get(group, group)) for source, group in groups]
 
 
-def _compare(score: str, prefix: str, a: _Rows, b: _Rows, groups: list[tuple[str, str]]) -> Comparison:
-    errors_a, errors_b = ([row[f"{prefix}errors"] for row in rows] for rows in (a.values(), b.values()))
-    words = [row[f"{prefix}words"] for row in a.values()]
+def _compare(score: str, a: Results, b: Results, groups: list[tuple[str, str]]) -> Comparison:
+    of = _SCORES[score]
+    errors_a, errors_b = ([of(scored).errors for scored in side.values()] for side in (a, b))
+    words = [of(scored).words for scored in a.values()]
     apart = [one - other for one, other in zip(errors_a, errors_b, strict=True)]
     interval, p = paired(apart, words, groups)
     length = max(1, sum(words))
@@ -265,28 +235,28 @@ def _compare(score: str, prefix: str, a: _Rows, b: _Rows, groups: list[tuple[str
         matched_pairs=matched_pairs(_segments(a, b, score)),
         utterances=len(apart),
         groups=len(set(groups)),
-        identical=all(row["hypothesis"] == b[key]["hypothesis"] for key, row in a.items()),
+        identical=all(scored.pair.hypothesis == b[key].pair.hypothesis for key, scored in a.items()),
     )
 
 
-def _segments(a: _Rows, b: _Rows, score: str) -> list[int]:
+def _segments(a: Results, b: Results, score: str) -> list[int]:
     """Errors of A minus errors of B in every segment with errors. A segment ends where both have two words right."""
-    found = []
-    for key, row in a.items():
-        normalise = language(str(row.get("language") or "Hebrew")).normalisers[score]
-        expected = normalise(row["reference"]).split()
-        ours, theirs = (_errors_at(expected, normalise(side[key]["hypothesis"]).split()) for side in (a, b))
+    segments = []
+    for key, scored in a.items():
+        normalise = language(scored.pair.language or "Hebrew").normalisers[score]
+        expected = normalise(scored.pair.reference).split()
+        in_a, in_b = (_errors_at(expected, normalise(side[key].pair.hypothesis).split()) for side in (a, b))
         right, open_segment = 2, [0, 0]
-        for one, other in zip(ours, theirs, strict=True):
+        for one, other in zip(in_a, in_b, strict=True):
             right = right + 1 if one == other == 0 else 0
             open_segment[0] += one
             open_segment[1] += other
             if right >= 2 and any(open_segment):
-                found.append(open_segment[0] - open_segment[1])
+                segments.append(open_segment[0] - open_segment[1])
                 open_segment = [0, 0]
         if any(open_segment):
-            found.append(open_segment[0] - open_segment[1])
-    return found
+            segments.append(open_segment[0] - open_segment[1])
+    return segments
 
 
 def _errors_at(expected: list[str], said: list[str]) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import WordsRecognised
 from caspi.evaluation.stress import drawn_for
 from caspi.language import language
 from caspi.model.config import Hotwords
@@ -57,13 +58,19 @@ def context_conditions(corpus: Corpus, count: int) -> ContextConditions:
     return ContextConditions(words, turns)
 
 
-def with_context(pairs: Sequence[TranscriptPair], words: Sequence[Words]) -> dict[str, dict[str, int]]:
-    """How many hotwords and how many distractors are in the hypothesis. Words are normalised by `fair`."""
-    found = {"expected": {"words": 0, "heard": 0}, "others": {"words": 0, "heard": 0}}
-    for pair, of in zip(pairs, words, strict=True):
-        fair = language(pair.language).normalisers["fair"]
-        said = f" {fair(pair.hypothesis)} "
-        for name, given in (("expected", of.own), ("others", of.others)):
-            found[name]["words"] += len(given)
-            found[name]["heard"] += sum(f" {fair(word)} " in said for word in given)
-    return found
+def words_recognised(
+    pairs: Sequence[TranscriptPair], words: Sequence[Words]
+) -> tuple[WordsRecognised, WordsRecognised]:
+    """How many hotwords, and how many distractors, are in the hypotheses. Words are normalised by `fair`."""
+    own = sum(_recognised(pair, of.own) for pair, of in zip(pairs, words, strict=True))
+    others = sum(_recognised(pair, of.others) for pair, of in zip(pairs, words, strict=True))
+    return (
+        WordsRecognised(sum(len(of.own) for of in words), own),
+        WordsRecognised(sum(len(of.others) for of in words), others),
+    )
+
+
+def _recognised(pair: TranscriptPair, words: Sequence[str]) -> int:
+    fair = language(pair.language).normalisers["fair"]
+    hypothesis = f" {fair(pair.hypothesis)} "
+    return sum(f" {fair(word)} " in hypothesis for word in words)

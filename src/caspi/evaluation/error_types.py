@@ -6,11 +6,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rapidfuzz.distance import Levenshtein
 
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import ErrorTable
 from caspi.inference.loops import loops
 from caspi.language import Language
 from caspi.scoring.edits import align, path, regions
@@ -47,12 +47,12 @@ class ErrorTypes:
             if steps[0].kind == "equal":
                 continue
             missing = [word for step in steps for word in step.expected]
-            heard = [word for step in steps for word in step.said]
-            for stretch in _boundaries(missing, heard):
-                if stretch is None:
+            recognised = [word for step in steps for word in step.said]
+            for words in _boundaries(missing, recognised):
+                if words is None:
                     self.kinds["word boundary"] += 1
                 else:
-                    self._replaced(*stretch, spoken)
+                    self._replaced(*words, spoken)
 
     def _replaced(self, expected: list[str], said: list[str], spoken: Language) -> None:
         for step in align(expected, said):
@@ -85,15 +85,16 @@ class ErrorTypes:
         if similar:  # for words with nothing in common, letter confusions are meaningless
             self.letters.update(letters)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "kinds": dict(self.kinds.most_common()),
-            "confused": [[*pair, count] for pair, count in self.confused.most_common(_MOST)],
-            "deleted": [[word, count] for word, count in self.deleted.most_common(_MOST)],
-            "inserted": [[word, count] for word, count in self.inserted.most_common(_MOST)],
-            "letters": [[*pair, count] for pair, count in self.letters.most_common(_MOST)],
-            "prefixes": [[*pair, count] for pair, count in self.prefixes.most_common(_MOST)],
-        }
+    def table(self) -> ErrorTable:
+        """The counts of all kinds, and the most frequent rows of the others."""
+        return ErrorTable(
+            kinds=dict(self.kinds.most_common()),
+            confused=[(*pair, count) for pair, count in self.confused.most_common(_MOST)],
+            deleted=self.deleted.most_common(_MOST),
+            inserted=self.inserted.most_common(_MOST),
+            letters=[(*pair, count) for pair, count in self.letters.most_common(_MOST)],
+            prefixes=[(*pair, count) for pair, count in self.prefixes.most_common(_MOST)],
+        )
 
 
 def _boundaries(expected: list[str], said: list[str]) -> Iterator[tuple[list[str], list[str]] | None]:
@@ -107,11 +108,11 @@ def _boundaries(expected: list[str], said: list[str]) -> Iterator[tuple[list[str
         if span is None:
             place += 1
             continue
-        ours, first, theirs = span
+        expected_words, first, said_words = span
         yield expected[done:place], said[heard:first]
         yield None
-        done = place = place + ours
-        heard = first + theirs
+        done = place = place + expected_words
+        heard = first + said_words
     yield expected[done:], said[heard:]
 
 
@@ -130,10 +131,10 @@ def _same_letters(
     """Reference words at a position that, joined, equal a different number of joined hypothesis words: the number of
     reference words, the start of the hypothesis words, and their number. The start is not before `heard`, and not
     further away than words can shift."""
-    for ours in range(1, min(_LONGEST_JOIN, len(expected) - place) + 1):
-        for first, theirs in spans.get("".join(expected[place : place + ours]), ()):
-            if ours != theirs and first >= heard and abs(first - place) <= slack:
-                return ours, first, theirs
+    for expected_words in range(1, min(_LONGEST_JOIN, len(expected) - place) + 1):
+        for first, said_words in spans.get("".join(expected[place : place + expected_words]), ()):
+            if expected_words != said_words and first >= heard and abs(first - place) <= slack:
+                return expected_words, first, said_words
     return None
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.published import Published
+from caspi.evaluation.results import EvaluationSummary, HardWordTable, ScoredUtterance, StressScore, WordsRecognised
 from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.reporting.charts import Bar, Bars, Chart, Line
 from caspi.reporting.report import AudioCell, Browser, DifferenceCell, Page, Table
-from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, counted, percent, plural, rate
+from caspi.reporting.wording import FEW, SYNTHETIC_NOTE, percent, plural, rate
 from caspi.scoring.edits import align
 
 WORST = 50
@@ -22,101 +23,97 @@ _CHARTS = (
 )  # fmt: skip
 
 
-def worst(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows with the most errors."""
-    return sorted((row for row in rows if row["errors"]), key=lambda row: (-row["errors"], row["id"]))[:WORST]
+def worst(utterances: Sequence[ScoredUtterance]) -> list[ScoredUtterance]:
+    """The utterances with the most errors."""
+    return _most_errors([scored for scored in utterances if scored.leaderboard.errors])[:WORST]
+
+
+def _most_errors(utterances: Sequence[ScoredUtterance]) -> list[ScoredUtterance]:
+    return sorted(utterances, key=lambda scored: (-scored.leaderboard.errors, scored.pair.id))
 
 
 def evaluate_page(
     title: str,
-    summary: dict[str, Any],
-    rows: Sequence[Mapping[str, Any]],
+    summary: EvaluationSummary,
+    utterances: Sequence[ScoredUtterance],
     clips: Mapping[str, bytes],
     published: Sequence[Published] = (),
 ) -> Page:
     """The verdict, breakdowns, kinds of errors, and the worst utterances. clips: FLAC by utterance."""
-    leaderboard, fair = summary["leaderboard"], summary["fair"]
+    leaderboard = summary.leaderboard
     return Page(
         title=title,
-        headline=f"WER {rate(leaderboard['wer'], leaderboard['wer_ci'])} on {counted(summary)}",
+        headline=f"WER {rate(leaderboard.wer, leaderboard.wer_ci)} on {summary.counted()}",
         facts=[
-            ("leaderboard WER", percent(leaderboard["wer"])),
-            ("fair WER", percent(fair["wer"])),
-            ("leaderboard CER", percent(leaderboard["cer"])),
-            ("empty", f"{leaderboard['empty']:,}"),
-            ("cut off", f"{summary['truncated']:,}"),
-            ("speed", f"{summary['rtfx']:.0f} x real time" if summary["rtfx"] else "not measured"),
+            ("leaderboard WER", percent(leaderboard.wer)),
+            ("fair WER", percent(summary.fair.wer)),
+            ("leaderboard CER", percent(leaderboard.cer)),
+            ("empty", f"{leaderboard.empty:,}"),
+            ("cut off", f"{summary.truncated:,}"),
+            ("speed", f"{summary.rtfx:.0f} x real time" if summary.rtfx else "not measured"),
         ],
-        synthetic=SYNTHETIC_NOTE if summary["synthetic"] else "",
+        synthetic=SYNTHETIC_NOTE if summary.synthetic else "",
         parts=[
             *_evaluated(summary),
             _scores(summary),
             *_published(summary, published),
-            *_worst(worst(rows), clips),
-            *(_bars(what, key, summary) for key, what in _CHARTS if len(summary[f"by_{key}"]) > 1),
+            *_worst(worst(utterances), clips),
+            *(_bars(what, key, summary) for key, what in _CHARTS if len(summary.by[key].parts) > 1),
             *_error_types(summary),
-            *_hard_words(summary["by_word"]),
+            *_hard_words(summary.hard_words),
             *_retention(summary),
             *_stress(summary),
             *_context(summary),
-            _all(rows),
+            _all(utterances),
         ],
     )
 
 
-def _evaluated(summary: dict[str, Any]) -> list[Table]:
+def _evaluated(summary: EvaluationSummary) -> list[Table]:
     rows = [
-        (what["corpus"], what["split"], f"{what['utterances']:,} of {what['of']:,}", what["revision"] or "")
-        for what in summary.get("evaluated", ())
+        (corpus.corpus, corpus.split, f"{corpus.utterances:,} of {corpus.of:,}", corpus.revision or "")
+        for corpus in summary.evaluated
     ]
     return [Table("What was evaluated", ("corpus", "split", "utterances", "revision"), rows)] if rows else []
 
 
-def _scores(summary: dict[str, Any]) -> Table:
+def _scores(summary: EvaluationSummary) -> Table:
     rows = [
         (
-            name, rate(s["wer"], s["wer_ci"]), rate(s["cer"]), rate(s["wil"]), f"{s['words']:,}",
-            f"{s['substitutions']:,}", f"{s['deletions']:,}", f"{s['insertions']:,}",
+            name, rate(score.wer, score.wer_ci), rate(score.cer), rate(score.wil), f"{score.words:,}",
+            f"{score.substitutions:,}", f"{score.deletions:,}", f"{score.insertions:,}",
         )
-        for name, s in ((name, summary[name]) for name in ("leaderboard", "fair"))
+        for name, score in (("leaderboard", summary.leaderboard), ("fair", summary.fair))
     ]  # fmt: skip
     rows += [
-        (
-            f"fair, {name} ignored",
-            f"{percent(found['wer'])}, {percent(found['removed'])} less",
-            "",
-            "",
-            "",
-            "",
-            "",
-            "",
-        )
-        for name, found in summary["relaxations"].items()
+        (f"fair, {name} ignored", f"{percent(relaxed.wer)}, {percent(relaxed.removed)} less", "", "", "", "", "", "")
+        for name, relaxed in summary.relaxations.items()
     ]
     columns = ("score", "WER [95 %]", "CER", "WIL", "words", "substituted", "deleted", "inserted")
     note = (
-        f"Empty hypotheses count as deletions. fair: version {summary['fair_version']}; ignoring a "
+        f"Empty hypotheses count as deletions. fair: version {summary.fair_version}; ignoring a "
         f"difference lowers the fair score by at most what this difference contributes. leaderboard: by "
-        f"{summary['standard']}. {_other_rates(summary)} {_over(summary)}"
+        f"{summary.standard}. {_other_rates(summary)} {_over(summary)}"
     )
     return Table("Scores", columns, rows, note=note)
 
 
-def _other_rates(summary: dict[str, Any]) -> str:
+def _other_rates(summary: EvaluationSummary) -> str:
     """Other rates of the leaderboard score that other tools report beside the corpus rate."""
-    found = summary["leaderboard"]
-    macro = f", mean of the sets {percent(summary['macro']['leaderboard'])}" if len(summary["by_source"]) > 1 else ""
+    score = summary.leaderboard
+    several = len(summary.by["source"].parts) > 1
+    macro = f", mean of the sets {percent(summary.macro['leaderboard'])}" if several else ""
     return (
-        f"Utterances with an error {percent(found['sentence_error_rate'])}, mean of the utterances' own rates "
-        f"{percent(found['mean_wer'])}{macro}."
+        f"Utterances with an error {percent(score.sentence_error_rate)}, mean of the utterances' own rates "
+        f"{percent(score.mean_wer)}{macro}."
     )
 
 
-def _over(summary: dict[str, Any]) -> str:
+def _over(summary: EvaluationSummary) -> str:
     """The unit that the confidence intervals are computed over."""
-    independent, utterances = summary["independent"], summary["utterances"]
-    if independent == utterances:
-        unnamed = "" if summary["groups"] else ", because no recordings or speakers are named"
+    independent = summary.independent
+    if independent == summary.utterances:
+        unnamed = "" if summary.groups else ", because no recordings or speakers are named"
         return f"Intervals are over utterances{unnamed}.{_dominated(summary)}"
     if independent == 1:
         return "No intervals: all utterances are in one group (recording or speaker), so other groups are unknown."
@@ -124,23 +121,26 @@ def _over(summary: dict[str, Any]) -> str:
     return f"Intervals are over {independent:,} groups (recordings or speakers){few}.{_dominated(summary)}"
 
 
-def _dominated(summary: dict[str, Any]) -> str:
-    if summary["leaderboard"]["wer_ci"] is not None:
+def _dominated(summary: EvaluationSummary) -> str:
+    if summary.leaderboard.wer_ci is not None:
         return ""
     return " There is no interval: one of them has most of the errors, and more errors than words (is it a loop?)."
 
 
-def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[Table]:
-    if any(what["utterances"] < what["of"] for what in summary.get("evaluated", ())):
+def _published(summary: EvaluationSummary, published: Sequence[Published]) -> list[Table]:
+    if any(corpus.utterances < corpus.of for corpus in summary.evaluated):
         return []  # a part of a set is not what others measured
-    sets = [name for name in summary["by_source"] if any(found.set == name for found in published)]
+    sources = summary.by["source"].parts
+    sets = [name for name in sources if any(result.set == name for result in published)]
     rows = [
-        ("this model", name, rate(part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"]), "measured here", "")
-        for name, part in summary["by_source"].items()
+        ("this model", name, rate(part.leaderboard.wer, part.leaderboard.wer_ci), "measured here", "")
+        for name, part in sources.items()
         if name in sets
     ]
     rows += [
-        (found.system, found.set, rate(found.wer), found.source, found.date) for found in published if found.set in sets
+        (result.system, result.set, rate(result.wer), result.source, result.date)
+        for result in published
+        if result.set in sets
     ]
     note = "Other systems: published, not measured here."
     return (
@@ -148,33 +148,27 @@ def _published(summary: dict[str, Any], published: Sequence[Published]) -> list[
     )
 
 
-def _stress(summary: dict[str, Any]) -> list[Bars | Chart]:
+def _stress(summary: EvaluationSummary) -> list[Bars | Chart]:
     """A curve for every family of conditions with more than one level, and a bar for every condition."""
-    if not (stress := summary.get("stress")):
+    if summary.stress is None:
         return []
-    conditions = stress["conditions"]
+    conditions = summary.stress.conditions
     clean = conditions["clean"]
-    curves = [_curve(name, levels, conditions) for name, levels in stress["families"].items() if len(levels) > 1]
+    curves = [_curve(name, levels, conditions) for name, levels in summary.stress.families.items() if len(levels) > 1]
     curves = [curve for curve in curves if len(curve.lines[0].points) > 2]  # for two points the bars show as much
-    bars = [Bar(name, found["wer"], found["wer_ci"], _subsets(found)) for name, found in conditions.items()]
+    bars = [Bar(name, score.wer, score.wer_ci, _subsets(score)) for name, score in conditions.items()]
     note = (
-        f"The same {plural(clean['utterances'], 'utterance')} under each; in grey, the WER of those among them with "
+        f"The same {plural(clean.utterances, 'utterance')} under each; in grey, the WER of those among them with "
         "name-like words, Latin letters or digits."
     )
     return [*curves, Bars("WER on degraded audio", bars, note)]
 
 
-def _context(summary: dict[str, Any]) -> list[Table]:
+def _context(summary: EvaluationSummary) -> list[Table]:
     """How the model used its context."""
     rows = [
-        (
-            shown,
-            f"{found['utterances']:,}",
-            rate(found["wer"], found["wer_ci"]),
-            _of(found["expected"]),
-            _of(found["others"]),
-        )
-        for shown, found in summary.get("context", {}).items()
+        (name, f"{score.utterances:,}", rate(score.wer, score.wer_ci), _of(score.expected), _of(score.others))
+        for name, score in (summary.context or {}).items()
     ]
     columns = ("context", "utterances", "WER [95 %]", "hotwords recognised", "distractors in the output")
     note = (
@@ -184,15 +178,15 @@ def _context(summary: dict[str, Any]) -> list[Table]:
     return [Table("Use of context", columns, rows, note=note)] if rows else []
 
 
-def _of(counted: dict[str, int]) -> str:
-    return f"{counted['heard']:,} of {counted['words']:,}"
+def _of(recognised: WordsRecognised) -> str:
+    return f"{recognised.heard:,} of {recognised.words:,}"
 
 
-def _curve(family: str, levels: Sequence[str], conditions: dict[str, Any]) -> Chart:
+def _curve(family: str, levels: Sequence[str], conditions: Mapping[str, StressScore]) -> Chart:
     """WER over a family's level, which its conditions name: `noise (pink), 20 dB`."""
-    values = [(float(name.removeprefix(f"{family}, ").split()[0]), 100 * conditions[name]["wer"]) for name in levels]
+    values = [(float(name.removeprefix(f"{family}, ").split()[0]), 100 * conditions[name].wer) for name in levels]
     unit = levels[0].removeprefix(f"{family}, ").split()[1]
-    clean = 100 * conditions["clean"]["wer"]
+    clean = 100 * conditions["clean"].wer
     if family == "speed":
         values.append((1.0, clean))
     values.sort()
@@ -200,19 +194,18 @@ def _curve(family: str, levels: Sequence[str], conditions: dict[str, Any]) -> Ch
     return Chart(f"WER by {family}", lines, unit, "WER, %")
 
 
-def _subsets(found: dict[str, Any]) -> str:
+def _subsets(score: StressScore) -> str:
     return ", ".join(
-        f"{name} {percent(part['leaderboard']['wer'])} ({part['utterances']:,})"
-        for name, part in found["subsets"].items()
+        f"{name} {percent(part.leaderboard.wer)} ({part.utterances:,})" for name, part in score.subsets.items()
     )
 
 
-def _bars(what: str, key: str, summary: dict[str, Any]) -> Bars:
-    parts, of = summary[f"by_{key}"], summary["parts"][key]
+def _bars(what: str, key: str, summary: EvaluationSummary) -> Bars:
+    parts, of = summary.by[key].parts, summary.by[key].all_parts
     bars = [
         Bar(
-            name, part["leaderboard"]["wer"], part["leaderboard"]["wer_ci"],
-            plural(part["utterances"], "utterance") + _rough(part["groups"]),
+            name, part.leaderboard.wer, part.leaderboard.wer_ci,
+            plural(part.utterances, "utterance") + _rough(part.groups),
         )
         for name, part in parts.items()
     ]  # fmt: skip
@@ -232,89 +225,88 @@ def _rough(groups: int) -> str:
 _ROWS_AT_MOST = 20_000  # of a page: some megabytes
 
 
-def _all(rows: Sequence[Mapping[str, Any]]) -> Browser:
+def _all(utterances: Sequence[ScoredUtterance]) -> Browser:
     """Every utterance with its reference and hypothesis."""
-    shown = sorted(rows, key=lambda row: (-row["errors"], row["id"]))[:_ROWS_AT_MOST]
+    shown = _most_errors(utterances)[:_ROWS_AT_MOST]
     note = "Original texts, including what the score ignores. Click a column to sort."
-    if len(shown) < len(rows):
-        note += f" The {len(shown):,} of {len(rows):,} with the most errors; results.jsonl has them all."
+    if len(shown) < len(utterances):
+        note += f" The {len(shown):,} of {len(utterances):,} with the most errors; results.jsonl has them all."
     columns = ("errors", "of", "seconds", "reference", "heard", "source", "group", "signs", "id")
     return Browser(
         "All utterances",
         columns,
         [
             (
-                row["errors"], row["words"], round(row["seconds"], 1) if row["seconds"] is not None else "",
-                row["reference"], row["hypothesis"], row["source"], row["group"], ", ".join(row["made_up"]), row["id"],
+                scored.leaderboard.errors, scored.leaderboard.words,
+                round(scored.pair.seconds, 1) if scored.pair.seconds is not None else "",
+                scored.pair.reference, scored.pair.hypothesis, scored.pair.source, scored.pair.group,
+                ", ".join(scored.signs), scored.pair.id,
             )
-            for row in shown
+            for scored in shown
         ],
         text=(3, 4),
         note=note,
     )  # fmt: skip
 
 
-def _hard_words(by_word: dict[str, Any]) -> list[Bars]:
-    bars = [
-        Bar(kind, found["rate"], found["rate_ci"], plural(found["words"], "word"))
-        for kind, found in by_word.items()
-        if kind != "left_out"
-    ]
+def _hard_words(table: HardWordTable) -> list[Bars]:
+    bars = [Bar(kind, words.rate, words.rate_ci, plural(words.words, "word")) for kind, words in table.classes.items()]
     note = (
         "Share that was not recognised. rare: once in all references; name-like: acronyms, Latin letters, foreign "
         "sounds, after a title."
     )
-    if by_word["left_out"]:
-        note += f" {by_word['left_out']:,} utterances are skipped because they cannot be counted word by word."
+    if table.left_out:
+        note += f" {table.left_out:,} utterances are skipped because they cannot be counted word by word."
     return [Bars("Hard words", bars, note)] if bars else []
 
 
-def _error_types(summary: dict[str, Any]) -> list[Table | Bars]:
-    errors = summary["errors"]
-    total = sum(errors["kinds"].values())
+def _error_types(summary: EvaluationSummary) -> list[Table | Bars]:
+    errors = summary.errors
+    total = sum(errors.kinds.values())
     parts: list[Table | Bars] = []
     if total:
-        bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors["kinds"].items() if count]
+        bars = [Bar(kind, count / total, note=f"{count:,}") for kind, count in errors.kinds.items() if count]
         parts.append(Bars("Kinds of errors", bars, "Share of all errors, fair score; the first match counts."))
-    for title, key in (
-        ("Confused words", "confused"), ("Confused letters", "letters"), ("Prefixes", "prefixes"),
+    for title, confused in (
+        ("Confused words", errors.confused), ("Confused letters", errors.letters), ("Prefixes", errors.prefixes),
     ):  # fmt: skip
-        if errors[key]:
-            rows = [(one or "none", other or "none", count) for one, other, count in errors[key]]
+        if confused:
+            rows = [(one or "none", other or "none", count) for one, other, count in confused]
             parts.append(Table(title, ("expected", "recognised", "times"), rows))
-    for title, key in (("Words deleted", "deleted"), ("Words inserted", "inserted")):
-        if errors[key]:
-            parts.append(Table(f"{title} most often", ("word", "times"), errors[key]))
-    if summary["made_up"]:
+    for title, words in (("Words deleted", errors.deleted), ("Words inserted", errors.inserted)):
+        if words:
+            parts.append(Table(f"{title} most often", ("word", "times"), list(words)))
+    if summary.hallucinations:
         note = "Signs that a hypothesis is a hallucination. Counted here, and scored like all others."
-        parts.append(Table("Hallucinations?", ("sign", "utterances"), list(summary["made_up"].items()), note=note))
-    if summary["named"]:
-        rows = [(spoken, name, n) for spoken, found in summary["named"].items() for name, n in found.items()]
-        parts.append(Table("Language, as the model named it", ("spoken", "named", "utterances"), rows))
+        parts.append(Table("Hallucinations?", ("sign", "utterances"), list(summary.hallucinations.items()), note=note))
+    if summary.named:
+        rows = [(spoken, name, n) for spoken, names in summary.named.items() for name, n in names.items()]
+        parts.append(Table("Language that the model identified", ("spoken", "identified", "utterances"), rows))
     return parts
 
 
-def _retention(summary: dict[str, Any]) -> list[Table]:
+def _retention(summary: EvaluationSummary) -> list[Table]:
     rows = [
-        (folder, spoken, f"{found['utterances']:,}", rate(found["wer"], found["wer_ci"]), rate(found["cer"]))
-        for folder, languages in summary.get("retention", {}).items()
-        for spoken, found in languages.items()
+        (folder, spoken, f"{score.utterances:,}", rate(score.wer, score.wer_ci), rate(score.cer))
+        for folder, languages in (summary.retention or {}).items()
+        for spoken, score in languages.items()
     ]
     columns = ("corpus", "language", "utterances", "WER [95 %]", "CER")
     return [Table("Retention of other languages", columns, rows)] if rows else []
 
 
-def difference(row: Mapping[str, Any], hypothesis: str) -> DifferenceCell:
+def difference(pair: TranscriptPair, hypothesis: str) -> DifferenceCell:
     """Reference against hypothesis, aligned by word as in the leaderboard score, in their original spelling."""
-    spoken = language(str(row.get("language") or "Hebrew"))
+    spoken = language(pair.language or "Hebrew")
     normalise = spoken.normalisers["leaderboard"]
-    expected, said = normalise(row["reference"]).split(), normalise(hypothesis).split()
-    written = iter(_spelt(row["reference"], expected, normalise))
-    heard = iter(_spelt(hypothesis, said, normalise))
+    expected, said = normalise(pair.reference).split(), normalise(hypothesis).split()
+    reference_words = iter(_spelt(pair.reference, expected, normalise))
+    hypothesis_words = iter(_spelt(hypothesis, said, normalise))
     steps: list[tuple[str, str, str]] = []
     for step in align(expected, said):
-        ours, theirs = itertools.islice(written, len(step.expected)), itertools.islice(heard, len(step.said))
-        steps += [(step.kind, one, other) for one, other in itertools.zip_longest(ours, theirs, fillvalue="")]
+        left = itertools.islice(reference_words, len(step.expected))
+        right = itertools.islice(hypothesis_words, len(step.said))
+        steps += [(step.kind, one, other) for one, other in itertools.zip_longest(left, right, fillvalue="")]
     return DifferenceCell(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
 
 
@@ -336,18 +328,20 @@ def _spelt(text: str, treated: list[str], normalise: Normaliser) -> list[str]:
     return found if len(found) == len(treated) else treated
 
 
-def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> list[Table]:
-    if not rows:
+def _worst(utterances: Sequence[ScoredUtterance], clips: Mapping[str, bytes]) -> list[Table]:
+    if not utterances:
         return []
     table = Table(
-        f"The {plural(len(rows), 'utterance')} with the most errors",
+        f"The {plural(len(utterances), 'utterance')} with the most errors",
         ("errors", "of", "reference and hypothesis", "listen", "seconds", "signs", "id"),
         [
             (
-                row["errors"], row["words"], difference(row, row["hypothesis"]), audio_cell(row, clips),
-                f"{row['seconds']:.1f}" if row["seconds"] is not None else "", ", ".join(row["made_up"]), row["id"],
+                scored.leaderboard.errors, scored.leaderboard.words, difference(scored.pair, scored.pair.hypothesis),
+                audio_cell(scored.pair.id, clips),
+                f"{scored.pair.seconds:.1f}" if scored.pair.seconds is not None else "", ", ".join(scored.signs),
+                scored.pair.id,
             )
-            for row in rows
+            for scored in utterances
         ],
         text=(2,),
         note="Struck out: only in the reference. Green background: only in the hypothesis.",
@@ -355,5 +349,6 @@ def _worst(rows: Sequence[Mapping[str, Any]], clips: Mapping[str, bytes]) -> lis
     return [table]
 
 
-def audio_cell(row: Mapping[str, Any], clips: Mapping[str, bytes]) -> AudioCell | str:
-    return AudioCell(clips[row["id"]]) if row["id"] in clips else ""
+def audio_cell(identifier: str, clips: Mapping[str, bytes]) -> AudioCell | str:
+    """The audio of an utterance, "" where there is none."""
+    return AudioCell(clips[identifier]) if identifier in clips else ""

@@ -4,95 +4,104 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, context_test, decode
 from caspi.evaluation.breakdowns import by_utterance
 from caspi.evaluation.decode import DecodeJob, ModelHandle
+from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import (
+    ConditionScore,
+    ContextScore,
+    EvaluatedSet,
+    EvaluationSummary,
+    ScoredUtterance,
+    StressScore,
+    StressTest,
+)
 from caspi.evaluation.spelling_variants import SpellingVariants
 from caspi.evaluation.stress import CLEAN, CONDITIONS, FAMILIES
 from caspi.evaluation.summary import ScoredPairs, summarise, write_results
 from caspi.reporting import report
+from caspi.scoring.error_rates import Score
 
 TRANSCRIPTS = "transcripts"
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationRequest:
-    """What to evaluate on. corpora: the sets that count; retention: other languages, reported separately. limit:
-    maximum number of utterances of each.
+class EvaluationInputs:
+    """What an evaluation reads. corpora: the sets that count. retention: other languages, reported separately.
+    equivalents: spellings that count as the same."""
 
-    stress: number of utterances of each corpus that are also decoded under every stress condition. context: number that
-    are also decoded with hotwords and other context in their system turn. identify: the model identifies the language
-    instead of being given it. equivalents: spellings that count as the same.
-    """
-
+    model: ModelHandle
     corpora: Sequence[Corpus]
     retention: Sequence[Corpus] = ()
-    limit: int | None = None
-    stress: int = 0
-    context: int = 0
-    identify: bool = False
     equivalents: SpellingVariants | None = None
 
 
-def evaluate(recogniser: ModelHandle, asked: EvaluationRequest, kept: Path, out: Path) -> dict[str, Any]:
-    """Decodes what `kept` does not hold yet, writes results.jsonl, summary.json and the transcripts into `out`;
-    returns the summary."""
-    decoder = _Decoding(recogniser, kept, asked)
-    _check_ids(asked.corpora)
-    pairs, seconds = decoder.all(asked.corpora, asked.limit)
+def evaluate(
+    inputs: EvaluationInputs, options: EvaluationOptions, cache: Path, out: Path
+) -> tuple[EvaluationSummary, list[ScoredUtterance]]:
+    """Decodes what the folder `cache` does not hold yet, and writes results.jsonl, summary.json and the transcripts
+    into `out`."""
+    decoder = _Decoder(inputs.model, cache, options.identify)
+    _check_ids(inputs.corpora)
+    pairs, seconds = decoder.first(inputs.corpora, options.limit)
     measured = ScoredPairs.of(pairs)
-    summary = summarise(measured, seconds, asked.equivalents)
-    summary["evaluated"] = [_what(corpus, asked.limit) for corpus in asked.corpora]
-    if asked.stress:
-        summary["stress"] = _stress(decoder, asked)
-    if asked.context:
-        summary["context"] = _context(decoder, asked)
-    if asked.retention:
-        summary["retention"] = {
-            str(corpus.folder): _retained(decoder.all([corpus], asked.limit)[0]) for corpus in asked.retention
+    summary = replace(
+        summarise(measured, seconds, inputs.equivalents),
+        evaluated=tuple(_evaluated(corpus, options.limit) for corpus in inputs.corpora),
+        stress=_stress(decoder, inputs.corpora, options.stress) if options.stress else None,
+        context=_context(decoder, inputs.corpora, options.context) if options.context else None,
+        retention={
+            str(corpus.folder): _by_language(decoder.first([corpus], options.limit)[0]) for corpus in inputs.retention
         }
-    write_results(out, measured, summary)
-    shutil.copytree(kept, out / TRANSCRIPTS)
-    return summary
+        or None,
+    )
+    utterances = write_results(out, measured, summary)
+    shutil.copytree(cache, out / TRANSCRIPTS)
+    return summary, utterances
 
 
 @dataclass(frozen=True, slots=True)
-class _Decoding:
-    recogniser: ModelHandle
-    kept: Path
-    asked: EvaluationRequest
+class _Decoder:
+    model: ModelHandle
+    cache: Path
+    identify: bool
 
-    def all(
+    def first(
         self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN
-    ) -> tuple[list[TranscriptPair], float]:
+    ) -> tuple[list[TranscriptPair], Seconds]:
+        """The first `limit` utterances of every corpus, and how long decoding took."""
         pairs: list[TranscriptPair] = []
         seconds = 0.0
         for corpus in corpora:
             rows = range(min(len(corpus), limit or len(corpus)))
-            found, taken = self.one(DecodeJob(corpus, rows, condition, self.asked.identify))
-            pairs += found
+            decoded, taken = self.decode(DecodeJob(corpus, rows, condition, self.identify))
+            pairs += decoded
             seconds += taken
         return pairs, seconds
 
-    def one(self, part: DecodeJob) -> tuple[list[TranscriptPair], float]:
-        file = self.kept / f"{part.key(self.recogniser, report.fingerprint(part.corpus.folder))}.jsonl"
-        return decode.decode(self.recogniser, part, file, decode.devices())
+    def decode(self, job: DecodeJob) -> tuple[list[TranscriptPair], Seconds]:
+        file = self.cache / f"{job.key(self.model, report.fingerprint(job.corpus.folder))}.jsonl"
+        return decode.decode(self.model, job, file, decode.devices())
 
 
-def _what(corpus: Corpus, limit: int | None) -> dict[str, Any]:
-    """Split, revision and number of evaluated utterances of a corpus."""
-    return {
-        "corpus": str(corpus.folder), "split": corpus.split, "revision": benchmarks.revision(corpus),
-        "utterances": min(len(corpus), limit or len(corpus)), "of": len(corpus),
-        "grouped_by": benchmarks.grouped_by(corpus),
-    }  # fmt: skip
+def _evaluated(corpus: Corpus, limit: int | None) -> EvaluatedSet:
+    return EvaluatedSet(
+        corpus=str(corpus.folder),
+        split=corpus.split,
+        revision=benchmarks.revision(corpus),
+        utterances=min(len(corpus), limit or len(corpus)),
+        of=len(corpus),
+        grouped_by=benchmarks.grouped_by(corpus),
+    )
 
 
 def _check_ids(corpora: Sequence[Corpus]) -> None:
@@ -108,47 +117,54 @@ def _check_ids(corpora: Sequence[Corpus]) -> None:
 
 
 _SUBSETS = ("with name-like words", "with Latin", "with Latin and digits", "with digits")
+_HARD_WORDS = ("name-like", "Latin", "with digits")
 
 
-def _stress(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
-    """Condition -> scores of the same utterances, of the subsets with names and with Latin, and of hard words."""
-    found: dict[str, dict[str, Any]] = {}
+def _stress(decoder: _Decoder, corpora: Sequence[Corpus], limit: int) -> StressTest:
+    """The same utterances under every condition."""
+    conditions: dict[str, StressScore] = {}
     for condition in CONDITIONS:
-        pairs, _ = decoder.all(asked.corpora, asked.stress, condition)
+        pairs, _ = decoder.first(corpora, limit, condition)
         measured = ScoredPairs.of(pairs)
-        words = measured.hard_words()
-        parts = by_utterance(pairs, measured.counts, ("names", "script"))
-        named = parts["by_names"] | parts["by_script"]
-        found[condition] = _scored(measured) | {
-            "subsets": {name: named[name] for name in _SUBSETS if name in named},
-            "hard": {kind: words[kind] for kind in ("name-like", "Latin", "with digits") if kind in words},
-        }  # fmt: skip
-    families = {family: [f"{family}, {name}" for name in ways] for family, ways in FAMILIES.items()}
-    return {"conditions": found, "families": families}
+        by = by_utterance(pairs, measured.counts, ("names", "script"))
+        parts = by["names"].parts | by["script"].parts
+        words = measured.hard_words().classes
+        conditions[condition] = StressScore(
+            **_condition_score(measured),
+            subsets={name: parts[name] for name in _SUBSETS if name in parts},
+            hard={kind: words[kind] for kind in _HARD_WORDS if kind in words},
+        )
+    families = {family: [f"{family}, {level}" for level in levels] for family, levels in FAMILIES.items()}
+    return StressTest(conditions, families)
 
 
-def _context(decoder: _Decoding, asked: EvaluationRequest) -> dict[str, Any]:
-    """Content of the system turn -> scores of the same utterances, and how many listed words were recognised."""
-    made = [(corpus, context_test.context_conditions(corpus, asked.context)) for corpus in asked.corpora]
-    words = [of for _, found in made for of in found.words]
-    pairs = {context_test.NOTHING: decoder.all(asked.corpora, asked.context)[0]}
-    for shown in dict.fromkeys(name for _, found in made for name in found.turns):
-        pairs[shown] = []
-        for corpus, found in made:
-            turns = found.turns.get(shown) or [corpus.utterance(row).context for row in range(len(found.words))]
-            part = DecodeJob(corpus, range(len(found.words)), CLEAN, asked.identify, shown, turns)
-            pairs[shown] += decoder.one(part)[0]
-    return {shown: _scored(ScoredPairs.of(of)) | context_test.with_context(of, words) for shown, of in pairs.items()}
+def _context(decoder: _Decoder, corpora: Sequence[Corpus], limit: int) -> dict[str, ContextScore]:
+    """Content of the system turn -> scores of the same utterances."""
+    made = [(corpus, context_test.context_conditions(corpus, limit)) for corpus in corpora]
+    words = [listed for _, conditions in made for listed in conditions.words]
+    pairs = {context_test.NOTHING: decoder.first(corpora, limit)[0]}
+    for name in dict.fromkeys(name for _, conditions in made for name in conditions.turns):
+        pairs[name] = []
+        for corpus, conditions in made:
+            rows = range(len(conditions.words))
+            turns = conditions.turns.get(name) or [corpus.utterance(row).context for row in rows]
+            pairs[name] += decoder.decode(DecodeJob(corpus, rows, CLEAN, decoder.identify, name, turns))[0]
+    scores = {}
+    for name, decoded in pairs.items():
+        hotwords, distractors = context_test.words_recognised(decoded, words)
+        scores[name] = ContextScore(**_condition_score(ScoredPairs.of(decoded)), expected=hotwords, others=distractors)
+    return scores
 
 
-def _scored(measured: ScoredPairs) -> dict[str, Any]:
+def _condition_score(measured: ScoredPairs) -> dict[str, Any]:
+    """The fields of a ConditionScore."""
     score = measured.total("leaderboard")
-    return {name: getattr(score, name) for name in ("wer", "wer_ci", "cer", "words", "utterances")}
+    return {field.name: getattr(score, field.name) for field in fields(ConditionScore)}
 
 
-def _retained(pairs: Sequence[TranscriptPair]) -> dict[str, Any]:
+def _by_language(pairs: Sequence[TranscriptPair]) -> dict[str, Score]:
     languages = sorted({pair.language for pair in pairs})
     return {
-        spoken: asdict(ScoredPairs.of([pair for pair in pairs if pair.language == spoken]).total("leaderboard"))
+        spoken: ScoredPairs.of([pair for pair in pairs if pair.language == spoken]).total("leaderboard")
         for spoken in languages
     }

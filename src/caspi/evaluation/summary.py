@@ -6,9 +6,8 @@ import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,21 @@ from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance, by_word
 from caspi.evaluation.error_types import ErrorTypes, hallucination_signs
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import (
+    RESULTS,
+    SUMMARY,
+    ErrorTable,
+    EvaluationSummary,
+    HardWordTable,
+    Relaxation,
+    ScoredUtterance,
+    UtteranceScore,
+)
 from caspi.evaluation.spelling_variants import SpellingVariants
 from caspi.language import language
 from caspi.language.base import Language, Normaliser
 from caspi.scoring.edits import Counts, count
 from caspi.scoring.error_rates import FAIR_VERSION, SCORES, Score, rate, total
-
-RESULTS = "results.jsonl"
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class ScoredPairs:
         """For each pair, the signs that its hypothesis is a hallucination."""
         return [hallucination_signs(pair, *texts) for pair, texts in zip(self.pairs, self.treated["fair"], strict=True)]
 
-    def hard_words(self) -> dict[str, Any]:
+    def hard_words(self) -> HardWordTable:
         return by_word(self.pairs, self.treated["fair"])
 
 
@@ -65,39 +71,40 @@ def _treat(pairs: Sequence[TranscriptPair], score: str) -> list[tuple[str, str]]
 
 
 def _count(texts: Sequence[tuple[str, str]]) -> Counts:
-    return count([expected for expected, _ in texts], [said for _, said in texts])
+    return count([reference for reference, _ in texts], [hypothesis for _, hypothesis in texts])
 
 
 def summarise(
     measured: ScoredPairs, decode_seconds: float | None = None, equivalents: SpellingVariants | None = None
-) -> dict[str, Any]:
-    """The content of summary.json; rates are fractions."""
+) -> EvaluationSummary:
+    """The results over all pairs. decode_seconds: what decoding took; None where nothing was decoded."""
     pairs = measured.pairs
     audio = sum(pair.seconds or 0.0 for pair in pairs)
     spoken = {pair.language for pair in pairs}
-    return {
-        "language": "/".join(sorted(spoken)),
-        "fair_version": FAIR_VERSION,
-        "standard": "/".join(sorted({language(name).standard for name in spoken})),
-        "unit": "character" if {language(name).unit for name in spoken} == {"character"} else "word",
-        **{name: asdict(measured.total(name)) for name in SCORES},
-        "macro": _macro(measured),
-        "relaxations": relaxations(measured, equivalents),
-        "utterances": len(pairs),
-        "groups": len({pair.unit for pair in pairs if pair.group}),
-        "independent": len(set(measured.groups)),
-        "audio_seconds": audio,
-        "truncated": sum(pair.truncated for pair in pairs),
-        "retried": sum(pair.retried for pair in pairs),
-        "synthetic": sum(pair.synthetic for pair in pairs),
-        "rtfx": audio / decode_seconds if decode_seconds else None,
-        "decode_seconds": decode_seconds,
-        **by_utterance(pairs, measured.counts),
-        "by_word": measured.hard_words(),
-        "errors": _error_types(measured),
-        "made_up": dict(Counter(sign for signs in measured.signs for sign in signs)),
-        "named": _named(pairs),
-    }
+    return EvaluationSummary(
+        language="/".join(sorted(spoken)),
+        fair_version=FAIR_VERSION,
+        standard="/".join(sorted({language(name).standard for name in spoken})),
+        unit="character" if {language(name).unit for name in spoken} == {"character"} else "word",
+        leaderboard=measured.total("leaderboard"),
+        fair=measured.total("fair"),
+        macro=_macro(measured),
+        relaxations=relaxations(measured, equivalents),
+        utterances=len(pairs),
+        groups=len({pair.unit for pair in pairs if pair.group}),
+        independent=len(set(measured.groups)),
+        audio_seconds=audio,
+        truncated=sum(pair.truncated for pair in pairs),
+        retried=sum(pair.retried for pair in pairs),
+        synthetic=sum(pair.synthetic for pair in pairs),
+        rtfx=audio / decode_seconds if decode_seconds else None,
+        decode_seconds=decode_seconds,
+        by=by_utterance(pairs, measured.counts),
+        hard_words=measured.hard_words(),
+        errors=_error_table(measured),
+        hallucinations=dict(Counter(sign for signs in measured.signs for sign in signs)),
+        named=_named(pairs),
+    )
 
 
 def _macro(measured: ScoredPairs) -> dict[str, float]:
@@ -112,7 +119,7 @@ def _macro(measured: ScoredPairs) -> dict[str, float]:
     }
 
 
-def relaxations(measured: ScoredPairs, equivalents: SpellingVariants | None) -> dict[str, dict[str, float]]:
+def relaxations(measured: ScoredPairs, equivalents: SpellingVariants | None) -> dict[str, Relaxation]:
     """The fair WER when a kind of difference is ignored, and how much that removes; `all`: all kinds. The denominator
     stays the word count of the fair score, because ignoring a difference may join several words into one."""
     names = sorted({name for pair in measured.pairs for name in language(pair.language).relaxations})
@@ -122,16 +129,16 @@ def relaxations(measured: ScoredPairs, equivalents: SpellingVariants | None) -> 
         tables = {"table": lambda spoken: unify, **tables}
     if len(tables) > 1:
         each = list(tables.values())
-        tables["all"] = lambda spoken: _chained([how(spoken) for how in each])
+        tables["all"] = lambda spoken: _chained([normaliser(spoken) for normaliser in each])
     fair = measured.treated["fair"]
     before, words = measured.counts["fair"].errors.sum(), max(1, measured.counts["fair"].words.sum())
-    found = {}
-    for name, how in tables.items():
-        normalisers = [how(language(pair.language)) for pair in measured.pairs]
-        texts = [(f(expected), f(said)) for f, (expected, said) in zip(normalisers, fair, strict=True)]
+    relaxed = {}
+    for name, normaliser in tables.items():
+        normalisers = [normaliser(language(pair.language)) for pair in measured.pairs]
+        texts = [(f(reference), f(hypothesis)) for f, (reference, hypothesis) in zip(normalisers, fair, strict=True)]
         after = _count(texts).errors.sum()
-        found[name] = {"wer": float(after / words), "removed": float((before - after) / words)}
-    return found
+        relaxed[name] = Relaxation(float(after / words), float((before - after) / words))
+    return relaxed
 
 
 def _relaxation(name: str) -> Callable[[Language], Normaliser]:
@@ -147,12 +154,12 @@ def _chained(normalisers: Sequence[Normaliser]) -> Normaliser:
     return apply
 
 
-def _error_types(measured: ScoredPairs) -> dict[str, Any]:
+def _error_table(measured: ScoredPairs) -> ErrorTable:
     types = ErrorTypes()
-    for pair, (expected, said) in zip(measured.pairs, measured.treated["fair"], strict=True):
-        if expected != said:
-            types.add(expected.split(), said.split(), language(pair.language))
-    return types.as_json()
+    for pair, (reference, hypothesis) in zip(measured.pairs, measured.treated["fair"], strict=True):
+        if reference != hypothesis:
+            types.add(reference.split(), hypothesis.split(), language(pair.language))
+    return types.table()
 
 
 def _named(pairs: Sequence[TranscriptPair]) -> dict[str, dict[str, int]] | None:
@@ -163,29 +170,28 @@ def _named(pairs: Sequence[TranscriptPair]) -> dict[str, dict[str, int]] | None:
     return {name: dict(Counter(p.named or "none" for p in pairs if p.language == name)) for name in spoken}
 
 
-def rows(measured: ScoredPairs) -> list[dict[str, Any]]:
-    """The lines of results.jsonl; `wer` and `cer` are of the leaderboard score, `fair_wer` and `fair_cer` of fair."""
-    scores = [_columns("", measured.counts["leaderboard"]), _columns("fair_", measured.counts["fair"])]
-    return [
-        asdict(pair) | strict | fair | {"made_up": signs}
-        for pair, strict, fair, signs in zip(measured.pairs, *scores, measured.signs, strict=True)
-    ]
+def scored_utterances(measured: ScoredPairs) -> list[ScoredUtterance]:
+    """Every pair with its errors, in the order of the pairs."""
+    scores = (_utterance_scores(measured.counts[name]) for name in SCORES)
+    return list(map(ScoredUtterance, measured.pairs, *scores, measured.signs))
 
 
-def _columns(prefix: str, counts: Counts) -> list[dict[str, Any]]:
-    found = {
+def _utterance_scores(counts: Counts) -> list[UtteranceScore]:
+    columns = {
         "wer": counts.errors / np.maximum(1, counts.words),
         "cer": counts.character_errors / np.maximum(1, counts.characters),
         "errors": counts.errors, "words": counts.words, "hits": counts.hits,
         "substitutions": counts.substitutions, "deletions": counts.deletions, "insertions": counts.insertions,
     }  # fmt: skip
-    names = [f"{prefix}{name}" for name in found]
-    return [dict(zip(names, row, strict=True)) for row in zip(*(v.tolist() for v in found.values()), strict=True)]
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    return [UtteranceScore(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
-def write_results(out: Path, measured: ScoredPairs, summary: dict[str, Any]) -> None:
-    """results.jsonl and summary.json."""
+def write_results(out: Path, measured: ScoredPairs, summary: EvaluationSummary) -> list[ScoredUtterance]:
+    """Writes results.jsonl and summary.json; returns the lines of the first."""
     out.mkdir(parents=True, exist_ok=True)
+    utterances = scored_utterances(measured)
     with (out / RESULTS).open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(measured))
-    (out / SUMMARY).write_text(json.dumps(summary, ensure_ascii=False, indent=1), encoding="utf-8")
+        file.writelines(json.dumps(scored.as_json(), ensure_ascii=False) + "\n" for scored in utterances)
+    (out / SUMMARY).write_text(json.dumps(summary.as_json(), ensure_ascii=False, indent=1), encoding="utf-8")
+    return utterances

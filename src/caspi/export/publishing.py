@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +15,7 @@ from caspi.model.files import model_files
 from caspi.model.loading import is_original_layout, load, resolve
 
 
-def publish(model: str, repository: str, *, private: bool, dry_run: bool) -> dict[str, Any]:
+def publish(model: str, repository: str, *, private: bool, dry_run: bool) -> hub.Upload:
     """Uploads the files of a model in either layout, without training state. Raises UsageError or CaspiError."""
     hub.check_name(repository)
     original = is_original_layout(Path(model))
@@ -28,12 +27,11 @@ def publish(model: str, repository: str, *, private: bool, dry_run: bool) -> dic
     else:
         load(ModelConfig(start=str(folder)))
     files = model_files(folder)
-    listed = [{"file": path.name, "bytes": path.stat().st_size} for path in files]
     if not dry_run:
         card = folder / hub.CARD
         text = card.read_text(encoding="utf-8").replace("REPOSITORY", repository) if card.is_file() else ""
         hub.upload(repository, folder, [path.name for path in files], text, kind="model", private=private)
-    return {"repository": repository, "dry_run": dry_run, "private": private, "files": listed}
+    return hub.Upload(repository, dry_run, private, {path.name: path.stat().st_size for path in files})
 
 
 def _check_original(folder: Path) -> None:

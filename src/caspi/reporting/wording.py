@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
@@ -31,16 +30,6 @@ def _points(value: float) -> str:
 def rate(value: float, interval: Sequence[float] | None = None) -> str:
     """`8.3 % [6.1, 10.5]`."""
     return percent(value) + (f" [{_points(interval[0])}, {_points(interval[1])}]" if interval else "")
-
-
-def counted(summary: dict[str, Any]) -> str:
-    """`200 of 1,204 utterances in 8 groups`: how much an evaluation's figure rests on."""
-    whole = sum(part["of"] for part in summary.get("evaluated", ()))
-    utterances, groups = summary["utterances"], summary["independent"]
-    said = f"{utterances:,} of {whole:,} utterances" if whole > utterances else plural(utterances, "utterance")
-    if groups == utterances:
-        return said
-    return f"{said} in {plural(groups, 'group')}{', so its interval is rough' if 1 < groups < FEW else ''}"
 
 
 def plural(number: int, what: str) -> str:

@@ -74,6 +74,13 @@ class StageResult:
     replaced: int
     checkpoints: list[CheckpointResult]
 
+    @property
+    def measured(self) -> Measurement:
+        """The evaluation of the last checkpoint."""
+        last = self.checkpoints[-1].measured
+        assert last is not None  # a stage that was trained to its end was measured
+        return last
+
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,

@@ -14,6 +14,7 @@ from caspi.training.config import Mix, TrainConfig
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.data.steps import PlannedSteps
+from caspi.training.planning.plan import PlanOptions
 from tests.conftest import RECIPES, small_overrides, tone
 from tests.support import write_manifest
 
@@ -112,7 +113,7 @@ def test_the_recipe_of_a_run_with_mixes_trains(tmp_path: Path, small_recipe: Rec
         "train.previous_text=0.5",
     )
     made = recipe.load(RECIPES / "demo.yaml", overrides)
-    summary = commands.plan.run(made, None, 1).summary
+    summary = commands.plan.run(made, PlanOptions()).summary
     assert [stage["mix"] for stage in summary["stages"]] == ["m", ""]
     assert summary["stages"][0]["steps"] == 12  # twice 48 utterances, eight per step
     assert commands.train.run(made).summary["stages"][0]["steps"] == 12

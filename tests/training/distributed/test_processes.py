@@ -84,7 +84,7 @@ def test_an_error_in_a_loaders_worker_ends_the_run(small_corpus: Path, tmp_path:
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe.dump(made), encoding="utf-8")
     broken = (
-        "import sys\nfrom caspi.cli import main\nfrom caspi.errors import UsageError\n"
+        "import sys\nfrom caspi.program import main\nfrom caspi.errors import UsageError\n"
         "from caspi.augmentation import waveform\n"
         f"def fail(*_): raise {error}\n"
         "waveform.reverberate = fail\nsys.argv[1:1] = ['train']\nmain()"

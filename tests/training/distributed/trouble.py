@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caspi import cli, commands, recipe
+from caspi import commands, program, recipe
 from caspi.corpus.store import Corpus
 from caspi.model.batch import Batch
 from caspi.training.data import steps
@@ -54,7 +54,7 @@ def main(path: str, marker: Path, kinds: set[str]) -> None:
     StageLoop._gradient = gradient
     Corpus.samples = samples
     steps._RETRY_AFTER = (0.0, 0.0)
-    sys.exit(cli._guarded(lambda: commands.train.run(recipe.load(Path(path))), debug=False))
+    sys.exit(program.guarded(lambda: commands.train.run(recipe.load(Path(path))), debug=False))
 
 
 if __name__ == "__main__":

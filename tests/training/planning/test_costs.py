@@ -21,10 +21,11 @@ from caspi.model.loading import LoadedModel
 from caspi.training.config import TrainConfig
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.epoch_lengths import EpochLengths
-from caspi.training.planning import preflight, shapes
+from caspi.training.planning import pilot, preflight, shapes, stage_batches
 from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, flops, peak_memory
 from caspi.training.planning.estimates import changes_that_fit, estimate, gpus, recognised, running, seconds_each
 from caspi.training.planning.pilot import fit
+from caspi.training.planning.plan import PlanOptions
 from tests.support import run_recipe
 
 RESULTS = Path(__file__).parents[3] / "benchmarks" / "results"
@@ -122,7 +123,7 @@ def test_every_proposed_change_fits(row: dict, memory: float, seed: int) -> None
             {"path": "x", "max_seconds": 15, "effective_batch": 256, "stages": stages, "max_batch_seconds": 240}
             | changes
         )
-        return config, preflight.planned(data, config, 4, seed)[0].loads
+        return config, stage_batches.planned(data, config, 4, seed)[0].loads
 
     config, loads = plan()
     for change in changes_that_fit(shape, learns, loads, config, memory, ranks=4):
@@ -224,11 +225,11 @@ def test_a_plan_counts_the_same_as_training(small_corpus: Path, tiny: LoadedMode
     made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={}")
     config = made.require_train()
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
-    for stage, plan in zip(config.stages, preflight.planned(data, config, 2, 0), strict=True):
-        found = preflight.counts(data, stage, plan, 2)
-        assert plan.loads.seconds.sum() / 3600 == pytest.approx(found["audio_hours"])
-        assert plan.loads.seconds.max() == found["largest_micro_batch_seconds"]
-        assert plan.loads.first.sum() == 2 * found["steps"]
+    for stage, plan in zip(config.stages, stage_batches.planned(data, config, 2, 0), strict=True):
+        found = stage_batches.batch_counts(data, stage, plan, 2)
+        assert plan.loads.seconds.sum() / 3600 == pytest.approx(found.audio_hours)
+        assert plan.loads.seconds.max() == found.largest_micro_batch_seconds
+        assert plan.loads.first.sum() == 2 * found.steps
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
 
 
@@ -237,13 +238,13 @@ def test_a_plan_includes_speed_and_silence(small_corpus: Path, tiny: LoadedModel
     for augment in ("{}", "{speed: [0.5], silence: {seconds: [0.25, 0.25], probability: 1}}"):
         config = run_recipe(tmp_path, small_corpus, f"train.augment={augment}").require_train()
         data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
-        [first, *_] = preflight.planned(data, config, 1, 0)
+        [first, *_] = stage_batches.planned(data, config, 1, 0)
         rows = [epoch.rows(step) for epoch in first.plans for step in range(len(epoch.steps))][: first.steps]
         clips = sum(map(len, rows))
-        found.append((preflight.counts(data, config.stages[0], first, 1), first.loads, clips))
+        found.append((stage_batches.batch_counts(data, config.stages[0], first, 1), first.loads, clips))
     (plain, as_is, clips), (counted, longer, _) = found
-    assert counted["audio_hours"] == plain["audio_hours"], "hours are those of the corpus, before augmentation"
-    assert counted["steps"] == plain["steps"]
+    assert counted.audio_hours == plain.audio_hours, "hours are those of the corpus, before augmentation"
+    assert counted.steps == plain.steps
     assert longer.seconds.sum() == pytest.approx(2 * as_is.seconds.sum() + 0.5 * clips)
     assert longer.audio_tokens.sum() == pytest.approx(13 * longer.seconds.sum(), rel=0.05)
     shape, learns = learning(COMPILED[0])
@@ -256,9 +257,9 @@ def test_a_pilot_runs_the_largest_micro_batch_with_augmentation(
     made = run_recipe(tmp_path, small_corpus, "train.max_batch_seconds=5", "train.augment={speed: [0.5]}")
     config, taken = made.require_train(), []
     data = TrainingSet.of(Corpus.open(small_corpus, "train"), tiny.prompt, config.max_seconds)
-    plans = preflight.planned(data, config, 1, 0)
-    monkeypatch.setattr(preflight, "pilot", lambda *of, accumulates: taken.append((of[2], of[4], accumulates)))
-    preflight.pilots(made.model, config, data, plans, shapes.shapes(made.model, config)[0], 0)
+    plans = stage_batches.planned(data, config, 1, 0)
+    monkeypatch.setattr(pilot, "measure_passes", lambda *of, accumulates: taken.append((of[2], of[4], accumulates)))
+    pilot.pilots(made.model, config, data, plans, shapes.shapes(made.model, config)[0], 0)
     assert len(taken) == len(plans)
     for plan, (alike, heaviest, accumulates) in zip(plans, taken, strict=True):
         assert heaviest.seconds > np.quantile(plan.loads.seconds, 0.75)
@@ -272,7 +273,7 @@ def test_a_pilot_on_this_machine_predicts_this_machine(
     small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path
 ) -> None:
     """Within the right order of magnitude, on two shared cores; docs/log.md has its accuracy on a GPU."""
-    summary = commands.plan.run(small_recipe, None, 1, measured=True).summary
+    summary = commands.plan.run(small_recipe, PlanOptions(pilot=True)).summary
     taken = sum(stage["seconds"] for stage in json.loads((small_run / "report.json").read_text())["stages"])
     assert 0.1 * taken < 3600 * sum(stage["hours"] for stage in summary["stages"]) < 3 * taken
     assert all(stage["pilot"]["rate"] > 1e9 for stage in summary["stages"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,15 +26,24 @@ _SECONDS_AT_ONCE = 600.0
 _FAR = 36_000.0  # seconds: evaluation recordings are at most ten hours long
 
 
+@dataclass(frozen=True, slots=True)
+class ComparedSet:
+    """An evaluation set that was searched for. unreadable: recordings without audio that can be compared."""
+
+    set: str
+    recordings: int
+    unreadable: int
+
+
 def evaluation_sets(
     sources: Sequence[Source], spoken_language: str, work: Path
-) -> tuple[EvaluationSets, str, list[dict[str, Any]]]:
+) -> tuple[EvaluationSets, str, list[ComparedSet]]:
     """The sets of a recipe, a digest that changes when they do, and the size of each. Fingerprints are saved in `work`.
 
     Raises UsageError if a set cannot be read, because a check against an empty set would find no leaks.
     """
     found = EvaluationSets()
-    digests, held = [], []
+    digests, compared = [], []
     for source in sources:
         key = hashlib.sha256(f"{source.model_dump_json()}\0{source.identity()}".encode()).hexdigest()[:32]
         digests.append(key)
@@ -50,10 +59,10 @@ def evaluation_sets(
                 phases = [np.frombuffer(bytes.fromhex(words), np.uint16) for words in entry["phases"]]
                 found.add(bytes.fromhex(entry["exact"]), phases, entry["text"])
         name = getattr(source, "dataset", "") or str(getattr(source, "path", ""))
-        held.append({"set": name, "recordings": recordings, "unreadable": unreadable})
+        compared.append(ComparedSet(name, recordings, unreadable))
         if unreadable == recordings:
             raise UsageError(f"corpus.evaluation: {name} has no readable audio, so leaks cannot be detected")
-    return found, " ".join(digests), held
+    return found, " ".join(digests), compared
 
 
 def _write(path: Path, recordings: Iterator[Recording]) -> None:
@@ -62,11 +71,11 @@ def _write(path: Path, recordings: Iterator[Recording]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         for recording in recordings:
             text = recording.text or " ".join(segment.text for segment in recording.segments)
-            compared = language(recording.language).normalisers["fair"](text)
+            normalised = language(recording.language).normalisers["fair"](text)
             for exact, phases in _fingerprints(recording):
-                entry = {"exact": exact.hex(), "phases": [p.tobytes().hex() for p in phases], "text": compared}
+                entry = {"exact": exact.hex(), "phases": [p.tobytes().hex() for p in phases], "text": normalised}
                 file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                compared = ""  # only once per recording
+                normalised = ""  # only once per recording
     partial.rename(path)
 
 

@@ -11,31 +11,34 @@ sources as before, is linked and not processed again.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from caspi import atomic_output
-from caspi.audio import MEANING, SAMPLE_RATE
 from caspi.corpus.pipeline import shards
 from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.pipeline.engines import ENGINES, EngineName
 from caspi.corpus.pipeline.process import Rules
 from caspi.corpus.pipeline.selection import Selection, Selector, SourceRows
+from caspi.corpus.pipeline.source_report import (
+    CorpusReport,
+    SourceReport,
+    SourceTally,
+    SplitTotal,
+    corpus_totals,
+    digest,
+)
 from caspi.corpus.pipeline.splits import Splits
-from caspi.corpus.signals import SIGNALS
 from caspi.corpus.sources import Source, SourceConfig
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.store import SCHEMA, ShardWriter
@@ -47,9 +50,7 @@ from caspi.reporting.report import installed_version
 
 _log = logging.getLogger(__name__)
 
-_EXAMPLES_PER_REASON = 5
 _LOOKALIKE = 0.2  # of a source's utterances in another language: more than a quotation
-_TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
 
 
 class CorpusConfig(Rules):
@@ -82,36 +83,8 @@ class CorpusConfig(Rules):
         return Rules(segmentation=self.segmentation, text=self.text, filters=self.filters)
 
 
-@dataclass(slots=True)
-class SourceReport:
-    """The result for one source; stored in the corpus's report, and read again when another source is added.
-
-    key: hash of everything its parts depend on. shards: files by split. upsampled: number of utterances whose file
-    claims 16 kHz or more, but has only telephone bandwidth.
-    """
-
-    kind: str
-    name: str
-    key: str
-    input: int = 0
-    kept: int = 0
-    synthetic: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    hours: dict[str, float] = field(default_factory=dict)
-    utterances: dict[str, int] = field(default_factory=dict)
-    groups: dict[str, int] = field(default_factory=dict)
-    boundaries: dict[str, float] = field(default_factory=dict)
-    signals: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    shards: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    upsampled: dict[str, int] = field(default_factory=dict)
-    notes: dict[str, int] = field(default_factory=dict)
-    licence: str = ""
-
-
-def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> dict[str, Any]:
-    """Makes the corpus in a folder beside the final one; returns the report's content, with that folder as `partial`.
+def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> tuple[CorpusReport, Path]:
+    """Makes the corpus in a folder beside the final one; returns the report and that folder.
 
     If killed at any point and started again, it resumes with the same result. Raises UsageError if no utterance is
     kept, CaspiError if the disk is full.
@@ -120,20 +93,20 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
     work = atomic_output.work_folder(config.path, "prepare")
     with atomic_output.locked(work, "prepare"):
         try:
-            summary = _prepare(config, spoken_language, engine, work)
+            report, partial = _prepare(config, spoken_language, engine, work)
         except (OSError, pa.ArrowException) as error:
             if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
                 raise
             raise CaspiError(
                 f"the disk of {work} is full; nothing is lost: make space and run the same command again"
             ) from error
-    return summary | {"seconds": time.monotonic() - started}
+    return replace(report, seconds=time.monotonic() - started), partial
 
 
-def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> dict[str, Any]:
+def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> tuple[CorpusReport, Path]:
     earlier = _earlier(config.path)
     evaluation, leaks, compared = evaluation_sets(config.evaluation, spoken_language, work)
-    whole = _digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
+    whole = digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
     keys = [_key(source, config, spoken_language) for source in config.sources]
     known = _reusable(earlier, keys, whole)
     partial = atomic_output.begin_atomic(config.path, "prepare")
@@ -148,17 +121,18 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
         reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
     _check_not_empty(reports, config.path, partial)
     _check_share(reports, config.max_rejected, partial)
-    return {
-        **_totals(reports, config.splits),
-        "partial": partial,
-        "reused": len(known),
-        "language": spoken_language,
-        "text_policy": language(spoken_language).applied(config.text),
-        "split_shares": config.splits.model_dump(),
-        "decided_with": whole,
-        "evaluation_sets": compared,
-        "source_reports": [asdict(report) for report in reports],
-    }
+    report = CorpusReport(
+        totals=corpus_totals(reports, config.splits),
+        reused=len(known),
+        language=spoken_language,
+        text_policy=language(spoken_language).applied(config.text),
+        split_shares=config.splits.model_dump(),
+        decided_with=whole,
+        evaluation_sets=compared,
+        source_reports=reports,
+        seconds=0.0,
+    )
+    return report, partial
 
 
 def finish(partial: Path, folder: Path) -> None:
@@ -167,14 +141,10 @@ def finish(partial: Path, folder: Path) -> None:
     shutil.rmtree(atomic_output.work_folder(folder, "prepare"), ignore_errors=True)
 
 
-def _digest(*parts_of_it: str) -> str:
-    return hashlib.sha256("\0".join(parts_of_it).encode()).hexdigest()[:32]
-
-
 def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
     """A hash of everything the outcomes of a source depend on: its location, its settings, and the caspi version."""
     inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
-    return _digest(*inputs, installed_version(), str(shards.SHARD_SCHEMA))
+    return digest(*inputs, installed_version(), str(shards.SHARD_SCHEMA))
 
 
 def _earlier(folder: Path) -> dict[str, Any]:
@@ -196,12 +166,12 @@ def _reusable(earlier: dict[str, Any], keys: list[str], whole: str) -> list[Sour
     """Reports of the leading sources that are already prepared and were decided by the same rules."""
     if earlier.get("decided_with") != whole:
         return []
-    found: list[SourceReport] = []
+    reusable: list[SourceReport] = []
     for report, key in zip(earlier["source_reports"], keys, strict=False):
         if report["key"] != key:
             break
-        found.append(SourceReport(**report))
-    return found
+        reusable.append(SourceReport.from_json(report))
+    return reusable
 
 
 def _link(report: SourceReport, corpus: Path, partial: Path, judge: Selector) -> SourceReport:
@@ -254,7 +224,7 @@ def _assemble(
     writers = {split: ShardWriter(partial, split, first[split]) for split in SPLITS}
     report = SourceReport(source.kind, getattr(source, "name", "") or source.kind, key)  # type: ignore[attr-defined]
     report.licence = getattr(CATALOGUE.get(getattr(source, "dataset", "")), "licence", "")
-    tally = _Tally(report)
+    tally = SourceTally(report)
     start = 0
     for path in paths:
         for batch in shards.read_shard(path):
@@ -270,9 +240,7 @@ def _assemble(
     for split, writer in writers.items():
         writer.close()
         report.shards[split] = writer.shards
-        report.splits[split] = {
-            "utterances": writer.count, "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint,
-        }  # fmt: skip
+        report.splits[split] = SplitTotal(writer.count, writer.seconds / 3600, writer.fingerprint)
     report.boundaries = verdicts.boundaries
     tally.finish()
     return report
@@ -305,131 +273,6 @@ def _final(batch: pa.RecordBatch, chosen: list[int], verdicts: Selection, start:
 
 def _shards_so_far(reports: list[SourceReport]) -> dict[str, int]:
     return {split: sum(len(report.shards[split]) for report in reports) for split in SPLITS}
-
-
-class _Tally:
-    """Counts of one source, by the source name of its utterances."""
-
-    def __init__(self, report: SourceReport) -> None:
-        self._report = report
-        self._rejected: Counter[str] = Counter()
-        self._groups: defaultdict[str, set[str]] = defaultdict(set)
-        self._signals: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-
-    def add(self, batch: pa.RecordBatch, rows: SourceRows, verdicts: Selection, start: int) -> None:
-        report = self._report
-        details = batch.column("detail").to_pylist()
-        synthetic = batch.column("synthetic").to_pylist()
-        rates = batch.column("sample_rate").to_pylist()
-        signals = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in SIGNALS}
-        for n, detail in enumerate(details):
-            row, reason = start + n, verdicts.reason[start + n]
-            source = rows.source[row]
-            report.input += 1
-            if reason:
-                self._rejected[reason] += 1
-                examples = report.examples.setdefault(reason, [])
-                if len(examples) < _EXAMPLES_PER_REASON:
-                    shown = detail or f"{rows.seconds[row]:.2f} s: {rows.text[row][:80]}"
-                    examples.append({"id": rows.id[row], "detail": shown})
-                continue
-            report.kept += 1
-            for note in (detail or "").split():
-                report.notes[note] = report.notes.get(note, 0) + 1
-            report.synthetic += bool(synthetic[n])
-            report.hours[source] = report.hours.get(source, 0.0) + rows.seconds[row] / 3600
-            report.utterances[source] = report.utterances.get(source, 0) + 1
-            self._groups[source].add(rows.group[row])
-            if rates[n] >= SAMPLE_RATE and signals["bandwidth_hz"][n] <= _TELEPHONE_HZ:
-                report.upsampled[source] = report.upsampled.get(source, 0) + 1
-            for name, values in signals.items():
-                self._signals[source][name].append(float(values[n]))
-
-    def finish(self) -> None:
-        self._report.rejected = dict(sorted(self._rejected.items()))
-        self._report.groups = {source: len(groups) for source, groups in self._groups.items()}
-        self._report.signals = {
-            source: {name: np.percentile(values, [5, 50, 95]).tolist() for name, values in found.items()}
-            for source, found in self._signals.items()
-        }
-
-
-def _totals(reports: list[SourceReport], shares: Splits) -> dict[str, Any]:
-    """Sums over sources; `input == kept + sum(rejected)`."""
-    rejected: Counter[str] = Counter()
-    examples: dict[str, list[dict[str, str]]] = {}
-    hours: Counter[str] = Counter()
-    utterances: Counter[str] = Counter()
-    groups: Counter[str] = Counter()
-    for report in reports:
-        rejected.update(report.rejected)
-        hours.update(report.hours)
-        utterances.update(report.utterances)
-        groups.update(report.groups)
-        for reason, found in report.examples.items():
-            examples[reason] = [*examples.get(reason, []), *found][:_EXAMPLES_PER_REASON]
-    return {
-        "input": sum(report.input for report in reports),
-        "kept": sum(report.kept for report in reports),
-        "rejected": dict(sorted(rejected.items())),
-        "rejected_examples": examples,
-        "synthetic": sum(report.synthetic for report in reports),
-        "hours": sum(hours.values()),
-        "hours_by_source": dict(hours),
-        "splits": {split: _split_total(split, reports) for split in SPLITS},
-        "licences": {source: report.licence for report in reports for source in report.hours if report.licence},
-        "warnings": list(_warnings(reports, utterances, groups, shares)),
-    }
-
-
-def _split_total(split: str, reports: list[SourceReport]) -> dict[str, Any]:
-    found = [report.splits[split] for report in reports]
-    return {
-        "utterances": sum(part["utterances"] for part in found),
-        "hours": sum(part["hours"] for part in found),
-        "fingerprint": _digest(*(part["fingerprint"] for part in found if part["utterances"])),
-    }
-
-
-# Reasons that, if frequent, point to a problem of the source.
-_SUSPICIOUS = {
-    "yiddish": "is this the right data set?",
-    "duplicate_id": "ids must differ inside a source",
-    "missing_text": "is a .txt beside every file?",
-    "missing_audio": "are the files where the manifest says?",
-    "bad_row": "are all rows of one kind?",
-}
-_NOTES: dict[str, str] = {
-    **{note: f"audio {meaning}" for note, meaning in MEANING.items()},
-    "pointed": "text has vowel points, which are stripped: the rest is not the usual spelling (text.niqqud: keep)",
-}
-
-
-def _warnings(
-    reports: list[SourceReport], utterances: Counter[str], groups: Counter[str], shares: Splits
-) -> Iterator[str]:
-    for source, count in utterances.items():
-        if count > 1 and groups[source] == count:
-            yield (
-                f"{source}: every utterance is its own group, so one speaker may be in two splits; name the field "
-                "with the speaker by group_key"
-            )
-    for report in reports:
-        for note, count in report.notes.items():
-            yield f"{report.name}: {count:,} of {report.kept:,} kept: {_NOTES[note]}"
-        for source, count in report.upsampled.items():
-            if count > 0.05 * report.utterances[source]:
-                share = count / report.utterances[source]
-                held = "have no content above 4 kHz (telephone bandwidth)"
-                yield f"{source}: {100 * share:.0f} % claim 16 kHz or more but {held}"
-        for reason, what in _SUSPICIOUS.items():
-            if report.rejected.get(reason, 0) > 0.05 * report.input:
-                example = report.examples[reason][0]
-                share = 100 * report.rejected[reason] / report.input
-                yield f"{report.name}: {share:.0f} % rejected as {reason}, {what}; for example {example['detail']}"
-    validation = sum(report.splits["validation"]["hours"] for report in reports)
-    if validation == 0 and shares.validation > 0:
-        yield "no utterance is in validation: raise splits.validation or set splits.min_validation_hours"
 
 
 def _check_not_empty(reports: list[SourceReport], path: Path, partial: Path) -> None:

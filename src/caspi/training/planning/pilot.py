@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,19 @@ import numpy as np
 import torch
 
 from caspi.model.batch import Batch
+from caspi.model.config import ModelConfig
 from caspi.model.tensors import to_device
+from caspi.training.config import TrainConfig, stage_seed
+from caspi.training.data.dataset import TrainingSet
+from caspi.training.data.steps import PlannedSteps
+from caspi.training.distributed.processes import compute_dtype, processes
 from caspi.training.objectives.base import Objective
+from caspi.training.objectives.build import stage_objective
+from caspi.training.optim import build
+from caspi.training.planning.costs import ModelShape, flops, peak_memory
+from caspi.training.planning.shapes import trainable_shape
+from caspi.training.planning.stage_batches import PlannedStage
+from caspi.training.stage_setup import load_for_stage
 
 _ALIKE = 1e-6  # root mean square of relative errors: below the precision of any clock, above rounding
 
@@ -28,6 +40,41 @@ class Pilot:
     floor: float
     optimizer_seconds: float
     peak: float | None
+
+
+def pilots(
+    start: ModelConfig, config: TrainConfig, data: TrainingSet, plans: list[PlannedStage], shape: ModelShape, seed: int
+) -> list[Pilot]:
+    """Measures a short pilot run of every stage, on this machine."""
+    state = processes()
+    dtype = compute_dtype(config.precision, state.device)
+    measured = []
+    for number, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):
+        drawn = stage_seed(seed, number)
+        model = load_for_stage(start, config, stage, state.device, dtype, drawn)
+        learning = trainable_shape(model.loaded.model, shape, model.groups, stage, config)
+        work = flops(shape, learning, plan.loads)
+        order = np.argsort(work, kind="stable")
+        middles = [int(share * (len(order) - 1)) for share in (0.05, 0.35, 0.65, 0.95)]
+        alike = [order[max(0, middle - 1) : middle + 2] for middle in middles]
+        heaviest = int(peak_memory(shape, learning, plan.loads).argmax())
+        rows = [
+            (micro, number) for number, epoch in enumerate(plan.plans)
+            for step in epoch.steps for rank in step for micro in rank
+        ]  # fmt: skip
+        steps = PlannedSteps(data, plan.plans, plan.steps, 0, model.loaded.prompt, config, stage, drawn)
+        pilot = measure_passes(
+            stage_objective(stage, model.loaded, start, dtype, drawn, compiled=model.compiled),
+            build.build(model.loaded.model, model.groups, stage),
+            [[steps.micro_batch(*rows[index]) for index in some] for some in alike],
+            np.array([np.median(work[some]) for some in alike]),
+            steps.micro_batch(*rows[heaviest]),
+            accumulates=not plan.loads.first[heaviest],
+        )
+        measured.append(pilot)
+        del model
+        gc.collect()
+    return measured
 
 
 def measure_passes(

@@ -25,7 +25,11 @@ from caspi import audio, recipe
 from caspi.corpus.store import Corpus
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import SPLITS, Utterance
-from caspi.model.batch import Batch, Item, collate
+from caspi.inference.engine.requests import DecodeRequest
+from caspi.model.attention import decoder_attention
+from caspi.model.batch import AudioBatch, Batch, Item, collate
+from caspi.model.features import pad_clips
+from caspi.model.forward import encode
 from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.objectives.cross_entropy import CrossEntropy
@@ -195,3 +199,21 @@ def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[Forward, CrossEntropy,
         return how(real, self, batch) if torch.is_grad_enabled() else real(self, batch)  # training only
 
     monkeypatch.setattr(CrossEntropy, "forward", forward)
+
+
+@torch.no_grad()
+def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> list[int]:
+    """The tokens of transformers' own `generate` for one clip alone, with transformers' attention."""
+    model, prompt = loaded.model.eval(), loaded.prompt
+    batch = AudioBatch.of(*pad_clips([request.samples]))
+    forced = prompt.language_prefix(request.language) if request.language else []
+    ids = torch.tensor([prompt.prefix(batch.tokens[0], request.context) + forced])
+    embeddings = model.get_input_embeddings()(ids)
+    audio_at = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
+    embeddings = embeddings.masked_scatter(audio_at, encode(model, batch))
+    with decoder_attention(model, "sdpa"):
+        tokens = model.generate(
+            inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), eos_token_id=prompt.end,
+            pad_token_id=prompt.pad, **{"max_new_tokens": request.limit, "do_sample": False} | options,
+        )  # fmt: skip
+    return tokens[0].tolist()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from caspi import commands
@@ -17,7 +15,7 @@ from caspi.evaluation.decode import ModelHandle
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import WordsRecognised
-from caspi.inference.transcriber import Transcript
+from caspi.inference.transcriber import Recording, Transcript
 from tests.conftest import tone
 from tests.support import run_recipe, write_manifest
 
@@ -67,8 +65,9 @@ def test_a_part_of_a_word_is_not_the_word() -> None:
 class Parrot:
     """Outputs its context as the transcript."""
 
-    def transcribe(self, samples: Sequence[np.ndarray], *, languages: Any, contexts: Sequence[str]) -> list[Transcript]:
-        return [Transcript(told, (), None, 1.0, 0) for told in contexts]
+    def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
+        for number, recording in enumerate(recordings):
+            yield number, Transcript(recording.context, (), None, 1.0, 0)
 
 
 def test_every_utterance_gets_its_own_context(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from caspi.evaluation.decode import DecodeJob, ModelHandle
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.results import RESULTS
 from caspi.evaluation.stress import CONDITIONS
-from caspi.inference.transcriber import Transcript
+from caspi.inference.transcriber import Recording, Transcript
 from caspi.reporting import report
 
 
@@ -122,13 +123,11 @@ class Scripted:
         self.heard: list[np.ndarray] = []
         self.told: list[str | None] = []
 
-    def transcribe(self, recordings: list[np.ndarray], languages: list[str | None], **_: object) -> list[Transcript]:
-        self.heard += recordings
-        self.told += languages
-        return [
-            Transcript(f"שמעתי {number}", (), "Hebrew", 1.0, truncated=number == 0, retried=number < 2)
-            for number in range(len(recordings))
-        ]
+    def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
+        for number, recording in enumerate(recordings):
+            self.heard.append(recording.samples)
+            self.told.append(recording.language)
+            yield number, Transcript(f"שמעתי {number}", (), "Hebrew", 1.0, truncated=number == 0, retried=number < 2)
 
 
 @pytest.fixture

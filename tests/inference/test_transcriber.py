@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import html
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from caspi import audio
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Word
-from caspi.inference.decoding import Decoder, DecodeRequest, Hypothesis
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.long_audio import windows
 from caspi.inference.subtitles import FORMATS
-from caspi.inference.transcriber import TimedText, Transcriber, Transcript
+from caspi.inference.transcriber import Recording, TimedText, Transcriber, Transcript
 from caspi.language import language
-from caspi.model.config import ModelConfig
-from caspi.model.loading import LoadedModel, load
+from caspi.model.loading import LoadedModel
 from caspi.model.timestamps import later, phrases, text_with_times, without_times
 from caspi.scoring.error_rates import score_corpus
 from caspi.serving.app import application
@@ -39,49 +39,13 @@ def clips() -> list[np.ndarray]:
     return [spoken(text) for text in SPANISH]
 
 
-def test_batched_decoding_equals_one_by_one(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    inputs = [DecodeRequest(samples, "", "Spanish") for samples in clips]
-    together = Decoder(tiny).decode(inputs)
-    assert together == [Decoder(tiny).decode([clip])[0] for clip in inputs]
-
-
-def test_decoding_stops_on_request(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    asked = itertools.chain([False] * 3, itertools.repeat(True))
-    [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([DecodeRequest(clips[0], "", "Spanish")])
-    [whole] = Decoder(tiny).decode([DecodeRequest(clips[0], "", "Spanish")])
-    assert said.truncated
-    assert len(said.text) < len(whole.text)
-    assert whole.text.startswith(said.text)
-
-
-def test_decoding_equals_the_models_own_generate(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    reference = load(ModelConfig(start="tiny")).model.eval()
-    reference.config.audio_config._attn_implementation = "sdpa"
-    reference.config.text_config._attn_implementation = "sdpa"
-    for samples in clips[:2]:
-        inputs = tiny.processor.apply_transcription_request(samples)
-        with torch.no_grad():
-            tokens = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
-        theirs = tiny.prompt.parse(tokens[0, inputs["input_ids"].shape[1] :].tolist())
-        ours = Decoder(tiny).decode([DecodeRequest(samples)])[0]
-        assert (ours.language, ours.text) == theirs
-
-
 def test_the_base_model_recognises_its_training_language(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    said = Decoder(tiny).decode([DecodeRequest(samples) for samples in clips])
+    said = Engine(tiny).decode([DecodeRequest(samples) for samples in clips])
     assert [hypothesis.language for hypothesis in said].count("Spanish") >= 3
     scores = score_corpus(
         SPANISH, [hypothesis.text for hypothesis in said], SPANISH, [language("Spanish")] * len(SPANISH)
     )
     assert scores["leaderboard"].cer < 0.35
-
-
-def test_decoding_that_reaches_its_limit_is_marked_truncated(
-    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
-    monkeypatch.setattr("caspi.inference.decoding.TOKENS_PER_SECOND_LIMIT", 0)
-    assert Decoder(tiny).decode([DecodeRequest(clips[0])])[0].truncated
 
 
 @settings(max_examples=40)
@@ -107,7 +71,7 @@ def test_windows_of_long_audio_are_joined_with_spaces(tiny: LoadedModel, clips: 
     pause = np.zeros(16_000, np.float32)
     long = np.concatenate([part for _ in range(4) for clip in clips for part in (clip, pause)])
     assert len(long) > 35 * 16_000
-    transcript = Transcriber(tiny).transcribe([long], languages=["Spanish"])[0]
+    transcript = Transcriber(tiny).transcribe([Recording(long, "Spanish")])[0]
     assert len(transcript.segments) >= 2
     assert transcript.text == " ".join(segment.text for segment in transcript.segments)
     assert transcript.segments[0].end == transcript.segments[1].start
@@ -130,39 +94,52 @@ def test_subtitles() -> None:
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
 
 
+class Scripted:
+    """An engine that answers with given hypotheses; keeps the requests."""
+
+    capacity = 10
+
+    def __init__(self, answer: Callable[[DecodeRequest, int], Hypothesis]) -> None:
+        self.requests: list[DecodeRequest] = []
+        self._answer = answer
+        self._done: list[tuple[int, Hypothesis]] = []
+
+    def submit(self, request: DecodeRequest) -> int:
+        number = len(self.requests)
+        self.requests.append(request)
+        self._done.append((number, self._answer(request, number)))
+        return number
+
+    def poll(self) -> list[tuple[int, Hypothesis]]:
+        """The last one first: windows end in any order."""
+        return [self._done.pop()]
+
+
 def test_phrase_times_come_from_the_model(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three windows: one with times, one with impossible times, one without times."""
     answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
-    asked: list[str] = []
-
-    def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        asked.extend(clip.context for clip in clips)
-        return [Hypothesis(text, "Hebrew", False) for text in answers]
-
-    monkeypatch.setattr(Decoder, "decode", decode)
+    engine = Scripted(lambda _, number: Hypothesis(answers[number % 3], "Hebrew", False))
+    transcriber = Transcriber(tiny, engine=engine)  # type: ignore[arg-type]
     monkeypatch.setattr(
         "caspi.inference.transcriber.windows", lambda *_: [(0, 40_000), (40_000, 64_000), (64_000, 80_000)]
     )
-    [said] = Transcriber(tiny).transcribe([NOISE], contexts=["שמות"], times=True)
-    assert asked == ["timestamps\nשמות"] * 3
+    [said] = transcriber.transcribe([Recording(NOISE, context="שמות", times=True)])
+    assert [request.context for request in engine.requests] == ["timestamps\nשמות"] * 3
     assert said.text == "שלום לכולם ותודה מה נשמע"
     assert said.segments == (
         TimedText(0.3, 1.2, "שלום לכולם"), TimedText(1.5, 2.0, "ותודה"),
         TimedText(2.5, 4.0, "מה"), TimedText(4.0, 5.0, "נשמע"),
     )  # fmt: skip
     assert said.untimed == 2
-    [plain] = Transcriber(tiny).transcribe([NOISE])
-    assert asked[3:] == [""] * 3
+    [plain] = transcriber.transcribe([Recording(NOISE)])
+    assert [request.context for request in engine.requests[3:]] == [""] * 3
     assert plain.untimed == 0
 
 
-def test_a_split_window_keeps_its_times(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        return [Hypothesis("<0.5>מילה<1.0>", "Hebrew", truncated=clip.seconds > 5) for clip in clips]
-
-    monkeypatch.setattr(Decoder, "decode", decode)
+def test_a_split_window_keeps_its_times(tiny: LoadedModel) -> None:
+    engine = Scripted(lambda clip, _: Hypothesis("<0.5>מילה<1.0>", "Hebrew", truncated=clip.seconds > 5))
     samples = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
-    [said] = Transcriber(tiny).transcribe([samples], times=True)
+    [said] = Transcriber(tiny, engine=engine).transcribe([Recording(samples, times=True)])  # type: ignore[arg-type]
     cut = windows(samples, 6.0)[0][1] / 16_000
     assert [segment.start for segment in said.segments] == [0.5, pytest.approx(0.5 + cut, abs=0.06)]
     assert said.retried == 1
@@ -223,9 +200,7 @@ def test_the_server_follows_openais_protocol(
     assert bad.status_code == 400
     assert "corrupt_audio" in bad.json()["error"]["message"]
     asked = []
-    monkeypatch.setattr(
-        Transcriber, "transcribe", lambda self, *_, **how: asked.append(how["times"]) or [TRANSCRIPT]
-    )  # fmt: skip
+    monkeypatch.setattr(Transcriber, "transcribe", lambda _, given: asked.append(given[0].times) or [TRANSCRIPT])
     timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
     for form in (timed_form, {}):
         assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
@@ -258,12 +233,12 @@ def test_a_language_can_be_given_by_its_code(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(Transcriber, "transcribe", lambda _, *__, **how: asked.append(how["languages"]) or [TRANSCRIPT])
+    monkeypatch.setattr(Transcriber, "transcribe", lambda _, given: asked.append(given[0].language) or [TRANSCRIPT])
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
     for written in ("he", "Hebrew", ""):
         client.post("/v1/audio/transcriptions", files=files, data={"language": written})
-    assert asked == [["Hebrew"], ["Hebrew"], [None]]
+    assert asked == ["Hebrew", "Hebrew", None]
 
 
 def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
@@ -317,15 +292,15 @@ def test_unknown_paths_give_errors_in_openais_format(method: str, path: str, sta
 
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
 def test_silent_audio_gives_no_text(samples: np.ndarray, tiny: LoadedModel) -> None:
-    [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
+    [said] = Transcriber(tiny).transcribe([Recording(samples.astype(np.float32))])
     assert said.text == ""
     assert said.segments == ()
     assert said.silent >= 1
 
 
-def test_truncated_and_looping_windows_give_warnings(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Decoder, "decode", lambda _, clips: [Hypothesis("אור " * 9, "Hebrew", True) for _ in clips])
-    [said] = Transcriber(tiny).transcribe([NOISE])
+def test_truncated_and_looping_windows_give_warnings(tiny: LoadedModel) -> None:
+    engine = Scripted(lambda *_: Hypothesis("אור " * 9, "Hebrew", True))
+    [said] = Transcriber(tiny, engine=engine).transcribe([Recording(NOISE)])  # type: ignore[arg-type]
     assert (said.truncated, said.retried, said.looping) == (1, 1, 1)
     assert said.warnings() == [
         "1 window hit the limit of tokens, so text is missing", "1 window repeats the same words over and over",

@@ -7,10 +7,13 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
+import queue
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +24,16 @@ from caspi.atomic_output import read_jsonl
 from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
+from caspi.errors import CaspiError
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.stress import CLEAN, apply_condition
-from caspi.inference.transcriber import Transcriber
+from caspi.inference.transcriber import Recording, Transcriber
 from caspi.progress import Progress
 from caspi.reporting import report
 
-_AT_ONCE = 64  # utterances that are decoded and then saved together
-_TURNS = 4  # minimum number of blocks per device, if there are several devices
+_SAVE_SECONDS = 1.0  # between two writes: about the loss if the process is killed
+_READERS = 8  # threads
+_AHEAD = 64  # utterances
 # The files of a model folder that loading reads.
 _READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
@@ -98,30 +103,29 @@ def devices() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
-def decode(
-    recogniser: ModelHandle, part: DecodeJob, kept: Path, on: Sequence[str]
-) -> tuple[list[TranscriptPair], float]:
-    """Every utterance of a job with its hypothesis, and the decoding time in seconds. One line per utterance is written
-    to the file `kept` as it is decoded; an utterance that already has a line there is not decoded again."""
-    ids = part.corpus.column("id")
-    heard = {row["id"]: DecodedUtterance(**row) for row in _whole_lines(kept)}
-    seconds_of = part.corpus.numbers("seconds")
-    # Longest first: the clips of a block have similar lengths, and all devices finish at about the same time.
-    todo = sorted((row for row in part.rows if ids[row] not in heard), key=lambda row: -seconds_of[row])
-    size = _AT_ONCE if len(on) == 1 else max(1, min(_AT_ONCE, math.ceil(len(todo) / (_TURNS * len(on)))))
-    blocks = [todo[start : start + size] for start in range(0, len(todo), size)]
-    how = part.shown or ("" if part.condition == CLEAN else part.condition)
-    what = f"evaluate, {how}" if how else "evaluate"
-    with kept.open("a", encoding="utf-8") as file, Progress(what, unit="utterances", total=len(todo)) as progress:
-        for found, seconds in _decoded(recogniser, part, blocks, on):
-            for one in found:
-                heard[one.id] = replace(one, seconds=seconds / len(found))
-                file.write(json.dumps(asdict(heard[one.id]), ensure_ascii=False) + "\n")
-            file.flush()
-            progress.advance(len(found))
-    asked = [heard[ids[row]] for row in part.rows]
-    pairs = [_pair(part.corpus.utterance(row), one, part) for row, one in zip(part.rows, asked, strict=True)]
-    return pairs, math.fsum(one.seconds for one in asked)
+def decode(model: ModelHandle, job: DecodeJob, file: Path, on: Sequence[str]) -> tuple[list[TranscriptPair], Seconds]:
+    """Every utterance of a job with its hypothesis, and the decoding time. One line per utterance is written to the
+    cache file as it is decoded; an utterance that already has a line there is not decoded again."""
+    ids = job.corpus.column("id")
+    decoded = {row["id"]: DecodedUtterance(**row) for row in _whole_lines(file)}
+    seconds_of = job.corpus.numbers("seconds")
+    # Longest first: all devices, and all rows of a batch, finish at about the same time.
+    todo = sorted((row for row in job.rows if ids[row] not in decoded), key=lambda row: -seconds_of[row])
+    condition = job.shown or ("" if job.condition == CLEAN else job.condition)
+    what = f"evaluate, {condition}" if condition else "evaluate"
+    before = time.monotonic()
+    with file.open("a", encoding="utf-8") as lines, Progress(what, unit="utterances", total=len(todo)) as progress:
+        for some in _decoded(model, job, todo, on):
+            now = time.monotonic()
+            for utterance in some:
+                decoded[utterance.id] = replace(utterance, seconds=(now - before) / len(some))
+                lines.write(json.dumps(asdict(decoded[utterance.id]), ensure_ascii=False) + "\n")
+            lines.flush()
+            before = now
+            progress.advance(len(some))
+    wanted = [decoded[ids[row]] for row in job.rows]
+    pairs = [_pair(job.corpus.utterance(row), one, job) for row, one in zip(job.rows, wanted, strict=True)]
+    return pairs, math.fsum(one.seconds for one in wanted)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -135,48 +139,99 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _decoded(
-    recogniser: ModelHandle, part: DecodeJob, blocks: list[list[int]], on: Sequence[str]
-) -> Iterator[tuple[list[DecodedUtterance], float]]:
-    """The decoded blocks, in any order, with the wall-clock seconds that each took."""
-    if len(on) == 1 or len(blocks) < 2:
-        for block in blocks:
-            yield _block(recogniser, on[0], part, block)
+    model: ModelHandle, job: DecodeJob, rows: list[int], on: Sequence[str]
+) -> Iterator[list[DecodedUtterance]]:
+    """The utterances, a few at a time and in any order."""
+    if len(on) == 1 or len(rows) < 2 * len(on):
+        yield from _on_device(model, on[0], job, rows)
         return
     context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, context) for _ in on]
+    results: Any = context.Queue()
+    shares = [rows[number :: len(on)] for number in range(len(on))]
+    workers = [
+        context.Process(target=_work, args=(model, device, job, share, results), daemon=True)
+        for device, share in zip(on, shares, strict=True)
+    ]
+    for worker in workers:
+        worker.start()
     try:
-        waiting = [
-            pools[number % len(on)].submit(_block, recogniser, on[number % len(on)], part, block)
-            for number, block in enumerate(blocks)
-        ]
-        before = time.monotonic()
-        for done in as_completed(waiting):
-            found, _ = done.result()
-            now = time.monotonic()
-            yield found, now - before
-            before = now
+        yield from _received(results, workers)
     finally:
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+            worker.join()
 
 
-def _block(
-    recogniser: ModelHandle, device: str, part: DecodeJob, rows: Sequence[int]
-) -> tuple[list[DecodedUtterance], float]:
-    transcriber = recogniser.on(device)
-    utterances = [part.corpus.utterance(row) for row in rows]
-    started = time.monotonic()
-    said = transcriber.transcribe(
-        [_samples(part, row, utterance) for row, utterance in zip(rows, utterances, strict=True)],
-        languages=[None if part.identify else utterance.language for utterance in utterances],
-        contexts=[part.turns[row] for row in rows] if part.shown else [utterance.context for utterance in utterances],
-    )
-    seconds = time.monotonic() - started
-    named = [one.language or "none" if part.identify else "" for one in said]
-    return [
-        DecodedUtterance(u.id, t.text, t.truncated > 0, t.retried > 0, name)
-        for u, t, name in zip(utterances, said, named, strict=True)
-    ], seconds
+def _work(model: ModelHandle, device: str, job: DecodeJob, rows: list[int], results: Any) -> None:
+    """The whole of a process for one device: sends lists of utterances, at last None or the error."""
+    try:
+        for some in _on_device(model, device, job, rows):
+            results.put(some)
+        results.put(None)
+    except Exception as error:
+        results.put(error)
+
+
+def _received(results: Any, workers: Sequence[Any]) -> Iterator[list[DecodedUtterance]]:
+    """What the processes send. Raises their error, and CaspiError if one of them died."""
+    running = len(workers)
+    while running:
+        try:
+            message = results.get(timeout=1.0)
+        except queue.Empty:
+            if dead := [worker.exitcode for worker in workers if worker.exitcode not in (None, 0)]:
+                raise CaspiError(
+                    f"a decoding process ended with exit code {dead[0]}; run the same command again to resume"
+                ) from None
+            continue
+        if isinstance(message, Exception):
+            raise message
+        if message is None:
+            running -= 1
+        else:
+            yield message
+
+
+def _on_device(
+    model: ModelHandle, device: str, job: DecodeJob, rows: Sequence[int]
+) -> Iterator[list[DecodedUtterance]]:
+    transcriber = model.on(device)
+    finished: list[DecodedUtterance] = []
+    sent = time.monotonic()
+    for number, transcript in transcriber.transcribe_each(_read_ahead(job, rows)):
+        utterance = job.corpus.utterance(rows[number])
+        finished.append(
+            DecodedUtterance(
+                utterance.id,
+                transcript.text,
+                transcript.truncated > 0,
+                transcript.retried > 0,
+                transcript.language or "none" if job.identify else "",
+            )
+        )
+        if time.monotonic() - sent > _SAVE_SECONDS:
+            yield finished
+            finished, sent = [], time.monotonic()
+    if finished:
+        yield finished
+
+
+def _read_ahead(job: DecodeJob, rows: Sequence[int]) -> Iterator[Recording]:
+    """Recordings in the order of the rows; their audio is read and decoded by threads, a little ahead of need."""
+    with ThreadPoolExecutor(max(1, min(_READERS, (os.cpu_count() or 1) - 1))) as readers:
+        reading: deque[Future[Recording]] = deque()
+        for row in rows:
+            reading.append(readers.submit(_recording, job, row))
+            if len(reading) > _AHEAD:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
+
+
+def _recording(job: DecodeJob, row: int) -> Recording:
+    utterance = job.corpus.utterance(row)
+    spoken = None if job.identify else utterance.language
+    return Recording(_samples(job, row, utterance), spoken, job.turns[row] if job.shown else utterance.context)
 
 
 def _samples(part: DecodeJob, row: int, utterance: Utterance) -> Any:

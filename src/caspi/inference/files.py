@@ -13,7 +13,7 @@ from caspi.atomic_output import read_jsonl, write_whole
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
 from caspi.errors import UsageError
 from caspi.inference.subtitles import FORMATS
-from caspi.inference.transcriber import Transcriber, Transcript
+from caspi.inference.transcriber import Recording, Transcriber, Transcript
 
 _TOGETHER: Seconds = 240.0  # length of the files that are decoded together
 _DONE = ".caspi-transcribe.jsonl"
@@ -138,12 +138,10 @@ def transcribe(
 def _decoded(
     waiting: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
 ) -> Iterator[FileResult]:
-    found = transcriber.transcribe(
-        [samples for _, samples, _ in waiting],
-        contexts=[request.context] * len(waiting),
-        languages=[request.language] * len(waiting),
-        times=request.times,
-    )
+    recordings = [
+        Recording(samples, request.language, request.context, times=request.times) for _, samples, _ in waiting
+    ]
+    found = transcriber.transcribe(recordings)
     for (file, _, notes), transcript in zip(waiting, found, strict=True):
         text = FORMATS[request.format](transcript)
         warnings = (*notes, *transcript.warnings())

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList, Qwen3ASRForConditionalGeneration
+from transformers import Qwen3ASRForConditionalGeneration
 
-from caspi.inference.decoding import evaluating, prefill
-from caspi.model.attention import decoder_attention
+from caspi.inference.engine.generator import Generator, GeneratorOptions, PromptJob
+from caspi.inference.engine.network import Network
+from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.prompt import Prompt
-
-
-class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
-    """Keeps one token: where the cumulative distribution passes the random number of this position."""
-
-    def __init__(self, numbers: torch.Tensor) -> None:
-        self._numbers = numbers
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        below = scores.double().softmax(dim=1).cumsum(dim=1)
-        wanted = self._numbers[:, input_ids.shape[1], None] * below[:, -1:]
-        token = (below <= wanted).sum(dim=1, keepdim=True).clamp(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
 def sample_hypotheses(
@@ -32,23 +21,23 @@ def sample_hypotheses(
     rows: Sequence[list[int]],
     audio: torch.Tensor,
     draws: Sequence[np.ndarray],
+    dtype: torch.dtype | None = None,
 ) -> list[list[list[int]]]:
     """For every row of token ids, one continuation per row of its draws (uniform, [hypotheses, tokens]): token ids up
-    to the end of turn, or to the end of the longest draws. audio: embeddings [all audio tokens, width]."""
-    embeddings, mask = prefill(model, prompt, rows, audio)
-    count, longest = len(draws[0]), max(draw.shape[1] for draw in draws)
-    numbers = np.full((len(rows) * count, longest), 0.5)
-    for place, draw in enumerate(draws):
-        numbers[place * count : (place + 1) * count, : draw.shape[1]] = draw
-    with evaluating(model), decoder_attention(model, "sdpa"):
-        tokens = model.generate(
-            inputs_embeds=embeddings.repeat_interleave(count, dim=0),
-            attention_mask=mask.repeat_interleave(count, dim=0),
-            max_new_tokens=longest,
-            do_sample=False,
-            eos_token_id=prompt.end,
-            pad_token_id=prompt.pad,
-            logits_processor=LogitsProcessorList([_ByNumbers(torch.from_numpy(numbers).to(audio.device))]),
-        ).tolist()
-    ended = [row[: row.index(prompt.end) + 1] if prompt.end in row else row for row in tokens]
-    return [ended[place : place + count] for place in range(0, len(ended), count)]
+    to the end of turn, or to the end of its draws. audio: embeddings [all audio tokens, width]. dtype: of the
+    computation; None: that of the weights."""
+    longest = max(len(row) + draw.shape[1] for row, draw in zip(rows, draws, strict=True))
+    weights = DecoderWeights.of(model, dtype or model.lm_head.weight.dtype, longest)
+    options = GeneratorOptions.for_device(audio.device)
+    options = replace(options, rows=max(options.rows, *(len(draw) for draw in draws)))
+    generator = Generator(Network.of(weights), prompt, options)
+    clips = torch.split(audio, [row.count(prompt.audio) for row in rows])
+    tickets = [
+        generator.add(PromptJob(row, clip, draw.shape[1], numbers=tuple(draw)))
+        for row, clip, draw in zip(rows, clips, draws, strict=True)
+    ]
+    done: dict[int, list[list[int]]] = {}
+    while generator.busy:
+        for ticket, continuations in generator.advance():
+            done[ticket] = [list(continuation.tokens) for continuation in continuations]
+    return [done[ticket] for ticket in tickets]

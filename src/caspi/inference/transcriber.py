@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE, Seconds
-from caspi.inference.decoding import Decoder, DecodeRequest, Hypothesis
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
-from caspi.model.loading import LoadedModel, load
+from caspi.model.loading import LoadedModel, cast, load
 from caspi.model.timestamps import later, phrases, timestamp_prompt, without_times
 
 
@@ -71,81 +72,143 @@ def is_silent(samples: np.ndarray) -> bool:
     return float(np.square(frames).mean(axis=1).max()) < 10 ** (SILENT_DB / 10)
 
 
-class Transcriber:
-    """Splits long audio into windows, decodes in batches, joins windows with spaces. No window is longer than the clips
-    that the model was trained on, if the model states their length."""
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to transcribe: samples float32 [n] at 16 kHz, of any length. language: None: the model identifies it. times:
+    of every phrase, for a model that was trained to output them."""
 
-    def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None) -> None:
-        self._decoder = Decoder(loaded, dtype=dtype)
+    samples: np.ndarray
+    language: str | None = None
+    context: str = ""
+    times: bool = False
+
+
+@dataclass(slots=True)
+class _Open:
+    """A recording whose windows are being decoded. spans: of its windows, in samples. hypotheses: by window. halves: of
+    windows that were split, by window."""
+
+    recording: Recording
+    spans: list[tuple[int, int]]
+    hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
+    halves: dict[int, list[Hypothesis | None]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.hypotheses) == len(self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A clip that the engine decodes: a window of a recording, or one half of it."""
+
+    number: int
+    window: int
+    clip: DecodeRequest
+    half: int | None = None
+
+
+class Transcriber:
+    """Splits long audio into windows, decodes all windows of all recordings together, joins their texts with spaces.
+    No window is longer than the clips that the model was trained on, if the model states their length."""
+
+    def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None, engine: Engine | None = None) -> None:
+        """dtype: of the computation; None: that of the weights."""
+        self._engine = engine or Engine(loaded, dtype=dtype)
         self._window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:
         """MODEL on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.startswith("cuda") else None
-        return cls(load(ModelConfig(start=model), device), dtype=dtype)
+        if not device.startswith("cuda"):
+            return cls(load(ModelConfig(start=model), device))
+        loaded = load(ModelConfig(start=model), device)
+        cast(loaded.model, torch.bfloat16)
+        return cls(loaded, dtype=torch.bfloat16)
 
-    def transcribe(
-        self,
-        recordings: Sequence[np.ndarray],
-        *,
-        languages: Sequence[str | None] | None = None,
-        contexts: Sequence[str] | None = None,
-        times: bool = False,
-    ) -> list[Transcript]:
-        """Samples float32 [n] at 16 kHz each; if the language is None, the model identifies it. times: of every phrase,
-        for a model that was trained to output them."""
-        languages = languages or [None] * len(recordings)
-        contexts = contexts or [""] * len(recordings)
-        cuts = [windows(samples, self._window) for samples in recordings]
-        clips = [
-            DecodeRequest(samples[first:last], timestamp_prompt(context) if times else context, spoken)
-            for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
-            for first, last in spans
-        ]
-        said = iter(self._heard(clips))
-        return [
-            _join(samples, spans, [next(said) for _ in spans], times=times)
-            for samples, spans in zip(recordings, cuts, strict=True)
-        ]
+    def transcribe(self, recordings: Sequence[Recording]) -> list[Transcript]:
+        """Transcripts in the order of the recordings."""
+        done = dict(self.transcribe_each(recordings))
+        return [done[number] for number in range(len(recordings))]
 
-    def _heard(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        """Hypotheses in the order of the clips, empty for silent clips."""
-        loud = [place for place, clip in enumerate(clips) if not is_silent(clip.samples)]
-        said = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
-        for place, hypothesis in zip(loud, self._decode([clips[place] for place in loud]), strict=True):
-            said[place] = hypothesis
-        return said
+    def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
+        """Transcripts as they are done, with the number of their recording. Recordings are taken as there is room."""
+        source = enumerate(recordings)
+        opened: dict[int, _Open] = {}
+        pieces: dict[int, _Piece] = {}
+        exhausted = False
+        while opened or not exhausted:
+            while not exhausted and len(pieces) < self._engine.capacity:
+                if (following := next(source, None)) is None:
+                    exhausted = True
+                    break
+                number, recording = following
+                opened[number] = self._begin(number, recording, pieces)
+                if opened[number].complete:  # silent
+                    yield number, _join(opened.pop(number))
+            for ticket, hypothesis in self._engine.poll():
+                piece = pieces.pop(ticket)
+                self._place(opened[piece.number], piece, hypothesis, pieces)
+                if opened[piece.number].complete:
+                    yield piece.number, _join(opened.pop(piece.number))
 
-    def _decode(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        """Decodes; a clip that reaches its token limit is split in two and decoded again once."""
-        said = self._decoder.decode(clips)
-        failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
-        halves = [half for i in failed for half in _halves(clips[i])]
-        retried = zip(halves, self._decoder.decode(halves), strict=True) if halves else iter(())
-        for i in failed:
-            (before, first), (_, second) = next(retried), next(retried)
-            text = " ".join(part for part in (first.text, later(second.text, before.seconds)) if part)
-            said[i] = Hypothesis(
-                text, first.language or second.language, first.truncated or second.truncated, retried=True
-            )
-        return said
+    def _begin(self, number: int, recording: Recording, pieces: dict[int, _Piece]) -> _Open:
+        """Submits the windows of a recording, except the silent ones."""
+        opened = _Open(recording, windows(recording.samples, self._window))
+        context = timestamp_prompt(recording.context) if recording.times else recording.context
+        for window, (first, last) in enumerate(opened.spans):
+            samples = recording.samples[first:last]
+            if is_silent(samples):
+                opened.hypotheses[window] = Hypothesis("", None, truncated=False, silent=True)
+            else:
+                clip = DecodeRequest(samples, context, recording.language)
+                pieces[self._engine.submit(clip)] = _Piece(number, window, clip)
+        return opened
+
+    def _place(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis, pieces: dict[int, _Piece]) -> None:
+        """Stores a hypothesis. A window that reaches its token limit is split in two and decoded again once."""
+        if piece.half is None:
+            if not hypothesis.truncated or piece.clip.seconds <= _SHORTEST_SPLIT:
+                opened.hypotheses[piece.window] = hypothesis
+                return
+            opened.halves[piece.window] = [None, None]
+            for half, clip in enumerate(_halves(piece.clip)):
+                pieces[self._engine.submit(clip)] = _Piece(piece.number, piece.window, clip, half)
+            return
+        halves = opened.halves[piece.window]
+        halves[piece.half] = hypothesis
+        first, second = halves
+        if first is not None and second is not None:
+            window = slice(*opened.spans[piece.window])
+            cut = _middle(opened.recording.samples[window])
+            text = " ".join(part for part in (first.text, later(second.text, cut / SAMPLE_RATE)) if part)
+            opened.hypotheses[piece.window] = Hypothesis(
+                text, first.language or second.language, first.truncated or second.truncated, retried=True,
+                tokens=first.tokens + second.tokens,
+                log_probabilities=first.log_probabilities + second.log_probabilities,
+            )  # fmt: skip
+
+
+_SHORTEST_SPLIT = 2.0  # seconds
+
+
+def _middle(samples: np.ndarray) -> int:
+    """The sample where a window is split."""
+    return windows(samples, len(samples) / SAMPLE_RATE * 0.75)[0][1]
 
 
 def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
-    spans = windows(clip.samples, clip.seconds * 0.75)
-    cut = spans[0][1]
-    return [
-        DecodeRequest(clip.samples[:cut], clip.context, clip.language),
-        DecodeRequest(clip.samples[cut:], clip.context, clip.language),
-    ]
+    cut = _middle(clip.samples)
+    return [replace(clip, samples=clip.samples[:cut]), replace(clip, samples=clip.samples[cut:])]
 
 
-def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothesis], *, times: bool) -> Transcript:
+def _join(opened: _Open) -> Transcript:
+    samples, times = opened.recording.samples, opened.recording.times
+    said = [opened.hypotheses[window] for window in range(len(opened.spans))]
     segments: list[TimedText] = []
     untimed = 0
-    for (first, last), hypothesis in zip(spans, said, strict=True):
+    for (first, last), hypothesis in zip(opened.spans, said, strict=True):
         start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
         found = phrases(hypothesis.text, end - start) if times else []
         segments += [TimedText(start + one.start, start + one.end, one.text) for one in found]

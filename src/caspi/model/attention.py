@@ -45,13 +45,22 @@ def packed_attention(
     """
     causal = bool(module.is_causal) if is_causal is None else is_causal
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [tokens, heads, width]
+    return packed(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal=causal)[None], None
+
+
+def packed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, *,
+    causal: bool,
+) -> torch.Tensor:  # fmt: skip
+    """q [tokens, heads, width], k and v [tokens, key heads, width] of packed sequences to [tokens, heads, width].
+    bounds int32 [sequences + 1]: cumulative lengths; longest: of a sequence."""
     if q.device.type == "cuda":
         # Under autocast the preceding norms and rotations return fp32, which the kernel does not accept.
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
         if dtype in (torch.bfloat16, torch.float16):
             q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-            return _kernel(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
-    return _padded(q, k, v, cu_seq_lens_q, max_length_q, scaling, causal)[None], None
+            return _kernel(q, k, v, bounds, longest, scaling, causal)
+    return _padded(q, k, v, bounds, longest, scaling, causal)
 
 
 def _kernel(

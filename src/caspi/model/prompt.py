@@ -76,6 +76,10 @@ class Prompt:
         """Token ids of a text from a user or corpus: the name of a special token in it stays plain text."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
+    def text_tokens(self, text: str) -> list[int]:
+        """Token ids of a transcript, or of the beginning of one, without the language before it."""
+        return self._encode_plain(text)
+
     def prefix(self, audio_tokens: int, context: str = "") -> list[int]:
         """Token ids of everything before the model's answer."""
         start = self._encode("<|im_start|>") + self._encode_plain(f"system\n{context}")

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caspi import audio
 from caspi.inference.subtitles import FORMATS
-from caspi.inference.transcriber import Transcriber, Transcript
+from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.language import named
 
 MAX_UPLOAD = 512 * 2**20  # bytes
@@ -69,9 +69,7 @@ def application(transcriber: Transcriber) -> FastAPI:
         except audio.AudioError as error:
             raise HTTPException(400, f"file: {error}") from error
         with one_at_a_time:
-            transcript = transcriber.transcribe(
-                [samples], contexts=[prompt], languages=[spoken], times=bool(granularities)
-            )[0]
+            [transcript] = transcriber.transcribe([Recording(samples, spoken, prompt, times=bool(granularities))])
         return _respond(transcript, response_format, [audio.MEANING[note] for note in notes])
 
     return app

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.inference.decoding import Decoder, DecodeRequest, evaluating
+from caspi.inference.engine.engine import Engine, evaluating
+from caspi.inference.engine.requests import DecodeRequest
 from caspi.language import language
 from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
@@ -107,10 +107,12 @@ class Validation:
         self, loaded: LoadedModel, items: list[Item], places: range, give_up: Callable[[], bool]
     ) -> list[_Measured]:
         """All results, or those decoded before giving up."""
-        decoder = Decoder(loaded, budget=self._budget.seconds, dtype=self._dtype, give_up=give_up)
-        clips = [DecodeRequest(item.samples, item.context, item.language) for item in items]
-        decoded = itertools.takewhile(lambda _: not give_up(), decoder.decode_each(clips))
-        return [_Measured(places[index], found.text, found.truncated) for batch in decoded for index, found in batch]
+        engine = Engine(loaded, dtype=self._dtype)
+        requests = [DecodeRequest(item.samples, item.context, item.language) for item in items]
+        return [
+            _Measured(places[number], hypothesis.text, hypothesis.truncated)
+            for number, hypothesis in engine.decode_each(requests, give_up)
+        ]
 
     @torch.no_grad()
     def _loss(self, loaded: LoadedModel, rows: np.ndarray, give_up: Callable[[], bool]) -> tuple[float, int]:

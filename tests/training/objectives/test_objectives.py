@@ -13,7 +13,6 @@ import torch
 
 from caspi import commands
 from caspi.errors import UsageError
-from caspi.inference.decoding import prefill
 from caspi.inference.sampling import sample_hypotheses
 from caspi.model.batch import Batch, FeatureMasks, TargetText, collate, pack
 from caspi.model.config import ModelConfig
@@ -140,10 +139,7 @@ def test_first_tokens_are_sampled_with_their_probability(tiny: LoadedModel) -> N
     given = collate([replace(items(2.5)[0], row=0)], tiny.prompt)
     row = given.items[0].example.prompt + tiny.prompt.language_prefix("Hebrew")
     with torch.no_grad():
-        embeddings, mask = prefill(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given))
-        tiny.model.config.text_config._attn_implementation, packed = "sdpa", "caspi_flash_packed"
-        logits = tiny.model(inputs_embeds=embeddings, attention_mask=mask).logits[0, -1]
-        tiny.model.config.text_config._attn_implementation = packed
+        logits = label_logits(tiny.model, given)[len(tiny.prompt.language_prefix("Hebrew"))]
     likely = logits.softmax(dim=0)
     draws = [np.random.default_rng(0).random((4000, 1))]
     with torch.no_grad():

@@ -81,7 +81,7 @@ class GroupRelativePolicy(Objective):
             draw = generator(self._seed, batch.epoch, row, "hypotheses")
             draws.append(draw.random((count, limits[-1]), dtype=np.float32))
         with torch.no_grad(), uncompiled():
-            sampled = sample_hypotheses(self.model, self._prompt, rows, audio, draws)
+            sampled = sample_hypotheses(self.model, self._prompt, rows, audio, draws, self._compute_dtype)
         return [[tokens[:limit] for tokens in some] for some, limit in zip(sampled, limits, strict=True)]
 
     def _asked(self, item: TargetText) -> list[int]:

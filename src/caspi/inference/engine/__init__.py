@@ -1,0 +1,1 @@
+"""Decoding: requests in, hypotheses out, as fast as the hardware allows."""

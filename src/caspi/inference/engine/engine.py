@@ -1,0 +1,217 @@
+"""Decodes clips: the encoder runs ahead over several clips packed together, the generator continues their prompts."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from caspi.audio import Seconds
+from caspi.inference.engine.generator import Continuation, Generator, GeneratorOptions, PromptJob
+from caspi.inference.engine.network import Network
+from caspi.inference.engine.requests import DecodeRequest, Hypothesis
+from caspi.inference.engine.weights import DecoderWeights
+from caspi.model.batch import AudioBatch
+from caspi.model.features import pad_clips
+from caspi.model.forward import encode
+from caspi.model.loading import LoadedModel
+from caspi.model.tensors import to_device
+from caspi.randomness import generator
+
+_LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
+_AHEAD = 2  # passes of the encoder, in rows of the generator, that may wait for their prompts
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request with its ticket; row: of the generator's job, once it is there."""
+
+    ticket: int
+    request: DecodeRequest
+    forced: list[int] = field(default_factory=list)
+
+
+class Engine:
+    """Submit requests from any thread; one thread calls `poll` and gets their hypotheses as they are done."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        dtype: torch.dtype | None = None,
+        options: GeneratorOptions | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """dtype: of the computation; None: that of the weights. The decoder's weights are copied: later changes of the
+        model do not count."""
+        self._loaded, self._dtype = loaded, dtype
+        self._device = next(loaded.model.parameters()).device
+        weights = DecoderWeights.of(loaded.model, dtype or loaded.model.lm_head.weight.dtype, _LONGEST)
+        options = options or GeneratorOptions.for_device(self._device)
+        self._rows = options.rows
+        self._generator = Generator(Network.of(weights, compiled=compiled), loaded.prompt, options)
+        self._encode_seconds: Seconds = 400.0 if self._device.type == "cuda" else 60.0
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._submitted: deque[_Waiting] = deque()
+        self._cancelled: set[int] = set()
+        self._running: dict[int, _Waiting] = {}  # by the generator's ticket
+
+    # --- for any thread
+
+    def submit(self, request: DecodeRequest) -> int:
+        """Returns a ticket. Requests are begun in the order in which they are submitted."""
+        with self._lock:
+            ticket = next(self._numbers)
+            self._submitted.append(_Waiting(ticket, request))
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """The request's hypothesis is never returned, unless it was already."""
+        with self._lock:
+            self._cancelled.add(ticket)
+
+    @property
+    def capacity(self) -> int:
+        """Number of requests that keep the engine busy; more of them only wait."""
+        return 2 * self._rows
+
+    @property
+    def pending(self) -> int:
+        """Requests that have no hypothesis yet."""
+        return len(self._submitted) + len(self._running)
+
+    # --- for one thread
+
+    @torch.no_grad()
+    def poll(self) -> list[tuple[int, Hypothesis]]:
+        """Works for a moment; returns the requests that are done, with their tickets."""
+        self._forget_cancelled()
+        if self._submitted and self._generator.waiting < self._rows:
+            self._encode()
+        return [self._read(number, continuations) for number, continuations in self._generator.advance()]
+
+    def decode_each(
+        self, requests: Iterable[DecodeRequest], give_up: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Hypothesis]]:
+        """Hypotheses as they are done, with the number of their request. give_up: asked between tokens; when it
+        returns True, everything that is not done is dropped."""
+        numbers: dict[int, int] = {}
+        source = enumerate(requests)
+        exhausted = False
+        while True:
+            while not exhausted and len(self._submitted) < self.capacity:
+                if (following := next(source, None)) is None:
+                    exhausted = True
+                else:
+                    numbers[self.submit(following[1])] = following[0]
+            if give_up():
+                for ticket in numbers:
+                    self.cancel(ticket)
+                self._forget_cancelled()
+                return
+            for ticket, hypothesis in self.poll():
+                yield numbers.pop(ticket), hypothesis
+            if exhausted and not self.pending:
+                return
+
+    def decode(self, requests: Sequence[DecodeRequest]) -> list[Hypothesis]:
+        """Hypotheses in the order of the requests."""
+        done = dict(self.decode_each(requests))
+        return [done[number] for number in range(len(requests))]
+
+    def _forget_cancelled(self) -> None:
+        with self._lock:
+            cancelled, self._cancelled = self._cancelled, set()
+            self._submitted = deque(waiting for waiting in self._submitted if waiting.ticket not in cancelled)
+        for number in [number for number, waiting in self._running.items() if waiting.ticket in cancelled]:
+            self._generator.cancel(number)
+            del self._running[number]
+
+    def _encode(self) -> None:
+        """Encodes the next clips and hands their prompts to the generator."""
+        group = self._next_clips()
+        try:
+            jobs = self._encoded([waiting.request for waiting in group])
+        except torch.OutOfMemoryError:
+            if len(group) == 1:
+                raise
+            self._encode_seconds /= 2
+            torch.cuda.empty_cache()
+            with self._lock:
+                self._submitted.extendleft(reversed(group))
+            return
+        for waiting, (job, forced) in zip(group, jobs, strict=True):
+            waiting.forced = forced
+            self._running[self._generator.add(job)] = waiting
+
+    def _next_clips(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        longest = 0.0
+        with self._lock:
+            while self._submitted:
+                longest = max(longest, self._submitted[0].request.seconds)
+                if group and longest * (len(group) + 1) > self._encode_seconds:
+                    break
+                group.append(self._submitted.popleft())
+        return group
+
+    def _encoded(self, requests: Sequence[DecodeRequest]) -> list[tuple[PromptJob, list[int]]]:
+        """A job for each request, and the tokens that its answer is forced to begin with."""
+        model, prompt = self._loaded.model, self._loaded.prompt
+        batch = AudioBatch.of(*pad_clips([request.samples for request in requests]))
+        with evaluating(model), torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            audio = torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
+        jobs = []
+        for request, clip, count in zip(requests, audio, batch.tokens, strict=True):
+            forced = prompt.language_prefix(request.language) if request.language else []
+            forced += prompt.text_tokens(request.prefix) if request.prefix else []
+            job = PromptJob(
+                prompt.prefix(count, request.context) + forced, clip, request.limit, request.min_tokens,
+                **_sampling(request),
+            )  # fmt: skip
+            jobs.append((job, forced))
+        return jobs
+
+    def _read(self, number: int, continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:
+        waiting = self._running.pop(number)
+        prompt = self._loaded.prompt
+        [continuation] = continuations
+        language, text = prompt.parse([*waiting.forced, *continuation.tokens])
+        truncated = not continuation.tokens or continuation.tokens[-1] != prompt.end
+        return waiting.ticket, Hypothesis(
+            text,
+            language,
+            truncated,
+            tokens=continuation.tokens,
+            log_probabilities=continuation.log_probabilities,
+        )
+
+
+def _sampling(request: DecodeRequest) -> dict[str, Any]:
+    if request.sampling is None:
+        return {}
+    draw = generator(request.sampling.seed, 0, 0, "sampling")
+    return {
+        "numbers": (draw.random(request.limit, dtype=np.float32),),
+        "temperature": request.sampling.temperature,
+        "top_p": request.sampling.top_p,
+    }

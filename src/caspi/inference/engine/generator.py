@@ -1,0 +1,372 @@
+"""Continues any number of prompts at once. A row that ends is given to the next prompt, so that none waits for the
+longest; what a prompt gets does not depend on the others."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from caspi.errors import CaspiError
+from caspi.inference.engine.network import Cache, Network, PackedPrompts
+from caspi.inference.engine.rows import Choice, Rows, advance
+from caspi.inference.engine.spans import Spans
+from caspi.inference.engine.step_graphs import Stepper
+from caspi.model.prompt import Prompt
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorOptions:
+    """rows: sequences that are decoded at once. cache_bytes: None: from free memory. prompt_tokens: of all prompts in
+    one pass, at most. steps: between two looks at which rows are done. graphs: CUDA graphs on a GPU."""
+
+    rows: int
+    prompt_tokens: int
+    steps: int
+    cache_bytes: int | None = None
+    graphs: bool = True
+
+    @classmethod
+    def for_device(cls, device: torch.device) -> GeneratorOptions:
+        """On a CPU more rows do not pay, and looking costs nothing."""
+        if device.type == "cuda":
+            return cls(rows=256, prompt_tokens=16_384, steps=4)
+        return cls(rows=64, prompt_tokens=4_096, steps=1, graphs=False)
+
+
+@dataclass(slots=True)
+class PromptJob:
+    """A prompt to continue. ids: with one token per audio embedding. audio: [audio tokens, width]. limit, minimum: of
+    generated tokens. numbers: for each continuation one random number per token; empty: one continuation of the most
+    likely tokens. temperature, top_p: of sampling."""
+
+    ids: list[int]
+    audio: torch.Tensor
+    limit: int
+    minimum: int = 0
+    numbers: tuple[np.ndarray, ...] = ()
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    @property
+    def copies(self) -> int:
+        """Number of continuations."""
+        return max(1, len(self.numbers))
+
+    @property
+    def span(self) -> int:
+        """Positions that one continuation needs in the cache."""
+        return len(self.ids) + self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Generated tokens, with the end of turn if it was reached, and the log-probability of each."""
+
+    tokens: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class _Active:
+    """A job in the rows. finished: continuations that ended, by their number."""
+
+    ticket: int
+    job: PromptJob
+    rows: list[int]
+    starts: list[int]
+    finished: dict[int, Continuation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A copy of the state on the host, complete when `ready` is. tickets: of the rows when it was taken."""
+
+    tickets: dict[int, tuple[int, int]]
+    done: torch.Tensor
+    counts: torch.Tensor
+    tokens: torch.Tensor
+    log_probabilities: torch.Tensor
+    ready: torch.cuda.Event | None = None
+
+
+_CPU_CACHE_BYTES = 1 << 30
+_GPU_SHARE = 0.6  # of free memory; the rest is for activations
+
+
+class Generator:
+    """Takes jobs, gives back their continuations as they end. For one thread."""
+
+    def __init__(self, network: Network, prompt: Prompt, options: GeneratorOptions) -> None:
+        self._network, self._end, self._audio_token, self._options = network, prompt.end, prompt.audio, options
+        self._device = network.weights.embedding.device
+        self._waiting: deque[tuple[int, PromptJob]] = deque()
+        self._active: dict[int, _Active] = {}
+        self._looks: deque[_Look] = deque()
+        self._positions = 0
+        self._numbers = itertools.count()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not in a row yet."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is not finished."""
+        return bool(self._waiting or self._active)
+
+    def add(self, job: PromptJob) -> int:
+        """Returns the job's ticket."""
+        ticket = next(self._numbers)
+        self._waiting.append((ticket, job))
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Forgets a job, wherever it is; does nothing if it has ended."""
+        self._waiting = deque(item for item in self._waiting if item[0] != ticket)
+        if (active := self._active.pop(ticket, None)) is not None:
+            self._release(active)
+
+    @torch.no_grad()
+    def advance(self) -> list[tuple[int, list[Continuation]]]:
+        """Begins what fits, generates a few tokens, returns the jobs that have ended since. A job that has begun always
+        ends; if memory runs out, the cache is made smaller, and the jobs in it begin again."""
+        try:
+            with torch.autocast(self._device.type, enabled=False):
+                self._admit()
+                if self._active:
+                    self._step()
+        except torch.OutOfMemoryError:
+            if not self._shrink():
+                raise
+        lag = 1 if self._device.type == "cuda" and len(self._active) > _FEW else 0
+        ended: list[tuple[int, list[Continuation]]] = []
+        while len(self._looks) > lag:
+            ended += self._collect(self._looks.popleft())
+        return ended
+
+    # --- memory
+
+    def _allocate(self, positions: int, limit: int) -> None:
+        rows = self._options.rows
+        self._positions = positions
+        self._cache = Cache.of(self._network.weights, positions)
+        self._rows = Rows.of(rows, limit, self._device)
+        self._spans = Spans(positions)
+        self._spans.take(1)  # position 0 is of the row that fills incomplete batches
+        self._free_rows = list(range(rows))[::-1]
+        self._stepper = Stepper(self._network, self._cache, self._rows, graphs=self._options.graphs)
+        self._looks.clear()
+        size = positions * Cache.bytes_per_position(self._network.weights) / 2**30
+        _log.debug(f"cache of {positions:,} positions, {size:.2f} GiB, for {rows} rows")
+
+    def _ensure_space(self, job: PromptJob) -> None:
+        """Allocates before the first job, and anew for a job that is larger than all before."""
+        limit = max(job.limit, self._rows.limit) if self._positions else max(job.limit, _USUAL_LIMIT)
+        needed = job.copies * job.span + 1
+        if self._positions >= needed and self._rows.limit >= job.limit and self._options.rows >= job.copies:
+            return
+        if self._active:
+            return  # not before they have ended
+        if self._options.rows < job.copies:
+            raise CaspiError(f"{job.copies} continuations of one prompt: at most {self._options.rows} are possible")
+        self._allocate(max(needed, self._positions or self._usual_positions(limit)), limit)
+
+    def _usual_positions(self, limit: int) -> int:
+        """As many as memory holds, but not more than all rows can use."""
+        most = self._options.rows * (_USUAL_PROMPT + limit)
+        budget = self._options.cache_bytes
+        if budget is None:
+            free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0
+            budget = int(_GPU_SHARE * free) if free else _CPU_CACHE_BYTES
+        return min(most, budget // Cache.bytes_per_position(self._network.weights))
+
+    def _shrink(self) -> bool:
+        """Half the cache; the jobs in it go back to the front of those that wait. False if it would not hold them."""
+        jobs = [(active.ticket, active.job) for active in sorted(self._active.values(), key=lambda one: one.ticket)]
+        largest = max((job.copies * job.span for _, job in [*jobs, *self._waiting]), default=0)
+        if self._positions // 2 <= largest:
+            return False
+        self._active.clear()
+        self._waiting.extendleft(reversed(jobs))
+        positions, limit = self._positions // 2, self._rows.limit
+        del self._cache, self._stepper, self._rows
+        torch.cuda.empty_cache()
+        _log.warning(f"out of GPU memory: the cache is made smaller, to {positions:,} positions")
+        self._allocate(positions, limit)
+        return True
+
+    # --- prompts
+
+    def _admit(self) -> None:
+        """Moves waiting jobs into rows, in order, while there is space."""
+        while self._waiting:
+            self._ensure_space(self._waiting[0][1])
+            enough = min(sum(job.copies for _, job in self._waiting), max(1, self._options.rows // 8))
+            if self._active and len(self._free_rows) < enough:
+                return  # a pass over few prompts costs nearly as much as one over many
+            if not (group := self._placed()):
+                return
+            self._begin(group)
+
+    def _placed(self) -> list[_Active]:
+        """The next jobs that fit into rows, the cache, and one pass."""
+        group: list[_Active] = []
+        tokens = 0
+        while self._waiting:
+            ticket, job = self._waiting[0]
+            tokens += len(job.ids)
+            fits = job.limit <= self._rows.limit and job.copies <= len(self._free_rows)
+            if not fits or (group and tokens > self._options.prompt_tokens):
+                break
+            starts: list[int] = []
+            for _ in range(job.copies):
+                if (start := self._spans.take(job.span)) is None:
+                    break
+                starts.append(start)
+            if len(starts) < job.copies:
+                for start in starts:
+                    self._spans.give_back(start, job.span)
+                break
+            self._waiting.popleft()
+            group.append(_Active(ticket, job, [self._free_rows.pop() for _ in starts], starts))
+        for active in group:
+            self._active[active.ticket] = active
+        return group
+
+    def _begin(self, group: Sequence[_Active]) -> None:
+        """Runs the prompts, sets up their rows, and chooses the first tokens."""
+        logits = self._network.prompt_pass(self._cache, self._packed(group), torch.cat([a.job.audio for a in group]))
+        self._copy_prompts(group)
+        rows = self._rows
+        which = self._on_device([row for active in group for row in active.rows])
+        values = np.array(
+            [
+                (start, len(active.job.ids), active.job.limit, active.job.minimum)
+                for active in group
+                for start in active.starts
+            ]
+        )
+        rows.starts[which], rows.lengths[which], rows.limits[which], rows.minimums[which] = self._on_device(values.T)
+        rows.counts[which] = 0
+        rows.done[which] = False
+        self._set_sampling(group, which)
+        copies = self._on_device([place for place, active in enumerate(group) for _ in active.starts])
+        advance(rows, which, logits[copies], self._choice(group))
+
+    def _packed(self, group: Sequence[_Active]) -> PackedPrompts:
+        lengths = [len(active.job.ids) for active in group]
+        bounds = np.cumsum([0, *lengths])
+        ids = np.concatenate([active.job.ids for active in group])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        places = np.concatenate([np.arange(len(a.job.ids)) + a.starts[0] for a in group])
+        return PackedPrompts(
+            ids=self._on_device(ids),
+            positions=self._on_device(positions),
+            places=self._on_device(places),
+            audio_at=self._on_device(np.flatnonzero(ids == self._audio_token)),
+            bounds=self._on_device(bounds.astype(np.int32)),
+            last=self._on_device(bounds[1:] - 1),
+            longest=max(lengths),
+        )
+
+    def _copy_prompts(self, group: Sequence[_Active]) -> None:
+        """Gives further continuations of a prompt its keys and values."""
+        pairs = [(a.starts[0], start, len(a.job.ids)) for a in group for start in a.starts[1:]]
+        if pairs:
+            source = self._on_device(np.concatenate([np.arange(n) + first for first, _, n in pairs]))
+            target = self._on_device(np.concatenate([np.arange(n) + start for _, start, n in pairs]))
+            for block in self._cache.keys_values:
+                block[target] = block[source]
+
+    def _set_sampling(self, group: Sequence[_Active], which: torch.Tensor) -> None:
+        rows = self._rows
+        sampled = [active for active in group if active.job.numbers]
+        rows.temperature[which] = self._on_device(
+            np.array([a.job.temperature if a.job.numbers else 0.0 for a in group for _ in a.starts], np.float32)
+        )
+        if not sampled:
+            return
+        rows.top_p[which] = self._on_device(np.array([a.job.top_p for a in group for _ in a.starts], np.float32))
+        for active in sampled:
+            for row, numbers in zip(active.rows, active.job.numbers, strict=True):
+                rows.numbers[row, : len(numbers)] = self._on_device(np.asarray(numbers, np.float32))
+
+    def _on_device(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        if self._device.type == "cuda":
+            return tensor.pin_memory().to(self._device, non_blocking=True)
+        return tensor
+
+    # --- steps
+
+    def _choice(self, group: Sequence[_Active]) -> Choice:
+        sampled = [active.job for active in group if active.job.numbers]
+        return Choice(self._end, bool(sampled), any(job.top_p < 1 for job in sampled))
+
+    def _step(self) -> None:
+        running = [
+            row
+            for active in self._active.values()
+            for number, row in enumerate(active.rows)
+            if number not in active.finished
+        ]
+        self._stepper.steps(sorted(running), self._options.steps, self._choice(list(self._active.values())))
+        self._looks.append(self._look())
+
+    def _look(self) -> _Look:
+        tickets = {
+            row: (active.ticket, number)
+            for active in self._active.values()
+            for number, row in enumerate(active.rows)
+            if number not in active.finished
+        }
+        rows = self._rows
+        state = (rows.done, rows.counts, rows.tokens, rows.log_probabilities)
+        if self._device.type != "cuda":
+            return _Look(tickets, *state)
+        copies = tuple(torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in state)
+        for copy, part in zip(copies, state, strict=True):
+            copy.copy_(part, non_blocking=True)
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record()
+        done, counts, tokens, log_probabilities = copies
+        return _Look(tickets, done, counts, tokens, log_probabilities, ready)
+
+    def _collect(self, look: _Look) -> list[tuple[int, list[Continuation]]]:
+        """The jobs that have ended."""
+        if look.ready is not None:
+            look.ready.synchronize()
+        done, counts = look.done.numpy(), look.counts.numpy()
+        ended = []
+        for row, (ticket, number) in look.tickets.items():
+            active = self._active.get(ticket)
+            if not done[row] or active is None or number in active.finished or active.rows[number] != row:
+                continue
+            count = int(counts[row])
+            active.finished[number] = Continuation(
+                tuple(look.tokens[row, :count].tolist()), tuple(look.log_probabilities[row, :count].tolist())
+            )
+            if len(active.finished) == active.job.copies:
+                del self._active[ticket]
+                self._release(active)
+                ended.append((ticket, [active.finished[n] for n in range(active.job.copies)]))
+        return ended
+
+    def _release(self, active: _Active) -> None:
+        self._free_rows += active.rows
+        for start in active.starts:
+            self._spans.give_back(start, active.job.span)
+
+
+_FEW = 8  # jobs: with more, the host looks at the state before last, and never waits for the device
+_USUAL_LIMIT = 800  # tokens: of 30 s
+_USUAL_PROMPT = 480  # tokens: of 30 s with some context

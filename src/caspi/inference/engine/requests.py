@@ -1,0 +1,71 @@
+"""What the engine is asked for, and what it answers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from caspi.audio import SAMPLE_RATE, Seconds
+
+# More than anyone can speak: Hebrew has about 4.4 tokens per second with the released tokenizer, 15 letter by letter.
+TOKENS_PER_SECOND_LIMIT = 25
+TOKENS_AT_LEAST = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Random choice of tokens instead of the most likely one. top_p: only the most likely tokens that together have
+    this probability (Holtzman et al. 2020, arXiv:1904.09751). seed: the same seed gives the same tokens, whatever is
+    decoded beside them."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRequest:
+    """A clip to transcribe: samples float32 [n] at 16 kHz.
+
+    context: of the system turn. language: prefilled; None: the model identifies it. prefix: forced start of the text.
+    max_tokens: None: more than anyone can speak in the clip's duration. min_tokens: the end of turn cannot come before.
+    sampling: None: the most likely token.
+    """
+
+    samples: np.ndarray
+    context: str = ""
+    language: str | None = None
+    prefix: str = ""
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    sampling: Sampling | None = None
+
+    @property
+    def seconds(self) -> Seconds:
+        return len(self.samples) / SAMPLE_RATE
+
+    @property
+    def limit(self) -> int:
+        """Maximum number of tokens."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        return TOKENS_AT_LEAST + math.ceil(TOKENS_PER_SECOND_LIMIT * self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A transcript of one clip. truncated: the token limit was reached before the end of turn. retried: it was
+    reached, and the clip was split. silent: there was nothing to decode.
+
+    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling.
+    """
+
+    text: str
+    language: str | None
+    truncated: bool
+    retried: bool = False
+    silent: bool = False
+    tokens: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()

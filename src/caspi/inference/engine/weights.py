@@ -1,0 +1,99 @@
+"""The decoder's weights as the engine uses them: in one dtype, with projections of the same input fused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from transformers import Qwen3ASRForConditionalGeneration
+
+from caspi.model import adapters
+
+
+@dataclass(frozen=True, slots=True)
+class BlockWeights:
+    """One block. query_key_value: [(heads + 2 key heads) * head width, width]; gate_up: [2 * inner width, width]."""
+
+    input_norm: torch.Tensor
+    query_key_value: torch.Tensor
+    query_norm: torch.Tensor
+    key_norm: torch.Tensor
+    output: torch.Tensor
+    mlp_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderWeights:
+    """All of the decoder. rotary: (cosine, sine) float32 [positions, head width]. heads, key_heads: of attention."""
+
+    blocks: list[BlockWeights]
+    embedding: torch.Tensor
+    norm: torch.Tensor
+    head: torch.Tensor
+    rotary: tuple[torch.Tensor, torch.Tensor]
+    heads: int
+    key_heads: int
+    head_width: int
+    epsilon: float
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype, positions: int) -> DecoderWeights:
+        """A copy of the model's decoder in `dtype`, with adapters merged. positions: of the longest sequence."""
+        config = model.config.text_config
+        named = _decoder_parameters(model)
+        width = config.head_dim
+
+        def weight(name: str) -> torch.Tensor:
+            return named[name].to(dtype)
+
+        blocks = []
+        for number in range(config.num_hidden_layers):
+            of = f"layers.{number}."
+            attention, mlp = f"{of}self_attn.", f"{of}mlp."
+            projections = [named[f"{attention}{name}_proj.weight"].to(dtype) for name in "qkv"]
+            blocks.append(
+                BlockWeights(
+                    input_norm=weight(f"{of}input_layernorm.weight"),
+                    query_key_value=torch.cat(projections),
+                    query_norm=weight(f"{attention}q_norm.weight"),
+                    key_norm=weight(f"{attention}k_norm.weight"),
+                    output=weight(f"{attention}o_proj.weight"),
+                    mlp_norm=weight(f"{of}post_attention_layernorm.weight"),
+                    gate_up=torch.cat([weight(f"{mlp}gate_proj.weight"), weight(f"{mlp}up_proj.weight")]),
+                    down=weight(f"{mlp}down_proj.weight"),
+                )
+            )
+        embedding = weight("embed_tokens.weight")
+        tied = model.lm_head.weight is model.get_input_embeddings().weight
+        return cls(
+            blocks=blocks,
+            embedding=embedding,
+            norm=weight("norm.weight"),
+            head=embedding if tied else model.lm_head.weight.detach().to(dtype),
+            rotary=_rotary_table(model, positions),
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            head_width=width,
+            epsilon=config.rms_norm_eps,
+        )
+
+
+def _decoder_parameters(model: Qwen3ASRForConditionalGeneration) -> Mapping[str, torch.Tensor]:
+    decoder = model.model.language_model
+    named = dict(decoder.named_parameters())
+    if any(adapters.is_adapter(name) for name in named):
+        return adapters.merged(decoder)
+    return {name: parameter.detach() for name, parameter in named.items()}
+
+
+def _rotary_table(model: Qwen3ASRForConditionalGeneration, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of every position, float32 [positions, head width]."""
+    embedding = model.model.language_model.rotary_emb
+    device = model.lm_head.weight.device
+    wanted = torch.arange(positions, device=device)[None]
+    cosine, sine = embedding(torch.zeros(1, device=device), wanted)  # the first argument gives dtype and device
+    return cosine[0], sine[0]

@@ -1,0 +1,194 @@
+"""The engine against transformers' `generate`, one clip at a time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.generator import Generator, GeneratorOptions
+from caspi.inference.engine.network import Network
+from caspi.inference.engine.requests import DecodeRequest, Hypothesis, Sampling
+from caspi.model.batch import Item, collate
+from caspi.model.forward import label_logits
+from caspi.model.loading import LoadedModel
+from tests.support import generated, voice
+
+WORDS = "la casa grande el perro come pan muchas gracias una ciudad muy antigua el niño bebe leche".split()
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[DecodeRequest]:
+    """Clips of 1 to 12 seconds, some with a context, some without a language."""
+    choose = random.Random(0)
+    clips = [voice(" ".join(choose.choices(WORDS, k=count)), count) for count in (1, 2, 3, 5, 8, 13, 21, 30, 4, 6)]
+    return [
+        DecodeRequest(clip, "pan, leche" if number % 3 == 0 else "", "Spanish" if number % 2 else None)
+        for number, clip in enumerate(clips)
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: LoadedModel, requests: list[DecodeRequest]) -> list[list[int]]:
+    return [generated(tiny, request) for request in requests]
+
+
+def options(**changes: Any) -> GeneratorOptions:
+    return replace(GeneratorOptions.for_device(torch.device("cpu")), **changes)
+
+
+@pytest.mark.parametrize("changes", [{}, {"rows": 1}, {"rows": 3, "steps": 5}, {"prompt_tokens": 1}])
+def test_tokens_equal_generate_for_any_number_of_rows_and_order(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]], changes: dict[str, int]
+) -> None:
+    engine = Engine(tiny, options=options(**changes))
+    order = random.Random(1).sample(range(len(requests)), len(requests))
+    found = engine.decode([requests[number] for number in order])
+    assert [list(hypothesis.tokens) for hypothesis in found] == [expected[number] for number in order]
+
+
+def test_a_small_cache_makes_requests_wait_and_changes_nothing(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]]
+) -> None:
+    engine = Engine(tiny, options=options(cache_bytes=1))  # space for the largest request only
+    assert [list(hypothesis.tokens) for hypothesis in engine.decode(requests)] == expected
+
+
+def test_log_probabilities_equal_those_of_a_forward_pass(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    for request, hypothesis in zip(requests[1::2], Engine(tiny).decode(requests[1::2]), strict=True):
+        item = Item(request.samples, "", "Spanish", request.context)
+        example = collate([item], tiny.prompt).items[0].example
+        forced = tiny.prompt.language_prefix("Spanish")
+        batch = collate([replace(item, text=hypothesis.text)], tiny.prompt)
+        assert example.target[:-1] == forced
+        if batch.items[0].example.target != [*forced, *hypothesis.tokens]:
+            continue  # the text is tokenised otherwise than the model wrote it
+        logits = label_logits(tiny.model, batch)[len(forced) :]
+        wanted = logits.log_softmax(dim=1).gather(1, torch.tensor(hypothesis.tokens)[:, None])[:, 0]
+        assert torch.tensor(hypothesis.log_probabilities) == pytest.approx(wanted.detach(), abs=1e-4)
+
+
+def test_200_requests_with_cancellations_lose_nothing(tiny: LoadedModel) -> None:
+    choose = random.Random(2)
+    clips = [voice(" ".join(choose.choices(WORDS, k=choose.randint(1, 6))), number) for number in range(40)]
+    limits = [choose.choice([1, 3, 10, 40]) for _ in range(200)]
+    engine = Engine(tiny, options=options(rows=7, cache_bytes=1 << 20))
+    tickets = [engine.submit(DecodeRequest(clips[n % 40], "", "Spanish", max_tokens=limits[n])) for n in range(200)]
+    cancelled = set(choose.sample(tickets, 30))
+    done: dict[int, Hypothesis] = {}
+    for round_ in itertools.count():
+        if not engine.pending:
+            break
+        for ticket in list(cancelled)[round_ : round_ + 1]:
+            if ticket not in done:
+                engine.cancel(ticket)
+            else:
+                cancelled.discard(ticket)
+        for ticket, hypothesis in engine.poll():
+            assert ticket not in done
+            done[ticket] = hypothesis
+    assert set(tickets) - set(done) <= cancelled
+    reference = Engine(tiny)
+    alone = {n: reference.decode([DecodeRequest(clips[n], "", "Spanish", max_tokens=40)])[0] for n in range(40)}
+    for number, ticket in enumerate(tickets):
+        if ticket in done:
+            assert done[ticket].tokens == alone[number % 40].tokens[: limits[number]]
+
+
+def test_a_cancelled_request_is_never_returned(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    engine = Engine(tiny)
+    tickets = [engine.submit(request) for request in requests]
+    engine.poll()  # all have begun
+    engine.cancel(tickets[2])
+    found = {}
+    while engine.pending:
+        found |= dict(engine.poll())
+    assert set(found) == set(tickets) - {tickets[2]}
+
+
+def test_running_out_of_memory_makes_the_cache_smaller_and_loses_nothing(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step_pass, times = Network.step_pass, itertools.count()
+
+    def failing(self: Network, *given: Any) -> torch.Tensor:
+        if next(times) in (3, 9):
+            raise torch.OutOfMemoryError
+        return step_pass(self, *given)
+
+    monkeypatch.setattr(Network, "step_pass", failing)
+    sizes = []
+    allocate = Generator._allocate
+    monkeypatch.setattr(Generator, "_allocate", lambda self, *size: sizes.append(size[0]) or allocate(self, *size))
+    assert [list(hypothesis.tokens) for hypothesis in Engine(tiny).decode(requests)] == expected
+    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 4]
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(
+    tiny: LoadedModel, requests: list[DecodeRequest]
+) -> None:
+    sampled = [replace(request, sampling=Sampling(seed=number)) for number, request in enumerate(requests)]
+    together = Engine(tiny).decode(sampled)
+    alone = [Engine(tiny).decode([request])[0] for request in sampled[:4]]
+    assert [one.tokens for one in together[:4]] == [one.tokens for one in alone]
+    other = replace(sampled[5], sampling=Sampling(seed=99))
+    assert Engine(tiny).decode([other])[0].tokens != together[5].tokens
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=1e-4), Sampling(top_p=1e-6)])
+def test_cold_or_narrow_sampling_is_greedy(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]], sampling: Sampling
+) -> None:
+    found = Engine(tiny).decode([replace(request, sampling=sampling) for request in requests])
+    assert [list(hypothesis.tokens) for hypothesis in found] == expected
+
+
+def test_top_p_leaves_only_the_most_likely_tokens(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    """Of the first token: 300 draws stay within the smallest set whose probability reaches 0.5."""
+    request = replace(requests[5], max_tokens=1)
+    batch = collate([Item(request.samples, "", "Spanish", request.context)], tiny.prompt)
+    likely = label_logits(tiny.model, batch)[-1].softmax(dim=0)
+    ordered = likely.sort(descending=True)
+    allowed = set(ordered.indices[: int((ordered.values.cumsum(0) < 0.5).sum()) + 1].tolist())
+    sampled = [replace(request, sampling=Sampling(top_p=0.5, seed=seed)) for seed in range(300)]
+    found = {hypothesis.tokens[0] for hypothesis in Engine(tiny).decode(sampled)}
+    assert found <= allowed
+
+
+def test_limits_and_a_forced_prefix(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    request = requests[5]
+    [plain] = Engine(tiny).decode([request])
+    short, long, prefixed = Engine(tiny).decode(
+        [
+            replace(request, max_tokens=3),
+            replace(request, min_tokens=len(plain.tokens) + 5),
+            replace(request, prefix=plain.text[:10]),
+        ]
+    )
+    assert short.truncated
+    assert short.tokens == plain.tokens[:3]
+    assert len(long.tokens) >= len(plain.tokens) + 5
+    assert long.tokens[: len(plain.tokens) - 1] == plain.tokens[:-1]
+    assert prefixed.text.startswith(plain.text[:10])
+
+
+def test_giving_up_drops_what_is_not_done(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    asked = itertools.chain([False] * 4, itertools.repeat(True))
+    engine = Engine(tiny)
+    assert len(list(engine.decode_each(requests, give_up=lambda: next(asked)))) < len(requests)
+    assert not engine.pending
+    assert len(list(engine.decode_each(requests))) == len(requests), "the engine can be used again"
+
+
+def test_the_base_model_hears_noise_as_it_does_alone(tiny: LoadedModel) -> None:
+    """Very short and very quiet clips among others."""
+    draw = np.random.default_rng(0)
+    clips = [draw.standard_normal(int(16_000 * s)).astype(np.float32) * 0.05 for s in (0.2, 9.0, 0.5, 17.0, 1.0)]
+    wanted = [DecodeRequest(clip, max_tokens=30) for clip in clips]
+    assert [list(h.tokens) for h in Engine(tiny).decode(wanted)] == [generated(tiny, request) for request in wanted]

@@ -7,13 +7,10 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import queue
 import re
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ import torch
 
 from caspi.atomic_output import read_jsonl
 from caspi.audio import Seconds
+from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
 from caspi.errors import CaspiError
@@ -32,8 +30,6 @@ from caspi.progress import Progress
 from caspi.reporting import report
 
 _SAVE_SECONDS = 1.0  # between two writes: about the loss if the process is killed
-_READERS = 8  # threads
-_AHEAD = 64  # utterances
 # The files of a model folder that loading reads.
 _READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
@@ -196,9 +192,10 @@ def _on_device(
     model: ModelHandle, device: str, job: DecodeJob, rows: Sequence[int]
 ) -> Iterator[list[DecodedUtterance]]:
     transcriber = model.on(device)
+    recordings = read_ahead(functools.partial(_recording, job), rows)
     finished: list[DecodedUtterance] = []
     sent = time.monotonic()
-    for number, transcript in transcriber.transcribe_each(_read_ahead(job, rows)):
+    for number, transcript in transcriber.transcribe_each(recordings):
         utterance = job.corpus.utterance(rows[number])
         finished.append(
             DecodedUtterance(
@@ -214,18 +211,6 @@ def _on_device(
             finished, sent = [], time.monotonic()
     if finished:
         yield finished
-
-
-def _read_ahead(job: DecodeJob, rows: Sequence[int]) -> Iterator[Recording]:
-    """Recordings in the order of the rows; their audio is read and decoded by threads, a little ahead of need."""
-    with ThreadPoolExecutor(max(1, min(_READERS, (os.cpu_count() or 1) - 1))) as readers:
-        reading: deque[Future[Recording]] = deque()
-        for row in rows:
-            reading.append(readers.submit(_recording, job, row))
-            if len(reading) > _AHEAD:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
 
 
 def _recording(job: DecodeJob, row: int) -> Recording:

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from caspi.model.batch import AudioBatch
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode
 from caspi.model.loading import LoadedModel
-from caspi.model.tensors import to_device
+from caspi.model.tensors import each_tensor, to_device
 from caspi.randomness import generator
 
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
@@ -42,11 +43,19 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A request with its ticket; row: of the generator's job, once it is there."""
+    """A request with its ticket. forced: tokens that its answer begins with."""
 
     ticket: int
     request: DecodeRequest
     forced: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clips:
+    """The next pass of the encoder."""
+
+    group: list[_Waiting]
+    audio: AudioBatch
 
 
 class Engine:
@@ -72,6 +81,10 @@ class Engine:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._submitted: deque[_Waiting] = deque()
+        # On a GPU a thread makes the next batch while the device works; on a CPU it would only take its time.
+        self._maker = ThreadPoolExecutor(1, "engine") if self._device.type == "cuda" else None
+        self._making: Future[_Clips] | None = None
+        self._made: set[int] = set()  # tickets in that batch
         self._cancelled: set[int] = set()
         self._running: dict[int, _Waiting] = {}  # by the generator's ticket
 
@@ -97,7 +110,7 @@ class Engine:
     @property
     def pending(self) -> int:
         """Requests that have no hypothesis yet."""
-        return len(self._submitted) + len(self._running)
+        return len(self._submitted) + len(self._made) + len(self._running)
 
     # --- for one thread
 
@@ -105,7 +118,7 @@ class Engine:
     def poll(self) -> list[tuple[int, Hypothesis]]:
         """Works for a moment; returns the requests that are done, with their tickets."""
         self._forget_cancelled()
-        if self._submitted and self._generator.waiting < self._rows:
+        if (self._submitted or self._making) and self._generator.waiting < self._rows:
             self._encode()
         return [self._read(number, continuations) for number, continuations in self._generator.advance()]
 
@@ -140,7 +153,8 @@ class Engine:
 
     def _forget_cancelled(self) -> None:
         with self._lock:
-            cancelled, self._cancelled = self._cancelled, set()
+            cancelled = self._cancelled
+            self._cancelled = cancelled & self._made  # known again when their batch is made
             self._submitted = deque(waiting for waiting in self._submitted if waiting.ticket not in cancelled)
         for number in [number for number, waiting in self._running.items() if waiting.ticket in cancelled]:
             self._generator.cancel(number)
@@ -148,22 +162,35 @@ class Engine:
 
     def _encode(self) -> None:
         """Encodes the next clips and hands their prompts to the generator."""
-        group = self._next_clips()
+        clips = self._next_clips()
         try:
-            jobs = self._encoded([waiting.request for waiting in group])
+            encoded = self._encoded(clips.audio)
         except torch.OutOfMemoryError:
-            if len(group) == 1:
+            if len(clips.group) == 1:
                 raise
             self._encode_seconds /= 2
             torch.cuda.empty_cache()
             with self._lock:
-                self._submitted.extendleft(reversed(group))
+                self._submitted.extendleft(reversed(clips.group))
             return
-        for waiting, (job, forced) in zip(group, jobs, strict=True):
-            waiting.forced = forced
-            self._running[self._generator.add(job)] = waiting
+        for waiting, audio in zip(clips.group, encoded, strict=True):
+            if waiting.ticket not in self._cancelled:  # while its batch was made
+                self._running[self._generator.add(self._job(waiting, audio))] = waiting
 
-    def _next_clips(self) -> list[_Waiting]:
+    def _next_clips(self) -> _Clips:
+        """The next batch for the encoder; begins the one after it."""
+        if self._maker is None:
+            return self._make(self._take())
+        making = self._making or self._maker.submit(self._make, self._take())
+        self._making, self._made = None, set()
+        if self._submitted:
+            group = self._take()
+            self._making = self._maker.submit(self._make, group)
+            self._made = {waiting.ticket for waiting in group}
+        return making.result()
+
+    def _take(self) -> list[_Waiting]:
+        """The next requests, as many as one pass of the encoder takes."""
         group: list[_Waiting] = []
         longest = 0.0
         with self._lock:
@@ -174,22 +201,24 @@ class Engine:
                 group.append(self._submitted.popleft())
         return group
 
-    def _encoded(self, requests: Sequence[DecodeRequest]) -> list[tuple[PromptJob, list[int]]]:
-        """A job for each request, and the tokens that its answer is forced to begin with."""
-        model, prompt = self._loaded.model, self._loaded.prompt
-        batch = AudioBatch.of(*pad_clips([request.samples for request in requests]))
+    def _make(self, group: list[_Waiting]) -> _Clips:
+        batch = AudioBatch.of(*pad_clips([waiting.request.samples for waiting in group]))
+        if self._device.type == "cuda":
+            batch = each_tensor(batch, torch.Tensor.pin_memory)
+        return _Clips(group, batch)
+
+    def _encoded(self, batch: AudioBatch) -> Sequence[torch.Tensor]:
+        """The audio embeddings of each clip."""
+        model = self._loaded.model
         with evaluating(model), torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            audio = torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
-        jobs = []
-        for request, clip, count in zip(requests, audio, batch.tokens, strict=True):
-            forced = prompt.language_prefix(request.language) if request.language else []
-            forced += prompt.text_tokens(request.prefix) if request.prefix else []
-            job = PromptJob(
-                prompt.prefix(count, request.context) + forced, clip, request.limit, request.min_tokens,
-                **_sampling(request),
-            )  # fmt: skip
-            jobs.append((job, forced))
-        return jobs
+            return torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
+
+    def _job(self, waiting: _Waiting, audio: torch.Tensor) -> PromptJob:
+        prompt, request = self._loaded.prompt, waiting.request
+        waiting.forced = prompt.language_prefix(request.language) if request.language else []
+        waiting.forced += prompt.text_tokens(request.prefix) if request.prefix else []
+        ids = prompt.prefix(len(audio), request.context) + waiting.forced
+        return PromptJob(ids, audio, request.limit, request.min_tokens, **_sampling(request))
 
     def _read(self, number: int, continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:
         waiting = self._running.pop(number)

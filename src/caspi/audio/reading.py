@@ -12,12 +12,12 @@ import soundfile
 
 from caspi.audio.base import SAMPLE_RATE, AudioError, Seconds
 from caspi.audio.ffmpeg import open_ffmpeg
-from caspi.audio.headers import more_follows, no_audio_at_all
+from caspi.audio.headers import failed_download, has_trailing_data
 from caspi.audio.raw_bytes import read_bytes, size_in_bytes
 from caspi.audio.sndfile import open_sndfile
 from caspi.audio.stream import Note, Stream
 
-_LONGEST_CLAIM = 12 * 3600.0  # maximum seconds of memory allocated by a header; unused memory is never touched
+_MAX_PREALLOCATED = 12 * 3600.0  # seconds of memory, by the header's length; unused memory is never touched
 
 
 def decode(source: bytes | Path) -> np.ndarray:
@@ -38,8 +38,8 @@ def read(source: bytes | Path, channel: int | None = None) -> tuple[np.ndarray, 
 
 def _joined(blocks: Iterator[np.ndarray], declared: Seconds | None) -> np.ndarray:
     """Joins blocks into one array without a second copy: of the declared length, doubled whenever it is too short."""
-    claimed = declared if declared is not None and declared < _LONGEST_CLAIM else 0.0
-    samples, count = np.empty(int((claimed + 1) * SAMPLE_RATE), np.float32), 0
+    preallocated = declared if declared is not None and declared < _MAX_PREALLOCATED else 0.0
+    samples, count = np.empty(int((preallocated + 1) * SAMPLE_RATE), np.float32), 0
     for block in blocks:
         if count + len(block) > len(samples):
             samples = np.concatenate([samples[:count], np.empty(count + 2 * len(block), np.float32)])
@@ -59,14 +59,14 @@ def open_stream(source: bytes | Path, channel: int | None = None) -> Stream:
     try:
         if size_in_bytes(source) == 0:
             raise AudioError("empty_audio", f"0 bytes: {name}")
-        if pretends := no_audio_at_all(read_bytes(source, 256)):
-            raise AudioError("corrupt_audio", f"{name}: {pretends}")
+        if problem := failed_download(read_bytes(source, 256)):
+            raise AudioError("corrupt_audio", f"{name}: {problem}")
         stream = open_sndfile(source, name, channel) or open_ffmpeg(source, name, channel)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise AudioError("corrupt_audio", f"{name}: {error}") from error
     if channel is not None and channel >= stream.channels:
         raise AudioError("corrupt_audio", f"{name}: channel {channel} does not exist, it has {stream.channels}")
-    stream.findings.more_follows = more_follows(source)
+    stream.findings.more_follows = has_trailing_data(source)
     return replace(stream, blocks=_checked(stream, name))
 
 

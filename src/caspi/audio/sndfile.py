@@ -13,24 +13,24 @@ import soundfile
 
 from caspi.audio.base import BLOCK, AudioError
 from caspi.audio.downmix import Downmix
-from caspi.audio.headers import times_as_long
-from caspi.audio.mp3 import is_mp3, joined_mp3
+from caspi.audio.headers import truncation_ratio
+from caspi.audio.mp3 import is_mp3, split_joined_mp3
 from caspi.audio.raw_bytes import read_bytes
 from caspi.audio.resampling import resample_blocks
 from caspi.audio.stream import Findings, Stream
 
-_SLOWEST, _FASTEST = 1_000, 768_000  # Hz: a header with a rate outside this range is wrong
-_ABSURD_FRAMES = 1 << 40  # length claimed by a damaged header, or by a stream of unknown length
+_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 768_000  # Hz: a header with a rate outside this range is wrong
+_MAX_FRAMES = 1 << 40  # more is a damaged header, or a stream of unknown length
 
 
 def open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Stream | None:
     """None if the file has another format or libsndfile cannot open it."""
-    if not _is_for_sndfile(source):
+    if not _has_sndfile_format(source):
         return None
-    pieces = joined_mp3(source) if is_mp3(read_bytes(source)) else []
-    if not pieces:
+    parts = split_joined_mp3(source) if is_mp3(read_bytes(source)) else []
+    if not parts:
         return _sndfile_stream(source, name, channel)
-    opened = [_sndfile_stream(piece, name, channel) for piece in pieces]
+    opened = [_sndfile_stream(part, name, channel) for part in parts]
     streams = [stream for stream in opened if stream is not None]  # the data after the first file may not be audio
     if not streams:
         return None
@@ -41,7 +41,7 @@ def open_sndfile(source: bytes | Path, name: str, channel: int | None) -> Stream
     )
 
 
-def _is_for_sndfile(source: bytes | Path) -> bool:
+def _has_sndfile_format(source: bytes | Path) -> bool:
     head = read_bytes(source)
     return is_mp3(head) or head[:4] == b"fLaC" or (head[:4] == b"RIFF" and head[8:12] == b"WAVE")
 
@@ -51,17 +51,17 @@ def _sndfile_stream(source: bytes | Path, name: str, channel: int | None) -> Str
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source))
     except (soundfile.LibsndfileError, RuntimeError):
         return None
-    if file.samplerate < _SLOWEST or file.samplerate > _FASTEST:
+    if file.samplerate < _MIN_SAMPLE_RATE or file.samplerate > _MAX_SAMPLE_RATE:
         raise AudioError("corrupt_audio", f"{name}: a sample rate of {file.samplerate} Hz")
     if file.frames == 0:  # a header without a length: FFmpeg reads to the end
         file.close()
         return None
     findings = Findings()
-    declared = file.frames / file.samplerate if 0 < file.frames < _ABSURD_FRAMES else None
+    declared = file.frames / file.samplerate if 0 < file.frames < _MAX_FRAMES else None
     return Stream(
         sample_rate=file.samplerate,
         channels=file.channels,
-        declared=declared and declared * times_as_long(source),
+        declared=declared and declared * truncation_ratio(source),
         blocks=_sndfile_blocks(file, Downmix(name, findings), channel),
         findings=findings,
     )

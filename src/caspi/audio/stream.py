@@ -10,7 +10,7 @@ import numpy as np
 
 from caspi.audio.base import Seconds
 
-WHOLE = 0.98  # share of the declared length from which audio is complete: headers round, codecs pad
+_COMPLETE = 0.98  # share of the declared length from which audio is complete: headers round, codecs pad
 SLACK = 0.1  # seconds by which a time may exceed the end of the audio
 
 Note = Literal["ends_early", "more_follows", "gaps", "damaged", "one_channel", "channels_differ", "above_full_scale"]
@@ -32,7 +32,7 @@ class Findings:
     seconds: decoded. more_follows: whether there are more bytes than the header describes. gaps: spans that the file's
     time stamps skip, silence in the stream; damaged: whether audio was lost there, because the format has no such gaps.
     only_channel: the only channel used, because the mixed channels cancel each other. dead_channel: whether one channel
-    is empty. channels_differ: a different voice on each of two channels.
+    is empty. channels_differ: each of two channels has a different sound.
     """
 
     seconds: Seconds = 0.0
@@ -45,8 +45,8 @@ class Findings:
 
     def notes(self, declared: Seconds | None) -> list[Note]:
         """The warnings for the user; declared: seconds that the header claims."""
-        ends_early = declared is not None and self.seconds < WHOLE * declared - SLACK
-        noted: list[tuple[bool, Note]] = [
+        ends_early = declared is not None and self.seconds < _COMPLETE * declared - SLACK
+        candidates: list[tuple[bool, Note]] = [
             (ends_early and not self.more_follows, "ends_early"),
             (self.more_follows, "more_follows"),
             (self.damaged, "damaged"),
@@ -54,7 +54,7 @@ class Findings:
             (self.only_channel is not None, "one_channel"),
             (self.channels_differ, "channels_differ"),
         ]
-        return [note for applies, note in noted if applies]
+        return [note for applies, note in candidates if applies]
 
 
 @dataclass(frozen=True, slots=True)

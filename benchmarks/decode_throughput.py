@@ -23,7 +23,7 @@ from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
-from caspi.inference.decoding import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
+from caspi.inference.decoding import MIN_TOKEN_LIMIT, TOKENS_PER_SECOND_LIMIT
 from caspi.inference.transcriber import Transcriber
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load, resolve
@@ -92,7 +92,7 @@ class _Plain:
             inputs = self._processor(text=[self._text] * len(part), audio=part, padding=True, return_tensors="pt")
             inputs = inputs.to(self._model.device, self._model.dtype)
             tokens = self._model.generate(
-                **inputs, max_new_tokens=TOKENS_AT_LEAST + int(np.ceil(TOKENS_PER_SECOND_LIMIT * longest)),
+                **inputs, max_new_tokens=MIN_TOKEN_LIMIT + int(np.ceil(TOKENS_PER_SECOND_LIMIT * longest)),
                 do_sample=False, eos_token_id=self._prompt.end, pad_token_id=self._prompt.pad,
             )  # fmt: skip
             new = tokens[:, inputs["input_ids"].shape[1] :].tolist()

@@ -22,7 +22,7 @@ from caspi.inference.transcriber import TimedText, Transcriber, Transcript
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, load
-from caspi.model.timestamps import later, phrases, text_with_times, without_times
+from caspi.model.timestamps import phrases, shift_times, text_with_times, without_times
 from caspi.scoring.error_rates import score_corpus
 from caspi.serving.app import application
 
@@ -46,12 +46,12 @@ def test_batched_decoding_equals_one_by_one(tiny: LoadedModel, clips: list[np.nd
 
 
 def test_decoding_stops_on_request(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    asked = itertools.chain([False] * 3, itertools.repeat(True))
-    [said] = Decoder(tiny, give_up=lambda: next(asked)).decode([DecodeRequest(clips[0], "", "Spanish")])
+    stop_answers = itertools.chain([False] * 3, itertools.repeat(True))
+    [partial] = Decoder(tiny, should_stop=lambda: next(stop_answers)).decode([DecodeRequest(clips[0], "", "Spanish")])
     [whole] = Decoder(tiny).decode([DecodeRequest(clips[0], "", "Spanish")])
-    assert said.truncated
-    assert len(said.text) < len(whole.text)
-    assert whole.text.startswith(said.text)
+    assert partial.truncated
+    assert len(partial.text) < len(whole.text)
+    assert whole.text.startswith(partial.text)
 
 
 def test_decoding_equals_the_models_own_generate(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
@@ -62,16 +62,16 @@ def test_decoding_equals_the_models_own_generate(tiny: LoadedModel, clips: list[
         inputs = tiny.processor.apply_transcription_request(samples)
         with torch.no_grad():
             tokens = reference.generate(**inputs, max_new_tokens=60, do_sample=False)
-        theirs = tiny.prompt.parse(tokens[0, inputs["input_ids"].shape[1] :].tolist())
-        ours = Decoder(tiny).decode([DecodeRequest(samples)])[0]
-        assert (ours.language, ours.text) == theirs
+        expected = tiny.prompt.parse(tokens[0, inputs["input_ids"].shape[1] :].tolist())
+        hypothesis = Decoder(tiny).decode([DecodeRequest(samples)])[0]
+        assert (hypothesis.language, hypothesis.text) == expected
 
 
 def test_the_base_model_recognises_its_training_language(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    said = Decoder(tiny).decode([DecodeRequest(samples) for samples in clips])
-    assert [hypothesis.language for hypothesis in said].count("Spanish") >= 3
+    hypotheses = Decoder(tiny).decode([DecodeRequest(samples) for samples in clips])
+    assert [hypothesis.language for hypothesis in hypotheses].count("Spanish") >= 3
     scores = score_corpus(
-        SPANISH, [hypothesis.text for hypothesis in said], SPANISH, [language("Spanish")] * len(SPANISH)
+        SPANISH, [hypothesis.text for hypothesis in hypotheses], SPANISH, [language("Spanish")] * len(SPANISH)
     )
     assert scores["leaderboard"].cer < 0.35
 
@@ -79,7 +79,7 @@ def test_the_base_model_recognises_its_training_language(tiny: LoadedModel, clip
 def test_decoding_that_reaches_its_limit_is_marked_truncated(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caspi.inference.decoding.TOKENS_AT_LEAST", 1)
+    monkeypatch.setattr("caspi.inference.decoding.MIN_TOKEN_LIMIT", 1)
     monkeypatch.setattr("caspi.inference.decoding.TOKENS_PER_SECOND_LIMIT", 0)
     assert Decoder(tiny).decode([DecodeRequest(clips[0])])[0].truncated
 
@@ -133,26 +133,26 @@ NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32
 def test_phrase_times_come_from_the_model(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three windows: one with times, one with impossible times, one without times."""
     answers = ["<0.3>שלום לכולם<1.2> <1.5>ותודה<2.0>", "<1.0>מה<0.5>", "נשמע"]
-    asked: list[str] = []
+    contexts_seen: list[str] = []
 
     def decode(self: Decoder, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        asked.extend(clip.context for clip in clips)
+        contexts_seen.extend(clip.context for clip in clips)
         return [Hypothesis(text, "Hebrew", False) for text in answers]
 
     monkeypatch.setattr(Decoder, "decode", decode)
     monkeypatch.setattr(
         "caspi.inference.transcriber.windows", lambda *_: [(0, 40_000), (40_000, 64_000), (64_000, 80_000)]
     )
-    [said] = Transcriber(tiny).transcribe([NOISE], contexts=["שמות"], times=True)
-    assert asked == ["timestamps\nשמות"] * 3
-    assert said.text == "שלום לכולם ותודה מה נשמע"
-    assert said.segments == (
+    [transcript] = Transcriber(tiny).transcribe([NOISE], contexts=["שמות"], times=True)
+    assert contexts_seen == ["timestamps\nשמות"] * 3
+    assert transcript.text == "שלום לכולם ותודה מה נשמע"
+    assert transcript.segments == (
         TimedText(0.3, 1.2, "שלום לכולם"), TimedText(1.5, 2.0, "ותודה"),
         TimedText(2.5, 4.0, "מה"), TimedText(4.0, 5.0, "נשמע"),
     )  # fmt: skip
-    assert said.untimed == 2
+    assert transcript.untimed == 2
     [plain] = Transcriber(tiny).transcribe([NOISE])
-    assert asked[3:] == [""] * 3
+    assert contexts_seen[3:] == [""] * 3
     assert plain.untimed == 0
 
 
@@ -162,11 +162,11 @@ def test_a_split_window_keeps_its_times(tiny: LoadedModel, monkeypatch: pytest.M
 
     monkeypatch.setattr(Decoder, "decode", decode)
     samples = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
-    [said] = Transcriber(tiny).transcribe([samples], times=True)
+    [transcript] = Transcriber(tiny).transcribe([samples], times=True)
     cut = windows(samples, 6.0)[0][1] / 16_000
-    assert [segment.start for segment in said.segments] == [0.5, pytest.approx(0.5 + cut, abs=0.06)]
-    assert said.retried == 1
-    assert said.untimed == 0
+    assert [segment.start for segment in transcript.segments] == [0.5, pytest.approx(0.5 + cut, abs=0.06)]
+    assert transcript.retried == 1
+    assert transcript.untimed == 0
 
 
 @given(
@@ -184,12 +184,14 @@ def test_training_and_inference_use_the_same_time_format(parts: list[tuple[int, 
     assert phrases(f"{marked} עוד", end / 10) == []
     if marked:
         assert phrases(marked, end / 10 - 0.5) == []
-        assert without_times(later(marked, 3.0)) == text
-        assert [one.start for one in phrases(later(marked, 3.0), 100)] == pytest.approx([w.start + 3 for w in words])
+        assert without_times(shift_times(marked, 3.0)) == text
+        assert [one.start for one in phrases(shift_times(marked, 3.0), 100)] == pytest.approx(
+            [w.start + 3 for w in words]
+        )
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds", "found"),
+    ("text", "seconds", "expected"),
     [
         (
             "<0.1>שלום<2.1>",
@@ -203,8 +205,8 @@ def test_training_and_inference_use_the_same_time_format(parts: list[tuple[int, 
         ("<0.5>שלום<1.0> <0.9>מה<1.5>", 2.0, []),
     ],
 )
-def test_impossible_times_are_dropped(said: str, seconds: float, found: list[tuple[float, float]]) -> None:
-    assert [(one.start, one.end) for one in phrases(said, seconds)] == found
+def test_impossible_times_are_dropped(text: str, seconds: float, expected: list[tuple[float, float]]) -> None:
+    assert [(one.start, one.end) for one in phrases(text, seconds)] == expected
 
 
 def test_the_server_follows_openais_protocol(
@@ -222,14 +224,14 @@ def test_the_server_follows_openais_protocol(
     bad = client.post("/v1/audio/transcriptions", files={"file": ("a.txt", b"hello")})
     assert bad.status_code == 400
     assert "corrupt_audio" in bad.json()["error"]["message"]
-    asked = []
+    calls = []
     monkeypatch.setattr(
-        Transcriber, "transcribe", lambda self, *_, **how: asked.append(how["times"]) or [TRANSCRIPT]
+        Transcriber, "transcribe", lambda self, *_, **options: calls.append(options["times"]) or [TRANSCRIPT]
     )  # fmt: skip
     timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
     for form in (timed_form, {}):
         assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
-    assert asked == [True, False]
+    assert calls == [True, False]
     words = {"timestamp_granularities[]": ["word"]}
     assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 400
     assert client.get("/health").json() == {"status": "ok"}
@@ -257,13 +259,15 @@ def test_unsupported_requests_are_refused_before_transcription(
 def test_a_language_can_be_given_by_its_code(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(Transcriber, "transcribe", lambda _, *__, **how: asked.append(how["languages"]) or [TRANSCRIPT])
+    calls = []
+    monkeypatch.setattr(
+        Transcriber, "transcribe", lambda _, *__, **options: calls.append(options["languages"]) or [TRANSCRIPT]
+    )
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
     for written in ("he", "Hebrew", ""):
         client.post("/v1/audio/transcriptions", files=files, data={"language": written})
-    assert asked == [["Hebrew"], ["Hebrew"], [None]]
+    assert calls == [["Hebrew"], ["Hebrew"], [None]]
 
 
 def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
@@ -317,17 +321,17 @@ def test_unknown_paths_give_errors_in_openais_format(method: str, path: str, sta
 
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])
 def test_silent_audio_gives_no_text(samples: np.ndarray, tiny: LoadedModel) -> None:
-    [said] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
-    assert said.text == ""
-    assert said.segments == ()
-    assert said.silent >= 1
+    [transcript] = Transcriber(tiny).transcribe([samples.astype(np.float32)])
+    assert transcript.text == ""
+    assert transcript.segments == ()
+    assert transcript.silent >= 1
 
 
 def test_truncated_and_looping_windows_give_warnings(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Decoder, "decode", lambda _, clips: [Hypothesis("אור " * 9, "Hebrew", True) for _ in clips])
-    [said] = Transcriber(tiny).transcribe([NOISE])
-    assert (said.truncated, said.retried, said.looping) == (1, 1, 1)
-    assert said.warnings() == [
+    [transcript] = Transcriber(tiny).transcribe([NOISE])
+    assert (transcript.truncated, transcript.retried, transcript.looping) == (1, 1, 1)
+    assert transcript.warnings() == [
         "1 window hit the limit of tokens, so text is missing", "1 window repeats the same words over and over",
     ]  # fmt: skip
 

@@ -24,7 +24,7 @@ from caspi.model.tensors import to_device
 
 # More than anyone can speak: Hebrew has about 4.4 tokens per second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
-TOKENS_AT_LEAST = 32
+MIN_TOKEN_LIMIT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Hypothesis:
 
 
 @contextlib.contextmanager
-def evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
-    """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
+def evaluation_mode(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
+    """The model is in evaluation mode inside the block, and in its previous mode afterwards."""
     training = model.training
     model.eval()
     try:
@@ -66,31 +66,31 @@ def evaluating(model: Qwen3ASRForConditionalGeneration) -> Iterator[None]:
 def prefill(
     model: Qwen3ASRForConditionalGeneration, prompt: Prompt, rows: Sequence[list[int]], audio: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings [rows, longest, width] of token ids, padded on the left, and their mask [rows, longest]. audio: the
+    """Embeddings [rows, max_length, width] of token ids, padded on the left, and their mask [rows, max_length]. audio:
     embeddings of the audio tokens [all audio tokens, width]."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([[prompt.pad] * (longest - len(row)) + row for row in rows], device=audio.device)
+    max_length = max(map(len, rows))
+    ids = torch.tensor([[prompt.pad] * (max_length - len(row)) + row for row in rows], device=audio.device)
     lengths = torch.tensor([len(row) for row in rows], device=audio.device)
-    mask = (torch.arange(longest, device=audio.device) >= longest - lengths[:, None]).long()
+    mask = (torch.arange(max_length, device=audio.device) >= max_length - lengths[:, None]).long()
     embeddings = model.get_input_embeddings()(ids)
-    where = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
-    return embeddings.masked_scatter(where, audio.to(embeddings.dtype)), mask
+    is_audio = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
+    return embeddings.masked_scatter(is_audio, audio.to(embeddings.dtype)), mask
 
 
-class _GivenUp(StoppingCriteria):  # type: ignore[misc]
-    """Stops decoding of all clips as soon as `asked` returns True."""
+class _StopRequested(StoppingCriteria):  # type: ignore[misc]
+    """Stops the decoding of all clips as soon as `should_stop` returns True."""
 
-    def __init__(self, asked: Callable[[], bool]) -> None:
-        self._asked = asked
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), self._asked(), device=input_ids.device)
+        return torch.full((len(input_ids),), self._should_stop(), device=input_ids.device)
 
 
 class Decoder:
     """Decodes lists of clips in batches of similar length, at most `budget` seconds of audio each.
 
-    give_up: called after every token; when it returns True, decoding stops there.
+    should_stop: called after every token; decoding stops when it returns True.
     """
 
     def __init__(
@@ -99,13 +99,13 @@ class Decoder:
         *,
         budget: Seconds = 240.0,
         dtype: torch.dtype | None = None,
-        give_up: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loaded = loaded
         self._budget = budget
         self._device = next(loaded.model.parameters()).device
         self._dtype = dtype
-        self._stopping = StoppingCriteriaList([_GivenUp(give_up)])
+        self._stopping = StoppingCriteriaList([_StopRequested(should_stop)])
 
     def decode(self, clips: Sequence[DecodeRequest]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips."""
@@ -128,12 +128,12 @@ class Decoder:
     def _decode_batch(self, clips: Sequence[DecodeRequest]) -> list[Hypothesis]:
         model, prompt = self._loaded.model, self._loaded.prompt
         with (
-            evaluating(model),
+            evaluation_mode(model),
             torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None),
             decoder_attention(model, "sdpa"),
         ):
             embeddings, mask = self._prefill(clips)
-            limit = TOKENS_AT_LEAST + math.ceil(TOKENS_PER_SECOND_LIMIT * max(clip.seconds for clip in clips))
+            limit = MIN_TOKEN_LIMIT + math.ceil(TOKENS_PER_SECOND_LIMIT * max(clip.seconds for clip in clips))
             tokens = model.generate(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -143,7 +143,7 @@ class Decoder:
                 pad_token_id=prompt.pad,
                 stopping_criteria=self._stopping,
             )
-        return [self._read(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]
+        return [self._parse(clip, row) for clip, row in zip(clips, tokens.tolist(), strict=True)]
 
     def _prefill(self, clips: Sequence[DecodeRequest]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompt embeddings [clips, longest, width], padded on the left, and their mask [clips, longest]."""
@@ -151,12 +151,12 @@ class Decoder:
         audio = to_device(AudioBatch.of(*pad_clips([clip.samples for clip in clips])), self._device)
         rows = []
         for clip, count in zip(clips, audio.tokens, strict=True):
-            forced = prompt.language_prefix(clip.language) if clip.language else []
-            rows.append(prompt.prefix(count, clip.context) + forced)
+            language_tokens = prompt.language_prefix(clip.language) if clip.language else []
+            rows.append(prompt.prefix(count, clip.context) + language_tokens)
         return prefill(model, prompt, rows, encode(model, audio))
 
-    def _read(self, clip: DecodeRequest, tokens: list[int]) -> Hypothesis:
+    def _parse(self, clip: DecodeRequest, tokens: list[int]) -> Hypothesis:
         prompt = self._loaded.prompt
-        forced = prompt.language_prefix(clip.language) if clip.language else []
-        language, text = prompt.parse(forced + tokens)
+        language_tokens = prompt.language_prefix(clip.language) if clip.language else []
+        language, text = prompt.parse(language_tokens + tokens)
         return Hypothesis(text, language, truncated=prompt.end not in tokens)

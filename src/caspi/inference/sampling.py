@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, Qwen3ASRForConditionalGeneration
 
-from caspi.inference.decoding import evaluating, prefill
+from caspi.inference.decoding import evaluation_mode, prefill
 from caspi.model.attention import decoder_attention
 from caspi.model.prompt import Prompt
 
 
-class _ByNumbers(LogitsProcessor):  # type: ignore[misc]
-    """Keeps one token: where the cumulative distribution passes the random number of this position."""
+class _InverseTransform(LogitsProcessor):  # type: ignore[misc]
+    """Inverse transform sampling: keeps the token at which the cumulative distribution passes the random number."""
 
-    def __init__(self, numbers: torch.Tensor) -> None:
-        self._numbers = numbers
+    def __init__(self, uniforms: torch.Tensor) -> None:
+        self._uniforms = uniforms
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        below = scores.double().softmax(dim=1).cumsum(dim=1)
-        wanted = self._numbers[:, input_ids.shape[1], None] * below[:, -1:]
-        token = (below <= wanted).sum(dim=1, keepdim=True).clamp(max=scores.shape[1] - 1)
+        cumulative = scores.double().softmax(dim=1).cumsum(dim=1)
+        threshold = self._uniforms[:, input_ids.shape[1], None] * cumulative[:, -1:]
+        token = (cumulative <= threshold).sum(dim=1, keepdim=True).clamp(max=scores.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
 
 
@@ -31,24 +31,25 @@ def sample_hypotheses(
     prompt: Prompt,
     rows: Sequence[list[int]],
     audio: torch.Tensor,
-    draws: Sequence[np.ndarray],
+    random_numbers: Sequence[np.ndarray],
 ) -> list[list[list[int]]]:
-    """For every row of token ids, one continuation per row of its draws (uniform, [hypotheses, tokens]): token ids up
-    to the end of turn, or to the end of the longest draws. audio: embeddings [all audio tokens, width]."""
+    """Samples continuations of every row of token ids: token ids up to the end of turn, or as many as the longest
+    row has random numbers. random_numbers: for every row, uniform [hypotheses, tokens]. audio: embeddings [all audio
+    tokens, width]."""
     embeddings, mask = prefill(model, prompt, rows, audio)
-    count, longest = len(draws[0]), max(draw.shape[1] for draw in draws)
-    numbers = np.full((len(rows) * count, longest), 0.5)
-    for place, draw in enumerate(draws):
-        numbers[place * count : (place + 1) * count, : draw.shape[1]] = draw
-    with evaluating(model), decoder_attention(model, "sdpa"):
+    count, max_tokens = len(random_numbers[0]), max(numbers_of_row.shape[1] for numbers_of_row in random_numbers)
+    uniforms = np.full((len(rows) * count, max_tokens), 0.5)
+    for index, numbers_of_row in enumerate(random_numbers):
+        uniforms[index * count : (index + 1) * count, : numbers_of_row.shape[1]] = numbers_of_row
+    with evaluation_mode(model), decoder_attention(model, "sdpa"):
         tokens = model.generate(
             inputs_embeds=embeddings.repeat_interleave(count, dim=0),
             attention_mask=mask.repeat_interleave(count, dim=0),
-            max_new_tokens=longest,
+            max_new_tokens=max_tokens,
             do_sample=False,
             eos_token_id=prompt.end,
             pad_token_id=prompt.pad,
-            logits_processor=LogitsProcessorList([_ByNumbers(torch.from_numpy(numbers).to(audio.device))]),
+            logits_processor=LogitsProcessorList([_InverseTransform(torch.from_numpy(uniforms).to(audio.device))]),
         ).tolist()
-    ended = [row[: row.index(prompt.end) + 1] if prompt.end in row else row for row in tokens]
-    return [ended[place : place + count] for place in range(0, len(ended), count)]
+    hypotheses = [row[: row.index(prompt.end) + 1] if prompt.end in row else row for row in tokens]
+    return [hypotheses[index : index + count] for index in range(0, len(hypotheses), count)]

@@ -15,7 +15,7 @@ from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, load
-from caspi.model.timestamps import later, phrases, timestamp_prompt, without_times
+from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +45,27 @@ class Transcript:
 
     def warnings(self) -> list[str]:
         """Warnings about the transcript, one line each."""
-        doubts = (
+        problems = (
             (self.truncated, "hit the limit of tokens, so text is missing"),
             (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
             (self.looping, "repeat{s} the same words over and over"),
         )
         return [
             f"{count} window{'s' if count > 1 else ''} "
-            + what.format(s="" if count > 1 else "s", was="were" if count > 1 else "was")
-            for count, what in doubts
+            + text.format(s="" if count > 1 else "s", was="were" if count > 1 else "was")
+            for count, text in problems
             if count > 0
         ]
 
 
 SILENT_DB = -60.0  # of full scale, for the loudest 32 ms; below it the clip is silent
 _FRAME = 512  # samples, 32 ms
-_SHORTEST = 0.1  # seconds: no word is shorter
+_MIN_SECONDS = 0.1  # seconds: no word is shorter
 
 
 def is_silent(samples: np.ndarray) -> bool:
     """Whether samples, float32 [n] at 16 kHz, are silent: no sound, or too short for a word."""
-    if len(samples) < _SHORTEST * SAMPLE_RATE:
+    if len(samples) < _MIN_SECONDS * SAMPLE_RATE:
         return True
     frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
     return float(np.square(frames).mean(axis=1).max()) < 10 ** (SILENT_DB / 10)
@@ -77,7 +77,7 @@ class Transcriber:
 
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None) -> None:
         self._decoder = Decoder(loaded, dtype=dtype)
-        self._window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
+        self._max_window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:
@@ -98,39 +98,39 @@ class Transcriber:
         for a model that was trained to output them."""
         languages = languages or [None] * len(recordings)
         contexts = contexts or [""] * len(recordings)
-        cuts = [windows(samples, self._window) for samples in recordings]
+        window_lists = [windows(samples, self._max_window) for samples in recordings]
         clips = [
-            DecodeRequest(samples[first:last], timestamp_prompt(context) if times else context, spoken)
-            for samples, spans, context, spoken in zip(recordings, cuts, contexts, languages, strict=True)
+            DecodeRequest(samples[first:last], timestamp_prompt(context) if times else context, language)
+            for samples, spans, context, language in zip(recordings, window_lists, contexts, languages, strict=True)
             for first, last in spans
         ]
-        said = iter(self._heard(clips))
+        hypotheses = iter(self._decode_audible(clips))
         return [
-            _join(samples, spans, [next(said) for _ in spans], times=times)
-            for samples, spans in zip(recordings, cuts, strict=True)
+            _join(samples, spans, [next(hypotheses) for _ in spans], times=times)
+            for samples, spans in zip(recordings, window_lists, strict=True)
         ]
 
-    def _heard(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
+    def _decode_audible(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
         """Hypotheses in the order of the clips, empty for silent clips."""
-        loud = [place for place, clip in enumerate(clips) if not is_silent(clip.samples)]
-        said = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
-        for place, hypothesis in zip(loud, self._decode([clips[place] for place in loud]), strict=True):
-            said[place] = hypothesis
-        return said
+        audible = [index for index, clip in enumerate(clips) if not is_silent(clip.samples)]
+        hypotheses = [Hypothesis("", None, truncated=False, silent=True)] * len(clips)
+        for index, hypothesis in zip(audible, self._decode([clips[index] for index in audible]), strict=True):
+            hypotheses[index] = hypothesis
+        return hypotheses
 
     def _decode(self, clips: list[DecodeRequest]) -> list[Hypothesis]:
-        """Decodes; a clip that reaches its token limit is split in two and decoded again once."""
-        said = self._decoder.decode(clips)
-        failed = [i for i, hypothesis in enumerate(said) if hypothesis.truncated and clips[i].seconds > 2.0]
+        """Decodes clips. One that reaches its token limit is split in two, which are decoded once more."""
+        hypotheses = self._decoder.decode(clips)
+        failed = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.truncated and clips[i].seconds > 2.0]
         halves = [half for i in failed for half in _halves(clips[i])]
         retried = zip(halves, self._decoder.decode(halves), strict=True) if halves else iter(())
         for i in failed:
-            (before, first), (_, second) = next(retried), next(retried)
-            text = " ".join(part for part in (first.text, later(second.text, before.seconds)) if part)
-            said[i] = Hypothesis(
+            (first_clip, first), (_, second) = next(retried), next(retried)
+            text = " ".join(part for part in (first.text, shift_times(second.text, first_clip.seconds)) if part)
+            hypotheses[i] = Hypothesis(
                 text, first.language or second.language, first.truncated or second.truncated, retried=True
             )
-        return said
+        return hypotheses
 
 
 def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
@@ -142,26 +142,28 @@ def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
     ]
 
 
-def _join(samples: np.ndarray, spans: list[tuple[int, int]], said: list[Hypothesis], *, times: bool) -> Transcript:
+def _join(
+    samples: np.ndarray, spans: list[tuple[int, int]], hypotheses: list[Hypothesis], *, times: bool
+) -> Transcript:
     segments: list[TimedText] = []
     untimed = 0
-    for (first, last), hypothesis in zip(spans, said, strict=True):
+    for (first, last), hypothesis in zip(spans, hypotheses, strict=True):
         start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
-        found = phrases(hypothesis.text, end - start) if times else []
-        segments += [TimedText(start + one.start, start + one.end, one.text) for one in found]
+        timed_phrases = phrases(hypothesis.text, end - start) if times else []
+        segments += [TimedText(start + phrase.start, start + phrase.end, phrase.text) for phrase in timed_phrases]
         text = without_times(hypothesis.text).strip() if times else hypothesis.text
-        if text and not found:
+        if text and not timed_phrases:
             segments.append(TimedText(start, end, text))
             untimed += times
-    named = [hypothesis.language for hypothesis in said if hypothesis.language]
+    languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=tuple(segments),
-        language=Counter(named).most_common(1)[0][0] if named else None,
+        language=Counter(languages).most_common(1)[0][0] if languages else None,
         seconds=len(samples) / SAMPLE_RATE,
-        truncated=sum(hypothesis.truncated for hypothesis in said),
-        retried=sum(hypothesis.retried for hypothesis in said),
+        truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
+        retried=sum(hypothesis.retried for hypothesis in hypotheses),
         untimed=untimed,
-        looping=sum(loops(hypothesis.text) for hypothesis in said),
-        silent=sum(hypothesis.silent for hypothesis in said),
+        looping=sum(loops(hypothesis.text) for hypothesis in hypotheses),
+        silent=sum(hypothesis.silent for hypothesis in hypotheses),
     )

@@ -47,7 +47,7 @@ def main() -> None:
     found = {"clips": _wer(" ".join(_said(Transcriber(loaded), clips, spoken)), texts, spoken)}
     for window in (None, *options.windows):
         if window is not None:
-            loaded.model.config.longest_clip = window
+            loaded.model.config.max_clip_seconds = window
         said = _said(Transcriber(loaded), [np.concatenate(pieces)], spoken)
         found["its own windows" if window is None else f"{window:g} s"] = _wer(said[0], texts, spoken)
     minutes = sum(map(len, pieces)) / SAMPLE_RATE / 60

@@ -14,6 +14,7 @@ from caspi.inference.decoding import Decoder, DecodeRequest, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
+from caspi.model.files import max_clip_seconds
 from caspi.model.loading import LoadedModel, load
 from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
 
@@ -77,7 +78,7 @@ class Transcriber:
 
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None) -> None:
         self._decoder = Decoder(loaded, dtype=dtype)
-        self._max_window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
+        self._max_window = min(MAX_WINDOW, max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW)
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:

@@ -34,7 +34,9 @@ def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Pa
     config = loaded.model.config
     config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
     config.dtype = next(iter(weights.values())).dtype
-    config.longest_clip = max_clip_seconds
+    config.max_clip_seconds = max_clip_seconds
+    if hasattr(config, "longest_clip"):  # the key of version 0.1, if the base model has it
+        del config.longest_clip
     config.save_pretrained(folder)
     GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512

@@ -75,11 +75,11 @@ def _of_folder(folder: Path, draw: np.random.Generator) -> dict[str, Augmentatio
 
 def _show(name: str, how: Augmentation, clips: list[np.ndarray]) -> None:
     effects = WaveformAugmenter(how)
-    lengths = EpochLengths.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).drawn(how, 0, 0)
+    lengths = EpochLengths.of(np.array([len(clip) / SAMPLE_RATE for clip in clips])).augmented(how, 0, 0)
 
     def run(row: int) -> object:
         draw = functools.partial(generator, 0, 0, row)
-        return effects(clips[row], lengths.stretch(row), draw, lambda _: clips[0])
+        return effects(clips[row], lengths.tempo_and_padding(row), draw, lambda _: clips[0])
 
     print(f"| {name} | {_cost(run, clips):.2f} |", flush=True)
 

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from caspi.inference.decoding import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
+from caspi.inference.engine.requests import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
-from caspi.inference.transcriber import Transcriber
+from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load, resolve
 
@@ -50,9 +50,8 @@ def main() -> None:
         for name, found in speeds.items():
             started = time.perf_counter()
             if name == "ours":
-                texts[name] = [
-                    hypothesis.text for hypothesis in ours.transcribe(clips, languages=[spoken] * len(clips))
-                ]
+                recordings = [Recording(clip, spoken) for clip in clips]
+                texts[name] = [transcript.text for transcript in ours.transcribe(recordings)]
             else:
                 texts[name] = plain(clips, int(name.removeprefix("batch_")))
             found.append(seconds / (time.perf_counter() - started))

@@ -17,7 +17,7 @@ import numpy as np
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
-from caspi.inference.transcriber import Transcriber
+from caspi.inference.transcriber import Recording, Transcriber
 from caspi.language import language
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load
@@ -47,7 +47,7 @@ def main() -> None:
     found = {"clips": _wer(" ".join(_said(Transcriber(loaded), clips, spoken)), texts, spoken)}
     for window in (None, *options.windows):
         if window is not None:
-            loaded.model.config.longest_clip = window
+            loaded.model.config.max_clip_seconds = window
         said = _said(Transcriber(loaded), [np.concatenate(pieces)], spoken)
         found["its own windows" if window is None else f"{window:g} s"] = _wer(said[0], texts, spoken)
     minutes = sum(map(len, pieces)) / SAMPLE_RATE / 60
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _said(transcriber: Transcriber, recordings: list[np.ndarray], spoken: str) -> list[str]:
-    return [one.text for one in transcriber.transcribe(recordings, languages=[spoken] * len(recordings))]
+    return [one.text for one in transcriber.transcribe([Recording(samples, spoken) for samples in recordings])]
 
 
 def _wer(said: str, texts: list[str], spoken: str) -> float:

@@ -143,7 +143,7 @@ def train_ours(folder: Path, first: int) -> None:
     from caspi.training.loop import StageLoop
 
     seen = profile(activities=[ProfilerActivity.CUDA])
-    gradient, take = StageLoop._gradient, StageLoop._take
+    gradient, take = StageLoop._gradient, StageLoop._apply_gradient
 
     def watched_gradient(self: StageLoop, *of: Any) -> Any:
         if self.step == first:
@@ -159,7 +159,7 @@ def train_ours(folder: Path, first: int) -> None:
         return found
 
     if torch.cuda.is_available():
-        StageLoop._gradient, StageLoop._take = watched_gradient, watched_take  # type: ignore[method-assign]
+        StageLoop._gradient, StageLoop._apply_gradient = watched_gradient, watched_take  # type: ignore[method-assign]
     commands.train.run(recipe.load(folder / "recipe.yaml"))
 
 

@@ -139,13 +139,13 @@ def accelerate_environment(kind: str) -> dict[str, str]:
     """What `accelerate launch` makes of a shipped configuration; torchrun does the rest."""
     config = yaml.safe_load((RECIPES / "accelerate" / f"{kind}.yaml").read_text())
     if kind == "zero3":
-        asked = {name.upper(): str(value).lower() for name, value in config["deepspeed_config"].items()}
-        asked = {f"ACCELERATE_DEEPSPEED_{name}": value for name, value in asked.items()}
-        return {"ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1", **asked}
-    asked = {name.upper(): str(value).lower() for name, value in config["fsdp_config"].items()}
+        variables = {name.upper(): str(value).lower() for name, value in config["deepspeed_config"].items()}
+        variables = {f"ACCELERATE_DEEPSPEED_{name}": value for name, value in variables.items()}
+        return {"ACCELERATE_USE_DEEPSPEED": "true", "OMP_NUM_THREADS": "1", **variables}
+    variables = {name.upper(): str(value).lower() for name, value in config["fsdp_config"].items()}
     for name in ("FSDP_AUTO_WRAP_POLICY", "FSDP_STATE_DICT_TYPE"):
-        asked[name] = asked[name].upper()
-    return {"ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1", **asked}
+        variables[name] = variables[name].upper()
+    return {"ACCELERATE_USE_FSDP": "true", "OMP_NUM_THREADS": "1", **variables}
 
 
 def command(folder: Path, made: recipe.Recipe) -> list[str]:
@@ -192,11 +192,11 @@ def short(folder: Path, corpus: Path, *overrides: str) -> recipe.Recipe:
     )
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, how: Callable[[Forward, CrossEntropy, Batch], torch.Tensor]) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, replacement: Callable[[Forward, CrossEntropy, Batch], torch.Tensor]) -> None:
     real = CrossEntropy.forward
 
     def forward(self: CrossEntropy, batch: Batch) -> torch.Tensor:
-        return how(real, self, batch) if torch.is_grad_enabled() else real(self, batch)  # training only
+        return replacement(real, self, batch) if torch.is_grad_enabled() else real(self, batch)  # training only
 
     monkeypatch.setattr(CrossEntropy, "forward", forward)
 

@@ -24,7 +24,7 @@ class Interruption:
     """Whether this process was asked to stop; training checks between micro-batches, evaluation between tokens."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -43,8 +43,8 @@ class Interruption:
                 signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.asked:
+        if number == signal.SIGINT and self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; press again to end at once, without saving"
         _log.info(f"asked to stop ({by}): saving")

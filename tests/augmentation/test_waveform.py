@@ -34,11 +34,11 @@ def speechlike(seconds: float = 2.0, seed: int = 1) -> np.ndarray:
 OTHER = speechlike(1.0, seed=2)[::-1].copy()
 
 
-def augmented(how: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
+def augmented(config: Augmentation, samples: np.ndarray | None = None, row: int = 0) -> np.ndarray:
     samples = speechlike() if samples is None else samples
-    lengths = EpochLengths.of(np.full(row + 1, len(samples) / RATE)).drawn(how, 0, 0)
-    found = WaveformAugmenter(how)(
-        samples, lengths.stretch(row), lambda name: generator(0, 0, row, name), lambda _: OTHER
+    lengths = EpochLengths.of(np.full(row + 1, len(samples) / RATE)).augmented(config, 0, 0)
+    found = WaveformAugmenter(config)(
+        samples, lengths.tempo_and_padding(row), lambda name: generator(0, 0, row, name), lambda _: OTHER
     )
     assert len(found) / RATE == pytest.approx(lengths.seconds[row], abs=3 / RATE), "as long as planned"
     return found
@@ -78,8 +78,8 @@ def test_any_input_gives_finite_output_of_the_planned_length(row: int, seconds: 
 
 @pytest.mark.parametrize("name", [name for name in Augmentation.model_fields if name not in ("speed", "spec_augment")])
 def test_silent_input_stays_finite(name: str) -> None:
-    how = Augmentation.model_validate({name: getattr(EVERYTHING, name)})
-    assert np.isfinite(augmented(how, np.zeros(RATE, np.float32))).all()
+    config = Augmentation.model_validate({name: getattr(EVERYTHING, name)})
+    assert np.isfinite(augmented(config, np.zeros(RATE, np.float32))).all()
 
 
 def test_an_additional_effect_does_not_change_the_others() -> None:
@@ -89,8 +89,8 @@ def test_an_additional_effect_does_not_change_the_others() -> None:
 
 
 def test_effects_are_applied_with_their_probability() -> None:
-    how = Augmentation(silence=Silence(seconds=(1, 1), probability=0.25))
-    longer = sum(len(augmented(how, row=row)) > 2 * RATE for row in range(400))
+    config = Augmentation(silence=Silence(seconds=(1, 1), probability=0.25))
+    longer = sum(len(augmented(config, row=row)) > 2 * RATE for row in range(400))
     assert 70 < longer < 130
 
 
@@ -145,8 +145,8 @@ def test_a_measured_room_is_aligned_by_its_direct_sound(tmp_path: Path) -> None:
     response = np.zeros(4_000, np.float32)
     response[[777, 1_500]] = 0.9, 0.3
     soundfile.write(tmp_path / "room.wav", response, RATE)
-    how = Augmentation(reverberation=Reverberation(folder=tmp_path, probability=1))
-    assert delay(speechlike(), augmented(how)) == 0
+    config = Augmentation(reverberation=Reverberation(folder=tmp_path, probability=1))
+    assert delay(speechlike(), augmented(config)) == 0
 
 
 @pytest.mark.parametrize("kind", ["mp3", "opus", "telephone"])
@@ -197,20 +197,20 @@ def test_clipping_flattens_the_loudest_share() -> None:
 def test_the_error_names_an_undecodable_file_before_training(tmp_path: Path, content: bytes) -> None:
     soundfile.write(tmp_path / "good.wav", np.ones(100), 16_000)
     (tmp_path / "rain.wav").write_bytes(content)
-    how = Augmentation.model_validate({"noise": {"snr_db": [0, 1], "folder": str(tmp_path)}})
+    config = Augmentation.model_validate({"noise": {"snr_db": [0, 1], "folder": str(tmp_path)}})
     with pytest.raises(UsageError, match=r"rain.wav cannot be decoded \(.+\): remove it from its folder"):
-        WaveformAugmenter(how)
+        WaveformAugmenter(config)
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("config", "message"),
     [
         ({"noise": {"snr_db": [0, 1], "folder": "EMPTY"}}, "train.augment.noise.folder: EMPTY holds no .aif"),
         ({"reverberation": {"folder": "EMPTY/missing"}}, "train.augment.reverberation.folder: EMPTY/missing holds no"),
     ],
 )
-def test_a_folder_without_audio_is_an_error(tmp_path: Path, how: dict[str, Any], said: str) -> None:
-    for effect in how.values():
+def test_a_folder_without_audio_is_an_error(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    for effect in config.values():
         effect["folder"] = effect["folder"].replace("EMPTY", str(tmp_path))
-    with pytest.raises(UsageError, match=said.replace("EMPTY", str(tmp_path))):
-        WaveformAugmenter(Augmentation.model_validate(how))
+    with pytest.raises(UsageError, match=message.replace("EMPTY", str(tmp_path))):
+        WaveformAugmenter(Augmentation.model_validate(config))

@@ -168,7 +168,7 @@ def test_a_changed_configuration_is_a_different_model(small_run: Path, small_cor
     shutil.copytree(json.loads((small_run / "report.json").read_text())["final"], model)
     before = decode.model_fingerprint(model)
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"longest_clip": 1.0}))
+    (model / "config.json").write_text(json.dumps(config | {"max_clip_seconds": 1.0}))
     assert decode.model_fingerprint(model) != before
     (model / "config.json").write_text(json.dumps(config))
     (model / "README.md").write_text("another card")

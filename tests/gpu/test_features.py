@@ -17,10 +17,10 @@ def test_features_are_the_models_own() -> None:
     lengths = [1_000, 8_000, 16_000, 16_077, 47_999, 160_000, 479_981]
     clips = [(draw.standard_normal(length) * 10 ** draw.uniform(-3, -0.5)).astype(np.float32) for length in lengths]
     samples, frames = pad_clips(clips)
-    ours = log_mel(samples.cuda(), frames.cuda()).cpu()
+    log_mels = log_mel(samples.cuda(), frames.cuda()).cpu()
     extractor = Qwen3ASRFeatureExtractor()
     for index, one in enumerate(clips):
-        theirs = extractor(one, sampling_rate=16_000, padding=True, return_attention_mask=True, return_tensors="pt")
-        features = theirs["input_features"][0]
-        assert torch.allclose(ours[index, :, : features.shape[1]], features, atol=1e-4)
-        assert (ours[index, :, features.shape[1] :] == 0).all()
+        reference = extractor(one, sampling_rate=16_000, padding=True, return_attention_mask=True, return_tensors="pt")
+        features = reference["input_features"][0]
+        assert torch.allclose(log_mels[index, :, : features.shape[1]], features, atol=1e-4)
+        assert (log_mels[index, :, features.shape[1] :] == 0).all()

@@ -40,7 +40,7 @@ def test_a_bad_file_is_reported_and_the_others_are_transcribed(
 def test_finished_files_are_kept_after_an_interruption(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caspi.inference.files._TOGETHER", 0.1)
+    monkeypatch.setattr("caspi.inference.files._MAX_BATCH_SECONDS", 0.1)
     real, calls = Transcriber.transcribe, []
 
     def interrupted(self: Transcriber, *args: object, **options: object) -> object:

@@ -22,7 +22,7 @@ from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, TimedText, Transcriber, Transcript
 from caspi.language import language
 from caspi.model.loading import LoadedModel
-from caspi.model.timestamps import later, phrases, text_with_times, without_times
+from caspi.model.timestamps import phrases, shift_times, text_with_times, without_times
 from caspi.scoring.error_rates import score_corpus
 from caspi.serving.app import application
 
@@ -161,8 +161,10 @@ def test_training_and_inference_use_the_same_time_format(parts: list[tuple[int, 
     assert phrases(f"{marked} עוד", end / 10) == []
     if marked:
         assert phrases(marked, end / 10 - 0.5) == []
-        assert without_times(later(marked, 3.0)) == text
-        assert [one.start for one in phrases(later(marked, 3.0), 100)] == pytest.approx([w.start + 3 for w in words])
+        assert without_times(shift_times(marked, 3.0)) == text
+        assert [one.start for one in phrases(shift_times(marked, 3.0), 100)] == pytest.approx(
+            [w.start + 3 for w in words]
+        )
 
 
 @pytest.mark.parametrize(

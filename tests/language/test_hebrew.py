@@ -268,15 +268,15 @@ def test_leaderboard_normalisation_equals_the_evaluators(text: str) -> None:
 def test_leaderboard_scores_equal_the_evaluators(pairs: list[tuple[str, str]]) -> None:
     """From raw text to the last digit, whenever the evaluator gives a result (a reference with words)."""
     treated = [(evaluators(r), evaluators(h)) for r, h in pairs]
-    kept = [pair for pair, (reference, _) in zip(pairs, treated, strict=True) if reference]
-    assume(kept)
-    theirs = jiwer.process_words([evaluators(r) for r, _ in kept], [evaluators(h) for _, h in kept])
-    ours = score_corpus([r for r, _ in kept], [h for _, h in kept], ["g"] * len(kept), [LANGUAGE] * len(kept))[
-        "leaderboard"
-    ]
-    assert (ours.wer, ours.wil) == (theirs.wer, pytest.approx(theirs.wil))
-    assert (ours.hits, ours.substitutions, ours.deletions, ours.insertions) == (
-        theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
+    nonempty = [pair for pair, (reference, _) in zip(pairs, treated, strict=True) if reference]
+    assume(nonempty)
+    jiwer_output = jiwer.process_words([evaluators(r) for r, _ in nonempty], [evaluators(h) for _, h in nonempty])
+    score = score_corpus(
+        [r for r, _ in nonempty], [h for _, h in nonempty], ["g"] * len(nonempty), [LANGUAGE] * len(nonempty)
+    )["leaderboard"]
+    assert (score.wer, score.wil) == (jiwer_output.wer, pytest.approx(jiwer_output.wil))
+    assert (score.hits, score.substitutions, score.deletions, score.insertions) == (
+        jiwer_output.hits, jiwer_output.substitutions, jiwer_output.deletions, jiwer_output.insertions,
     )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from caspi.scoring.error_rates import score_corpus
 LANGUAGES = [language(name) for name in CODES]
 
 
-def wer(spoken: str, expected: str, said: str) -> tuple[float, float]:
-    score = score_corpus([expected], [said], ["a"], [language(spoken)])["fair"]
+def wer(language_name: str, reference: str, hypothesis: str) -> tuple[float, float]:
+    score = score_corpus([reference], [hypothesis], ["a"], [language(language_name)])["fair"]
     return score.wer, score.cer
 
 
@@ -22,7 +22,7 @@ def test_letters_keep_their_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoken", "expected", "said"),
+    ("language_name", "reference", "hypothesis"),
     [
         ("Arabic", "السَّلَامُ عَلَيْكُمْ", "السلام عليكم"),
         ("Turkish", "Iğdır İstanbul", "ığdır istanbul"),
@@ -33,8 +33,8 @@ def test_letters_keep_their_marks() -> None:
         ("Persian", "می\u200cخواهم", "میخواهم"),
     ],
 )
-def test_usually_unwritten_marks_are_not_errors(spoken: str, expected: str, said: str) -> None:
-    assert wer(spoken, expected, said) == (0, 0)
+def test_usually_unwritten_marks_are_not_errors(language_name: str, reference: str, hypothesis: str) -> None:
+    assert wer(language_name, reference, hypothesis) == (0, 0)
 
 
 def test_a_wrong_spoken_vowel_or_accent_is_an_error() -> None:
@@ -42,33 +42,34 @@ def test_a_wrong_spoken_vowel_or_accent_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoken", "expected", "said"), [("Chinese", "你好世界", "你号世界"), ("Japanese", "かがく", "かかく")]
+    ("language_name", "reference", "hypothesis"),
+    [("Chinese", "你好世界", "你号世界"), ("Japanese", "かがく", "かかく")],
 )
-def test_languages_without_spaces_count_characters(spoken: str, expected: str, said: str) -> None:
-    assert language(spoken).unit == "character"
-    assert wer(spoken, expected, said)[0] == pytest.approx(1 / len(expected))
+def test_languages_without_spaces_count_characters(language_name: str, reference: str, hypothesis: str) -> None:
+    assert language(language_name).unit == "character"
+    assert wer(language_name, reference, hypothesis)[0] == pytest.approx(1 / len(reference))
 
 
-def check_contract(spoken: Language) -> None:
+def check_contract(tested: Language) -> None:
     """Cleaning and normalisers are idempotent, codes and names are one another's, rules are the policy's."""
     text = "  Speaker 1: <i>Aé</i> \u05e9\u05c1 İI 10% (laughter) &amp; [x] नमस्ते 你好, السَّلَامُ!! ♪ 00:01:02 "
     policy = TextPolicy()
-    once = spoken.training_text(text, policy)
-    assert spoken.training_text(once, policy) == once
-    for treat in spoken.normalisers.values():
+    once = tested.training_text(text, policy)
+    assert tested.training_text(once, policy) == once
+    for treat in tested.normalisers.values():
         assert treat(treat(text)) == treat(text)
-    for relax in spoken.relaxations.values():
-        treated = relax(spoken.normalisers["fair"](text))
+    for relax in tested.relaxations.values():
+        treated = relax(tested.normalisers["fair"](text))
         assert relax(treated) == treated
-    assert set(spoken.normalisers) == {"leaderboard", "fair"}
-    assert spoken.standard
-    assert spoken.rules <= set(TextPolicy.model_fields)
-    assert named(spoken.code) == named(spoken.name) == named(spoken.name.upper()) == spoken.name
+    assert set(tested.normalisers) == {"leaderboard", "fair"}
+    assert tested.standard
+    assert tested.rules <= set(TextPolicy.model_fields)
+    assert named(tested.code) == named(tested.name) == named(tested.name.upper()) == tested.name
 
 
-@pytest.mark.parametrize("spoken", LANGUAGES, ids=lambda spoken: spoken.name)
-def test_every_language_keeps_its_contract(spoken: Language) -> None:
-    check_contract(spoken)
+@pytest.mark.parametrize("tested", LANGUAGES, ids=lambda tested: tested.name)
+def test_every_language_keeps_its_contract(tested: Language) -> None:
+    check_contract(tested)
 
 
 @pytest.mark.parametrize("written", ["he", "HE", "he-IL", "he_IL", "heb", "iw", "hebrew", "Hebrew "])

@@ -19,14 +19,14 @@ def clip(seconds: float, seed: int = 0) -> np.ndarray:
 def test_batch_equals_the_models_extractor_one_clip_at_a_time(lengths: list[int]) -> None:
     clips = [clip(length / 16_000, seed) for seed, length in enumerate(lengths)]
     samples, frames = pad_clips(clips)
-    ours = log_mel(samples, frames)
+    log_mels = log_mel(samples, frames)
     extractor = Qwen3ASRFeatureExtractor()
     for index, one in enumerate(clips):
-        theirs = extractor(one, sampling_rate=16_000, padding=True, return_attention_mask=True, return_tensors="pt")
-        features, mask = theirs["input_features"][0], theirs["attention_mask"][0]
+        reference = extractor(one, sampling_rate=16_000, padding=True, return_attention_mask=True, return_tensors="pt")
+        features, mask = reference["input_features"][0], reference["attention_mask"][0]
         assert int(mask.sum()) == int(frames[index])
-        assert torch.allclose(ours[index, :, : features.shape[1]], features, atol=1e-4)
-        assert (ours[index, :, features.shape[1] :] == 0).all()
+        assert torch.allclose(log_mels[index, :, : features.shape[1]], features, atol=1e-4)
+        assert (log_mels[index, :, features.shape[1] :] == 0).all()
 
 
 @given(st.integers(1, 20_000))

@@ -45,9 +45,9 @@ def native_logits(loaded: LoadedModel, item: Item) -> torch.Tensor:
 
 def test_packed_batch_equals_the_models_own_forward_one_at_a_time(tiny: LoadedModel, mixed: list[Item]) -> None:
     with torch.no_grad():
-        ours = label_logits(tiny.model.eval(), collate(mixed, tiny.prompt))
-    theirs = torch.cat([native_logits(tiny, item) for item in mixed])
-    assert torch.allclose(ours, theirs, atol=2e-4), (ours - theirs).abs().max()
+        packed = label_logits(tiny.model.eval(), collate(mixed, tiny.prompt))
+    native = torch.cat([native_logits(tiny, item) for item in mixed])
+    assert torch.allclose(packed, native, atol=2e-4), (packed - native).abs().max()
 
 
 def test_the_loss_covers_exactly_target_and_end(tiny: LoadedModel, mixed: list[Item]) -> None:

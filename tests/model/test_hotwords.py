@@ -65,8 +65,8 @@ def sentences(
 
 
 def test_hotwords_are_rare_words_of_the_text_mixed_with_those_of_others() -> None:
-    how = Hotwords(probability=1, words=(1, 2), distractors=(3, 3), absent=0, at_most=2)
-    pool = HotwordPool(TEXTS, how)
+    config = Hotwords(probability=1, words=(1, 2), distractors=(3, 3), absent=0, at_most=2)
+    pool = HotwordPool(TEXTS, config)
     places = set()
     for row, text in enumerate(TEXTS):
         given = pool.draw(text, generator(0, 0, row, "hotwords")).split(", ")
@@ -82,10 +82,10 @@ def test_hotwords_are_rare_words_of_the_text_mixed_with_those_of_others() -> Non
 def test_the_probabilities_of_hotwords_and_of_only_distractors() -> None:
     pool = HotwordPool(TEXTS, Hotwords(probability=0.5, words=(1, 1), distractors=(2, 2), absent=0.3, at_most=2))
     given = [pool.draw(TEXTS[row % 200], generator(0, row, row, "hotwords")) for row in range(1_000)]
-    shown = [(TEXTS[row % 200], words.split(", ")) for row, words in enumerate(given) if words]
-    assert 440 < len(shown) < 560
-    without = sum(not any(word in text for word in words) for text, words in shown)
-    assert 0.22 < without / len(shown) < 0.38
+    with_hotwords = [(TEXTS[row % 200], words.split(", ")) for row, words in enumerate(given) if words]
+    assert 440 < len(with_hotwords) < 560
+    without = sum(not any(word in text for word in words) for text, words in with_hotwords)
+    assert 0.22 < without / len(with_hotwords) < 0.38
 
 
 def test_a_corpus_without_rare_words_is_refused() -> None:
@@ -95,18 +95,20 @@ def test_a_corpus_without_rare_words_is_refused() -> None:
 
 def test_hotwords_are_only_in_the_system_turn(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
-    how = Hotwords(probability=1, words=(1, 2), distractors=(2, 2), absent=0, at_most=5)
-    found = sentences(tiny, small_corpus, hotwords=how)
+    config = Hotwords(probability=1, words=(1, 2), distractors=(2, 2), absent=0, at_most=5)
+    found = sentences(tiny, small_corpus, hotwords=config)
     assert all(found[row][1] == plain[row][1] for row in plain), "the target does not change"
     assert all(not plain[row][0] and found[row][0] for row in plain)
-    assert found.keys() == sentences(tiny, small_corpus, batch=4, hotwords=how).keys()
-    assert all(sentences(tiny, small_corpus, batch=4, hotwords=how)[row][0] == found[row][0] for row in list(found)[:5])
+    assert found.keys() == sentences(tiny, small_corpus, batch=4, hotwords=config).keys()
+    assert all(
+        sentences(tiny, small_corpus, batch=4, hotwords=config)[row][0] == found[row][0] for row in list(found)[:5]
+    )
 
 
 def test_the_target_of_noise_is_no_speech(tiny: LoadedModel, small_corpus: Path) -> None:
     plain = sentences(tiny, small_corpus)
     found = sentences(tiny, small_corpus, no_speech=NoSpeech(share=0.5, below_db=(40, 40)))
-    silent = [row for row, (_, said, _) in found.items() if said == "language None<asr_text><|im_end|>"]
+    silent = [row for row, (_, target, _) in found.items() if target == "language None<asr_text><|im_end|>"]
     assert 14 < len(silent) < 34
     for row in found:
         assert len(found[row][2]) == len(plain[row][2])
@@ -160,24 +162,24 @@ def test_utterances_with_the_timestamp_prompt_have_correct_times(tiny: LoadedMod
     moving = Augmentation.model_validate({"speed": [0.8], "silence": {"probability": 1.0, "seconds": [0.5, 0.5]}})
     plain = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving)
     found = sentences(tiny, tmp_path / "corpus", batch=4, augment=moving, timestamps=0.5)
-    asked = [row for row, (system, *_) in found.items() if system == "timestamps"]
-    assert 5 < len(asked) < 19
-    for row, (system, said, samples) in found.items():
-        if row in asked:
+    with_times = [row for row, (system, *_) in found.items() if system == "timestamps"]
+    assert 5 < len(with_times) < 19
+    for row, (system, target, samples) in found.items():
+        if row in with_times:
             wanted = "<0.1>שלום לכולם<0.9> <1.3>ותודה<1.7>"
             assert len(samples) == 32_000
         else:
             wanted = "שלום לכולם ותודה"
             assert system == ""
             assert len(samples) == len(plain[row][2]) > 40_000
-        assert said == f"language Hebrew<asr_text>{wanted}<|im_end|>"
+        assert target == f"language Hebrew<asr_text>{wanted}<|im_end|>"
     options = {"augment": moving, "timestamps": 0.5, "no_speech": NoSpeech(share=0.3)}
     config, found = configured(4, **options), sentences(tiny, tmp_path / "corpus", batch=4, **options)
     data = TrainingSet.to_train_on(Corpus.open(tmp_path / "corpus", "train"), tiny.prompt, config, SEED)
     lengths = data.epoch_lengths(config, config.stages[0], stage_seed(SEED, 0), 0)
-    shown = [one.target for one in decoded_targets(data, tiny.prompt, lengths, count=24)]
-    assert shown == [found[row][1] for row in range(24)]
-    assert all(any(sign in target for target in shown) for sign in ("<0.1>", ">שלום", "language None"))
+    targets = [one.target for one in decoded_targets(data, tiny.prompt, lengths, count=24)]
+    assert targets == [found[row][1] for row in range(24)]
+    assert all(any(sign in target for target in targets) for sign in ("<0.1>", ">שלום", "language None"))
 
 
 def test_a_corpus_without_times_is_an_error_before_training(tmp_path: Path) -> None:
@@ -208,6 +210,6 @@ def test_another_language_is_replayed_with_its_own_language_token(tiny: LoadedMo
     )  # fmt: skip
     commands.prepare.run(made)
     mixes = {"m": {"by": "utterances", "sources": {"new": 0.75, "known": 0.25}, "size": 16}}
-    said = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4, mixes=mixes).values()]
-    assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in said) == 4
-    assert sum(answer.startswith("language Hebrew<asr_text>שלום") for answer in said) == 12
+    answers = [answer for _, answer, _ in sentences(tiny, tmp_path / "corpus", batch=4, mixes=mixes).values()]
+    assert sum(answer.startswith("language Spanish<asr_text>muchas") for answer in answers) == 4
+    assert sum(answer.startswith("language Hebrew<asr_text>שלום") for answer in answers) == 12

@@ -57,8 +57,8 @@ def test_equals_the_models_own_processor(
 
     processor = make_processor(load_tokenizer(real_tokenizer_folder))
     samples = np.random.default_rng(0).standard_normal(seconds * 16_000 + 777).astype(np.float32) * 0.1
-    theirs = processor.apply_transcription_request(samples, prompt=context or None)["input_ids"][0].tolist()
-    assert real_prompt.prefix(audio_token_count(frame_count(len(samples))), context) == theirs
+    reference = processor.apply_transcription_request(samples, prompt=context or None)["input_ids"][0].tolist()
+    assert real_prompt.prefix(audio_token_count(frame_count(len(samples))), context) == reference
 
 
 def test_target_is_language_text_and_end(real_prompt: Prompt) -> None:

@@ -15,21 +15,26 @@ MAYBE = st.lists(WORDS, max_size=12).map(" ".join)
 @settings(max_examples=300)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=8))
 def test_counts_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
-    ours = count([r for r, _ in pairs], [h for _, h in pairs])
-    for place, (expected, said) in enumerate(pairs):
-        theirs, letters = jiwer.process_words(expected, said), jiwer.process_characters(expected, said)
-        found = [int(column[place]) for column in (ours.hits, ours.substitutions, ours.deletions, ours.insertions)]
-        assert found == [theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions]
-        assert ours.character_errors[place] / ours.characters[place] == letters.cer
+    counts = count([r for r, _ in pairs], [h for _, h in pairs])
+    for index, (reference, hypothesis) in enumerate(pairs):
+        jiwer_output, letters = (
+            jiwer.process_words(reference, hypothesis),
+            jiwer.process_characters(reference, hypothesis),
+        )
+        found = [
+            int(column[index]) for column in (counts.hits, counts.substitutions, counts.deletions, counts.insertions)
+        ]
+        assert found == [jiwer_output.hits, jiwer_output.substitutions, jiwer_output.deletions, jiwer_output.insertions]
+        assert counts.character_errors[index] / counts.characters[index] == letters.cer
 
 
 @given(st.lists(st.tuples(MAYBE, MAYBE), max_size=8))
 def test_empty_texts_are_counted(pairs: list[tuple[str, str]]) -> None:
-    ours = count([r for r, _ in pairs], [h for _, h in pairs])
-    assert ours.words.tolist() == [len(r.split()) for r, _ in pairs]
-    assert ours.said.tolist() == [len(h.split()) for _, h in pairs]
-    assert ours.characters.tolist() == [len(r) for r, _ in pairs]
-    for column in (ours.hits, ours.substitutions, ours.deletions, ours.insertions, ours.character_errors):
+    counts = count([r for r, _ in pairs], [h for _, h in pairs])
+    assert counts.words.tolist() == [len(r.split()) for r, _ in pairs]
+    assert counts.hypothesis_words.tolist() == [len(h.split()) for _, h in pairs]
+    assert counts.characters.tolist() == [len(r) for r, _ in pairs]
+    for column in (counts.hits, counts.substitutions, counts.deletions, counts.insertions, counts.character_errors):
         assert (column >= 0).all()
 
 
@@ -43,13 +48,13 @@ def test_words_become_characters(texts: list[str]) -> None:
 
 
 @given(TEXT, TEXT)
-def test_an_alignment_contains_every_word_of_both_sides_once(expected: str, said: str) -> None:
-    steps = align(expected.split(), said.split())
-    assert [word for step in steps for word in step.expected] == expected.split()
-    assert [word for step in steps for word in step.said] == said.split()
+def test_an_alignment_contains_every_word_of_both_sides_once(reference: str, hypothesis: str) -> None:
+    steps = align(reference.split(), hypothesis.split())
+    assert [word for step in steps for word in step.expected] == reference.split()
+    assert [word for step in steps for word in step.said] == hypothesis.split()
     assert all((step.kind == "equal") == (step.expected == step.said) for step in steps)
     errors = sum(max(len(step.expected), len(step.said)) for step in steps if step.kind != "equal")
-    assert errors == count([expected], [said]).errors[0]
+    assert errors == count([reference], [hypothesis]).errors[0]
 
 
 def test_texts_with_70000_distinct_words_are_counted() -> None:
@@ -68,8 +73,10 @@ def test_similar_words_are_aligned_with_each_other() -> None:
 
 
 @given(st.lists(WORDS, max_size=9), st.lists(WORDS, max_size=9))
-def test_alignment_by_similarity_keeps_the_count_of_edits_and_every_word(expected: list[str], said: list[str]) -> None:
-    steps, plain = align(expected, said), path(expected, said)
+def test_alignment_by_similarity_keeps_the_count_of_edits_and_every_word(
+    reference: list[str], hypothesis: list[str]
+) -> None:
+    steps, plain = align(reference, hypothesis), path(reference, hypothesis)
 
     def edits(of: list[EditSpan]) -> int:
         return sum(max(len(step.expected), len(step.said)) for step in of if step.kind != "equal")
@@ -80,8 +87,8 @@ def test_alignment_by_similarity_keeps_the_count_of_edits_and_every_word(expecte
     assert edits(steps) == edits(plain)
     assert hits(steps) >= hits(plain)
     assert all(step.expected == step.said for step in steps if step.kind == "equal")
-    assert [word for step in steps for word in step.expected] == expected
-    assert [word for step in steps for word in step.said] == said
+    assert [word for step in steps for word in step.expected] == reference
+    assert [word for step in steps for word in step.said] == hypothesis
 
 
 def test_a_shared_word_is_correct_if_this_needs_no_more_edits() -> None:

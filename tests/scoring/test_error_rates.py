@@ -33,13 +33,13 @@ SENTENCE = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
 def test_corpus_rates_equal_jiwer(pairs: list[tuple[str, str]]) -> None:
     references, hypotheses = [r for r, _ in pairs], [h for _, h in pairs]
     totals = score_corpus(references, hypotheses, references, [HEBREW] * len(references))
-    theirs = jiwer.process_words([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses])
+    jiwer_output = jiwer.process_words([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses])
     score = totals["leaderboard"]
-    assert score.wer == pytest.approx(theirs.wer)
+    assert score.wer == pytest.approx(jiwer_output.wer)
     assert (score.hits, score.substitutions, score.deletions, score.insertions) == (
-        theirs.hits, theirs.substitutions, theirs.deletions, theirs.insertions,
+        jiwer_output.hits, jiwer_output.substitutions, jiwer_output.deletions, jiwer_output.insertions,
     )  # fmt: skip
-    assert score.wil == pytest.approx(theirs.wil)
+    assert score.wil == pytest.approx(jiwer_output.wil)
     assert score.cer == pytest.approx(
         jiwer.process_characters([leaderboard(r) for r in references], [leaderboard(h) for h in hypotheses]).cer
     )
@@ -120,13 +120,13 @@ def test_intervals_contain_the_rate_and_have_a_positive_width(rows: list[tuple[i
     found = rate_interval(errors, words, groups)
     sums = {group: [sum(row[n] for row in rows if row[2] == group) for n in (0, 1)] for group in groups}
     if found is None:
-        dominated = any(wrong > sum(errors) / 2 and wrong > said for wrong, said in sums.values())
+        dominated = any(wrong > sum(errors) / 2 and wrong > length for wrong, length in sums.values())
         assert len(sums) == 1 or dominated
         return
     rate = sum(errors) / max(1, sum(words))
     assert 0 <= found[0] <= rate <= found[1] < np.inf
     assert found[1] > found[0]
-    if all(wrong <= said for wrong, said in sums.values()):
+    if all(wrong <= length for wrong, length in sums.values()):
         assert found[1] <= 1
 
 
@@ -147,11 +147,11 @@ def test_one_loop_among_few_errors_gives_no_interval() -> None:
     assert rate_interval([264, *[0] * 39], [5] * 40, range(40)) is None
 
 
-@pytest.mark.parametrize("heard_in_silence", [1, 3])
-def test_words_inserted_in_silence_leave_room_on_both_sides(heard_in_silence: int) -> None:
-    errors, words = [0] * 20 + [heard_in_silence] * 100, [4] * 20 + [0] * 100
+@pytest.mark.parametrize("inserted_words", [1, 3])
+def test_words_inserted_in_silence_leave_room_on_both_sides(inserted_words: int) -> None:
+    errors, words = [0] * 20 + [inserted_words] * 100, [4] * 20 + [0] * 100
     low, high = interval(np.array(errors), np.array(words), [str(n) for n in range(120)])
-    assert low < heard_in_silence * 100 / 80 < high < np.inf
+    assert low < inserted_words * 100 / 80 < high < np.inf
 
 
 def test_all_words_wrong_still_gives_an_interval() -> None:

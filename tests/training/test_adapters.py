@@ -38,7 +38,7 @@ STAGES = (
 
 
 def learn(**groups: object) -> dict:  # type: ignore[type-arg]
-    return {name: GroupTraining.model_validate(how) for name, how in groups.items()}
+    return {name: GroupTraining.model_validate(config) for name, config in groups.items()}
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -30,23 +30,23 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_loss_is_per_token_over_all_steps_since_the_last_line(tmp_path: Path, clock: Clock) -> None:
-    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
-    journal.took(loss=1.0, tokens=30, audio=40.0)
-    journal.took(loss=5.0, tokens=10, audio=20.0)
-    journal.waited(3.0)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=True, on_gpu=False)
+    journal.add_step(loss=1.0, tokens=30, audio=40.0)
+    journal.add_step(loss=5.0, tokens=10, audio=20.0)
+    journal.add_waiting(3.0)
     clock.now += 12
-    assert journal.since_the_last_line() == {"loss": 2.0, "audio_seconds_per_second": 5.0, "waited": 0.25}
+    assert journal.averages_since_last_line() == {"loss": 2.0, "audio_seconds_per_second": 5.0, "waited": 0.25}
     clock.now += 10
-    journal.took(loss=7.0, tokens=10, audio=20.0)
-    assert journal.since_the_last_line() == {"loss": 7.0, "audio_seconds_per_second": 2.0, "waited": 0.0}
+    journal.add_step(loss=7.0, tokens=10, audio=20.0)
+    assert journal.averages_since_last_line() == {"loss": 7.0, "audio_seconds_per_second": 2.0, "waited": 0.0}
     clock.now += 10
-    assert journal.since_the_last_line() == {"audio_seconds_per_second": 0.0, "waited": 0.0}, "every step skipped"
+    assert journal.averages_since_last_line() == {"audio_seconds_per_second": 0.0, "waited": 0.0}, "every step skipped"
 
 
 def test_the_time_left_is_estimated_from_the_steps_of_this_session(
     tmp_path: Path, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=True)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=True, on_gpu=True)
     journal.first_step = 100
     clock.now += 60
     pace = {"audio_seconds_per_second": 50.0, "waited": 0.05}
@@ -65,14 +65,14 @@ def test_the_time_left_is_estimated_from_the_steps_of_this_session(
 
 
 def test_there_is_no_hint_about_waiting_for_data_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=True, on_gpu=False)
     journal.report(1, 2, {"loss": 1.0, "audio_seconds_per_second": 5.0, "waited": 0.5})
     assert "waiting" not in capsys.readouterr().err
 
 
 def test_only_one_process_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=False, on_gpu=False)
-    journal.say(1, "said")
+    journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=False, on_gpu=False)
+    journal.print_message(1, "said")
     journal.record(1, {"skipped": "loss nan"})
     journal.report(1, 2, {"eval_loss": 1.0})
     assert capsys.readouterr().err == ""
@@ -83,11 +83,11 @@ def test_a_line_that_cannot_be_written_is_lost_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "m.jsonl").mkdir()
-    MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False).record(1, {"a": 1})
+    MetricsLog("s", tmp_path / "m.jsonl", enabled=True, on_gpu=False).record(1, {"a": 1})
     assert capsys.readouterr().err == f"warning: {tmp_path / 'm.jsonl'}: Is a directory; this line is lost\n"
 
 
 def test_non_finite_numbers_become_null(tmp_path: Path, clock: Clock) -> None:
-    journal = MetricsLog("s", tmp_path / "m.jsonl", speaks=True, on_gpu=False)
+    journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=True, on_gpu=False)
     journal.record(1, {"loss": float("nan"), "of": [1.0, float("inf")]})
     assert json.loads((tmp_path / "m.jsonl").read_text(), parse_constant=pytest.fail)["of"] == [1.0, None]

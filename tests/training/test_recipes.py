@@ -30,7 +30,7 @@ def test_round1_trains_everything_at_one_rate() -> None:
     config = recipe.load(RECIPES / "round1.yaml").require_train()
     [stage] = config.stages
     assert (config.effective_batch, stage.epochs) == (256, 3)
-    assert {how.lr for how in stage.groups.values()} == {2e-4}
+    assert {group.lr for group in stage.groups.values()} == {2e-4}
     assert sum(trained("round1")[0].values()) == 2_038_052_480
 
 
@@ -38,10 +38,10 @@ def test_round2_unfreezes_gradually() -> None:
     config = recipe.load(RECIPES / "round2.yaml").require_train()
     first, second = config.stages
     assert (config.effective_batch, config.max_seconds, first.epochs, second.epochs) == (64, 15, 2, 3)
-    assert {name: how.lr for name, how in first.groups.items()} == {
+    assert {name: group.lr for name, group in first.groups.items()} == {
         "projector": 2e-4, "decoder_layers": 5e-5, "embeddings": 1e-4,
     }  # fmt: skip
-    assert {name: how.lr for name, how in second.groups.items()} == {
+    assert {name: group.lr for name, group in second.groups.items()} == {
         "projector": 1e-4, "audio_layers": 3e-5, "decoder_layers": 3e-5, "embeddings": 1e-4,
     }  # fmt: skip
     layer = 1_409.4e6 / 28
@@ -58,10 +58,10 @@ def test_round3_has_two_stages_and_previous_text_in_half_of_its_prompts() -> Non
 
 def test_lora_is_of_rank_16_and_merged() -> None:
     [stage] = stages("lora")
-    how = stage.groups["decoder_layers"]
-    assert isinstance(how, GroupTraining)
-    assert how.lora is not None
-    assert (how.lora.rank, how.lora.alpha, how.lora.dropout) == (16, 32, 0.1)
+    config = stage.groups["decoder_layers"]
+    assert isinstance(config, GroupTraining)
+    assert config.lora is not None
+    assert (config.lora.rank, config.lora.alpha, config.lora.dropout) == (16, 32, 0.1)
 
 
 @pytest.fixture(scope="module")

@@ -152,7 +152,7 @@ def test_a_weighted_average_is_evaluated_like_its_parts(small_run: Path) -> None
 def test_shuffled_transcripts_give_every_utterance_another_text(small_corpus: Path, tiny: LoadedModel) -> None:
     corpus = Corpus.open(small_corpus, "train")
     least = {"path": "x", "stages": [{"name": "s", "groups": {"projector": 1e-3}}]}
-    configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": asked}) for asked in (False, True))
+    configs = (TrainConfig.model_validate(least | {"shuffle_transcripts": shuffled}) for shuffled in (False, True))
     right, control = (TrainingSet.to_train_on(corpus, tiny.prompt, config, 3) for config in configs)
     assert sorted(right.texts) == sorted(control.texts)
     assert sum(a == b for a, b in zip(right.texts, control.texts, strict=True)) <= 1
@@ -260,7 +260,7 @@ def test_the_error_names_a_damaged_checkpoint(small_corpus: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["train.stages.1.groups={decoder_layers: {lr: 1e-3, top: 9}}"], "top: 9 layers, but the model has only 4"),
         (["train.mixes={m: {sources: {nosuch: 1.0}}}", "train.stages.1.mix=m"], "no utterances of nosuch"),
@@ -268,9 +268,9 @@ def test_the_error_names_a_damaged_checkpoint(small_corpus: Path, tmp_path: Path
     ],
 )
 def test_a_mistake_in_the_last_stage_is_found_before_the_first(
-    small_corpus: Path, tmp_path: Path, overrides: list[str], said: str
+    small_corpus: Path, tmp_path: Path, overrides: list[str], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         commands.train.run(run_recipe(tmp_path, small_corpus, *overrides))
     assert not (tmp_path / "train").exists()
 

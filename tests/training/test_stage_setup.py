@@ -36,8 +36,10 @@ def test_blocks_are_compiled_only_if_useful_and_possible(groups: dict, every: in
 
 def test_compiling_adapter_dropout_with_checkpointing_is_refused(small_corpus: Path, tmp_path: Path) -> None:
     stage = "train.stages=[{name: s, epochs: 1, groups: {decoder_layers: {lr: 1e-4, lora: {rank: 4, dropout: 0.1}}}}]"
-    asked = run_recipe(tmp_path, small_corpus, stage, "train.activation_checkpointing_every=1", "train.compile=true")
+    training_recipe = run_recipe(
+        tmp_path, small_corpus, stage, "train.activation_checkpointing_every=1", "train.compile=true"
+    )
     with pytest.raises(
         UsageError, match=r"stage s: blocks with adapter dropout .* use train.compile=auto, dropout: 0 or"
     ):
-        commands.train.run(asked)
+        commands.train.run(training_recipe)

@@ -199,11 +199,11 @@ def taken_away(monkeypatch: pytest.MonkeyPatch, evaluation: int) -> list[Validat
     """Sends SIGTERM when evaluation number `evaluation` begins, counted from 1; returns the evaluations."""
     real, begun = Validation.__call__, []
 
-    def measure(self: Validation, loaded: LoadedModel, give_up: Callable[[], bool]) -> dict[str, float] | None:
+    def measure(self: Validation, loaded: LoadedModel, should_stop: Callable[[], bool]) -> dict[str, float] | None:
         begun.append(self)
         if len(begun) == evaluation:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, loaded, give_up)
+        return real(self, loaded, should_stop)
 
     monkeypatch.setattr(Validation, "__call__", measure)
     return begun
@@ -296,9 +296,9 @@ def test_a_preempted_run_resumes_to_identical_weights(small_corpus: Path, small_
     """SIGTERM to every process, the loader's too: the run saves and ends, and the final weights are the same."""
     command, process = in_the_last_stage(tmp_path, small_corpus)
     os.killpg(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=300)[1].decode()
+    stderr = process.communicate(timeout=300)[1].decode()
     assert process.returncode == 75
-    assert "was asked to end after step" in said.splitlines()[-1]
+    assert "was asked to end after step" in stderr.splitlines()[-1]
     assert checkpoints.complete_checkpoints(tmp_path / "train" / "2-all")
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
@@ -385,13 +385,13 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
     for _ in range(times):
         os.killpg(process.pid, signal.SIGINT)  # to all processes, as from a terminal
         time.sleep(0.02)
-    said = process.communicate(timeout=300)[1].decode()
+    stderr = process.communicate(timeout=300)[1].decode()
     if times == 2:
         assert process.returncode in (130, 75)  # 75 if it had saved before the second one
         return
     assert process.returncode == 75
-    assert "asked to stop (Ctrl-C; press again to end at once" in said
-    assert "the same command continues" in said.splitlines()[-1]
+    assert "asked to stop (Ctrl-C; press again to end at once" in stderr
+    assert "the same command continues" in stderr.splitlines()[-1]
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
@@ -435,6 +435,6 @@ def test_an_epoch_of_one_step_and_too_few_epochs_give_a_warning(
     small_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands.train.run(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
-    said = capsys.readouterr().err
-    assert "stage letters: an epoch is a single step: its batch contains all" in said
-    assert "stage letters: 0.001 epochs of 1 steps round to 0 steps: it takes one" in said
+    stderr = capsys.readouterr().err
+    assert "stage letters: an epoch is a single step: its batch contains all" in stderr
+    assert "stage letters: 0.001 epochs of 1 steps round to 0 steps: it takes one" in stderr

@@ -78,8 +78,8 @@ def test_a_failing_tracker_does_not_end_the_run(
 
     monkeypatch.setattr(TensorBoard, "log", log)
     commands.train.run(short(tmp_path, small_corpus))
-    said = capsys.readouterr().err
-    assert said.count("warning: tensorboard failed ([Errno 28] No space left on device); the run continues") == 2
+    stderr = capsys.readouterr().err
+    assert stderr.count("warning: tensorboard failed ([Errno 28] No space left on device); the run continues") == 2
 
 
 def card_of(folder: Path) -> tuple[dict, str]:  # type: ignore[type-arg]

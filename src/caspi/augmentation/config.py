@@ -40,7 +40,7 @@ class Silence(Config):
 
 
 class SecondSpeaker(Config):
-    """Adds another utterance of the corpus, of another group, `below_db` dB below the clip, from a random point on."""
+    """Adds another utterance of the corpus, of another group, `below_db` dB below the clip, from a random position."""
 
     below_db: Range = (10.0, 25.0)
     probability: Probability = 0.2

@@ -13,17 +13,17 @@ from caspi.model.config import MEL_BINS
 from caspi.model.features import frame_count
 
 
-def draw_masks(lengths: Sequence[int], spec: SpecAugment, draws: Sequence[np.random.Generator]) -> FeatureMasks:
+def draw_masks(lengths: Sequence[int], config: SpecAugment, generators: Sequence[np.random.Generator]) -> FeatureMasks:
     """Masks for clips of `lengths` samples."""
-    frequency = np.zeros((len(lengths), spec.frequency_masks, 2), np.int64)
-    time = np.zeros((len(lengths), spec.time_masks, 2), np.int64)
-    for clip, (length, draw) in enumerate(zip(lengths, draws, strict=True)):
+    frequency = np.zeros((len(lengths), config.frequency_masks, 2), np.int64)
+    time = np.zeros((len(lengths), config.time_masks, 2), np.int64)
+    for clip, (length, rng) in enumerate(zip(lengths, generators, strict=True)):
         frames = frame_count(length)
         for mask in frequency[clip]:
-            width = draw.integers(0, spec.frequency_width + 1)
-            mask[:] = draw.integers(0, MEL_BINS - width + 1), width
-        widest = min(spec.time_width, int(frames * spec.time_share / max(1, spec.time_masks)))
+            width = rng.integers(0, config.frequency_width + 1)
+            mask[:] = rng.integers(0, MEL_BINS - width + 1), width
+        max_width = min(config.time_width, int(frames * config.time_share / max(1, config.time_masks)))
         for mask in time[clip]:
-            width = draw.integers(0, widest + 1)
-            mask[:] = draw.integers(0, frames - width + 1), width
+            width = rng.integers(0, max_width + 1)
+            mask[:] = rng.integers(0, frames - width + 1), width
     return FeatureMasks(torch.from_numpy(frequency), torch.from_numpy(time))

@@ -1,8 +1,8 @@
 """Augmentation of waveforms: a chain of effects, each with its own random generator.
 
-A new effect needs a function `effect(samples, how, draw)`, a field of `Augmentation` and a call in
-`WaveformAugmenter`. Libraries such as audiomentations draw from the process's global random state, which cannot be
-seeded per utterance or resumed. Each effect is a few lines of numpy; codecs are FFmpeg's.
+A new effect needs a function `effect(samples, config, rng)`, a field of `Augmentation` and a call in
+`WaveformAugmenter`. Libraries such as audiomentations use the process's global random state, which cannot be seeded
+per utterance or resumed. Each effect is a few lines of numpy; codecs are FFmpeg's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import av
 import numpy as np
 import soundfile
 import soxr
+from numpy.random import Generator
 
 from caspi.audio import SAMPLE_RATE, Seconds, resample
 from caspi.augmentation.config import (
@@ -32,102 +33,105 @@ from caspi.augmentation.config import (
 )
 from caspi.errors import UsageError
 
-Draw = np.random.Generator
-_SOUNDS = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
+_AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"}
 _TELEPHONE_RATE = 8_000
 _TELEPHONE_BAND = (300.0, 3_400.0)  # Hz
-# FFmpeg's encoder, container and options, which give up some quality for three times the speed; kbit/s.
+# FFmpeg's encoder, container, options (some quality is traded for three times the speed), and range of kbit/s.
 _CODECS: dict[CodecName, tuple[str, str, dict[str, str], tuple[int, int]]] = {
     "mp3": ("libmp3lame", "mp3", {"compression_level": "9"}, (24, 64)),
     "opus": ("libopus", "ogg", {"compression_level": "2"}, (12, 32)),
 }
 _MU = 255.0  # of ITU-T G.711
-_LOWEST = 20.0  # Hz: below it the power of coloured noise stays constant
-_LONGEST_ROOM = 2.0  # the most seconds of an impulse response that are used
+_MIN_FREQUENCY = 20.0  # Hz: below it, the power of coloured noise is constant
+_MAX_RESPONSE_SECONDS = 2.0  # a longer impulse response is cut
 
 
 class WaveformAugmenter:
     """The effects of an augmentation that change the waveform. Raises UsageError if one of its folders has no audio."""
 
-    def __init__(self, how: Augmentation) -> None:
-        self._how = how
-        noise, room = how.noise, how.reverberation
-        self._noises = () if noise is None else _sounds(noise.folder, "augment.noise")
-        self._rooms = () if room is None else _sounds(room.folder, "augment.reverberation")
-        for path in self._rooms:
-            _response(path)  # reports a silent one now
+    def __init__(self, config: Augmentation) -> None:
+        self._config = config
+        noise, reverberation = config.noise, config.reverberation
+        self._noise_files = () if noise is None else _audio_files(noise.folder, "augment.noise")
+        self._response_files = (
+            () if reverberation is None else _audio_files(reverberation.folder, "augment.reverberation")
+        )
+        for path in self._response_files:
+            _impulse_response(path)  # raises an error now if it is silent
 
     def __call__(
         self,
         samples: np.ndarray,
-        stretch: TempoAndPadding,
-        draw: Callable[[str], Draw],
-        another: Callable[[Draw], np.ndarray],
+        tempo_and_padding: TempoAndPadding,
+        generator_of: Callable[[str], Generator],
+        draw_second_speaker: Callable[[Generator], np.ndarray],
     ) -> np.ndarray:
-        """float32 [n] to float32 [m], with the length that `stretch` gives. draw: the random generator of an effect, by
-        its name; another: a clip of another speaker."""
-        how = self._how
-        if stretch.speed != 1.0:
-            samples = soxr.resample(samples, SAMPLE_RATE * stretch.speed, SAMPLE_RATE, quality="LQ")
-        if stretch.before or stretch.after:
-            samples = np.pad(samples, [int(seconds * SAMPLE_RATE) for seconds in (stretch.before, stretch.after)])
-        if (second := how.second_speaker) is not None and _happens(here := draw("second_speaker"), second.probability):
-            samples = overlap(samples, another(here), second, here)
-        if (room := how.reverberation) is not None and _happens(here := draw("reverberation"), room.probability):
-            samples = reverberate(samples, self._rooms, room, here)
-        if (noise := how.noise) is not None and _happens(here := draw("noise"), noise.probability):
-            samples = add_noise(samples, self._noises, noise, here)
-        if how.gain_db is not None:
-            samples = samples * np.float32(10 ** (draw("gain_db").uniform(*how.gain_db) / 20))
-        if (clipping := how.clipping) is not None and _happens(here := draw("clipping"), clipping.probability):
-            samples = clip(samples, clipping, here)
-        if (codec := how.codec) is not None and _happens(here := draw("codec"), codec.probability):
-            samples = transcode(samples, codec, here)
+        """float32 [n] to float32 [m], with the length that `tempo_and_padding` gives. generator_of: returns the random
+        generator of an effect, by its name; draw_second_speaker: returns a clip of another speaker."""
+        config = self._config
+        speed, before, after = tempo_and_padding
+
+        def generator_if_drawn(effect: str, probability: float) -> Generator | None:
+            rng = generator_of(effect)
+            return rng if rng.random() < probability else None
+
+        if speed != 1.0:
+            samples = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ")
+        if before or after:
+            samples = np.pad(samples, [int(before * SAMPLE_RATE), int(after * SAMPLE_RATE)])
+        if (second := config.second_speaker) and (rng := generator_if_drawn("second_speaker", second.probability)):
+            samples = overlap(samples, draw_second_speaker(rng), second, rng)
+        if (room := config.reverberation) and (rng := generator_if_drawn("reverberation", room.probability)):
+            samples = reverberate(samples, self._response_files, room, rng)
+        if (noise := config.noise) and (rng := generator_if_drawn("noise", noise.probability)):
+            samples = add_noise(samples, self._noise_files, noise, rng)
+        if config.gain_db is not None:
+            samples = samples * np.float32(10 ** (generator_of("gain_db").uniform(*config.gain_db) / 20))
+        if (clipping := config.clipping) and (rng := generator_if_drawn("clipping", clipping.probability)):
+            samples = clip(samples, clipping, rng)
+        if (codec := config.codec) and (rng := generator_if_drawn("codec", codec.probability)):
+            samples = transcode(samples, codec, rng)
         return samples.astype(np.float32, copy=False)
-
-
-def _happens(draw: Draw, probability: float) -> bool:
-    return bool(draw.random() < probability)
 
 
 class Background:
     """Noise without speech. Raises UsageError if its folder has no audio."""
 
-    def __init__(self, how: NoSpeech) -> None:
-        self._how = how
-        self._files = _sounds(how.folder, "no_speech")
+    def __init__(self, config: NoSpeech) -> None:
+        self._config = config
+        self._files = _audio_files(config.folder, "no_speech")
 
-    def __call__(self, length: int, draw: Draw) -> np.ndarray:
+    def __call__(self, length: int, rng: Generator) -> np.ndarray:
         """float32 [length]."""
-        below, spectral_slope = draw.uniform(*self._how.below_db), draw.uniform(*self._how.spectral_slope)
-        noise = _noise(length, self._files, spectral_slope, draw)
-        size = float(np.sqrt(np.mean(noise**2)))
-        return noise * np.float32(10 ** (-below / 20) / size) if size else noise
+        below_db, spectral_slope = rng.uniform(*self._config.below_db), rng.uniform(*self._config.spectral_slope)
+        noise = _noise(length, self._files, spectral_slope, rng)
+        rms = float(np.sqrt(np.mean(noise**2)))
+        return noise * np.float32(10 ** (-below_db / 20) / rms) if rms else noise
 
 
-def overlap(samples: np.ndarray, other: np.ndarray, how: SecondSpeaker, draw: Draw) -> np.ndarray:
-    """Adds another speaker from a random point in the clip on, until either ends."""
-    start = int(draw.integers(0, len(samples)))
+def overlap(samples: np.ndarray, other: np.ndarray, config: SecondSpeaker, rng: Generator) -> np.ndarray:
+    """Adds another speaker from a random position in the clip, until either ends."""
+    start = int(rng.integers(0, len(samples)))
     other = other[: len(samples) - start]
     mixed = samples.copy()
-    mixed[start : start + len(other)] += _at(other, samples, draw.uniform(*how.below_db))
+    mixed[start : start + len(other)] += _scale_below(other, samples, rng.uniform(*config.below_db))
     return mixed
 
 
-def add_noise(samples: np.ndarray, files: tuple[Path, ...], how: Noise, draw: Draw) -> np.ndarray:
+def add_noise(samples: np.ndarray, files: tuple[Path, ...], config: Noise, rng: Generator) -> np.ndarray:
     """Adds an excerpt of one of the files, or synthetic noise, at a drawn signal-to-noise ratio."""
-    ratio, spectral_slope = draw.uniform(*how.snr_db), draw.uniform(*how.spectral_slope)
-    return samples + _at(_noise(len(samples), files, spectral_slope, draw), samples, ratio)
+    snr_db, spectral_slope = rng.uniform(*config.snr_db), rng.uniform(*config.spectral_slope)
+    return samples + _scale_below(_noise(len(samples), files, spectral_slope, rng), samples, snr_db)
 
 
-def _noise(length: int, files: tuple[Path, ...], spectral_slope: float, draw: Draw) -> np.ndarray:
+def _noise(length: int, files: tuple[Path, ...], spectral_slope: float, rng: Generator) -> np.ndarray:
     """float32 [length]: an excerpt of one of the files; synthetic if there are no files."""
     if files:
-        return _excerpt(files[int(draw.integers(len(files)))], length, draw)
-    return coloured(length, spectral_slope, draw)
+        return _excerpt(files[int(rng.integers(len(files)))], length, rng)
+    return coloured(length, spectral_slope, rng)
 
 
-def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
+def _scale_below(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
     """`added` scaled to `below_db` dB below `samples`, by their mean power; silence stays silence."""
     power = float(np.mean(added**2)) if len(added) else 0.0
     if not power:
@@ -135,57 +139,57 @@ def _at(added: np.ndarray, samples: np.ndarray, below_db: float) -> np.ndarray:
     return added * np.float32(np.sqrt(float(np.mean(samples**2)) / power) * 10 ** (-below_db / 20))
 
 
-def coloured(length: int, spectral_slope: float, draw: Draw) -> np.ndarray:
+def coloured(length: int, spectral_slope: float, rng: Generator) -> np.ndarray:
     """Gaussian noise [length] whose power falls with the frequency to the power `spectral_slope`."""
-    noise = draw.standard_normal(length, dtype=np.float32)
+    noise = rng.standard_normal(length, dtype=np.float32)
     if not spectral_slope:
         return noise
     size = 1 << (length - 1).bit_length()  # a length for which the transform is fast
-    shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_LOWEST) ** np.float32(
+    shape = np.fft.rfftfreq(size, 1 / SAMPLE_RATE).astype(np.float32).clip(min=_MIN_FREQUENCY) ** np.float32(
         -spectral_slope / 2
     )
     return np.fft.irfft(np.fft.rfft(noise, size) * shape, size)[:length].astype(np.float32, copy=False)
 
 
-def reverberate(samples: np.ndarray, files: tuple[Path, ...], how: Reverberation, draw: Draw) -> np.ndarray:
+def reverberate(samples: np.ndarray, files: tuple[Path, ...], config: Reverberation, rng: Generator) -> np.ndarray:
     """Adds the sound of a room; length, position of the direct sound and power do not change."""
-    below, seconds = draw.uniform(*how.below_db), draw.uniform(*how.seconds)
+    below_db, seconds = rng.uniform(*config.below_db), rng.uniform(*config.seconds)
     if files:
-        response = _response(files[int(draw.integers(len(files)))])
+        response = _impulse_response(files[int(rng.integers(len(files)))])
     else:
         length = max(2, int(seconds * SAMPLE_RATE))
-        tail = draw.standard_normal(length, dtype=np.float32) * 10 ** (-3 * np.arange(length) / length)
+        tail = rng.standard_normal(length, dtype=np.float32) * 10 ** (-3 * np.arange(length) / length)
         tail[0] = 0.0
-        response = tail * np.sqrt(10 ** (-below / 10) / np.sum(tail**2))
+        response = tail * np.sqrt(10 ** (-below_db / 10) / np.sum(tail**2))
         response[0] = 1.0
     direct = int(np.argmax(np.abs(response)))
-    whole = len(samples) + len(response) - 1
-    size = 1 << (whole - 1).bit_length()
+    full_length = len(samples) + len(response) - 1
+    size = 1 << (full_length - 1).bit_length()
     response = response.astype(np.float32, copy=False)
     filtered = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(response, size), size)
     filtered = filtered[direct : direct + len(samples)].astype(np.float32, copy=False)
-    return _at(filtered, samples, 0.0)
+    return _scale_below(filtered, samples, 0.0)
 
 
-def clip(samples: np.ndarray, how: Clipping, draw: Draw) -> np.ndarray:
+def clip(samples: np.ndarray, config: Clipping, rng: Generator) -> np.ndarray:
     """Clips the loudest samples."""
-    level = float(np.quantile(np.abs(samples), 1 - draw.uniform(*how.share)))
+    level = float(np.quantile(np.abs(samples), 1 - rng.uniform(*config.share)))
     return np.clip(samples, -level, level)
 
 
-def transcode(samples: np.ndarray, how: Codec, draw: Draw) -> np.ndarray:
+def transcode(samples: np.ndarray, config: Codec, rng: Generator) -> np.ndarray:
     """Encodes and decodes with one of the codecs; length and timing do not change."""
-    kind: CodecName = how.kinds[int(draw.integers(len(how.kinds)))]
-    rate = draw.random()
+    kind: CodecName = config.kinds[int(rng.integers(len(config.kinds)))]
+    position = rng.random()  # in the range of bit rates
     peak = max(1.0, float(np.abs(samples).max(initial=0.0)))  # codecs clip samples above full scale
     samples = samples / np.float32(peak)
     if kind == "telephone":
-        narrow = _telephone_band(soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE))
-        steps = np.round(127 * np.sign(narrow) * np.log1p(_MU * np.abs(narrow)) / np.log1p(_MU)) / 127
-        coded = resample(np.sign(steps) * np.expm1(np.abs(steps) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
+        narrowband = _telephone_band(soxr.resample(samples, SAMPLE_RATE, _TELEPHONE_RATE))
+        quantised = np.round(127 * np.sign(narrowband) * np.log1p(_MU * np.abs(narrowband)) / np.log1p(_MU)) / 127
+        coded = resample(np.sign(quantised) * np.expm1(np.abs(quantised) * np.log1p(_MU)) / _MU, _TELEPHONE_RATE)
     else:
-        kilobits = _CODECS[kind][3]
-        coded = encode_decode(kind, kilobits[0] + rate * (kilobits[1] - kilobits[0]), samples)
+        low, high = _CODECS[kind][3]
+        coded = encode_decode(kind, low + position * (high - low), samples)
     coded = coded[: len(samples)]
     return np.pad(coded, (0, len(samples) - len(coded))) * np.float32(peak)
 
@@ -200,9 +204,9 @@ def _telephone_band(samples: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=32)
 def _telephone_gain(size: int) -> np.ndarray:
     """float32 [size / 2 + 1]: the gain at a transform's frequencies."""
-    hertz = np.fft.rfftfreq(size, 1 / _TELEPHONE_RATE).clip(min=1.0)
+    frequencies = np.fft.rfftfreq(size, 1 / _TELEPHONE_RATE).clip(min=1.0)
     low, high = _TELEPHONE_BAND
-    gain: np.ndarray = ((1 + (low / hertz) ** 8) * (1 + (hertz / high) ** 8)) ** -0.5
+    gain: np.ndarray = ((1 + (low / frequencies) ** 8) * (1 + (frequencies / high) ** 8)) ** -0.5
     return gain.astype(np.float32)
 
 
@@ -211,34 +215,36 @@ def encode_decode(kind: CodecName, kilobits: float, samples: np.ndarray) -> np.n
     result, float32, may be a frame longer or shorter. Samples must be within full scale."""
     codec, container, options, _ = _CODECS[kind]
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as written:
-        stream = written.add_stream(codec, rate=SAMPLE_RATE, layout="mono", options=options)
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=SAMPLE_RATE, layout="mono", options=options)
         stream.bit_rate = int(1000 * kilobits)
         frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
         frame.sample_rate = SAMPLE_RATE
         to_codec = av.AudioResampler(format=stream.format, layout="mono", rate=SAMPLE_RATE)
-        for piece in (*to_codec.resample(frame), None):
-            for packet in stream.encode(piece):
-                written.mux(packet)
+        for part in (*to_codec.resample(frame), None):
+            for packet in stream.encode(part):
+                output.mux(packet)
     file.seek(0)
-    back = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    from_codec = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
     with av.open(file) as coded:
-        frames = [piece for frame in coded.decode(audio=0) for piece in back.resample(frame)]
-    return np.concatenate([piece.to_ndarray()[0] for piece in (*frames, *back.resample(None))])
+        frames = [part for frame in coded.decode(audio=0) for part in from_codec.resample(frame)]
+    return np.concatenate([part.to_ndarray()[0] for part in (*frames, *from_codec.resample(None))])
 
 
-def _sounds(folder: Path | None, what: str) -> tuple[Path, ...]:
+def _audio_files(folder: Path | None, section: str) -> tuple[Path, ...]:
     """The audio files of a folder in a recipe; none if the recipe names no folder."""
     if folder is None:
         return ()
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SOUNDS) if folder.is_dir() else []
-    if not found:
-        raise UsageError(f"train.{what}.folder: {folder} holds no {', '.join(sorted(_SOUNDS))} file")
-    for path in found:
+    files = (
+        sorted(path for path in folder.rglob("*") if path.suffix.lower() in _AUDIO_SUFFIXES) if folder.is_dir() else []
+    )
+    if not files:
+        raise UsageError(f"train.{section}.folder: {folder} holds no {', '.join(sorted(_AUDIO_SUFFIXES))} file")
+    for path in files:
         with _opened(path) as file:
             if not file.frames:
-                raise UsageError(f"train.{what}.folder: {path} is empty: remove it")
-    return tuple(found)
+                raise UsageError(f"train.{section}.folder: {path} is empty: remove it")
+    return tuple(files)
 
 
 @contextlib.contextmanager
@@ -251,19 +257,19 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
         raise UsageError(f"{path} cannot be decoded ({error.error_string}): remove it from its folder") from error
 
 
-def _excerpt(path: Path, length: int, draw: Draw) -> np.ndarray:
-    """float32 [length] from a random point in a file; a file that is too short is repeated."""
+def _excerpt(path: Path, length: int, rng: Generator) -> np.ndarray:
+    """float32 [length] from a random position in a file; a file that is too short is repeated."""
     with _opened(path) as file:
-        wanted = -(-length * file.samplerate // SAMPLE_RATE)
-        file.seek(int(draw.integers(0, max(1, file.frames - wanted + 1))))
-        sound = file.read(wanted, dtype="float32", always_2d=True).mean(axis=1)
+        count = -(-length * file.samplerate // SAMPLE_RATE)
+        file.seek(int(rng.integers(0, max(1, file.frames - count + 1))))
+        sound = file.read(count, dtype="float32", always_2d=True).mean(axis=1)
         return np.resize(resample(sound, file.samplerate), length)
 
 
 @functools.lru_cache(maxsize=512)
-def _response(path: Path) -> np.ndarray:
+def _impulse_response(path: Path) -> np.ndarray:
     with _opened(path) as file:
-        sound = file.read(int(_LONGEST_ROOM * file.samplerate), dtype="float32", always_2d=True)[:, 0]
+        sound = file.read(int(_MAX_RESPONSE_SECONDS * file.samplerate), dtype="float32", always_2d=True)[:, 0]
         sound = resample(sound, file.samplerate)
     if not np.any(sound):
         raise UsageError(f"{path}: the impulse response is silent")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import soxr
+from numpy.random import Generator as Draw
 
 from caspi.audio import SAMPLE_RATE
 from caspi.augmentation import waveform
 from caspi.augmentation.config import Clipping, Codec, CodecName, Noise, Reverberation, SecondSpeaker
-from caspi.augmentation.waveform import Draw
 
 Another = Callable[[Draw], np.ndarray]
 Condition = Callable[[np.ndarray, Draw, Another], np.ndarray]

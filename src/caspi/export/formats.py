@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from caspi import atomic_output
 from caspi.errors import UsageError
 from caspi.export.cards import original_card
-from caspi.model.files import WEIGHTS, copy_model_files, read_weights, write_weights
+from caspi.model.files import WEIGHTS, copy_model_files, max_clip_seconds, read_weights, write_weights
 from caspi.model.loading import load_tokenizer, resolve
 
 _ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
@@ -68,7 +68,7 @@ def _to_original(source: Path, out: Path) -> None:
     for name, content in written.items():
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     _write_generation_config(source, out)
-    longest = json.loads((source / "config.json").read_text(encoding="utf-8")).get("longest_clip")
+    longest = max_clip_seconds(json.loads((source / "config.json").read_text(encoding="utf-8")))
     readme = out / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
     readme.write_text(original_card(card, longest), encoding="utf-8")
@@ -129,7 +129,7 @@ def _original_config(source: Path) -> dict[str, Any]:
         "model_type": "qwen3_asr",
         "dtype": "bfloat16",
         "support_languages": [],
-        "longest_clip": native.get("longest_clip"),
+        "max_clip_seconds": max_clip_seconds(native),
         "thinker_config": {
             "model_type": "qwen3_asr_thinker",
             "audio_config": audio | {"model_type": "qwen3_asr_audio_encoder", "max_source_positions": 1500},

@@ -1,4 +1,4 @@
-"""Transcribes many files: writes each as soon as it is decoded, skips finished ones, continues after bad ones."""
+"""Transcribes many files: writes each as soon as it is decoded, skips finished and unreadable ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from caspi.errors import UsageError
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 
-_TOGETHER: Seconds = 240.0  # length of the files that are decoded together
-_DONE = ".caspi-transcribe.jsonl"
+_MAX_BATCH_SECONDS: Seconds = 240.0  # length of the files that are decoded together
+_LIST_NAME = ".caspi-transcribe.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """How files are transcribed. format: a name of subtitles.FORMATS; times: of phrases."""
+    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times."""
 
     model: str
     format: str = "txt"
@@ -32,8 +32,8 @@ class FileRequest:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """The result for a file. output: its text in the requested format; error: why there is none; kept: it is from an
-    earlier call. warnings: about the audio and the transcript."""
+    """The result for a file. output: its text in the requested format; error: why it has none; kept: an earlier
+    call made it. warnings: about the audio and the transcript."""
 
     file: Path
     output: str = ""
@@ -44,11 +44,11 @@ class FileResult:
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        found = {
+        fields = {
             "file": str(self.file), "output": self.output, "written": str(self.written) if self.written else None,
             "error": self.error, "kept": self.kept, "warnings": list(self.warnings),
         }  # fmt: skip
-        return found | (asdict(self.transcript) if self.transcript else {})
+        return fields | (asdict(self.transcript) if self.transcript else {})
 
 
 class Outputs:
@@ -58,7 +58,7 @@ class Outputs:
         """Raises UsageError if two files would have the same name, or the folder has texts with other settings."""
         self._folder = folder
         self._paths: dict[Path, Path] = {}
-        self._list = folder / _DONE if folder else None
+        self._list = folder / _LIST_NAME if folder else None
         self._done: dict[str, list[int]] = {}
         if folder is None:
             return
@@ -69,26 +69,26 @@ class Outputs:
             if path in self._paths.values():
                 raise UsageError(f"two files would both become {path}: transcribe them into different folders")
             self._paths[file] = path
-        self._begin(request)
+        self._read_or_create_list(request)
 
-    def _begin(self, request: FileRequest) -> None:
-        made = asdict(request)
+    def _read_or_create_list(self, request: FileRequest) -> None:
+        settings = asdict(request)
         assert self._list is not None  # only called with a folder
         if self._list.is_file():
             first, *rows = read_jsonl(self._list)
-            if first != made:
-                changed = next(key for key in made if first.get(key) != made[key])
+            if first != settings:
+                changed = next(key for key in settings if first.get(key) != settings[key])
                 raise UsageError(
                     f"--out {self._folder} has texts made with {changed} = {first.get(changed)!r}, not "
-                    f"{made[changed]!r}: give another folder"
+                    f"{settings[changed]!r}: give another folder"
                 )
             self._done = {name: state for row in rows for name, state in row.items()}
         else:
             self._list.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._list, json.dumps(made, ensure_ascii=False) + "\n")
+            write_whole(self._list, json.dumps(settings, ensure_ascii=False) + "\n")
 
-    def kept(self, file: Path) -> Path | None:
-        """The text of a file that was transcribed before and has not changed since."""
+    def finished(self, file: Path) -> Path | None:
+        """The path of the text of a file that was transcribed before and has not changed since."""
         path = self._paths.get(file)
         return path if path and path.is_file() and self._done.get(str(file.resolve())) == _state(file) else None
 
@@ -98,8 +98,8 @@ class Outputs:
             return None
         path = self._paths[file]
         write_whole(path, text)
-        with self._list.open("a", encoding="utf-8") as listed:
-            listed.write(json.dumps({str(file.resolve()): _state(file)}, ensure_ascii=False) + "\n")
+        with self._list.open("a", encoding="utf-8") as list_file:
+            list_file.write(json.dumps({str(file.resolve()): _state(file)}, ensure_ascii=False) + "\n")
         return path
 
 
@@ -116,10 +116,10 @@ def transcribe(
 ) -> Iterator[FileResult]:
     """Results as soon as they are ready, in the order of the files. The first file that needs the model loads it."""
     transcriber: Transcriber | None = None
-    waiting: list[tuple[Path, Any, list[str]]] = []
+    pending: list[tuple[Path, Any, list[str]]] = []
     seconds = 0.0
-    for place, file in enumerate(files):
-        if (path := outputs.kept(file)) is not None:
+    for index, file in enumerate(files):
+        if (path := outputs.finished(file)) is not None:
             yield FileResult(file, path.read_text(encoding="utf-8"), path, kept=True)
         else:
             try:
@@ -128,21 +128,20 @@ def transcribe(
                 yield FileResult(file, error=str(error))
             else:
                 transcriber = transcriber or load()
-                waiting.append((file, samples, [audio.MEANING[note] for note in notes]))
+                pending.append((file, samples, [audio.MEANING[note] for note in notes]))
                 seconds += len(samples) / SAMPLE_RATE
-        if transcriber and waiting and (seconds >= _TOGETHER or place == len(files) - 1):
-            yield from _decoded(waiting, request, outputs, transcriber)
-            waiting, seconds = [], 0.0
+        if transcriber and pending and (seconds >= _MAX_BATCH_SECONDS or index == len(files) - 1):
+            yield from _transcribe_pending(pending, request, outputs, transcriber)
+            pending, seconds = [], 0.0
 
 
-def _decoded(
-    waiting: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
+def _transcribe_pending(
+    pending: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
 ) -> Iterator[FileResult]:
     recordings = [
-        Recording(samples, request.language, request.context, times=request.times) for _, samples, _ in waiting
+        Recording(samples, request.language, request.context, times=request.times) for _, samples, _ in pending
     ]
-    found = transcriber.transcribe(recordings)
-    for (file, _, notes), transcript in zip(waiting, found, strict=True):
+    for (file, _, notes), transcript in zip(pending, transcriber.transcribe(recordings), strict=True):
         text = FORMATS[request.format](transcript)
         warnings = (*notes, *transcript.warnings())
         yield FileResult(file, text, outputs.write(file, text), transcript, warnings=warnings)

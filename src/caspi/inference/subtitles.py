@@ -11,11 +11,11 @@ from caspi.audio import Seconds
 from caspi.inference.transcriber import TimedText, Transcript
 
 
-def _clock(seconds: Seconds, point: str) -> str:
+def _timestamp(seconds: Seconds, decimal_mark: str) -> str:
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
+    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{decimal_mark}{milliseconds % 1000:03d}"
 
 
 def as_text(transcript: Transcript) -> str:
@@ -29,7 +29,7 @@ def as_json(transcript: Transcript) -> str:
 def as_srt(transcript: Transcript) -> str:
     """SubRip: numbered cues, times with a comma. The format has no escapes: an arrow becomes one character."""
     return "".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{text}\n\n"
+        f"{number}\n{_timestamp(cue.start, ',')} --> {_timestamp(cue.end, ',')}\n{text}\n\n"
         for number, (cue, text) in enumerate(_cues(transcript), 1)
         for text in [text.replace("-->", "→")]
     )
@@ -43,7 +43,7 @@ def _cues(transcript: Transcript) -> list[tuple[TimedText, str]]:
 def as_vtt(transcript: Transcript) -> str:
     """WebVTT (W3C): times with a point, text escaped as HTML is."""
     cues = "".join(
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(text, quote=False)}\n\n"
+        f"{_timestamp(cue.start, '.')} --> {_timestamp(cue.end, '.')}\n{html.escape(text, quote=False)}\n\n"
         for cue, text in _cues(transcript)
     )
     return f"WEBVTT\n\n{cues}"

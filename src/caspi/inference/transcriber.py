@@ -15,8 +15,9 @@ from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
+from caspi.model.files import max_clip_seconds
 from caspi.model.loading import LoadedModel, cast, load
-from caspi.model.timestamps import later, phrases, timestamp_prompt, without_times
+from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Transcript:
 
     def warnings(self) -> list[str]:
         """Warnings about the transcript, one line each."""
-        doubts = (
+        problems = (
             (self.truncated, "hit the limit of tokens, so text is missing"),
             (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
             (self.looping, "repeat{s} the same words over and over"),
@@ -54,7 +55,7 @@ class Transcript:
         return [
             f"{count} window{'s' if count > 1 else ''} "
             + what.format(s="" if count > 1 else "s", was="were" if count > 1 else "was")
-            for count, what in doubts
+            for count, what in problems
             if count > 0
         ]
 
@@ -115,7 +116,7 @@ class Transcriber:
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None, engine: Engine | None = None) -> None:
         """dtype: of the computation; None: that of the weights."""
         self._engine = engine or Engine(loaded, dtype=dtype)
-        self._window = min(MAX_WINDOW, getattr(loaded.model.config, "longest_clip", MAX_WINDOW))
+        self._max_window = min(MAX_WINDOW, max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW)
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Transcriber:
@@ -155,7 +156,7 @@ class Transcriber:
 
     def _begin(self, number: int, recording: Recording, pieces: dict[int, _Piece]) -> _Open:
         """Submits the windows of a recording, except the silent ones."""
-        opened = _Open(recording, windows(recording.samples, self._window))
+        opened = _Open(recording, windows(recording.samples, self._max_window))
         context = timestamp_prompt(recording.context) if recording.times else recording.context
         for window, (first, last) in enumerate(opened.spans):
             samples = recording.samples[first:last]
@@ -182,7 +183,7 @@ class Transcriber:
         if first is not None and second is not None:
             window = slice(*opened.spans[piece.window])
             cut = _middle(opened.recording.samples[window])
-            text = " ".join(part for part in (first.text, later(second.text, cut / SAMPLE_RATE)) if part)
+            text = " ".join(part for part in (first.text, shift_times(second.text, cut / SAMPLE_RATE)) if part)
             opened.hypotheses[piece.window] = Hypothesis(
                 text, first.language or second.language, first.truncated or second.truncated, retried=True,
                 tokens=first.tokens + second.tokens,
@@ -205,26 +206,26 @@ def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
 
 def _join(opened: _Open) -> Transcript:
     samples, times = opened.recording.samples, opened.recording.times
-    said = [opened.hypotheses[window] for window in range(len(opened.spans))]
+    hypotheses = [opened.hypotheses[window] for window in range(len(opened.spans))]
     segments: list[TimedText] = []
     untimed = 0
-    for (first, last), hypothesis in zip(opened.spans, said, strict=True):
+    for (first, last), hypothesis in zip(opened.spans, hypotheses, strict=True):
         start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
-        found = phrases(hypothesis.text, end - start) if times else []
-        segments += [TimedText(start + one.start, start + one.end, one.text) for one in found]
+        timed_phrases = phrases(hypothesis.text, end - start) if times else []
+        segments += [TimedText(start + phrase.start, start + phrase.end, phrase.text) for phrase in timed_phrases]
         text = without_times(hypothesis.text).strip() if times else hypothesis.text
-        if text and not found:
+        if text and not timed_phrases:
             segments.append(TimedText(start, end, text))
             untimed += times
-    named = [hypothesis.language for hypothesis in said if hypothesis.language]
+    languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=tuple(segments),
-        language=Counter(named).most_common(1)[0][0] if named else None,
+        language=Counter(languages).most_common(1)[0][0] if languages else None,
         seconds=len(samples) / SAMPLE_RATE,
-        truncated=sum(hypothesis.truncated for hypothesis in said),
-        retried=sum(hypothesis.retried for hypothesis in said),
+        truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
+        retried=sum(hypothesis.retried for hypothesis in hypotheses),
         untimed=untimed,
-        looping=sum(loops(hypothesis.text) for hypothesis in said),
-        silent=sum(hypothesis.silent for hypothesis in said),
+        looping=sum(loops(hypothesis.text) for hypothesis in hypotheses),
+        silent=sum(hypothesis.silent for hypothesis in hypotheses),
     )

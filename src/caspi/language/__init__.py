@@ -19,7 +19,7 @@ def language(name: str) -> Language:
 
 def lookalikes() -> tuple[Lookalike, ...]:
     """Languages that are mistaken for one that has a file of its own, whatever a source calls them."""
-    return tuple(found for known in _LANGUAGES.values() for found in known.lookalikes)
+    return tuple(lookalike for rules in _LANGUAGES.values() for lookalike in rules.lookalikes)
 
 
 __all__ = ["Language", "Lookalike", "TextPolicy", "language", "lookalikes", "named"]

@@ -48,11 +48,13 @@ def named(written: str) -> str:
 
     Raises ValueError if the text is neither the English name of a language nor its code.
     """
-    asked = written.strip().lower()
-    code = asked.replace("_", "-").partition("-")[0]
-    name = _NAMES.get(asked) or _NAME_OF.get(_OTHER_CODES.get(code, code))
+    lowered = written.strip().lower()
+    code = lowered.replace("_", "-").partition("-")[0]
+    name = _NAMES.get(lowered) or _NAME_OF.get(_OTHER_CODES.get(code, code))
     if name is None:
-        near = difflib.get_close_matches(asked, _NAMES, n=1)
-        meant = f"; did you mean {_NAMES[near[0]]}?" if near else ""
-        raise ValueError(f"language {written!r} is not known: give its English name (Hebrew) or ISO code (he){meant}")
+        closest = difflib.get_close_matches(lowered, _NAMES, n=1)
+        suggestion = f"; did you mean {_NAMES[closest[0]]}?" if closest else ""
+        raise ValueError(
+            f"language {written!r} is not known: give its English name (Hebrew) or ISO code (he){suggestion}"
+        )
     return name

@@ -1,6 +1,6 @@
 """Hebrew: cleaning of training text, normalisation for scoring. All Hebrew rules are in this file.
 
-Points of the alphabet: U+0591-05AF cantillation, U+05B0-05BD and 05BF-05C7 vowels and dots, and among them
+Code points: U+0591-05AF cantillation, U+05B0-05BD and 05BF-05C7 vowels and dots, and among them
 four characters that are punctuation, not marks: maqaf U+05BE, paseq U+05C0, sof pasuq U+05C3, nun hafukha U+05C6.
 A range that includes them joins words by mistake: בית־ספר becomes ביתספר.
 """
@@ -31,14 +31,14 @@ _PRESENTATION = re.compile("[\ufb1d-\ufb4f]")
 _DOUBLE = '"\u201c\u201d\u201e\u201f\u2033\u05f4'
 _SINGLE = "'\u2018\u2019\u201a\u201b\u2032`\u00b4\u05f3"
 _INNER_DOUBLE = re.compile(f"(?<=[{_LETTER}])(?:[{_DOUBLE}]|[{_SINGLE}]{{2}})(?=[{_LETTER}])")
-_BEFORE_LAST = re.compile(rf"{_INNER_DOUBLE.pattern}(?=[{_LETTER}](?![{_LETTER}]))")  # its place in acronyms: צה"ל
+_BEFORE_LAST = re.compile(rf"{_INNER_DOUBLE.pattern}(?=[{_LETTER}](?![{_LETTER}]))")  # the mark of acronyms: צה"ל
 _PREFIX = f"(?<![{_LETTER}])[ובהלמשכ]{{0,3}}"
 _QUOTED = rf"(?:[^{_DOUBLE}]|(?<=[{_LETTER}]){GERSHAYIM}(?=[{_LETTER}]))"
 _QUOTATION = re.compile(rf"({_PREFIX})[{_DOUBLE}](?=\S)({_QUOTED}{{2,80}}?)(?<=\S)[{_DOUBLE}](?![{_LETTER}])")
 _SINGLE_QUOTATION = re.compile(
     rf"({_PREFIX})[{_SINGLE}](?=[{_LETTER}])([^{_SINGLE}{_DOUBLE}]{{2,80}}?)(?<=[{_LETTER}.,!?])[{_SINGLE}](?![{_LETTER}])"
 )
-_HELD_DOUBLE, _HELD_SINGLE = "\ue000", "\ue001"  # private use: never in a cleaned text
+_DOUBLE_PLACEHOLDER, _SINGLE_PLACEHOLDER = "\ue000", "\ue001"  # private use: never in a cleaned text
 _AFTER_LETTER = re.compile(f"(?<=[{_LETTER}])[{_SINGLE}](?![{_SINGLE}])")
 _OTHER_DOUBLE = re.compile(f"(?<![{_LETTER}])[{_DOUBLE}]|[{_DOUBLE}](?![{_LETTER}])")
 
@@ -48,7 +48,7 @@ _FILLED_PAUSE = re.compile(
 )
 _FINALS = "ךםןףץ"
 _FINAL_OF = dict(zip("כמנצ", "ךםןץ", strict=True))  # not פ: loan words end in it (קליפ)
-# Three letters or more, not drawn out (אממ), followed by another word: before punctuation it may be a truncated word.
+# Three letters or more, not prolonged (אממ), followed by another word: before punctuation it may be a truncated word.
 _WORD_END = re.compile(rf"(?<=[{_LETTER}]{{2}})(?!(?<=(.))\1)[כמנצ](?= [{_LETTER}])")
 _INNER_FINAL = re.compile(rf"(?<=[{_LETTER}][{_LETTER}][{_FINALS}])(?=[א-יל-מנס-עפצק-ת][{_LETTER}])(?![{_FINALS}])")
 _NUMBER = re.compile(
@@ -105,7 +105,7 @@ def _cleaned(text: str, policy: TextPolicy) -> str:
     if policy.repeated_punctuation == "collapse":
         text = markup.collapsed(text)
     if policy.punctuation == "strip":
-        text = markup.without_punctuation(text, kept=f"{MAQAF}{GERESH}{GERSHAYIM}'-")
+        text = markup.without_punctuation(text, keep=f"{MAQAF}{GERESH}{GERSHAYIM}'-")
     return " ".join(text.split())
 
 
@@ -115,11 +115,11 @@ def _unified_quotes(text: str) -> str:
     A mark that opens after a prefix and closes after a word (ב"הארץ") is a quotation, not an abbreviation.
     """
     text = _BEFORE_LAST.sub(GERSHAYIM, text)
-    text = _QUOTATION.sub(rf"\1{_HELD_DOUBLE}\2{_HELD_DOUBLE}", text)
-    text = _SINGLE_QUOTATION.sub(rf"\1{_HELD_SINGLE}\2{_HELD_SINGLE}", text)
+    text = _QUOTATION.sub(rf"\1{_DOUBLE_PLACEHOLDER}\2{_DOUBLE_PLACEHOLDER}", text)
+    text = _SINGLE_QUOTATION.sub(rf"\1{_SINGLE_PLACEHOLDER}\2{_SINGLE_PLACEHOLDER}", text)
     text = _AFTER_LETTER.sub(GERESH, _INNER_DOUBLE.sub(GERSHAYIM, text))
     text = _OTHER_DOUBLE.sub('"', text)
-    return text.replace(_HELD_DOUBLE, '"').replace(_HELD_SINGLE, "'")
+    return text.replace(_DOUBLE_PLACEHOLDER, '"').replace(_SINGLE_PLACEHOLDER, "'")
 
 
 def _spelled(match: re.Match[str]) -> str:
@@ -130,8 +130,8 @@ def _spelled(match: re.Match[str]) -> str:
     """
     value = int(match["digits"].replace(",", ""))
     prefix = match["prefix"].rstrip(f"-–{MAQAF}")
-    named = prefix.endswith(("ב", "מ", "ל")) or match.string[: match.start()].rstrip().endswith(_BEFORE_A_YEAR)
-    is_year = named and 1900 <= value <= 2099 and "," not in match["digits"]
+    may_be_year = prefix.endswith(("ב", "מ", "ל")) or match.string[: match.start()].rstrip().endswith(_BEFORE_A_YEAR)
+    is_year = may_be_year and 1900 <= value <= 2099 and "," not in match["digits"]
     is_genderless = value == 0 or (value >= 20 and (value % 100 == 0 or (value % 100 >= 20 and value % 10 == 0)))
     if not (is_year or is_genderless) or (match["digits"].startswith("0") and match["digits"] != "0"):
         return match[0]
@@ -140,8 +140,8 @@ def _spelled(match: re.Match[str]) -> str:
 
 def rejection_reason(cleaned: str, policy: TextPolicy) -> TextReason | None:
     """The reason not to train on a transcript that `training_text` has cleaned."""
-    if (general := markup.rejection_reason(cleaned, policy)) is not None:
-        return general
+    if (reason := markup.rejection_reason(cleaned, policy)) is not None:
+        return reason
     if _is_reversed(cleaned):
         return "visual_order"
     if policy.latin == "reject" and _LATIN.search(cleaned):
@@ -156,8 +156,8 @@ _ENDS_WITH_FINAL = re.compile(rf"(?<=[{_LETTER}]{{2}})[{_FINALS}](?![{_LETTER}])
 
 
 def _is_reversed(text: str) -> bool:
-    """Letters in visual order from left to right, as in old files and some PDF readers (םולש): words then begin with
-    final letters, which no Hebrew word does."""
+    """Whether letters are in visual order from left to right, as in old files and some PDF readers (םולש): words then
+    begin with final letters, which no Hebrew word does."""
     return len(_BEGINS_WITH_FINAL.findall(text)) > len(_ENDS_WITH_FINAL.findall(text))
 
 
@@ -192,12 +192,13 @@ def is_yiddish(text: str) -> bool:
     if letters < 4:
         return False
     digraphs = sum("\u05f0" <= c <= "\u05f2" for c in text)
-    on_alef = len(re.findall("א[\u05b7\u05b8]", text))
-    elsewhere = len(re.findall("[ב-ת][\u05b0-\u05bb]", text))
+    vowels_on_alef = len(re.findall("א[\u05b7\u05b8]", text))
+    vowels_elsewhere = len(re.findall("[ב-ת][\u05b0-\u05bb]", text))
     text = _NAME_PARTICLES.sub(" ", text)
     words = re.findall(f"[{_LETTER}\u05f0-\u05f2\u0591-\u05c7]+", text)
-    known = sum(word in _YIDDISH_WORDS or without_niqqud(word) in _YIDDISH_WORDS for word in words)
-    return digraphs >= 2 or (on_alef + digraphs >= 2 and elsewhere == 0) or (known >= 2 and known >= 0.15 * len(words))
+    yiddish_words = sum(word in _YIDDISH_WORDS or without_niqqud(word) in _YIDDISH_WORDS for word in words)
+    has_yiddish_vowels = vowels_on_alef + digraphs >= 2 and vowels_elsewhere == 0
+    return digraphs >= 2 or has_yiddish_vowels or (yiddish_words >= 2 and yiddish_words >= 0.15 * len(words))
 
 
 def script_share(text: str) -> float:
@@ -270,14 +271,14 @@ _NAME_LIKE = re.compile(rf"[A-Za-z]|(?:{_INNER_DOUBLE.pattern})|[גזצץת][{_S
 _TITLES = frozenset(
     "מר גברת גב' אדון רב הרב שר השר שרה השרה ח\"כ ד\"ר דוקטור פרופ' פרופסור רחוב כביש קיבוץ מושב".split()
 )
-_TYPED = str.maketrans(dict.fromkeys(_DOUBLE, '"') | dict.fromkeys(_SINGLE, "'"))
+_ASCII_QUOTES = str.maketrans(dict.fromkeys(_DOUBLE, '"') | dict.fromkeys(_SINGLE, "'"))
 
 
 def name_like(words: Sequence[str]) -> list[bool]:
     """Acronyms, Latin letters, foreign sounds (ג׳ ז׳ צ׳ ת׳), words after a title; Hebrew has no capital letters."""
-    typed = [word.translate(_TYPED) for word in words]
-    titles = [False, *(word.strip(".,:") in _TITLES for word in typed)]
-    return [after_title or bool(_NAME_LIKE.search(word)) for word, after_title in zip(typed, titles, strict=False)]
+    unified = [word.translate(_ASCII_QUOTES) for word in words]
+    titles = [False, *(word.strip(".,:") in _TITLES for word in unified)]
+    return [after_title or bool(_NAME_LIKE.search(word)) for word, after_title in zip(unified, titles, strict=False)]
 
 
 YIDDISH = Lookalike(

@@ -70,12 +70,12 @@ def cleaned(text: str, policy: TextPolicy) -> str:
 
 
 def without_tags(text: str) -> str:
-    """Removes tags from the innermost outwards, because tags may be nested."""
+    """Removes tags, the innermost first, because tags may be nested."""
     while True:
-        less = _STARRED.sub(" ", _NOISE.sub(" ", _TAG.sub(" ", text)))
-        if less == text:
+        stripped = _STARRED.sub(" ", _NOISE.sub(" ", _TAG.sub(" ", text)))
+        if stripped == text:
             return text
-        text = less
+        text = stripped
 
 
 @lru_cache(maxsize=4096)
@@ -89,20 +89,20 @@ def collapsed(text: str) -> str:
     return _DOTS.sub(lambda match: "." if len(match[0]) == 2 else "...", _REPEATED.sub(r"\1", text))
 
 
-def without_punctuation(text: str, kept: str = "") -> str:
-    """Punctuation and symbols become spaces, except for `kept`, spoken signs, and separators inside numbers: otherwise
+def without_punctuation(text: str, keep: str = "") -> str:
+    """Punctuation and symbols become spaces, except for `keep`, spoken signs, and separators inside numbers: otherwise
     3.20 would become two numbers."""
     return "".join(
         character
-        if character in (*kept, LOST) or unicodedata.category(character)[0] not in "SP" or _in_number(text, place)
+        if character in (*keep, LOST) or unicodedata.category(character)[0] not in "SP" or _in_number(text, index)
         else " "
-        for place, character in enumerate(text)
+        for index, character in enumerate(text)
     )
 
 
-def _in_number(text: str, place: int) -> bool:
-    character = text[place]
-    return character in SPOKEN_SIGNS or (character in _IN_NUMBERS and text[place + 1 : place + 2].isdigit())
+def _in_number(text: str, index: int) -> bool:
+    character = text[index]
+    return character in SPOKEN_SIGNS or (character in _IN_NUMBERS and text[index + 1 : index + 2].isdigit())
 
 
 def rejection_reason(cleaned_text: str, policy: TextPolicy) -> TextReason | None:

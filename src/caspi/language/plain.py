@@ -21,25 +21,25 @@ _OPTIONAL_MARKS = re.compile(
 )
 
 
-class _Spaced(dict[int, int]):
+class _ToSpaces(dict[int, int]):
     """For `str.translate`: characters of some categories become spaces, all others stay."""
 
     def __init__(self, categories: str) -> None:
         super().__init__()
         self._categories = categories
 
-    def __missing__(self, point: int) -> int:
-        self[point] = 0x20 if unicodedata.category(chr(point))[0] in self._categories else point
-        return self[point]
+    def __missing__(self, code_point: int) -> int:
+        self[code_point] = 0x20 if unicodedata.category(chr(code_point))[0] in self._categories else code_point
+        return self[code_point]
 
 
-_MARKS_TOO, _MARKS_KEPT = _Spaced("MSP"), _Spaced("SP")
+_MARKS_AND_PUNCTUATION, _PUNCTUATION = _ToSpaces("MSP"), _ToSpaces("SP")
 
 
 def without_punctuation_and_marks(text: str) -> str:
     """Every mark, symbol and punctuation character becomes a space; spaces collapse; NFKC; lower case. As in Whisper's
     BasicTextNormalizer, which splits words at letters with marks. Only for the Hebrew leaderboard."""
-    return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_MARKS_TOO).lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text.lower()).translate(_MARKS_AND_PUNCTUATION).lower().split())
 
 
 def whisper_basic(text: str) -> str:
@@ -53,18 +53,18 @@ def without_punctuation(text: str, name: str = "") -> str:
     if name in _DOTTED_I:
         text = text.replace("İ", "i").replace("I", "ı")
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    words = " ".join(text.translate(_MARKS_KEPT).split())
-    return _apart(words) if name in _WITHOUT_SPACES else words
+    words = " ".join(text.translate(_PUNCTUATION).split())
+    return _split_characters(words) if name in _WITHOUT_SPACES else words
 
 
-def _apart(text: str) -> str:
+def _split_characters(text: str) -> str:
     """Makes every character a word, with its combining marks."""
     return " ".join(re.findall(r"\S[\u0300-\u036f\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd]*", text))
 
 
 def _training_text(text: str, policy: TextPolicy) -> str:
-    while (found := _cleaned(text, policy)) != text:
-        text = found  # one rule may create a match for another
+    while (cleaned := _cleaned(text, policy)) != text:
+        text = cleaned  # one rule may create a match for another
     return text
 
 
@@ -73,7 +73,7 @@ def _cleaned(text: str, policy: TextPolicy) -> str:
     if policy.repeated_punctuation == "collapse":
         text = markup.collapsed(text)
     if policy.punctuation == "strip":
-        text = markup.without_punctuation(text, kept="'’-")
+        text = markup.without_punctuation(text, keep="'’-")
     return " ".join(text.split())
 
 

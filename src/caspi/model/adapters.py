@@ -15,15 +15,15 @@ _BASE = ".base_layer."
 _NAME = "default"  # PEFT's default; the same for all groups, because PEFT activates one name at a time
 
 
-def add(model: nn.Module, parameters: Iterable[str], how: Lora) -> None:
+def add(model: nn.Module, parameters: Iterable[str], config: Lora) -> None:
     """Adds adapters in place to the linear layers of `parameters`. Untrained adapters do not change the output."""
     modules = dict(model.named_modules())
-    owners = dict.fromkeys(name.rpartition(".")[0] for name in parameters)
-    linear = [owner for owner in owners if isinstance(modules[owner], nn.Linear)]
-    config = LoraConfig(
-        r=how.rank, lora_alpha=how.alpha, lora_dropout=how.dropout, use_dora=how.dora, target_modules=linear
+    module_names = dict.fromkeys(name.rpartition(".")[0] for name in parameters)
+    linear = [module_name for module_name in module_names if isinstance(modules[module_name], nn.Linear)]
+    peft_config = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, use_dora=config.dora, target_modules=linear
     )
-    inject_adapter_in_model(config, model, adapter_name=_NAME)
+    inject_adapter_in_model(peft_config, model, adapter_name=_NAME)
     del model.peft_config  # otherwise PEFT warns when the next group is added
 
 
@@ -40,10 +40,10 @@ def merged(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, layer in model.named_modules():
         if isinstance(layer, lora.Linear):
             weight: torch.Tensor = layer.get_parameter("base_layer.weight")
-            kept = weight.data
-            weight.data = kept.float().clone()
+            original = weight.data
+            weight.data = original.float().clone()
             layer.merge()
             state[f"{name}.weight"] = weight.data
-            weight.data = kept
+            weight.data = original
             layer.merged_adapters.clear()
     return state

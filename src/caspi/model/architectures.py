@@ -45,13 +45,13 @@ def configuration(scale: str, tokenizer: PreTrainedTokenizerBase | None = None) 
         return _RELEASED_IDS[name] if tokenizer is None else int(tokenizer.convert_tokens_to_ids(name))
 
     # The released embedding table has more rows than its tokenizer has tokens.
-    released = token("<|audio_pad|>") == _RELEASED_IDS["<|audio_pad|>"]
+    has_released_tokens = token("<|audio_pad|>") == _RELEASED_IDS["<|audio_pad|>"]
 
     return Qwen3ASRConfig(
         audio_config={"model_type": "qwen3_asr_encoder", **shape["audio"]},
         text_config={
             "model_type": "qwen3",
-            "vocab_size": RELEASED_VOCABULARY if tokenizer is None or released else len(tokenizer),
+            "vocab_size": RELEASED_VOCABULARY if tokenizer is None or has_released_tokens else len(tokenizer),
             "max_position_embeddings": 65_536,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
             "tie_word_embeddings": True,

@@ -20,9 +20,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 PACKED = "caspi_flash_packed"
 
-# Kernels share keys among heads automatically; later releases of torch need an explicit argument.
-_shared_keys: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
-_varlen: Any = functools.partial(varlen_attn, **_shared_keys)
+# Grouped-query attention is automatic in some releases of torch; later ones need an explicit argument.
+_grouped_query: Any = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+_varlen: Any = functools.partial(varlen_attn, **_grouped_query)
 
 
 def packed_attention(
@@ -64,35 +64,47 @@ def packed(
 
 
 def _kernel(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    max_length: int,
+    scaling: float,
+    causal: bool,
 ) -> torch.Tensor:
     window = (-1, 0) if causal else (-1, -1)
-    out: torch.Tensor = _varlen(
-        q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, longest, longest,
+    output: torch.Tensor = _varlen(
+        q.contiguous(), k.contiguous(), v.contiguous(), bounds, bounds, max_length, max_length,
         scale=scaling, window_size=window,
     )  # fmt: skip
-    return out
+    return output
 
 
 def _padded(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bounds: torch.Tensor, longest: int, scaling: float, causal: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    max_length: int,
+    scaling: float,
+    causal: bool,
 ) -> torch.Tensor:
-    """The same on any device: one batched call over sequences padded on the right. The host does not wait for the
-    device."""
+    """The same as `_kernel` on any device: one call over a batch of sequences padded on the right. The host does not
+    wait for the device."""
     starts, lengths = bounds[:-1].long(), (bounds[1:] - bounds[:-1]).long()
     token = torch.arange(len(q), device=q.device)
     sequence = torch.bucketize(token, bounds[1:], right=True)
-    place = sequence * longest + token - starts[sequence]  # position of every token in the padded batch
-    offset = torch.arange(longest, device=q.device)
-    inside = offset < lengths[:, None]  # [sequences, longest]
-    index = torch.where(inside, starts[:, None] + offset, 0)
-    q, k, v = (tensor[index].transpose(1, 2) for tensor in (q, k, v))  # [sequences, heads, longest, width]
+    position = sequence * max_length + token - starts[sequence]  # position of every token in the padded batch
+    offset = torch.arange(max_length, device=q.device)
+    is_token = offset < lengths[:, None]  # [sequences, max_length]
+    index = torch.where(is_token, starts[:, None] + offset, 0)
+    q, k, v = (tensor[index].transpose(1, 2) for tensor in (q, k, v))  # [sequences, heads, max_length, width]
     # Padding comes after every real token, so a causal mask alone hides it.
-    mask = None if causal else inside[:, None, None, :]
-    out = scaled_dot_product_attention(
+    mask = None if causal else is_token[:, None, None, :]
+    output = scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     )
-    return out.transpose(1, 2).flatten(0, 1)[place]
+    return output.transpose(1, 2).flatten(0, 1)[position]
 
 
 # No mask is registered: the lengths separate the sequences.
@@ -103,9 +115,9 @@ AttentionInterface.register(PACKED, packed_attention)
 def decoder_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
     """Within the block the decoder uses the attention `name` (generation, with its cache, needs `sdpa`)."""
     config = model.config.text_config
-    before = config._attn_implementation
+    previous = config._attn_implementation
     config._attn_implementation = name
     try:
         yield
     finally:
-        config._attn_implementation = before
+        config._attn_implementation = previous

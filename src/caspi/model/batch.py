@@ -25,7 +25,7 @@ from caspi.model.prompt import Example, Prompt
 class Sequences:
     """Packed sequences of the decoder.
 
-    input_ids, position_ids: int64 [tokens]; bounds: int32 [sequences + 1]; longest: tokens;
+    input_ids, position_ids: int64 [tokens]; bounds: int32 [sequences + 1]; max_length: in tokens;
     audio_positions: int64 [audio tokens]; label_positions: int64 [labels], the positions that predict labels;
     labels: int64 [labels], the tokens to predict.
     """
@@ -33,7 +33,7 @@ class Sequences:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     bounds: torch.Tensor
-    longest: int
+    max_length: int
     audio_positions: torch.Tensor
     label_positions: torch.Tensor
     labels: torch.Tensor
@@ -91,7 +91,9 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
         seconds=float(frames.sum()) / FRAMES_PER_SECOND,
         rows=tuple(item.row for item in items),
         masks=masks,
-        items=tuple(TargetText(item.text, item.language, made) for item, made in zip(items, examples, strict=True)),
+        items=tuple(
+            TargetText(item.text, item.language, example) for item, example in zip(items, examples, strict=True)
+        ),
         epoch=epoch,
     )
 
@@ -115,7 +117,7 @@ def pack(examples: Sequence[Example], prompt: Prompt) -> Sequences:
         input_ids=torch.tensor(ids),
         position_ids=torch.cat(positions),
         bounds=torch.tensor(bounds, dtype=torch.int32),
-        longest=max(len(p) for p in positions),
+        max_length=max(len(p) for p in positions),
         audio_positions=torch.cat(audio_positions),
         label_positions=torch.cat(label_positions),
         labels=torch.tensor(labels),
@@ -129,18 +131,18 @@ _WINDOW_TOKENS = WINDOW_CHUNKS * TOKENS_PER_CHUNK
 class AudioBatch:
     """Clips of a batch, with everything that depends only on lengths computed on the host.
 
-    samples: float32 [clips, EDGE + longest + EDGE]; frames: int64 [clips];
-    chunks: int64 [n] the cells of the clips x seconds grid that contain sound; kept: int64 [tokens] which of their
-    n x 13 output positions represent sound; windows: int32 [windows + 1] cumulative tokens of attention windows;
-    longest_window: tokens; tokens: tokens of each clip.
+    samples: float32 [clips, EDGE + longest clip + EDGE]; frames: int64 [clips];
+    chunks: int64 [n] the cells of the clips x seconds grid that contain audio; token_positions: int64 [tokens] which of
+    their n x 13 output positions are tokens of audio; window_bounds: int32 [windows + 1] cumulative tokens of attention
+    windows; max_window_length: in tokens; tokens: of each clip.
     """
 
     samples: torch.Tensor
     frames: torch.Tensor
     chunks: torch.Tensor
-    kept: torch.Tensor
-    windows: torch.Tensor
-    longest_window: int
+    token_positions: torch.Tensor
+    window_bounds: torch.Tensor
+    max_window_length: int
     tokens: list[int]
 
     @classmethod
@@ -149,23 +151,24 @@ class AudioBatch:
         counts: list[int] = frames.tolist()
         grid = -(-max(counts) // CHUNK_FRAMES)
         chunks: list[int] = []
-        kept, windows = [], [0]
+        token_positions, window_bounds = [], [0]
         for clip, count in enumerate(counts):
-            left = audio_token_count(count)
+            remaining = audio_token_count(count)
             first = len(chunks) * TOKENS_PER_CHUNK
-            kept.append(torch.arange(first, first + left))  # only the last second of a clip may be partial
+            # Only the last second of a clip may be partial.
+            token_positions.append(torch.arange(first, first + remaining))
             chunks += range(clip * grid, clip * grid - (-count // CHUNK_FRAMES))
-            while left:
-                windows.append(windows[-1] + min(left, _WINDOW_TOKENS))
-                left -= min(left, _WINDOW_TOKENS)
-        bounds = torch.tensor(windows, dtype=torch.int32)
+            while remaining:
+                window_bounds.append(window_bounds[-1] + min(remaining, _WINDOW_TOKENS))
+                remaining -= min(remaining, _WINDOW_TOKENS)
+        bounds = torch.tensor(window_bounds, dtype=torch.int32)
         return cls(
             samples=samples,
             frames=frames,
             chunks=torch.tensor(chunks),
-            kept=torch.cat(kept),
-            windows=bounds,
-            longest_window=int((bounds[1:] - bounds[:-1]).max()),
+            token_positions=torch.cat(token_positions),
+            window_bounds=bounds,
+            max_window_length=int((bounds[1:] - bounds[:-1]).max()),
             tokens=[audio_token_count(count) for count in counts],
         )
 
@@ -178,14 +181,14 @@ class FeatureMasks:
     time: torch.Tensor
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
-        """features [clips, MEL_BINS, time], masked places set to 0."""
+        """features [clips, MEL_BINS, time], masked values set to 0."""
         _, bins, time = features.shape
-        blank = _covered(self.frequency, bins)[:, :, None] | _covered(self.time, time)[:, None, :]
-        return features.masked_fill(blank, 0.0)
+        masked = _is_masked(self.frequency, bins)[:, :, None] | _is_masked(self.time, time)[:, None, :]
+        return features.masked_fill(masked, 0.0)
 
 
-def _covered(masks: torch.Tensor, size: int) -> torch.Tensor:
+def _is_masked(masks: torch.Tensor, size: int) -> torch.Tensor:
     """bool [clips, size]: inside any of the (start, width) masks."""
-    place = torch.arange(size, device=masks.device)
+    position = torch.arange(size, device=masks.device)
     start, width = masks[:, :, :1], masks[:, :, 1:]
-    return ((place >= start) & (place < start + width)).any(dim=1)
+    return ((position >= start) & (position < start + width)).any(dim=1)

@@ -17,7 +17,7 @@ def compile_blocks(model: Qwen3ASRForConditionalGeneration) -> None:
     Only the computation of a block is compiled, inside its hooks (FSDP's) and inside activation checkpointing:
     transformers wraps the `forward` of blocks for that, and torch.compile cannot trace this wrapper.
     """
-    torch.compiler.reset()  # code of an earlier stage was compiled for other frozen weights
+    torch.compiler.reset()  # an earlier stage was compiled with other frozen weights
     for layers in (model.model.audio_tower.layers, model.model.language_model.layers):
         forward = type(layers[0]).forward
         plain = getattr(forward, "__wrapped__", forward)  # before transformers 5.18 the wrapper was around `__call__`
@@ -36,6 +36,6 @@ def _forward(compiled: Any, layer: nn.Module, *args: Any, **options: Any) -> Any
 
 
 def uncompiled() -> contextlib.AbstractContextManager[None]:
-    """Within the block nothing is compiled or runs compiled: decoding has another shape at every token."""
+    """Within the block nothing is compiled or runs compiled: decoding has another shape for every token."""
     stance: contextlib.AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance

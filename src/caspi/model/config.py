@@ -42,7 +42,7 @@ class Lora(Config):
 
 
 class GroupTraining(Config):
-    """How one group is trained. lr: learning rate; top: for a stack of layers, train only the top ones (a count or a
+    """How one group is trained. lr: learning rate; top: for a stack of layers, train only the last ones (a number or a
     share); lora: train adapters and freeze the group's own weights."""
 
     lr: float = Field(gt=0)

@@ -19,9 +19,9 @@ from caspi.model.config import MEL_BINS
 WINDOW = 400  # samples: 25 ms
 HOP = 160  # samples: 10 ms a frame
 FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # 100
-CHUNK_FRAMES = 100  # the encoder's convolutions see 1 s at a time
+CHUNK_FRAMES = 100  # the encoder's convolutions process 1 s at a time
 TOKENS_PER_CHUNK = 13
-WINDOW_CHUNKS = 8  # the encoder's attention sees 8 s at a time
+WINDOW_CHUNKS = 8  # the encoder's attention covers windows of 8 s
 MIN_SAMPLES = 8_000  # shorter clips are extended with silence, as in the model's extractor
 EDGE = WINDOW // 2  # samples reflected at either end
 
@@ -40,11 +40,11 @@ def audio_token_count(frames: int) -> int:
 
 
 def pad_clips(clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Clips (float32 [n_i]) to samples [batch, EDGE + longest + EDGE], edges reflected, and mel frames [batch]."""
-    extended = [np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip)))) for clip in clips]
-    longest = max(len(clip) for clip in extended)
-    samples = np.zeros((len(clips), longest + 2 * EDGE), np.float32)
-    for row, clip in zip(samples, extended, strict=True):
+    """Clips (float32 [n_i]) to samples [batch, EDGE + longest clip + EDGE], edges reflected, and mel frames [batch]."""
+    padded = [np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip)))) for clip in clips]
+    max_length = max(len(clip) for clip in padded)
+    samples = np.zeros((len(clips), max_length + 2 * EDGE), np.float32)
+    for row, clip in zip(samples, padded, strict=True):
         row[: len(clip) + 2 * EDGE] = np.pad(clip, EDGE, mode="reflect")
     frames = torch.tensor([frame_count(len(clip)) for clip in clips])
     return torch.from_numpy(samples), frames
@@ -76,8 +76,8 @@ def log_mel(samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     # Count whole frames only, as AudioBatch does: a partial frame of the longest clip must not add a second.
     time = -(-frame_count(samples.shape[1] - 2 * EDGE) // CHUNK_FRAMES) * CHUNK_FRAMES
     mel = torch.nn.functional.pad(mel, (0, max(0, time - mel.shape[2])))[:, :, :time]
-    inside = torch.arange(time, device=mel.device) < frames.to(mel.device)[:, None]
-    outside = ~inside[:, None, :]
-    loudest = mel.masked_fill(outside, -torch.inf).amax(dim=(1, 2), keepdim=True)
-    mel = (torch.maximum(mel, loudest - 8.0) + 4.0) / 4.0
-    return mel.masked_fill(outside, 0.0)
+    is_frame = torch.arange(time, device=mel.device) < frames.to(mel.device)[:, None]
+    is_padding = ~is_frame[:, None, :]
+    maximum = mel.masked_fill(is_padding, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    mel = (torch.maximum(mel, maximum - 8.0) + 4.0) / 4.0
+    return mel.masked_fill(is_padding, 0.0)

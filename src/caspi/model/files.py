@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,6 +48,12 @@ def copy_model_files(source: Path, target: Path) -> None:
     for name in MODEL_FILES:
         if (source / name).is_file():
             shutil.copy(source / name, target / name)
+
+
+def max_clip_seconds(config: Mapping[str, Any]) -> float | None:
+    """Seconds of the longest training clip, from the content of a config.json; None if the model does not state it.
+    Version 0.1 named the key `longest_clip`."""
+    return config.get("max_clip_seconds", config.get("longest_clip"))
 
 
 def model_files(folder: Path) -> list[Path]:

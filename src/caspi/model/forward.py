@@ -27,19 +27,19 @@ def encode_features(
     clips, _, time = features.shape
     grid = features.view(clips, MEL_BINS, time // CHUNK_FRAMES, CHUNK_FRAMES).transpose(1, 2)
     tower = model.model.audio_tower
-    hidden = _front(tower, grid.reshape(-1, MEL_BINS, CHUNK_FRAMES)[batch.chunks])
-    hidden = hidden.flatten(0, 1).index_select(0, batch.kept)
+    hidden = _conv_frontend(tower, grid.reshape(-1, MEL_BINS, CHUNK_FRAMES)[batch.chunks])
+    hidden = hidden.flatten(0, 1).index_select(0, batch.token_positions)
     for layer in tower.layers:
-        hidden = layer(hidden, batch.windows, max_seqlen=batch.longest_window)[0]
+        hidden = layer(hidden, batch.window_bounds, max_seqlen=batch.max_window_length)[0]
     hidden = tower.ln_post(hidden)
     return model.model.multi_modal_projector(hidden) if project else hidden
 
 
-def _front(tower: Qwen3ASREncoder, chunks: torch.Tensor) -> torch.Tensor:
-    """One-second chunks of log-mel [n, MEL_BINS, CHUNK_FRAMES] to [n, TOKENS_PER_CHUNK, width], as the tower computes
-    them before its blocks; its own forward counts tokens on the device and waits for the result."""
+def _conv_frontend(tower: Qwen3ASREncoder, chunks: torch.Tensor) -> torch.Tensor:
+    """One-second chunks of log-mel [n, MEL_BINS, CHUNK_FRAMES] to [n, TOKENS_PER_CHUNK, width]: the convolutions and
+    positional embeddings of the tower, whose own forward makes the host wait for the device."""
     hidden = nn.functional.gelu(tower.conv2d1(chunks[:, None].to(tower.conv2d1.weight.dtype)))
-    if hidden.is_cuda:  # otherwise each bf16 convolution converts its input
+    if hidden.is_cuda:  # in any other layout, each bf16 convolution converts its input
         hidden = hidden.contiguous(memory_format=torch.channels_last)
     for convolution in (tower.conv2d2, tower.conv2d3):
         hidden = nn.functional.gelu(convolution(hidden))
@@ -59,7 +59,7 @@ def decode_hidden(
     audio_positions: torch.Tensor,
     position_ids: torch.Tensor,
     bounds: torch.Tensor,
-    longest: int,
+    max_length: int,
 ) -> torch.Tensor:
     """Hidden states [tokens, width] of packed sequences; `bounds` int32 [sequences + 1] are cumulative lengths."""
     embeddings = model.model.language_model.embed_tokens(input_ids)
@@ -71,8 +71,8 @@ def decode_hidden(
         use_cache=False,
         cu_seq_lens_q=bounds,
         cu_seq_lens_k=bounds,
-        max_length_q=longest,
-        max_length_k=longest,
+        max_length_q=max_length,
+        max_length_k=max_length,
     )
     return output.last_hidden_state[0]
 
@@ -98,7 +98,7 @@ def sequence_hidden(model: Model, audio: torch.Tensor, sequences: Sequences) -> 
         sequences.audio_positions,
         sequences.position_ids,
         sequences.bounds,
-        sequences.longest,
+        sequences.max_length,
     )
     return hidden[sequences.label_positions]
 

@@ -45,16 +45,16 @@ class TrainableGroup:
 def partition(model: nn.Module) -> dict[str, list[str]]:
     """Group label (`projector`, `decoder_layers[3]`) to parameter names; layers in order.
 
-    Raises ValueError for a parameter that belongs to no group: none is ever skipped silently.
+    Raises ValueError for a parameter that belongs to no group, so that none is skipped silently.
     """
     layers = {stack: _depth(model, stack) for stack in STACKS}
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name, _ in model.named_parameters():
         groups[_label(name, layers)].append(name)
-    return dict(sorted(groups.items(), key=lambda item: _order(item[0])))
+    return dict(sorted(groups.items(), key=lambda item: _sort_key(item[0])))
 
 
-def _order(label: str) -> tuple[int, int]:
+def _sort_key(label: str) -> tuple[int, int]:
     stack, _, number = label.partition("[")
     return GROUP_NAMES.index(stack), int(number.rstrip("]") or 0)
 
@@ -76,21 +76,21 @@ def _label(name: str, layers: dict[str, int]) -> str:
 
 def select(model: nn.Module, groups: dict[GroupName, GroupTraining]) -> list[TrainableGroup]:
     """The groups a stage trains; adds adapters to those with `lora`. Raises UsageError."""
-    for name, how in groups.items():
-        if how.lora is not None:
+    for name, config in groups.items():
+        if config.lora is not None:
             if name not in _ADAPTED:
                 raise UsageError(
                     f"groups.{name}.lora: only {', '.join(_ADAPTED)} can have adapters: train it without lora"
                 )
-            adapters.add(model, members(model, name, how.top), how.lora)
+            adapters.add(model, members(model, name, config.top), config.lora)
     return [
         TrainableGroup(
             name,
-            how.lr,
-            tuple(p for p in members(model, name, how.top) if how.lora is None or adapters.is_adapter(p)),
-            how.lora,
+            config.lr,
+            tuple(p for p in members(model, name, config.top) if config.lora is None or adapters.is_adapter(p)),
+            config.lora,
         )
-        for name, how in groups.items()
+        for name, config in groups.items()
     ]
 
 
@@ -125,8 +125,8 @@ def set_trainable(model: nn.Module, groups: list[TrainableGroup], frozen_dtype: 
 
 @dataclass(frozen=True, slots=True)
 class TrainedGroup:
-    """A parameter group as a stage trains it. lr: its highest rate; tensors, parameters: how many; note: adapters and
-    ties."""
+    """A parameter group as a stage trains it. lr: its highest rate; tensors, parameters: their numbers; note: on
+    adapters and tied weights."""
 
     group: str
     lr: float
@@ -136,18 +136,18 @@ class TrainedGroup:
 
 
 def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[TrainedGroup]:
-    """Trainable counts a group, for reports and the preflight; the tied head is named."""
+    """Numbers of trainable tensors and parameters of each group, for reports and the preflight."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+    is_tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
     return [
         TrainedGroup(
-            group.name, group.lr, len(group.names), sum(sizes[name] for name in group.names), _note(group, tied)
+            group.name, group.lr, len(group.names), sum(sizes[name] for name in group.names), _note(group, is_tied)
         )
         for group in groups
     ]
 
 
-def _note(group: TrainableGroup, tied: bool) -> str:
+def _note(group: TrainableGroup, is_tied: bool) -> str:
     if group.lora is not None:
         return f"{'DoRA' if group.lora.dora else 'LoRA'} of rank {group.lora.rank}"
-    return "tied: also trains the output head (lm_head)" if group.name == "embeddings" and tied else ""
+    return "tied: also trains the output head (lm_head)" if group.name == "embeddings" and is_tied else ""

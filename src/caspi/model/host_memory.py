@@ -1,4 +1,4 @@
-"""Avoids freeing and allocating host memory again at every step."""
+"""Avoids freeing and allocating the same host memory at every step."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def resolve(name: str) -> str:
 
 
 def _refuse_original_layout(folder: Path) -> None:
-    """Raises UsageError for the layout of qwen-asr: its tensors have other names, so the model would stay random."""
+    """Raises UsageError for the layout of qwen-asr: its tensors have other names, so the weights would stay random."""
     if is_original_layout(folder):
         raise UsageError(
             f"{folder} is in the original layout of qwen-asr: start from the native layout, such as "
@@ -68,7 +68,7 @@ def is_original_layout(folder: Path) -> bool:
 
 
 def load_processor(name: str, revision: str | None = None) -> Qwen3ASRProcessor:
-    """The processor of MODEL; without saved feature-extractor settings, with the model's own defaults."""
+    """The processor of MODEL; if it has no feature-extractor settings, with the model's defaults."""
     if not Path(source := resolve(name)).is_dir():
         hub.fetch(source, "config.json", revision)  # one file first, to report a wrong name or network errors clearly
     try:
@@ -104,8 +104,8 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel
 
 
 def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3ASRForConditionalGeneration:
-    """The model with its weights in `dtype`. The tables of rotary angles stay fp32; `Module.to` would round them: in
-    bf16 they are half a radian off at position 400."""
+    """The model with its weights in `dtype`. The rotary embedding tables stay fp32; `Module.to` would round them: in
+    bf16 their angles are half a radian off at position 400."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model

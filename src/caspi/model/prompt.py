@@ -64,16 +64,16 @@ class Prompt:
         self._after_audio = self._encode("<|audio_end|><|im_end|>\n<|im_start|>assistant\n")
 
     def _special(self, token: str) -> int:
-        number = self.tokenizer.convert_tokens_to_ids(token)
-        if not isinstance(number, int) or self.tokenizer.convert_ids_to_tokens(number) != token:
+        token_id = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(token_id, int) or self.tokenizer.convert_ids_to_tokens(token_id) != token:
             raise UsageError(f"the tokenizer has no token {token}: it is not a Qwen3-ASR tokenizer")
-        return number
+        return token_id
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def _encode_plain(self, text: str) -> list[int]:
-        """Token ids of a text from a user or corpus: the name of a special token in it stays plain text."""
+        """Token ids of a text from a user or corpus; special tokens written in it are plain text."""
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
     def text_tokens(self, text: str) -> list[int]:
@@ -97,24 +97,24 @@ class Prompt:
     def text_lengths(self, texts: list[str]) -> np.ndarray:
         """int64 [n]: tokens of every text alone; a million texts take ten seconds."""
         backend = self.tokenizer.backend_tokenizer
-        before, backend.encode_special_tokens = backend.encode_special_tokens, True  # as in `_encode_plain`
+        previous, backend.encode_special_tokens = backend.encode_special_tokens, True  # as in `_encode_plain`
         try:
             return np.array([len(e.ids) for e in backend.encode_batch_fast(texts, add_special_tokens=False)], np.int64)
         finally:
-            backend.encode_special_tokens = before
+            backend.encode_special_tokens = previous
 
     def target_lengths(self, texts: list[str], languages: list[str]) -> np.ndarray:
         """int64 [n]: target tokens of every utterance."""
-        around = {language: len(self.language_prefix(language)) + 1 for language in set(languages)}
-        return self.text_lengths(texts) + np.array([around[language] for language in languages], np.int64)
+        overhead = {language: len(self.language_prefix(language)) + 1 for language in set(languages)}
+        return self.text_lengths(texts) + np.array([overhead[language] for language in languages], np.int64)
 
     def parse(self, tokens: list[int]) -> tuple[str | None, str]:
         """Generated tokens to (language or None, text). Repetitions are kept: removing a loop would hide an error."""
-        kept = [token for token in tokens if token not in (self.pad, self.end)]
-        if self.asr_text in kept:
-            cut = kept.index(self.asr_text)
-            head = self.tokenizer.decode(kept[:cut], skip_special_tokens=True).strip()
-            language = head.removeprefix("language ").strip()
-            text = self.tokenizer.decode(kept[cut + 1 :], skip_special_tokens=True)
+        content = [token for token in tokens if token not in (self.pad, self.end)]
+        if self.asr_text in content:
+            split = content.index(self.asr_text)
+            answer_prefix = self.tokenizer.decode(content[:split], skip_special_tokens=True).strip()
+            language = answer_prefix.removeprefix("language ").strip()
+            text = self.tokenizer.decode(content[split + 1 :], skip_special_tokens=True)
             return (None if language in ("", NO_SPEECH) else language), text.strip()
-        return None, self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return None, self.tokenizer.decode(content, skip_special_tokens=True).strip()

@@ -41,22 +41,22 @@ class Score:
 
 def total(counts: Counts, groups: Sequence[Hashable]) -> Score:
     """The score of all utterances together; the interval is over groups (recordings, speakers)."""
-    spoken = counts.words > 0
-    hits, words, said = int(counts.hits.sum()), int(counts.words.sum()), int(counts.said.sum())
+    has_words = counts.words > 0
+    hits, words, hypothesis_words = int(counts.hits.sum()), int(counts.words.sum()), int(counts.hypothesis_words.sum())
     return Score(
         wer=rate(counts),
         wer_ci=rate_interval(counts.errors, counts.words, groups),
         cer=int(counts.character_errors.sum()) / max(1, int(counts.characters.sum())),
-        wil=1 - hits * hits / max(1, words) / max(1, said),
+        wil=1 - hits * hits / max(1, words) / max(1, hypothesis_words),
         words=words,
         hits=hits,
         substitutions=int(counts.substitutions.sum()),
         deletions=int(counts.deletions.sum()),
         insertions=int(counts.insertions.sum()),
         utterances=len(counts.hits),
-        empty=int((counts.said == 0).sum()),
+        empty=int((counts.hypothesis_words == 0).sum()),
         sentence_error_rate=float((counts.errors > 0).mean()) if len(counts.errors) else 0.0,
-        mean_wer=float((counts.errors[spoken] / counts.words[spoken]).mean()) if spoken.any() else 0.0,
+        mean_wer=float((counts.errors[has_words] / counts.words[has_words]).mean()) if has_words.any() else 0.0,
     )
 
 
@@ -74,10 +74,10 @@ def score_corpus(
     """Every score of a corpus, each utterance by the rules of its language."""
     totals = {}
     for name in SCORES:
-        treat = [spoken.normalisers[name] for spoken in languages]
+        normalisers = [language.normalisers[name] for language in languages]
         counts = count(
-            [normalise(text) for normalise, text in zip(treat, references, strict=True)],
-            [normalise(text) for normalise, text in zip(treat, hypotheses, strict=True)],
+            [normalise(text) for normalise, text in zip(normalisers, references, strict=True)],
+            [normalise(text) for normalise, text in zip(normalisers, hypotheses, strict=True)],
         )
         totals[name] = total(counts, groups)
     return totals

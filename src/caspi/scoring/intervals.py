@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 Interval = tuple[float, float]
-_LEVEL = 0.05
-_NORMAL = float(special.ndtri(1 - _LEVEL / 2))
-_TOGETHER = 2.0  # errors that occur together in one utterance, at low rates
+_ALPHA = 0.05
+_NORMAL_QUANTILE = float(special.ndtri(1 - _ALPHA / 2))
+_CLUSTER_SIZE = 2.0  # errors that occur together in one utterance, at low rates
 _FEW_ERRORS = 10  # with so few errors, one group may have most of them by chance
 
 
@@ -32,13 +32,13 @@ class Paired(NamedTuple):
 def by_group(values: Sequence[ArrayLike], groups: Sequence[Hashable]) -> np.ndarray:
     """Sums [groups, columns] of columns of per-utterance values."""
     index = {group: position for position, group in enumerate(dict.fromkeys(groups))}
-    places = np.array([index[group] for group in groups], np.int64)
-    return np.stack([np.bincount(places, np.asarray(column, float), len(index)) for column in values], axis=1)
+    group_indices = np.array([index[group] for group in groups], np.int64)
+    return np.stack([np.bincount(group_indices, np.asarray(column, float), len(index)) for column in values], axis=1)
 
 
 def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Interval | None:
     """95 % interval of errors over lengths. None if all are in one group, or if one group has most of the errors and
-    more errors than words (a loop): such data says nothing about other groups.
+    more errors than words (a loop): such data gives no information about other groups.
 
     Computed on the logit of the rate, so that it stays between 0 and 1 and is skewed like rates near either end. If
     groups have more errors than words, the rate has no upper bound, and its logarithm is used. The interval is never
@@ -49,22 +49,24 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
     count = len(sums)
     if count < 2:
         return None
-    wrong, words = sums.sum(axis=0)
-    if not wrong:
-        return 0.0, float(1 - (_LEVEL / 2) ** (_TOGETHER / max(1.0, words)))
-    most = sums[sums[:, 0].argmax()]
-    if most[0] > wrong / 2 and most[0] > most[1] and wrong > _FEW_ERRORS:
+    total_errors, words = sums.sum(axis=0)
+    if not total_errors:
+        return 0.0, float(1 - (_ALPHA / 2) ** (_CLUSTER_SIZE / max(1.0, words)))
+    worst = sums[sums[:, 0].argmax()]
+    if worst[0] > total_errors / 2 and worst[0] > worst[1] and total_errors > _FEW_ERRORS:
         return None
-    without = np.array([wrong, words]) - np.append(sums, [[0, 0]], axis=0)  # the last row leaves no group out
-    rates = (without[:, 0] + 1) / (without[:, 1] + 2)
+    # The last row leaves no group out.
+    leave_one_out = np.array([total_errors, words]) - np.append(sums, [[0, 0]], axis=0)
+    rates = (leave_one_out[:, 0] + 1) / (leave_one_out[:, 1] + 2)
     bounded = bool((sums[:, 0] <= sums[:, 1]).all())
     scaled = special.logit(rates) if bounded else np.log(rates)
-    spread = (count - 1) / count * float(np.square(scaled[:-1] - scaled[:-1].mean()).sum())
-    independent = _TOGETHER / (wrong + 1) + (_TOGETHER / (words - wrong + 1) if bounded else 0)
-    half = max(_student(count) * spread**0.5, _NORMAL * independent**0.5)
-    ends = scaled[-1] - half, scaled[-1] + half
+    variance = (count - 1) / count * float(np.square(scaled[:-1] - scaled[:-1].mean()).sum())
+    correct = _CLUSTER_SIZE / (words - total_errors + 1) if bounded else 0
+    variance_if_independent = _CLUSTER_SIZE / (total_errors + 1) + correct
+    half_width = max(_student(count) * variance**0.5, _NORMAL_QUANTILE * variance_if_independent**0.5)
+    ends = scaled[-1] - half_width, scaled[-1] + half_width
     low, high = special.expit(ends) if bounded else np.exp(ends)
-    rate = wrong / max(1.0, words)
+    rate = total_errors / max(1.0, words)
     return float(min(low, rate)), float(max(high, rate))
 
 
@@ -76,38 +78,41 @@ def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable
     the errors that only one system makes, assumed independent (as in McNemar's test, with its correction for
     continuity). Without the second, three errors with the same pattern in two groups could look significant.
     """
-    each = np.asarray(differences, float)
-    sums = by_group((each, lengths), groups)
+    per_utterance = np.asarray(differences, float)
+    sums = by_group((per_utterance, lengths), groups)
     count = len(sums)
     if count < 2:
         return Paired(None, 1.0)
-    apart, words = sums.sum(axis=0)
+    difference, words = sums.sum(axis=0)
     words = max(1.0, words)
-    left = (apart - sums[:, 0]) / np.maximum(1, words - sums[:, 1])
-    spread = ((count - 1) / count * float(np.square(left - left.mean()).sum())) ** 0.5 * words
-    size, alone = abs(apart), float(np.abs(each).sum())
-    share = ((alone + size) / 2 + 1) / (
-        alone + 2
-    )  # of the errors that only one system makes, the number of the worse system
-    by_chance = (4 * alone * share * (1 - share)) ** 0.5
-    half = max(_student(count) * spread, _NORMAL * by_chance + min(1.0, alone))
-    by_groups = 2 * special.stdtr(count - 1, -size / spread) if spread else float(not size)
-    by_words = 2 * special.ndtr(-max(0.0, size - 1) / by_chance) if alone else 1.0
-    interval = float((apart - half) / words), float((apart + half) / words)
-    return Paired(interval, float(max(by_groups, by_words)))
+    leave_one_out = (difference - sums[:, 0]) / np.maximum(1, words - sums[:, 1])
+    deviation = ((count - 1) / count * float(np.square(leave_one_out - leave_one_out.mean()).sum())) ** 0.5 * words
+    magnitude, discordant = abs(difference), float(np.abs(per_utterance).sum())
+    # Share of the worse system in the errors that only one system makes.
+    share = ((discordant + magnitude) / 2 + 1) / (discordant + 2)
+    chance_deviation = (4 * discordant * share * (1 - share)) ** 0.5
+    half_width = max(_student(count) * deviation, _NORMAL_QUANTILE * chance_deviation + min(1.0, discordant))
+    p_groups = 2 * special.stdtr(count - 1, -magnitude / deviation) if deviation else float(not magnitude)
+    p_errors = 2 * special.ndtr(-max(0.0, magnitude - 1) / chance_deviation) if discordant else 1.0
+    interval = float((difference - half_width) / words), float((difference + half_width) / words)
+    return Paired(interval, float(max(p_groups, p_errors)))
 
 
 def matched_pairs(differences: ArrayLike) -> float:
     """Two-sided p of the matched-pairs test of NIST's SCTK (Gillick and Cox 1989, ICASSP): the mean difference of
     errors per segment over its standard error, by the normal distribution. Assumes independent utterances. If all
     differences are equal, so that the standard error is 0, uses the sign test."""
-    each = np.asarray(differences, float)
-    if not each.any():
+    per_utterance = np.asarray(differences, float)
+    if not per_utterance.any():
         return 1.0
-    error = each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else 0.0
-    return float(2 * special.ndtr(-abs(each.mean()) / error)) if error else min(1.0, 2 * 0.5 ** len(each))
+    standard_error = per_utterance.std(ddof=1) / len(per_utterance) ** 0.5 if len(per_utterance) > 1 else 0.0
+    return (
+        float(2 * special.ndtr(-abs(per_utterance.mean()) / standard_error))
+        if standard_error
+        else min(1.0, 2 * 0.5 ** len(per_utterance))
+    )
 
 
 def _student(groups: int) -> float:
     """Two-sided 95 % quantile."""
-    return float(special.stdtrit(groups - 1, 1 - _LEVEL / 2))
+    return float(special.stdtrit(groups - 1, 1 - _ALPHA / 2))

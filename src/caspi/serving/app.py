@@ -18,14 +18,14 @@ from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.language import named
 
 MAX_UPLOAD = 512 * 2**20  # bytes
-_FORM = 2**20  # bytes of the other fields and separators
+_MAX_FORM_BYTES = 2**20  # bytes of the other fields and separators
 
 
 def application(transcriber: Transcriber) -> FastAPI:
     """POST /v1/audio/transcriptions (file, prompt, language, response_format, timestamp_granularities) and GET
     /health. Segments are phrases if their times are requested, otherwise windows."""
     app = FastAPI(title="caspi")
-    one_at_a_time = threading.Lock()  # one model, one device: requests queue here
+    model_lock = threading.Lock()  # one model, one device: requests queue here
 
     @app.get("/health")
     async def health() -> dict[str, str]:  # async: does not wait for transcriptions in the thread pool
@@ -58,7 +58,7 @@ def application(transcriber: Transcriber) -> FastAPI:
         if response_format not in _RESPONSES:
             raise HTTPException(400, f"response_format: {response_format!r} is not one of {', '.join(_RESPONSES)}")
         try:
-            spoken = named(language) if language else None
+            language_name = named(language) if language else None
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
         data = file.file.read(MAX_UPLOAD + 1)
@@ -68,15 +68,17 @@ def application(transcriber: Transcriber) -> FastAPI:
             samples, notes = audio.read(data)
         except audio.AudioError as error:
             raise HTTPException(400, f"file: {error}") from error
-        with one_at_a_time:
-            [transcript] = transcriber.transcribe([Recording(samples, spoken, prompt, times=bool(granularities))])
+        with model_lock:
+            [transcript] = transcriber.transcribe(
+                [Recording(samples, language_name, prompt, times=bool(granularities))]
+            )
         return _respond(transcript, response_format, [audio.MEANING[note] for note in notes])
 
     return app
 
 
 class _LimitSize:
-    """Refuses requests that are too large: by their header before the body is received, or without one, while it is."""
+    """Refuses requests that are too large, before the body is received if a header states its size."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -87,27 +89,27 @@ class _LimitSize:
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         refusal = _error(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
-        if not declared.isdigit() or int(declared) > MAX_UPLOAD + _FORM:
+        if not declared.isdigit() or int(declared) > MAX_UPLOAD + _MAX_FORM_BYTES:
             await refusal(scope, receive, send)
             return
         received, refused = 0, False
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             nonlocal received, refused
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_UPLOAD + _FORM and not refused:
+            if received > MAX_UPLOAD + _MAX_FORM_BYTES and not refused:
                 refused = True
                 await refusal(scope, receive, send)
                 return {"type": "http.disconnect"}
             return message
 
-        async def unless_refused(message: Message) -> None:
+        async def send_unless_refused(message: Message) -> None:
             if not refused:
                 await send(message)
 
         try:
-            await self._app(scope, counted, unless_refused)
+            await self._app(scope, receive_counted, send_unless_refused)
         except ClientDisconnect:
             if not refused:
                 raise

@@ -20,8 +20,8 @@ from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConf
 class Share(Config):
     """weight: share of the epoch. epochs: instead, passes over the source in one epoch of the mix.
 
-    max_hours: the most hours of the source that are ever used. max_epochs: the most passes over it; the share that this
-    cuts off goes to the other sources.
+    max_hours: the source is limited to this many hours. max_epochs: maximum passes over it; the other sources get the
+    share that this leaves.
     """
 
     weight: float | None = Field(None, gt=0)
@@ -30,16 +30,17 @@ class Share(Config):
     max_epochs: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _one_way(self) -> Share:
+    def _weight_or_epochs(self) -> Share:
         if self.weight is not None and self.epochs is not None:
             raise ValueError("weight and epochs are both given: keep one")
         return self
 
 
 class Mix(Config):
-    """sources: by the source name of the utterances; a number is a weight, and the default weight is the source's size.
+    """sources: by the source name of the utterances; a number is a weight, the default weight is the size of the
+    source.
 
-    by: the unit that weights are shares of. temperature: weights are raised to the power 1/temperature; 1 leaves them
+    by: the unit of the weights. temperature: weights are raised to the power 1/temperature; 1 leaves them
     unchanged, a larger value evens them out. size: of one epoch, in hours or utterances; by default the size of all
     sources together.
     """
@@ -51,13 +52,13 @@ class Mix(Config):
 
     @model_validator(mode="after")
     def _weights_or_epochs(self) -> Mix:
-        given = [share.epochs is not None for share in self.shares().values()]
-        if any(given) and not all(given):
+        have_epochs = [share.epochs is not None for share in self.shares().values()]
+        if any(have_epochs) and not all(have_epochs):
             raise ValueError("some sources have epochs and some weights: give epochs to all or to none")
-        if any(given) and (self.size is not None or self.temperature != 1.0):
+        if any(have_epochs) and (self.size is not None or self.temperature != 1.0):
             raise ValueError("size and temperature have no effect when sources have epochs: remove them")
-        weighted = [share.weight is not None for share in self.shares().values()]
-        if any(weighted) and not all(weighted):
+        have_weights = [share.weight is not None for share in self.shares().values()]
+        if any(have_weights) and not all(have_weights):
             raise ValueError("some sources have weights and others do not: give weights to all, or to none")
         if any(isinstance(share, float | int) and share <= 0 for share in self.sources.values()):
             raise ValueError("a weight must be above 0: leave the source out instead")
@@ -87,7 +88,7 @@ class EffectiveBatch:
     seconds: Seconds | None = None
 
 
-_MOST_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
+_MAX_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
 _EFFECTIVE_BATCH = 64
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -103,21 +104,22 @@ RENAMED_KEYS = {
 }
 
 
-def new_key(key: str, found: set[str]) -> str:
-    """Today's name of a key; `found` gets a name that is old."""
+def new_key(key: str, old_keys: set[str]) -> str:
+    """The new name of a key; an old name is added to `old_keys`."""
     if key in RENAMED_KEYS:
-        found.add(key)
+        old_keys.add(key)
     return RENAMED_KEYS.get(key, key)
 
 
-def with_new_keys(values: Any, found: set[str]) -> Any:
-    """The train section of a recipe with today's keys; `found` gets the old ones. Names of mixes are the user's own."""
+def with_new_keys(values: Any, old_keys: set[str]) -> Any:
+    """The train section of a recipe with the new keys; old ones are added to `old_keys`. Names of mixes do not
+    change."""
     if isinstance(values, dict):
         return {
-            new_key(key, found): value if key == "mixes" else with_new_keys(value, found)
+            new_key(key, old_keys): value if key == "mixes" else with_new_keys(value, old_keys)
             for key, value in values.items()
         }
-    return [with_new_keys(value, found) for value in values] if isinstance(values, list) else values
+    return [with_new_keys(value, old_keys) for value in values] if isinstance(values, list) else values
 
 
 class Schedule(Config):
@@ -168,7 +170,7 @@ class StageConfig(Config):
     mix: the name of a mix, which sets how much of each source the stage uses; an epoch is then an epoch of the mix.
     optimizer: muon and normuon update the matrices inside blocks along their orthogonalised momentum, and adamw the
     rest. adamw8bit keeps adamw's moments in a quarter of the memory. Learning rates have the same meaning for all
-    optimizers. momentum: of those matrices; betas: of AdamW.
+    optimizers. momentum: for these matrices; betas: of AdamW.
     objective: the loss of the stage (training/objective_config.py).
     ema: the decay of a moving average of the weights. If set, the stage evaluates and saves this average, and the next
     stage starts from it.
@@ -222,11 +224,11 @@ class TrainConfig(Config):
     activation_checkpointing_every: n: every n-th block keeps only its input, and is computed again in the backward pass
     (0: none, 1: all). max_bad_steps: the run ends after this many steps in a row with a non-finite loss or gradient.
 
-    augment: for every stage that does not set its own. max_seconds: longer clips of the corpus are skipped.
+    augment: for every stage without its own. max_seconds: longer clips of the corpus are skipped.
     mixes: how much of every source an epoch contains, by the name that stages refer to.
     previous_text: the probability that an utterance gets the preceding text of the same recording in the system turn.
     timestamps: the probability that an utterance with known times has them in its transcript (model/timestamps.py).
-    hotwords: words in the system turn that may occur. no_speech: some utterances are replaced by noise.
+    hotwords: words in the system turn that may be spoken. no_speech: some utterances are replaced by noise.
     save_every, save_every_minutes: save more checkpoints to resume from, in steps and in minutes. Every evaluation
     also saves one; the best and the last are kept.
     precision: `auto` is bf16 on a GPU and fp32 elsewhere.
@@ -264,7 +266,7 @@ class TrainConfig(Config):
         for, and on a CPU none, because they would share it with training."""
         if self.workers is not None:
             return self.workers
-        return max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) // ranks - 1)) if on_gpu else 0
+        return max(1, min(_MAX_WORKERS, (os.cpu_count() or 1) // ranks - 1)) if on_gpu else 0
 
     @property
     def batch(self) -> EffectiveBatch:

@@ -1,4 +1,4 @@
-"""Progress of a stage: lines of metrics.jsonl for programs, lines of the terminal for people."""
+"""The progress of a stage: lines in metrics.jsonl for programs, lines in the terminal for people."""
 
 from __future__ import annotations
 
@@ -14,81 +14,83 @@ from caspi.reporting.wording import percent
 
 _log = logging.getLogger(__name__)
 
-_STARVED = 0.1  # share of the time spent waiting for data from which a hint is printed
+_HINT_FROM = 0.1  # share of the time spent waiting for data from which a hint is printed
 
 
 class MetricsLog:
-    """speaks: whether this process writes and prints; one process does, the others only count. on_gpu: only there, a
-    hint about waiting for data is printed (on a CPU, workers would share it with training)."""
+    """enabled: whether this process writes and prints: only one does. on_gpu: whether a hint about waiting for data is
+    printed (on a CPU, workers would share it with training)."""
 
-    def __init__(self, stage: str, file: Path, *, speaks: bool, on_gpu: bool) -> None:
-        self._stage, self._file, self._speaks, self._on_gpu = stage, file, speaks, on_gpu
+    def __init__(self, stage: str, file: Path, *, enabled: bool, on_gpu: bool) -> None:
+        self._stage, self._file, self._enabled, self._on_gpu = stage, file, enabled, on_gpu
         self._window: list[tuple[float, float, Seconds]] = []  # loss, tokens and audio of steps since the last line
-        self._waited: Seconds = 0.0
-        self._since = self._started = time.monotonic()
+        self._waiting_seconds: Seconds = 0.0
+        self._last_line_at = self._started_at = time.monotonic()
         self.first_step = 0  # the step that this session resumes from
 
-    def took(self, loss: float, tokens: float, audio: Seconds) -> None:
+    def add_step(self, loss: float, tokens: float, audio: Seconds) -> None:
         """Counts an optimizer step. loss: per token."""
         self._window.append((loss, tokens, audio))
 
-    def waited(self, seconds: Seconds) -> None:
+    def add_waiting(self, seconds: Seconds) -> None:
         """Counts time spent waiting for data."""
-        self._waited += seconds
+        self._waiting_seconds += seconds
 
-    def since_the_last_line(self) -> dict[str, float]:
-        """The pace, and the loss per token unless every step was skipped; then resets the counts."""
+    def averages_since_last_line(self) -> dict[str, float]:
+        """The speed, and the loss per token unless every step was skipped. Resets the counts."""
         now = time.monotonic()
-        passed = max(1e-9, now - self._since)
+        elapsed = max(1e-9, now - self._last_line_at)
         tokens = sum(count for _, count, _ in self._window)
         loss = {"loss": sum(loss * count for loss, count, _ in self._window) / tokens} if tokens else {}
         audio = sum(seconds for *_, seconds in self._window)
-        pace = {"audio_seconds_per_second": audio / passed, "waited": self._waited / passed}
-        self._window, self._since, self._waited = [], now, 0.0
-        return loss | pace
+        speed = {"audio_seconds_per_second": audio / elapsed, "waited": self._waiting_seconds / elapsed}
+        self._window, self._last_line_at, self._waiting_seconds = [], now, 0.0
+        return loss | speed
 
-    def say(self, step: int, text: str) -> None:
+    def print_message(self, step: int, text: str) -> None:
         """Prints a line about a step."""
-        if self._speaks:
+        if self._enabled:
             _log.info(f"train {self._stage}: step {step}: {text}")
 
-    def record(self, step: int, what: dict[str, Any]) -> None:
+    def record(self, step: int, values: dict[str, Any]) -> None:
         """Appends a line of metrics.jsonl about a step; on a full disk the line is lost, but the run continues."""
-        if not self._speaks:
+        if not self._enabled:
             return
-        line = json.dumps(finite({"stage": self._stage, "step": step, **what}), ensure_ascii=False, allow_nan=False)
+        line = json.dumps(finite({"stage": self._stage, "step": step, **values}), ensure_ascii=False, allow_nan=False)
         try:
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
             _log.warning(f"{self._file}: {error.strerror}; this line is lost")
 
-    def report(self, step: int, of: int, logs: dict[str, float]) -> None:
+    def report(self, step: int, total_steps: int, logs: dict[str, float]) -> None:
         """Prints and records what the loop logs: progress of the stage, measurements, time left."""
-        if self._speaks and "audio_seconds_per_second" in logs:
-            self._print(step, of, self._pace(of - step, self._seconds_a_step(step), logs))
-        elif self._speaks and "eval_loss" in logs:
-            found = [_measured(name.removeprefix("eval_"), logs[name]) for name in logs if name.startswith("eval_")]
-            self._print(step, of, f"validation {', '.join(found)}")
+        if self._enabled and "audio_seconds_per_second" in logs:
+            self._print(step, total_steps, self._speed(total_steps - step, self._seconds_per_step(step), logs))
+        elif self._enabled and "eval_loss" in logs:
+            metrics = [
+                _format_metric(name.removeprefix("eval_"), logs[name]) for name in logs if name.startswith("eval_")
+            ]
+            self._print(step, total_steps, f"validation {', '.join(metrics)}")
         rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
         others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
         self.record(step, others | ({"lr": rates} if rates else {}))
 
-    def _print(self, step: int, of: int, text: str) -> None:
-        _log.info(f"train {self._stage}: step {step}/{of}, {text}")
+    def _print(self, step: int, total_steps: int, text: str) -> None:
+        _log.info(f"train {self._stage}: step {step}/{total_steps}, {text}")
 
-    def _pace(self, left: int, seconds_a_step: Seconds, logs: dict[str, float]) -> str:
+    def _speed(self, remaining: int, seconds_per_step: Seconds, logs: dict[str, float]) -> str:
         loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step skipped"
         speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
-        starved = ""
-        if self._on_gpu and logs["waited"] > _STARVED:
-            starved = f"; {logs['waited']:.0%} of the time waiting for data: increase train.workers"
-        return f"{loss}, {speed}, {left * seconds_a_step / 60:.1f} min left{starved}"
+        hint = ""
+        if self._on_gpu and logs["waited"] > _HINT_FROM:
+            hint = f"; {logs['waited']:.0%} of the time waiting for data: increase train.workers"
+        return f"{loss}, {speed}, {remaining * seconds_per_step / 60:.1f} min left{hint}"
 
-    def _seconds_a_step(self, step: int) -> Seconds:
-        return (time.monotonic() - self._started) / max(1, step - self.first_step)
+    def _seconds_per_step(self, step: int) -> Seconds:
+        return (time.monotonic() - self._started_at) / max(1, step - self.first_step)
 
 
-def _measured(name: str, value: float) -> str:
-    """All that is measured but the loss is a rate."""
+def _format_metric(name: str, value: float) -> str:
+    """Every metric but the loss is a rate."""
     return f"{name} {value:.3f}" if name == "loss" else f"{name} {percent(value)}"

@@ -36,7 +36,7 @@ class DistillationObjective(Config):
 
 
 class SequenceObjective(Config):
-    """Training on hypotheses of the model itself, rewarded by how close each is to the transcript. hypotheses: per
+    """Training on hypotheses sampled from the model, rewarded by their similarity to the transcript. hypotheses: per
     utterance. kl: weight of the divergence from the stage's initial model; cross_entropy: weight of the cross-entropy
     on the transcript."""
 

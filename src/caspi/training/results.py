@@ -1,4 +1,4 @@
-"""What training produces, with types; `as_json` is what reports and files hold."""
+"""The results of training, with types; `as_json` is their form in reports and files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _BY_LANGUAGE = "wer/"
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """An in-training evaluation. loss: per target token. wer, cer: of the taught language, fractions. truncated: share
-    of hypotheses that were cut at the length limit. by_language: WER of each, where the split holds several."""
+    """An in-training evaluation. loss: per target token. wer, cer: of the language that is trained, fractions.
+    truncated: share of hypotheses that reached the token limit. by_language: WER of each, if the split has several."""
 
     loss: float
     wer: float
@@ -26,7 +26,7 @@ class Measurement:
 
     @property
     def quality(self) -> tuple[float, float]:
-        """What models are ranked by, the lower the better: WER, then loss."""
+        """The key by which models are ranked, lower is better: WER, then loss."""
         return self.wer, self.loss
 
     def as_json(self) -> dict[str, float]:
@@ -36,7 +36,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self | None:
-        """None where nothing was measured."""
+        """None if nothing was measured."""
         if "wer" not in values:
             return None
         named = {key.removeprefix(_BY_LANGUAGE): value for key, value in values.items() if key.startswith(_BY_LANGUAGE)}
@@ -45,7 +45,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointResult:
-    """A checkpoint on disk. measured: None where the run was asked to end before."""
+    """A checkpoint on disk. measured: None if the run was interrupted before the evaluation."""
 
     path: Path
     step: int
@@ -62,8 +62,8 @@ class CheckpointResult:
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """A stage that was trained to its end. seconds: of its last session. replaced: how many utterances could not be
-    read."""
+    """A stage that was trained to its end. seconds: of its last session. replaced: number of utterances that could
+    not be read."""
 
     name: str
     path: Path

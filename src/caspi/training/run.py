@@ -73,7 +73,7 @@ def stage_folder(run: Path, number: int, stage: StageConfig) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What all stages of a run share."""
+    """Values that all stages of a run share."""
 
     config: TrainConfig
     data: TrainingSet
@@ -87,7 +87,7 @@ class _Run:
 
 
 def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
-    """Runs all stages, or those that are left. Each stage loads the last checkpoint of the one before, so that a run
+    """Runs all stages, or those that remain. Each stage loads the last checkpoint of the one before, so that a run
     that was killed in between gives the same result. Raises UsageError for a corpus or model that cannot be used.
     """
     if sharding() == "zero3":
@@ -115,25 +115,25 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
     if config.no_speech is not None:
         Background(config.no_speech)
     stages = forecast(start, config, data, state.num_processes, seed)
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if state.is_main_process:
             _claim_run(config, start, corpus, seed)
-            held.enter_context(locked(config.path, "train"))
+            stack.enter_context(locked(config.path, "train"))
         state.wait_for_everyone()
         uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
         run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
         if state.is_main_process:
             show_devices(state.num_processes)
             show_targets(data, prompt, stages[0].plans[0].lengths)
-            for ahead in stages:
-                show_stage(ahead)
+            for stage_forecast in stages:
+                show_stage(stage_forecast)
         finished = []
         with run.interruption.listening():
-            for number, ahead in enumerate(stages):
-                folder = stage_folder(config.path, number, ahead.stage)
-                finished.append(_finished(folder) or _run_stage(run, ahead, number, start))
+            for number, stage_forecast in enumerate(stages):
+                folder = stage_folder(config.path, number, stage_forecast.stage)
+                finished.append(_finished(folder) or _run_stage(run, stage_forecast, number, start))
                 start = ModelConfig(start=str(checkpoints.complete_checkpoints(folder)[-1]))
-                gc.collect()  # the stage's model, before the next one is loaded
+                gc.collect()  # frees the stage's model before the next one is loaded
         _point_to_best(config, Path(start.start))
         uploaded = uploads.finish(Path(start.start)) if uploads is not None else None
     return RunResult(config.path, finished, uploaded)
@@ -142,18 +142,18 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
 def _point_to_best(config: TrainConfig, last: Path) -> None:
     """Points `best` in the run's folder to the last stage's best checkpoint, or its last one if none was evaluated."""
     if processes().is_main_process:
-        found = checkpoints.best_checkpoints(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
-        point_to_best(config.path, found[0] if found else last)
+        best = checkpoints.best_checkpoints(stage_folder(config.path, len(config.stages) - 1, config.stages[-1]), 1)
+        point_to_best(config.path, best[0] if best else last)
 
 
 def _finished(folder: Path) -> StageResult | None:
-    """What a stage that was trained to its end left; the run may have been moved since."""
+    """The result of a stage that was trained to its end; the run's folder may have been moved since."""
     try:
         values: dict[str, Any] = json.loads((folder / DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    for found in values["checkpoints"]:
-        found["path"] = str(folder / Path(found["path"]).name)
+    for checkpoint in values["checkpoints"]:
+        checkpoint["path"] = str(folder / Path(checkpoint["path"]).name)
     return StageResult.from_json(values | {"path": str(folder)})
 
 
@@ -166,7 +166,7 @@ _MAY_CHANGE = {
 
 
 def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int) -> None:
-    """Marks the run folder with its corpus and recipe. Raises UsageError if it belongs to another run."""
+    """Writes the run's corpus and recipe into its folder. Raises UsageError if it belongs to another run."""
     content = json.loads((corpus / REPORT).read_text(encoding="utf-8"))
     identity = {
         "corpus": {name: split.get("fingerprint") for name, split in content.get("splits", {}).items()},
@@ -197,54 +197,54 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
         )
 
 
-def _differences(started: Any, asked: Any, name: str = "") -> Iterator[str]:
+def _differences(started: Any, requested: Any, name: str = "") -> Iterator[str]:
     """The keys whose value differs, with the new and the old value."""
-    if isinstance(started, dict) and isinstance(asked, dict):
-        for key in {**started, **asked}:
-            yield from _differences(started.get(key), asked.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(started, list) and isinstance(asked, list) and len(started) == len(asked):
-        for index, pair in enumerate(zip(started, asked, strict=True)):
+    if isinstance(started, dict) and isinstance(requested, dict):
+        for key in {**started, **requested}:
+            yield from _differences(started.get(key), requested.get(key), f"{name}.{key}" if name else key)
+    elif isinstance(started, list) and isinstance(requested, list) and len(started) == len(requested):
+        for index, pair in enumerate(zip(started, requested, strict=True)):
             yield from _differences(*pair, f"{name}.{index}")
-    elif started != asked and name.rpartition(".")[2] not in _MAY_CHANGE:
-        yield f"{name}: {asked}, was {started}"
+    elif started != requested and name.rpartition(".")[2] not in _MAY_CHANGE:
+        yield f"{name}: {requested}, was {started}"
 
 
-def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig) -> StageResult:
-    config, data, state, stage, steps = run.config, run.data, processes(), ahead.stage, ahead.steps
+def _run_stage(run: _Run, stage_forecast: StageForecast, number: int, start: ModelConfig) -> StageResult:
+    config, data, state, stage, steps = run.config, run.data, processes(), stage_forecast.stage, stage_forecast.steps
     folder = stage_folder(config.path, number, stage)
-    drawn = stage_seed(run.seed, number)
-    model = load_for_stage(start, config, stage, state.device, run.dtype, drawn)
+    seed = stage_seed(run.seed, number)
+    model = load_for_stage(start, config, stage, state.device, run.dtype, seed)
     planned = PlannedSteps(
         data,
-        ahead.plans,
+        stage_forecast.plans,
         steps,
         state.process_index,
         run.prompt,
         config,
         stage,
-        drawn,
+        seed,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    found = checkpoints.complete_checkpoints(folder)
-    first_step = checkpoints.step_of(found[-1]) if found else 0
-    if (learnt := learned_budget(folder)) is not None:
-        planned.lower(learnt)
+    complete = checkpoints.complete_checkpoints(folder)
+    first_step = checkpoints.step_of(complete[-1]) if complete else 0
+    if (learned := learned_budget(folder)) is not None:
+        planned.lower(learned)
     started = time.monotonic()
     if state.is_main_process:
-        _forget_later_steps(config.path / METRICS, stage.name, first_step)
+        _drop_later_steps(config.path / METRICS, stage.name, first_step)
     loop = StageLoop(
         StageInputs(
-            objective=stage_objective(stage, model.loaded, start, run.dtype, drawn, compiled=model.compiled),
+            objective=stage_objective(stage, model.loaded, start, run.dtype, seed, compiled=model.compiled),
             model=model,
             config=config,
             stage=stage,
             steps=planned,
             folder=folder,
-            seed=drawn,
+            seed=seed,
             compute_dtype=run.dtype,
-            measure=functools.partial(run.validation, give_up=lambda: run.interruption.asked),
+            measure=functools.partial(run.validation, should_stop=lambda: run.interruption.requested),
             log=MetricsLog(
-                stage.name, config.path / METRICS, speaks=state.is_main_process, on_gpu=state.device.type != "cpu"
+                stage.name, config.path / METRICS, enabled=state.is_main_process, on_gpu=state.device.type != "cpu"
             ),
             trackers=[
                 Tracker(name, config.path, folder.name, run.provenance, first_step)
@@ -264,8 +264,8 @@ def _run_stage(run: _Run, ahead: StageForecast, number: int, start: ModelConfig)
         name=stage.name,
         path=folder,
         steps=steps,
-        audio_hours=audio_hours(data, ahead.plans, steps),
-        groups=ahead.groups,
+        audio_hours=audio_hours(data, stage_forecast.plans, steps),
+        groups=stage_forecast.groups,
         seconds=time.monotonic() - started,
         replaced=_replaced(config.path / METRICS, stage.name),
         checkpoints=[checkpoints.result_of(path) for path in checkpoints.complete_checkpoints(folder)],
@@ -282,15 +282,14 @@ def _replaced(metrics: Path, stage: str) -> int:
     return sum(len(row.get("replaced", ())) for row in read_jsonl(metrics) if row["stage"] == stage)
 
 
-def _forget_later_steps(metrics: Path, stage: str, step: int) -> None:
-    """Drops logged steps after the checkpoint, and a line cut short when the run was killed: these steps are taken and
-    logged again."""
+def _drop_later_steps(metrics: Path, stage: str, step: int) -> None:
+    """Removes logged steps after the checkpoint, which are repeated and logged again, and an incomplete last line."""
     if not metrics.is_file():
         return
-    kept = []
+    lines = []
     for line in metrics.read_text(encoding="utf-8").split("\n"):
         with contextlib.suppress(ValueError):
             row = json.loads(line)
             if row["stage"] != stage or row["step"] <= step:
-                kept.append(line + "\n")
-    write_whole(metrics, "".join(kept))
+                lines.append(line + "\n")
+    write_whole(metrics, "".join(lines))

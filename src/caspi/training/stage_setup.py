@@ -44,17 +44,17 @@ def load_for_stage(
 
 
 def compiles(config: TrainConfig, stage: StageConfig, *, on_gpu: bool) -> bool:
-    """Whether blocks are compiled. `auto` compiles on a GPU, except under ZeRO, which puts hooks inside blocks, and
-    except for dropout with activation checkpointing, where torch finds that the recomputed values differ."""
+    """Whether blocks are compiled. `auto` compiles on a GPU, but not under ZeRO, which puts hooks inside blocks, and
+    not dropout with activation checkpointing, for which torch reports that recomputed values differ."""
     if config.compile != "auto":
         return config.compile
-    again_at_random = config.activation_checkpointing_every > 0 and drops(stage)
-    return on_gpu and sharding() != "zero3" and not again_at_random
+    recomputes_dropout = config.activation_checkpointing_every > 0 and drops(stage)
+    return on_gpu and sharding() != "zero3" and not recomputes_dropout
 
 
 def drops(stage: StageConfig) -> bool:
     """Whether a stage's adapters use dropout."""
-    return any(how.lora is not None and how.lora.dropout > 0 for how in stage.groups.values())
+    return any(group.lora is not None and group.lora.dropout > 0 for group in stage.groups.values())
 
 
 def set_up(

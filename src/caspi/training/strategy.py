@@ -1,4 +1,4 @@
-"""How the processes of a run share weights and gradients: three ways under one interface."""
+"""Strategies for sharing weights and gradients between the processes of a run, with one interface."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from caspi.training.optim import gradients
 
 
 class Strategy:
-    """The plain way: every process holds the whole model. Gradients are summed once per step, not during its backward
-    passes as in DDP: a process that runs out of memory does not block the others, and gradients are stored only once.
+    """Data parallelism: every process holds the whole model. Gradients are summed once per step, not during its
+    backward passes as in DDP: a process that runs out of memory does not block the others, and gradients are stored
+    only once.
 
-    model: the forward pass goes through it. sharded: each process holds a part of every weight, so that all processes
-    make equally many passes.
+    model: called for the forward pass. sharded: whether each process holds only a part of every weight, so that all
+    processes must run equally many passes.
     """
 
     sharded = False
@@ -42,14 +43,14 @@ class Strategy:
         """Sums the gradients over all processes and multiplies them by `factor`, after a step's micro-batches. Returns
         the loss times the factor, and the norm of the gradient; the host waits for both at once."""
         if processes().num_processes > 1:
-            gradients.add_up(self.trained())
+            gradients.sum_over_processes(self.trained())
         return self._scaled(loss, factor, factor)
 
     def _scaled(self, loss: torch.Tensor, loss_factor: float, factor: float) -> tuple[float, float]:
         gradients.scale(self.trained(), factor)
         norm = gradients.norm(self.trained()).to(loss)
-        found: list[float] = torch.stack([loss * loss_factor, norm]).tolist()
-        return found[0], found[1]
+        values: list[float] = torch.stack([loss * loss_factor, norm]).tolist()
+        return values[0], values[1]
 
     def clip(self, norm: float, limit: float) -> None:
         """Scales the gradient, whose norm is `norm`, down to a norm of at most `limit`."""
@@ -57,17 +58,17 @@ class Strategy:
             gradients.scale(self.trained(), limit / norm)
 
     def step(self) -> None:
-        """Changes the weights and clears the gradient."""
+        """Updates the weights and clears the gradients."""
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def discard_gradients(self) -> None:
-        """Drops the gradients of this effective batch, instead of a step."""
+        """Clears the gradients of this effective batch without a step."""
         self.optimizer.zero_grad()
 
-    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
+    def save_optimizer(self, folder: Path, *, is_writer: bool) -> None:
         """Saves the optimizer's state into a checkpoint. All processes call it, one of them writes."""
-        if writes:
+        if is_writer:
             checkpoints.save_optimizer(folder, self.optimizer.state_dict())
 
     def load_optimizer(self, folder: Path) -> None:
@@ -92,10 +93,10 @@ class FullySharded(Strategy):
     def finish_gradients(self, loss: torch.Tensor, factor: float) -> tuple[float, float]:
         return self._scaled(loss, factor, factor * processes().num_processes)  # they were averaged
 
-    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
-        if self._gathers_itself():
+    def save_optimizer(self, folder: Path, *, is_writer: bool) -> None:
+        if self._optimizer_saves_whole_state():
             state = self.optimizer.state_dict()
-            if writes:
+            if is_writer:
                 checkpoints.save_optimizer(folder, state)
         else:
             save_fsdp_optimizer(
@@ -103,16 +104,16 @@ class FullySharded(Strategy):
             )
 
     def load_optimizer(self, folder: Path) -> None:
-        if self._gathers_itself():
+        if self._optimizer_saves_whole_state():
             super().load_optimizer(folder)
         else:
             load_fsdp_optimizer(
                 self._accelerator.state.fsdp_plugin, self._accelerator, self.optimizer, self.model, str(folder)
             )
 
-    def _gathers_itself(self) -> bool:
+    def _optimizer_saves_whole_state(self) -> bool:
         """Whether the optimizer has 8-bit moments, which FSDP2 cannot gather."""
-        return hasattr(getattr(self.optimizer, "optimizer", self.optimizer), "gathers_itself")
+        return hasattr(getattr(self.optimizer, "optimizer", self.optimizer), "saves_whole_state")
 
 
 class ZeroStage3(Strategy):
@@ -136,13 +137,13 @@ class ZeroStage3(Strategy):
     def step(self) -> None:
         self.optimizer.step()  # the engine clears its gradients itself
 
-    def save_optimizer(self, folder: Path, *, writes: bool) -> None:
-        state = self.optimizer.whole_state()
-        if writes:
+    def save_optimizer(self, folder: Path, *, is_writer: bool) -> None:
+        state = self.optimizer.full_state()
+        if is_writer:
             torch.save(state, folder / "optimizer.pt")
 
     def load_optimizer(self, folder: Path) -> None:
-        self.optimizer.load_whole_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
+        self.optimizer.load_full_state(torch.load(folder / "optimizer.pt", mmap=True, weights_only=True))
 
     def close(self) -> None:
         self.optimizer.end()

@@ -1,4 +1,4 @@
-"""Experiment trackers by name: they receive a stage's log and the corpus's reports; a failing one never ends a run."""
+"""Experiment trackers by name: they receive a stage's log and the corpus's reports; one that fails never ends a run."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Tracker:
 
     def log(self, values: Mapping[str, Any], step: int) -> None:
         """Logs `loss` as train/loss and `eval_wer` as eval/wer; values that are not numbers are skipped."""
-        numbers = {_shown(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
-        self._guarded("log", numbers, step)
+        numbers = {_chart_name(key): float(value) for key, value in values.items() if isinstance(value, int | float)}
+        self._call("log", numbers, step)
 
     def close(self) -> None:
         """Ends the tracking: the stage is complete, or will be resumed."""
-        self._guarded("close")
+        self._call("close")
 
-    def _guarded(self, method: str, *arguments: Any) -> None:
+    def _call(self, method: str, *arguments: Any) -> None:
         if self._sink is None:
             return
         try:
@@ -73,7 +73,7 @@ class Tracker:
             self._sink = None
 
 
-def _shown(key: str) -> str:
+def _chart_name(key: str) -> str:
     return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 

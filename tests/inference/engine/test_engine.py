@@ -181,7 +181,7 @@ def test_limits_and_a_forced_prefix(tiny: LoadedModel, requests: list[DecodeRequ
 def test_giving_up_drops_what_is_not_done(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
     asked = itertools.chain([False] * 4, itertools.repeat(True))
     engine = Engine(tiny)
-    assert len(list(engine.decode_each(requests, give_up=lambda: next(asked)))) < len(requests)
+    assert len(list(engine.decode_each(requests, should_stop=lambda: next(asked)))) < len(requests)
     assert not engine.pending
     assert len(list(engine.decode_each(requests))) == len(requests), "the engine can be used again"
 

@@ -44,7 +44,7 @@ def test_the_library_reads_the_written_files(
 
 
 def test_tensors_larger_than_the_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safetensors_writer, "_AT_ONCE", 1000)
+    monkeypatch.setattr(safetensors_writer, "_BUFFER_BYTES", 1000)
     tensors = {"long": torch.randn(777), "short": torch.randn(3)}
     safetensors_writer.write_safetensors(tmp_path / "some.safetensors", tensors)
     assert all(torch.equal(value, tensors[name]) for name, value in load_file(tmp_path / "some.safetensors").items())

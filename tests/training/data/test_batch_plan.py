@@ -42,10 +42,10 @@ def test_a_plan_keeps_order_batch_size_and_budget(
         if batch.utterances:
             assert len(made.rows(number)) == min(batch.utterances, len(seconds))
         elif len(made.steps) > 1:
-            # The utterances of a step all end within the same stretch of seconds: no drift, for any number of ranks.
+            # The utterances of a step all end within the same span of seconds: no drift, for any number of ranks.
             assert batch.seconds is not None
-            stretch = np.ceil(np.cumsum(seconds[order])[first : ends[number]] / batch.seconds - 1e-9)
-            assert len(set(stretch.tolist())) == 1
+            step_numbers = np.ceil(np.cumsum(seconds[order])[first : ends[number]] / batch.seconds - 1e-9)
+            assert len(set(step_numbers.tolist())) == 1
         for micro in (micro for rank in step for micro in rank):
             assert seconds[micro].sum() <= budget + 1e-6 or len(micro) == 1
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from caspi.augmentation.config import Augmentation, Silence
-from caspi.training.data.epoch_lengths import EpochLengths, chosen
+from caspi.training.data.epoch_lengths import EpochLengths, bernoulli_mask
 
-HOW = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), probability=0.5))
+AUGMENT = Augmentation(speed=(0.9, 1.0, 1.1), silence=Silence(seconds=(0.1, 0.5), probability=0.5))
 
 
 def drawn(count: int = 1_000, seed: int = 3, epoch: int = 2) -> list[np.ndarray]:
-    lengths = EpochLengths.of(np.full(count, 2.0)).drawn(HOW, seed, epoch)
-    return [lengths.speed, lengths.before, lengths.after, chosen(count, 0.5, seed, epoch, "timestamps")]
+    lengths = EpochLengths.of(np.full(count, 2.0)).augmented(AUGMENT, seed, epoch)
+    return [lengths.speed, lengths.before, lengths.after, bernoulli_mask(count, 0.5, seed, epoch, "timestamps")]
 
 
 def test_draws_differ_by_epoch_and_seed_and_are_reproducible() -> None:
@@ -33,7 +33,7 @@ def test_draws_are_independent_of_each_other() -> None:
     assert abs(np.corrcoef(before[padded], after[padded])[0, 1]) < 0.05
     assert abs(np.corrcoef(speed, padded)[0, 1]) < 0.05
     assert abs(np.corrcoef(timed, padded)[0, 1]) < 0.05
-    assert [round(float(np.mean(speed == factor)), 1) for factor in HOW.speed] == [0.3, 0.3, 0.3]
+    assert [round(float(np.mean(speed == factor)), 1) for factor in AUGMENT.speed] == [0.3, 0.3, 0.3]
     assert 0.47 < padded.mean() < 0.53
     assert before[padded].min() >= 0.1
     assert before[padded].max() <= 0.5

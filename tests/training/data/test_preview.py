@@ -21,11 +21,11 @@ from caspi.training.data.stage_plan import plan_stage
 from caspi.training.data.steps import PlannedSteps
 from tests.support import run_recipe
 
-HOW = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
+AUGMENT = "train.augment={gain_db: [-6, -6], silence: {seconds: [0.5, 0.5], probability: 0}, spec_augment: {}}"
 
 
 def test_the_page_has_each_effect_alone_and_as_trained_on(small_corpus: Path, tmp_path: Path) -> None:
-    done = commands.augment_preview.run(run_recipe(tmp_path, small_corpus, HOW), "all", 2, tmp_path / "page")
+    done = commands.augment_preview.run(run_recipe(tmp_path, small_corpus, AUGMENT), "all", 2, tmp_path / "page")
     page = done.path.read_text(encoding="utf-8")
     hows = re.findall(r"<td[^>]*>(as it is|\w+ alone|as trained on, epoch \d)</td>", page)
     each = ["as it is", "silence alone", "gain alone", "as trained on, epoch 1", "as trained on, epoch 2"]

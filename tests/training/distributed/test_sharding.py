@@ -140,7 +140,7 @@ def test_out_of_memory_ends_a_sharded_run_and_lowers_its_budget(small_corpus: Pa
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("variables", "message"),
     [
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "does not support ZeRO stage None"),
         ({"ACCELERATE_USE_FSDP": "true"}, "set fsdp_version: 2"),
@@ -148,11 +148,11 @@ def test_out_of_memory_ends_a_sharded_run_and_lowers_its_budget(small_corpus: Pa
     ],
 )
 def test_unsupported_sharding_is_an_error(
-    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], said: str
+    small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
-    for name, value in asked.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         commands.train.run(run_recipe(tmp_path, small_corpus))
 
 

@@ -31,7 +31,7 @@ def gradients(
     return loss.detach(), hidden.grad, weight.grad
 
 
-def ours(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> torch.Tensor:
+def fused(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> torch.Tensor:
     return FusedLoss(weight)(hidden, labels)  # type: ignore[no-any-return]
 
 
@@ -43,7 +43,7 @@ def torchs(hidden: torch.Tensor, weight: nn.Parameter, labels: torch.Tensor) -> 
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_loss_and_gradients_equal_torchs(monkeypatch: pytest.MonkeyPatch, at_once: int, scale: float) -> None:
     monkeypatch.setattr(fused_loss, "AT_ONCE", at_once)
-    for found, expected in zip(gradients(ours, *problem(scale)), gradients(torchs, *problem(scale)), strict=True):
+    for found, expected in zip(gradients(fused, *problem(scale)), gradients(torchs, *problem(scale)), strict=True):
         assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -54,7 +54,7 @@ def test_bf16_is_as_exact_as_torchs(scale: float) -> None:
     labels = (hidden @ weight.T).argmax(dim=1)
     exact = gradients(torchs, hidden.double(), nn.Parameter(weight.double()), labels)
     with torch.autocast("cpu", torch.bfloat16):
-        found, reference = gradients(ours, hidden, weight, labels), gradients(torchs, hidden, weight, labels)
+        found, reference = gradients(fused, hidden, weight, labels), gradients(torchs, hidden, weight, labels)
     for one, other, truth in zip(found, reference, exact, strict=True):
         assert one.dtype == torch.float32
         assert (one - truth).norm() < 1.1 * (other - truth).norm() + 1e-6 * truth.norm()
@@ -63,10 +63,10 @@ def test_bf16_is_as_exact_as_torchs(scale: float) -> None:
 def test_only_trained_tensors_get_a_gradient() -> None:
     hidden, weight, labels = problem()
     with torch.no_grad():
-        assert torch.allclose(ours(hidden, weight, labels), torchs(hidden, weight, labels))
+        assert torch.allclose(fused(hidden, weight, labels), torchs(hidden, weight, labels))
     weight.requires_grad_(False)
     hidden.requires_grad_()
-    ours(hidden, weight, labels).backward()
+    fused(hidden, weight, labels).backward()
     assert weight.grad is None
     assert hidden.grad is not None
 
@@ -76,6 +76,6 @@ def test_all_logits_are_never_in_memory_together(monkeypatch: pytest.MonkeyPatch
     made = []
     real = torch.Tensor.exp_
     monkeypatch.setattr(torch.Tensor, "exp_", lambda self: made.append(len(self)) or real(self))
-    gradients(ours, *problem())
+    gradients(fused, *problem())
     assert sum(made) == LABELS
     assert max(made) == 4

@@ -51,11 +51,11 @@ def test_distillation_equals_torchs_divergence(fresh_tiny: LoadedModel) -> None:
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    said = label_logits(model, given)
+    student_logits = label_logits(model, given)
     with torch.no_grad():
-        theirs = label_logits(other, replace(given, masks=None)).softmax(dim=1)  # type: ignore[arg-type]
-    apart = torch.nn.functional.kl_div(said.log_softmax(dim=1), theirs, reduction="sum")
-    expected = 0.5 * torch.nn.functional.cross_entropy(said, given.labels, reduction="sum") + 0.5 * apart
+        teacher_probabilities = label_logits(other, replace(given, masks=None)).softmax(dim=1)  # type: ignore[arg-type]
+    divergence = torch.nn.functional.kl_div(student_logits.log_softmax(dim=1), teacher_probabilities, reduction="sum")
+    expected = 0.5 * torch.nn.functional.cross_entropy(student_logits, given.labels, reduction="sum") + 0.5 * divergence
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     pairs = [(found[name], p.grad) for name, p in model.named_parameters() if p.grad is not None]
@@ -70,15 +70,15 @@ def test_the_parts_of_an_objective_are_logged_separately(fresh_tiny: LoadedModel
     objective = Distillation(fresh_tiny.model, None, other, 0.25)  # type: ignore[arg-type]
     loss = float(objective(given)) / len(given.labels)
     plain = float(CrossEntropy(fresh_tiny.model)(given)) / len(given.labels)
-    notes = objective.take_notes()
+    notes = objective.take_metrics()
     assert notes["cross_entropy"] == pytest.approx(plain, rel=1e-4)
     assert 0.75 * notes["cross_entropy"] + 0.25 * notes["kl"] == pytest.approx(loss, rel=1e-4)
-    assert objective.take_notes() == {}
+    assert objective.take_metrics() == {}
 
 
 def test_the_log_of_the_sequence_objective_contains_its_parts(small_corpus: Path, tmp_path: Path) -> None:
-    how = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
-    commands.train.run(run_recipe(tmp_path, small_corpus, how, "train.stages.1.epochs=0.3"))
+    override = "train.stages.1.objective={kind: sequence, hypotheses: 2, kl: 0.1}"
+    commands.train.run(run_recipe(tmp_path, small_corpus, override, "train.stages.1.epochs=0.3"))
     rows = logged(tmp_path / "train", "loss", "all")
     for row in rows:
         assert {"reward", "reward_spread", "no_spread", "hypothesis_tokens", "kl"} <= row.keys()
@@ -107,9 +107,9 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_the_first_stage(small
     other.processor.tokenizer.add_tokens(["ועוד"])
     other.model.save_pretrained(tmp_path / "other")
     other.processor.save_pretrained(tmp_path / "other")
-    how = f"train.stages.1.objective={{kind: distillation, teacher: {tmp_path / 'other'}}}"
+    override = f"train.stages.1.objective={{kind: distillation, teacher: {tmp_path / 'other'}}}"
     with pytest.raises(UsageError, match=r"stage all: teacher .* has another vocabulary"):
-        commands.train.run(run_recipe(tmp_path, small_corpus, how))
+        commands.train.run(run_recipe(tmp_path, small_corpus, override))
     assert not (tmp_path / "train").exists()
 
 
@@ -143,15 +143,15 @@ def test_first_tokens_are_sampled_with_their_probability(tiny: LoadedModel) -> N
     likely = logits.softmax(dim=0)
     draws = [np.random.default_rng(0).random((4000, 1))]
     with torch.no_grad():
-        [said] = sample_hypotheses(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given), draws)
-    often = torch.bincount(torch.tensor([tokens[0] for tokens in said]), minlength=len(likely)) / len(said)
+        [sampled] = sample_hypotheses(tiny.model, tiny.prompt, [row], forward_audio(tiny.model, given), draws)
+    often = torch.bincount(torch.tensor([tokens[0] for tokens in sampled]), minlength=len(likely)) / len(sampled)
     assert float((often - likely).abs().sum()) < 0.35  # total variation 0.17: some 600 tokens, 4,000 draws
     assert float((often - likely).abs().max()) < 0.02
 
 
 def objective(loaded: LoadedModel, reference: object = None, **options: float) -> GroupRelativePolicy:
-    how = SequenceObjective.model_validate({"kl": 0.0, "cross_entropy": 0.0} | options)
-    return GroupRelativePolicy(loaded.model, None, how, loaded.prompt, reference, 0)  # type: ignore[arg-type]
+    config = SequenceObjective.model_validate({"kl": 0.0, "cross_entropy": 0.0} | options)
+    return GroupRelativePolicy(loaded.model, None, config, loaded.prompt, reference, 0)  # type: ignore[arg-type]
 
 
 def test_value_and_gradient_equal_the_formula(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +164,10 @@ def test_value_and_gradient_equal_the_formula(fresh_tiny: LoadedModel, monkeypat
     targets = [prompt.example(0, item.text, "Hebrew").target for item in given.items]
     near = [target[len(forced) :] for target in targets]
     far = [tokens[3:] for tokens in near]
-    said = [[one, two, one] for one, two in zip(near, far, strict=True)]
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
-    how = {"hypotheses": 3, "kl": 0.3, "cross_entropy": 0.2}
-    loss = objective(fresh_tiny, reference, **how)(given)
+    hypotheses = [[one, two, one] for one, two in zip(near, far, strict=True)]
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: hypotheses)
+    options = {"hypotheses": 3, "kl": 0.3, "cross_entropy": 0.2}
+    loss = objective(fresh_tiny, reference, **options)(given)
     loss.backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -177,15 +177,20 @@ def test_value_and_gradient_equal_the_formula(fresh_tiny: LoadedModel, monkeypat
         every = label_logits(of, replace(given, sequences=pack(examples, prompt)))
         return list(every.log_softmax(dim=1).split([len(answer) for answer in answers]))
 
-    plain, asked = [item.example.prompt for item in given.items], [item.example.prompt + forced for item in given.items]
+    plain, forced_prompts = (
+        [item.example.prompt for item in given.items],
+        [item.example.prompt + forced for item in given.items],
+    )
     expected = torch.zeros(())
     for target, pred in zip(targets, logits(model, plain, targets), strict=True):
         expected = expected - 0.2 * pred[range(len(target)), target].sum()
     spread = (2 / 9) ** 0.5  # two rewards are 0, one is lower: the mean is a third of it
     for answers, share, better in ((near, 2 / 3, 1 / 3), (far, 1 / 3, -2 / 3)):
         with torch.no_grad():
-            theirs = logits(reference, asked, answers)
-        for target, answer, pred, other in zip(targets, answers, logits(model, asked, answers), theirs, strict=True):
+            reference_logits = logits(reference, forced_prompts, answers)
+        for target, answer, pred, other in zip(
+            targets, answers, logits(model, forced_prompts, answers), reference_logits, strict=True
+        ):
             weight = share * len(target) / len(answer)
             expected = expected - weight * better / spread * pred[range(len(answer)), answer].sum()
             expected = expected + 0.3 * weight * (other.exp() * (other - pred)).sum()
@@ -216,17 +221,17 @@ def test_micro_batches_do_not_change_the_gradient(kind: str, fresh_tiny: LoadedM
         assert (other_way - found[0]).norm() < 1e-5 * found[0].norm()
 
 
-def advantages(loaded: LoadedModel, text: str, *said: str) -> list[float]:
-    made = objective(loaded, hypotheses=len(said))
-    tokens = [[*loaded.prompt._encode_plain(one), loaded.prompt.end] for one in said]
+def advantages(loaded: LoadedModel, text: str, *hypotheses: str) -> list[float]:
+    made = objective(loaded, hypotheses=len(hypotheses))
+    tokens = [[*loaded.prompt._encode_plain(one), loaded.prompt.end] for one in hypotheses]
     return [advantage / share for _, share, advantage in made._advantages(TargetText(text, "Hebrew", NOTHING), tokens)]
 
 
 def test_the_reward_orders_hypotheses_and_ignores_times(fresh_tiny: LoadedModel) -> None:
     right, wrong, silent = advantages(fresh_tiny, "שלום לכולם", "שלום, לכולם!", "שלום עולם", "")
     assert right > wrong > silent
-    said = ("<0.2>שלום לכולם<1.7>", "<0.1>שלום<0.9>", "שלום לכולם")
-    early, late, without = advantages(fresh_tiny, "<0.1>שלום לכולם<0.9>", *said)
+    hypotheses = ("<0.2>שלום לכולם<1.7>", "<0.1>שלום<0.9>", "שלום לכולם")
+    early, late, without = advantages(fresh_tiny, "<0.1>שלום לכולם<0.9>", *hypotheses)
     assert early == without > late
     assert advantages(fresh_tiny, "", "אבג", "") == [-1.0, 1.0]
 
@@ -258,8 +263,8 @@ def test_a_model_stays_in_training_mode_if_sampling_runs_out_of_memory(
 
 
 def test_identical_hypotheses_give_no_gradient(fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = [[[300, fresh_tiny.prompt.end]] * 3] * 3
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
+    hypotheses = [[[300, fresh_tiny.prompt.end]] * 3] * 3
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: hypotheses)
     loss = objective(fresh_tiny, hypotheses=3)(batch(fresh_tiny))
     loss.backward()
     assert float(loss.detach()) == 0
@@ -269,8 +274,8 @@ def test_identical_hypotheses_give_no_gradient(fresh_tiny: LoadedModel, monkeypa
 def test_with_only_the_transcript_it_equals_cross_entropy(
     fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = [[[300, fresh_tiny.prompt.end]] * 2] * 3
-    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: said)
+    hypotheses = [[[300, fresh_tiny.prompt.end]] * 2] * 3
+    monkeypatch.setattr("caspi.training.objectives.grpo.sample_hypotheses", lambda *_: hypotheses)
     given = batch(fresh_tiny)
     found = objective(fresh_tiny, hypotheses=2, cross_entropy=0.3)(given)
     assert float(found) == pytest.approx(0.3 * float(CrossEntropy(fresh_tiny.model)(given)), rel=1e-5)
@@ -293,11 +298,13 @@ def test_the_divergence_keeps_the_model_near_the_reference(fresh_tiny: LoadedMod
 @pytest.mark.parametrize("kind", ["distillation", "sequence"])
 def test_a_recipe_stage_trains_and_resumes(kind: str, small_corpus: Path, tmp_path: Path) -> None:
     """Resumed from its first checkpoint, it gives the same losses."""
-    how = "{kind: distillation, teacher: tiny}" if kind == "distillation" else "{kind: sequence, hypotheses: 2}"
+    objective_config = (
+        "{kind: distillation, teacher: tiny}" if kind == "distillation" else "{kind: sequence, hypotheses: 2}"
+    )
     made = run_recipe(
         tmp_path,
         small_corpus,
-        f"train.stages.1.objective={how}",
+        f"train.stages.1.objective={objective_config}",
         "train.evaluate.every=3",
         "train.evaluate.utterances=2",
     )

@@ -55,8 +55,8 @@ def test_it_updates_like_adamw_with_a_quarter_of_the_state(fresh_tiny: LoadedMod
         moved.append(torch.cat([(p.detach() - start[n]).flatten() for n, p in fresh_tiny.model.named_parameters()]))
         state = optimizer.state_dict()["state"].values()
         sizes.append(sum(v.numel() * v.element_size() for of in state for v in of.values()))
-    exact, ours = moved
-    assert torch.nn.functional.cosine_similarity(exact, ours, dim=0) > 0.98
+    exact, eight_bit = moved
+    assert torch.nn.functional.cosine_similarity(exact, eight_bit, dim=0) > 0.98
     assert sizes[1] < 0.3 * sizes[0]  # the rest: tables of codes, and small tensors in fp32
 
 

@@ -47,11 +47,13 @@ def test_muon_equals_torchs_muon() -> None:
     """torch's computes in bf16 and without batches."""
     torch.manual_seed(0)
     start = [torch.randn(16, 48), torch.randn(16, 48), torch.randn(40, 24)]
-    ours, theirs = [[nn.Parameter(value.clone()) for value in start] for _ in range(2)]
-    wander(Muon([{"params": ours, "lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}]), ours, 5)
-    reference = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
-    wander(reference, theirs, 5)
-    for value, one, other in zip(start, ours, theirs, strict=True):
+    parameters, reference_parameters = [[nn.Parameter(value.clone()) for value in start] for _ in range(2)]
+    wander(Muon([{"params": parameters, "lr": 0.02, "weight_decay": 0.1, "momentum": 0.9}]), parameters, 5)
+    reference = torch.optim.Muon(
+        reference_parameters, lr=0.02, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"
+    )
+    wander(reference, reference_parameters, 5)
+    for value, one, other in zip(start, parameters, reference_parameters, strict=True):
         assert ((one - other).norm() / (other - value).norm()).item() < 0.02
 
 
@@ -104,25 +106,29 @@ def test_muon_updates_only_matrices_inside_blocks(fresh_tiny: LoadedModel, kind:
 
 
 def test_adapters_are_updated_by_adamw(fresh_tiny: LoadedModel) -> None:
-    how = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
-    groups = select(fresh_tiny.model, how)
-    found = build.build(fresh_tiny.model, groups, StageConfig(name="s", groups=how, optimizer="muon"))
+    groups_config = learn(decoder_layers={"lr": 1e-3, "lora": {"rank": 2}})
+    groups = select(fresh_tiny.model, groups_config)
+    found = build.build(fresh_tiny.model, groups, StageConfig(name="s", groups=groups_config, optimizer="muon"))
     assert not any("momentum" in group for group in found.param_groups)
 
 
 def test_the_other_parameters_are_updated_by_adamw() -> None:
     torch.manual_seed(0)
     start = torch.randn(9)
-    ours, theirs, matrix = nn.Parameter(start.clone()), nn.Parameter(start.clone()), nn.Parameter(torch.eye(4))
-    groups = [{"params": [matrix], "momentum": 0.9}, {"params": [ours]}]
-    wander(Muon(groups, lr=0.1, betas=(0.8, 0.9)), [ours, matrix], 4)
-    reference = torch.optim.AdamW([theirs], lr=0.1, betas=(0.8, 0.9), fused=True)
+    parameters, reference_parameters, matrix = (
+        nn.Parameter(start.clone()),
+        nn.Parameter(start.clone()),
+        nn.Parameter(torch.eye(4)),
+    )
+    groups = [{"params": [matrix], "momentum": 0.9}, {"params": [parameters]}]
+    wander(Muon(groups, lr=0.1, betas=(0.8, 0.9)), [parameters, matrix], 4)
+    reference = torch.optim.AdamW([reference_parameters], lr=0.1, betas=(0.8, 0.9), fused=True)
     draw = torch.Generator().manual_seed(0)
     for _ in range(4):
-        theirs.grad = torch.randn(theirs.shape, generator=draw)
+        reference_parameters.grad = torch.randn(reference_parameters.shape, generator=draw)
         torch.randn(matrix.shape, generator=draw)
         reference.step()
-    assert torch.equal(ours, theirs)
+    assert torch.equal(parameters, reference_parameters)
 
 
 @pytest.mark.parametrize("more", [{}, {"rows": 0.95}])

@@ -38,8 +38,8 @@ OPTIMIZERS = [
 
 
 def named(row: dict) -> str:  # type: ignore[type-arg]
-    how = "-compiled" if row.get("compiled") else ""
-    return f"{row['stage']}-{row['activation_checkpointing_every']}-{row['micro_batches']}-{row['seconds']}{how}"
+    suffix = "-compiled" if row.get("compiled") else ""
+    return f"{row['stage']}-{row['activation_checkpointing_every']}-{row['micro_batches']}-{row['seconds']}{suffix}"
 
 
 RELEASED = ModelConfig(start="Qwen/Qwen3-ASR-1.7B-hf", init="random", scale="1.7b")
@@ -58,7 +58,7 @@ def loads(row: dict, share: float = 1.0) -> MicroBatchLoads:  # type: ignore[typ
 def learning(row: dict) -> tuple[ModelShape, TrainableShape]:  # type: ignore[type-arg]
     model = shapes.on_meta_device(RELEASED)
     shape = ModelShape.of(model, model.config)
-    groups = select(model, {name: GroupTraining.model_validate(how) for name, how in row["groups"].items()})
+    groups = select(model, {name: GroupTraining.model_validate(config) for name, config in row["groups"].items()})
     return shape, TrainableShape.of(
         model, shape, groups, activation_checkpointing_every=row["activation_checkpointing_every"],
         compiled=row.get("compiled", False), optimizer=row.get("optimizer", "adamw"),
@@ -192,7 +192,7 @@ def test_a_users_own_table_is_used(tmp_path: Path) -> None:
     table.write_text(f"mine: {{{known}}}")
     assert gpus(table)["mine"].memory == 24
     assert "h100" in gpus(table)
-    for written, said in (
+    for written, message in (
         ("mine: {memory: 24}", "mine: no name, rate, "),
         ("mine: [24]", "is not a table of GPU kinds"),
         (f"mine: {{{known}, memroy: 24}}", "mine: unknown: memroy"),
@@ -200,7 +200,7 @@ def test_a_users_own_table_is_used(tmp_path: Path) -> None:
         (f"mine: {{{known.replace('100', 'fast')}}}", "could not convert string to float: 'fast'"),
     ):
         table.write_text(written)
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             gpus(table)
 
 

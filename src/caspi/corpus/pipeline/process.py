@@ -94,7 +94,7 @@ def process(recording: Recording, rules: Rules) -> Iterator[Accepted | Rejected]
 
 
 def _reason(error: AudioError) -> Reason:
-    return error.reason  # type: ignore[return-value]  # a test checks that Reason includes all reasons of audio.py
+    return error.reason  # type: ignore[return-value]  # a test checks that Reason includes all reasons of caspi.audio
 
 
 def clips(stream: Stream, bounds: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:

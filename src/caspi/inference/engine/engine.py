@@ -31,7 +31,7 @@ _AHEAD = 2  # passes of the encoder, in rows of the generator, that may wait for
 
 
 @contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
     training = model.training
     model.eval()
@@ -123,9 +123,9 @@ class Engine:
         return [self._read(number, continuations) for number, continuations in self._generator.advance()]
 
     def decode_each(
-        self, requests: Iterable[DecodeRequest], give_up: Callable[[], bool] = lambda: False
+        self, requests: Iterable[DecodeRequest], should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Hypothesis]]:
-        """Hypotheses as they are done, with the number of their request. give_up: asked between tokens; when it
+        """Hypotheses as they are done, with the number of their request. should_stop: asked between tokens; when it
         returns True, everything that is not done is dropped."""
         numbers: dict[int, int] = {}
         source = enumerate(requests)
@@ -136,7 +136,7 @@ class Engine:
                     exhausted = True
                 else:
                     numbers[self.submit(following[1])] = following[0]
-            if give_up():
+            if should_stop():
                 for ticket in numbers:
                     self.cancel(ticket)
                 self._forget_cancelled()
@@ -210,7 +210,10 @@ class Engine:
     def _encoded(self, batch: AudioBatch) -> Sequence[torch.Tensor]:
         """The audio embeddings of each clip."""
         model = self._loaded.model
-        with evaluating(model), torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
+        with (
+            evaluation_mode(model),
+            torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None),
+        ):
             return torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
 
     def _job(self, waiting: _Waiting, audio: torch.Tensor) -> PromptJob:

@@ -23,10 +23,10 @@ def average(parts: Sequence[Path], out: Path, weights: Sequence[float] | None = 
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
     total = {name: tensor.double() * weights[0] for name, tensor in first.items()}
     for folder, weight in zip(parts[1:], weights[1:], strict=True):
-        found = read_weights(folder)
-        if found.keys() != total.keys():
+        tensors = read_weights(folder)
+        if tensors.keys() != total.keys():
             raise UsageError(f"{folder} and {parts[0]} are checkpoints of different models")
-        for name, tensor in found.items():
+        for name, tensor in tensors.items():
             total[name] += tensor.double() * weight
             if tensor.dtype == torch.float32:  # trained in one of them, frozen in another
                 dtypes[name] = torch.float32

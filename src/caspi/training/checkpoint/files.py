@@ -27,14 +27,16 @@ OPTIMIZER = "optimizer.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Path, longest: Seconds) -> None:
-    """Writes weights, configuration, tokenizer, processor, chat template and generation settings. longest: seconds of
-    the longest training clip, so that programs know how to cut long recordings."""
+def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Path, max_clip_seconds: Seconds) -> None:
+    """Writes weights, configuration, tokenizer, processor, chat template and generation settings.
+    max_clip_seconds: of the longest training clip, so that programs know how to cut long recordings."""
     prompt = loaded.prompt
     config = loaded.model.config
     config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
     config.dtype = next(iter(weights.values())).dtype
-    config.longest_clip = longest
+    config.max_clip_seconds = max_clip_seconds
+    if hasattr(config, "longest_clip"):  # the key of version 0.1, if the base model has it
+        del config.longest_clip
     config.save_pretrained(folder)
     GenerationConfig(
         do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
@@ -44,18 +46,20 @@ def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Pa
 
 
 def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
-    """Writes what training resumes from if that is not the model's own weights: adapters, and the weights behind a
-    moving average."""
-    kept = {f"raw.{name}": tensor for name, tensor in raw.items()}
+    """Writes what training resumes from if that is not the saved model: adapters, and the weights of which the saved
+    model is the moving average."""
+    tensors = {f"raw.{name}": tensor for name, tensor in raw.items()}
     safetensors_writer.write_safetensors(
-        folder / TRAINED, kept | {f"average.{name}": tensor for name, tensor in average.items()}
+        folder / TRAINED, tensors | {f"average.{name}": tensor for name, tensor in average.items()}
     )
 
 
 def save_optimizer(folder: Path, state: dict[str, Any]) -> None:
     """Writes the state of an optimizer whose state is only tensors per parameter."""
-    kept = {f"{number}.{name}": value for number, of in state["state"].items() for name, value in of.items()}
-    safetensors_writer.write_safetensors(folder / OPTIMIZER, kept, {"param_groups": json.dumps(state["param_groups"])})
+    tensors = {f"{number}.{name}": value for number, values in state["state"].items() for name, value in values.items()}
+    safetensors_writer.write_safetensors(
+        folder / OPTIMIZER, tensors, {"param_groups": json.dumps(state["param_groups"])}
+    )
 
 
 def optimizer_state(folder: Path) -> dict[str, Any]:
@@ -85,8 +89,8 @@ def _named(stored: Weights, prefix: str) -> Weights:
 
 def complete_checkpoints(stage_folder: Path) -> list[Path]:
     """Completely written checkpoints of a stage, oldest first."""
-    found = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
-    return sorted(found, key=step_of)
+    complete = [path for path in stage_folder.glob(f"{PREFIX}*") if (path / METRICS).is_file()]
+    return sorted(complete, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -101,27 +105,27 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
 
 
 def result_of(checkpoint: Path) -> CheckpointResult:
-    """The same, with types."""
+    """The result of a checkpoint, with types."""
     return CheckpointResult(checkpoint, step_of(checkpoint), Measurement.from_json(metrics_of(checkpoint)))
 
 
 def add_metrics(checkpoint: Path, measured: Measurement) -> None:
-    """Adds what was measured on a checkpoint after it was written."""
+    """Adds an evaluation to a checkpoint that is already written."""
     write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | measured.as_json(), indent=1))
 
 
 def best_checkpoints(stage_folder: Path, count: int) -> list[Path]:
-    """The `count` complete checkpoints with the lowest WER, best first; equals by loss. One that was not
-    measured, because the run was asked to end, is none of them."""
-    found = [result_of(path) for path in complete_checkpoints(stage_folder)]
-    measured = [(one.measured.quality, one.path) for one in found if one.measured is not None]
-    return [path for _, path in sorted(measured, key=lambda one: one[0])[:count]]
+    """The `count` complete checkpoints with the lowest WER, best first; ties are ranked by loss. Checkpoints
+    without an evaluation, because the run was interrupted, are excluded."""
+    results = [result_of(path) for path in complete_checkpoints(stage_folder)]
+    ranked = [(result.measured.quality, result.path) for result in results if result.measured is not None]
+    return [path for _, path in sorted(ranked, key=lambda entry: entry[0])[:count]]
 
 
 def check_readable(folder: Path) -> None:
-    """Reads back the headers of what was written: every tensor's place in the weight files, every archive's directory.
+    """Reads the headers of the written files: the positions of tensors in weight files, the directories of archives.
 
-    Raises OSError, SafetensorError or RuntimeError if a file is cut short.
+    Raises OSError, SafetensorError or RuntimeError if a file is truncated.
     """
     if not list(folder.glob("model*.safetensors")):
         raise OSError(f"{folder} has no weights")
@@ -134,11 +138,12 @@ def check_readable(folder: Path) -> None:
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise OSError(f"{path} is cut short ({error})") from error
+            raise OSError(f"{path} is truncated ({error})") from error
 
 
 def make_visible(staged: Path, final: Path, metrics: dict[str, Any]) -> None:
-    """Makes a staged checkpoint visible: writes metrics last, syncs everything to disk, then renames once."""
+    """Makes a staged checkpoint visible: writes the metrics last, syncs all files to the disk, then renames the
+    folder."""
     (staged / METRICS).write_text(json.dumps(metrics, indent=1))
     for path in staged.iterdir():
         sync_to_disk(path)
@@ -153,7 +158,7 @@ BEST = "best"
 
 
 def point_to_best(run: Path, model: Path) -> None:
-    """Sets the link `best` in a run's folder, the model to use; the link is replaced atomically."""
+    """Points the link `best` in a run's folder to the model to use; replaces the link atomically."""
     link, partial = run / BEST, run / f".{BEST}.partial"
     partial.unlink(missing_ok=True)
     if link.is_dir() and not link.is_symlink():  # a copied run, in which links became folders
@@ -167,7 +172,7 @@ def prune_checkpoints(stage_folder: Path, keep: int) -> None:
     for path in stage_folder.glob(f".{PREFIX}*.removed"):
         shutil.rmtree(path, ignore_errors=True)
     last = complete_checkpoints(stage_folder)[-1:]
-    kept = {*best_checkpoints(stage_folder, keep), *last}
+    keep_paths = {*best_checkpoints(stage_folder, keep), *last}
     for path in complete_checkpoints(stage_folder):
-        if path not in kept:
+        if path not in keep_paths:
             delete_atomic(path)

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: what it was trained on, how, and what was measured on it."""
+"""The model card of a checkpoint: its data, its training and its results."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from caspi.training.checkpoint.provenance import Provenance
 
 
 def model_card(
-    provenance: Provenance, what: str, measured: dict[str, Any], environment: dict[str, Any], longest: Seconds
+    provenance: Provenance,
+    description: str,
+    measured: dict[str, Any],
+    environment: dict[str, Any],
+    max_clip_seconds: Seconds,
 ) -> str:
-    """README.md of a checkpoint. what: one line, such as `stage all, step 300`. measured: names and fractions, empty
-    if these weights were not evaluated. longest: seconds of the longest training clip."""
+    """README.md of a checkpoint. description: one line, such as `stage all, step 300`. measured: names and fractions,
+    empty if these weights were not evaluated. max_clip_seconds: of the longest training clip."""
     corpus = provenance.corpus_report
     on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
     header = ModelCardData(
@@ -27,26 +31,27 @@ def model_card(
         base_model=provenance.base if on_the_hub else None,
         tags=["caspi", "qwen3-asr"],
     )
-    environment_ = Environment(
+    templates = Environment(
         loader=PackageLoader("caspi"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )  # fmt: skip
-    text = environment_.get_template("card.md.j2").render(
+    text = templates.get_template("card.md.j2").render(
         provenance=provenance,
-        what=what,
+        description=description,
         measured=measured,
         corpus=corpus,
         environment=environment,
-        limit=clip_limit_notice(longest),
+        limit=clip_limit_notice(max_clip_seconds),
     )
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}"))
 
 
-def clip_limit_notice(longest: Seconds | None) -> str:
+def clip_limit_notice(max_clip_seconds: Seconds | None) -> str:
     """A notice about long recordings."""
-    if longest is None:
+    if max_clip_seconds is None:
         return ""
     return (
-        f"Give it clips of at most {longest:g} seconds: it was not trained on longer ones, and its text for longer "
-        "clips is wrong in every program. `caspi transcribe` cuts long recordings at pauses automatically."
+        f"Give it clips of at most {max_clip_seconds:g} seconds: it was not trained on longer ones, and its "
+        "text for longer clips is wrong in every program. `caspi transcribe` cuts long recordings at pauses "
+        "automatically."
     )

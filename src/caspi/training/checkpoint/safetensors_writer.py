@@ -1,4 +1,4 @@
-"""Writes safetensors files of a checkpoint as fast as the disk allows: a preempted machine waits only about thirty
+"""Writes safetensors files of a checkpoint as fast as the disk allows: a preempted machine stops after about thirty
 seconds, and a checkpoint of the released model has 24 GB. The library first copies every tensor into new memory, which
 alone takes longer than writing to the disk (docs/log.md)."""
 
@@ -15,7 +15,7 @@ _TYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-_AT_ONCE = 64 * 2**20
+_BUFFER_BYTES = 64 * 2**20
 
 
 def write_safetensors(
@@ -33,18 +33,18 @@ def write_safetensors(
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     on_gpu = any(tensor.is_cuda for tensor in tensors.values())
-    buffer = torch.empty(_AT_ONCE, dtype=torch.uint8, pin_memory=on_gpu)
+    buffer = torch.empty(_BUFFER_BYTES, dtype=torch.uint8, pin_memory=on_gpu)
     with path.open("wb", buffering=0) as file:
-        _put(file.fileno(), memoryview(len(text).to_bytes(8, "little") + text))
+        _write_all(file.fileno(), memoryview(len(text).to_bytes(8, "little") + text))
         for _, tensor in ordered:
             content = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-            for start in range(0, len(content), _AT_ONCE):
-                part = content[start : start + _AT_ONCE]
-                _put(file.fileno(), (buffer[: len(part)].copy_(part) if part.is_cuda else part).numpy().data)
+            for start in range(0, len(content), _BUFFER_BYTES):
+                part = content[start : start + _BUFFER_BYTES]
+                _write_all(file.fileno(), (buffer[: len(part)].copy_(part) if part.is_cuda else part).numpy().data)
 
 
-def _put(file: int, data: memoryview) -> None:
-    """Writes all data, and asks the kernel to start flushing it to the disk: it is not read again here."""
+def _write_all(file: int, data: memoryview) -> None:
+    """Writes all data, and tells the kernel that it is not read again, so that flushing to the disk starts."""
     start, size = os.lseek(file, 0, os.SEEK_CUR), len(data)
     while data:
         data = data[os.write(file, data) :]

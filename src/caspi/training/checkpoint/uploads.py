@@ -17,7 +17,7 @@ from caspi.training.config import HubConfig
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 3600.0  # seconds that the end of a run waits for an upload in progress
+_TIMEOUT = 3600.0  # seconds that the end of a run waits for an upload in progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class Uploaded:
 
 
 class Uploads:
-    """Uploads the newest checkpoint, one at a time; a waiting checkpoint is skipped if a newer one arrives."""
+    """Uploads one checkpoint at a time; a queued checkpoint is replaced by a newer one."""
 
     def __init__(self, config: HubConfig, run: Path) -> None:
         self._config, self._work = config, run / "uploading"
         shutil.rmtree(self._work, ignore_errors=True)  # of a run that was killed
-        self._waiting: tuple[Path, str] | None = None
+        self._queued: tuple[Path, str] | None = None
         self._failure, self._busy = "", False
         self._condition = threading.Condition()
         self._ended = False
@@ -45,58 +45,58 @@ class Uploads:
 
     def offer(self, checkpoint: Path, message: str) -> None:
         """Queues a checkpoint. Its files are hard-linked, so that pruning it does not delete them."""
-        kept = self._work / f"{checkpoint.parent.name}-{checkpoint.name}"
-        shutil.rmtree(kept, ignore_errors=True)
+        linked = self._work / f"{checkpoint.parent.name}-{checkpoint.name}"
+        shutil.rmtree(linked, ignore_errors=True)
         try:
-            kept.mkdir(parents=True)
+            linked.mkdir(parents=True)
             for path in model_files(checkpoint):
-                os.link(path, kept / path.name)
+                os.link(path, linked / path.name)
         except OSError as error:
             self._warn(str(error))
             return
         with self._condition:
-            overtaken, self._waiting = self._waiting, (kept, message)
+            replaced, self._queued = self._queued, (linked, message)
             self._condition.notify_all()
-        if overtaken is not None:
-            shutil.rmtree(overtaken[0], ignore_errors=True)
+        if replaced is not None:
+            shutil.rmtree(replaced[0], ignore_errors=True)
 
-    def finish(self, last: Path, timeout: float = _PATIENCE) -> Uploaded:
-        """Waits for the upload in progress, compares the Hub with `last`, and uploads it again if they differ."""
+    def finish(self, last: Path, timeout: float = _TIMEOUT) -> Uploaded:
+        """Waits for the upload in progress, compares the Hub with `last`, and uploads `last` again if they differ."""
         deadline = time.monotonic() + timeout
-        found = self._settled(last, deadline)
-        if not found.verified and not self._busy:
+        result = self._wait_for_uploads(last, deadline)
+        if not result.verified and not self._busy:
             self.offer(last, f"{last.parent.name}, {last.name}")
-            found = self._settled(last, deadline)
+            result = self._wait_for_uploads(last, deadline)
         with self._condition:
             self._ended = True
             self._condition.notify_all()
         if not self._busy:
             shutil.rmtree(self._work, ignore_errors=True)
-        if not found.verified:
-            self._warn(f"{found.reason}; to upload again: caspi publish {last} {self._config.repository}")
-        return found
+        if not result.verified:
+            self._warn(f"{result.reason}; to upload again: caspi publish {last} {self._config.repository}")
+        return result
 
-    def _settled(self, last: Path, deadline: float) -> Uploaded:
-        """The result once no upload is waiting or in progress."""
+    def _wait_for_uploads(self, last: Path, deadline: float) -> Uploaded:
+        """Waits until no upload is queued or in progress. Returns the result."""
         repository = self._config.repository
         with self._condition:
-            patience = max(0.0, deadline - time.monotonic())
-            if not self._condition.wait_for(lambda: self._waiting is None and not self._busy, patience):
+            remaining = max(0.0, deadline - time.monotonic())
+            if not self._condition.wait_for(lambda: self._queued is None and not self._busy, remaining):
                 return Uploaded(repository, str(last), verified=False, reason="the upload did not end in time")
         if self._failure:
             return Uploaded(repository, str(last), verified=False, reason=self._failure)
         try:
-            wrong = hub.differing(repository, model_files(last))
+            different = hub.differing(repository, model_files(last))
         except Exception as error:
             return Uploaded(repository, str(last), verified=False, reason=first_line(error))
-        reason = f"on the Hub {', '.join(wrong)} differ from {last}" if wrong else ""
-        return Uploaded(repository, str(last), verified=not wrong, reason=reason)
+        reason = f"on the Hub {', '.join(different)} differ from {last}" if different else ""
+        return Uploaded(repository, str(last), verified=not different, reason=reason)
 
     def _serve(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._waiting is not None or self._ended)
-                work, self._waiting = self._waiting, None
+                self._condition.wait_for(lambda: self._queued is not None or self._ended)
+                work, self._queued = self._queued, None
                 self._busy = work is not None
             if work is None:
                 return

@@ -1,7 +1,7 @@
 """Batches are planned, not sampled: the micro-batches of a whole epoch follow from (seed, epoch, ranks).
 
 A step is the next effective batch of the epoch's order: a number of utterances, or of seconds. Its utterances are
-dealt to the ranks longest first, back and forth, so that ranks get about equal seconds; a rank's share is cut into
+assigned to the ranks in order of length, 0 1 2 2 1 0, so that ranks get about equal seconds; a rank's share is cut into
 micro-batches that fit the budget. The content of a step does not depend on ranks or budget. Resuming needs only the
 index of the step.
 """
@@ -21,8 +21,9 @@ from caspi.training.data.epoch_lengths import EpochLengths
 class EpochPlan:
     """steps[step][rank] is a list of micro-batches, each an array of corpus rows. lengths: of every row.
 
-    imbalance: share of rank time spent waiting for the rank with the most seconds, averaged over steps. filled: share
-    of the budget's seconds that a micro-batch uses, averaged. dropped: utterances left over after the last full step.
+    imbalance: share of time in which ranks wait for the rank with the most seconds, averaged over steps. filled:
+    average share of the budget's seconds that a micro-batch uses. dropped: utterances left over after the last full
+    step.
     """
 
     steps: list[list[list[np.ndarray]]]
@@ -33,18 +34,20 @@ class EpochPlan:
 
     def rows(self, step: int) -> np.ndarray:
         """All rows of a step, over ranks and micro-batches."""
-        return np.concatenate([micro for rank in self.steps[step] for micro in rank])
+        return np.concatenate([rows for rank in self.steps[step] for rows in rank])
 
 
-def shuffled(rows: np.ndarray, seed: int, epoch: int, easy: np.ndarray | None = None, bands: int = 10) -> np.ndarray:
-    """Rows in the order of an epoch. easy: the difficulty of each of `rows`; low ones come first, in `bands` of rising
-    difficulty. Within a band the order is random, so that a batch is not all of one kind."""
-    draw = np.random.default_rng((seed, epoch)).permutation(len(rows))
-    if easy is None:
-        return rows[draw]
-    edges = np.quantile(easy, np.linspace(0, 1, bands + 1)[1:-1])
-    band = np.searchsorted(edges, easy[draw], side="right")
-    return rows[draw[np.argsort(band, kind="stable")]]
+def shuffled(
+    rows: np.ndarray, seed: int, epoch: int, difficulty: np.ndarray | None = None, bands: int = 10
+) -> np.ndarray:
+    """Rows in the order of an epoch. difficulty: of each of `rows`; low values come first, in
+    `bands` of rising difficulty. Within a band the order is random, so that the utterances of a batch differ."""
+    permutation = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    if difficulty is None:
+        return rows[permutation]
+    edges = np.quantile(difficulty, np.linspace(0, 1, bands + 1)[1:-1])
+    band = np.searchsorted(edges, difficulty[permutation], side="right")
+    return rows[permutation[np.argsort(band, kind="stable")]]
 
 
 def plan_epoch(
@@ -61,17 +64,17 @@ def plan_epoch(
     lengths = EpochLengths.of(seconds) if lengths is None else lengths
     seconds_each, tokens = lengths.seconds, lengths.sequence_tokens * sequences
     steps: list[list[list[np.ndarray]]] = []
-    waiting, filled, used = [], [], 0
+    imbalances, filled, used = [], [], 0
     for rows in _steps(order, seconds, batch):
         used += len(rows)
         rows = rows[np.argsort(-seconds_each[rows], kind="stable")]  # noqa: PLW2901
-        dealt = _deal(len(rows), ranks)
-        shares = [rows[dealt == rank] for rank in range(ranks)] if ranks > 1 else [rows]
+        rank_of_row = _assign_ranks(len(rows), ranks)
+        shares = [rows[rank_of_row == rank] for rank in range(ranks)] if ranks > 1 else [rows]
         steps.append([cut(share, seconds_each, tokens, budget) for share in shares])
         loads = [float(seconds_each[share].sum()) for share in shares]
-        waiting.append(1 - sum(loads) / (ranks * max(loads)))
+        imbalances.append(1 - sum(loads) / (ranks * max(loads)))
         filled.append(sum(loads) / (budget.seconds * sum(map(len, steps[-1]))))
-    return EpochPlan(steps, lengths, float(np.mean(waiting)), float(np.mean(filled)), len(order) - used)
+    return EpochPlan(steps, lengths, float(np.mean(imbalances)), float(np.mean(filled)), len(order) - used)
 
 
 def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Iterator[np.ndarray]:
@@ -89,44 +92,46 @@ def _steps(order: np.ndarray, seconds: np.ndarray, batch: EffectiveBatch) -> Ite
     yield from np.split(order, ends)[:-1]
 
 
-def _deal(size: int, ranks: int) -> np.ndarray:
+def _assign_ranks(size: int, ranks: int) -> np.ndarray:
     """Rank of each of `size` utterances, sorted by length: 0 1 2 2 1 0 0 1 2 ..."""
-    lap = np.concatenate([np.arange(ranks), np.arange(ranks)[::-1]])
-    return np.resize(lap, size)
+    back_and_forth = np.concatenate([np.arange(ranks), np.arange(ranks)[::-1]])
+    return np.resize(back_and_forth, size)
 
 
 def cut(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> list[np.ndarray]:
     """Cuts consecutive rows into the fewest micro-batches within the budget; an utterance above it gets its own.
 
-    They are about equal if that fits: a small last one takes nearly as long to launch, and blocks are recompiled, for
-    many seconds, the first time a micro-batch has only one or a few utterances.
+    Their sizes are about equal if that fits: launching a small one takes nearly as long, and a micro-batch of only a
+    few utterances makes torch compile the blocks again, which takes many seconds.
     """
     if len(rows) == 0:
         return []
-    filled = _filled(seconds[rows].tolist(), tokens[rows].tolist(), budget)
-    if not filled:
+    greedy_cuts = _greedy_cuts(seconds[rows].tolist(), tokens[rows].tolist(), budget)
+    if not greedy_cuts:
         return [rows]
-    held = seconds[rows]
-    middles = np.cumsum(held) - held / 2
-    equal = np.searchsorted(middles, held.sum() / (len(filled) + 1) * np.arange(1, len(filled) + 1)).tolist()
-    parts = np.split(rows, equal)
+    row_seconds = seconds[rows]
+    middles = np.cumsum(row_seconds) - row_seconds / 2
+    equal_cuts = np.searchsorted(
+        middles, row_seconds.sum() / (len(greedy_cuts) + 1) * np.arange(1, len(greedy_cuts) + 1)
+    ).tolist()
+    parts = np.split(rows, equal_cuts)
     if all(len(part) and _fits(part, seconds, tokens, budget) for part in parts):
         return parts
-    return np.split(rows, filled)
+    return np.split(rows, greedy_cuts)
 
 
 def _fits(rows: np.ndarray, seconds: np.ndarray, tokens: np.ndarray, budget: Budget) -> bool:
     return len(rows) == 1 or bool(seconds[rows].sum() <= budget.seconds and tokens[rows].sum() <= budget.tokens)
 
 
-def _filled(seconds: list[float], tokens: list[float], budget: Budget) -> list[int]:
-    """The places to cut if every micro-batch is filled before the next one begins."""
+def _greedy_cuts(seconds: list[float], tokens: list[float], budget: Budget) -> list[int]:
+    """Indices of the cuts if every micro-batch is filled before the next one begins."""
     cuts = []
-    held_seconds = held_tokens = 0.0
+    sum_seconds = sum_tokens = 0.0
     for index, (length, count) in enumerate(zip(seconds, tokens, strict=True)):
-        held_seconds += length
-        held_tokens += count
-        if index and (held_seconds > budget.seconds or held_tokens > budget.tokens):
+        sum_seconds += length
+        sum_tokens += count
+        if index and (sum_seconds > budget.seconds or sum_tokens > budget.tokens):
             cuts.append(index)
-            held_seconds, held_tokens = length, count
+            sum_seconds, sum_tokens = length, count
     return cuts

@@ -1,4 +1,4 @@
-"""The utterances that a run trains on, with everything known before audio is read."""
+"""The utterances that a run trains on, with all data except audio."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from caspi.model.hotwords import HotwordPool, joined, tail
 from caspi.model.prompt import Prompt
 from caspi.model.timestamps import text_with_times, timestamp_prompt
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.data.epoch_lengths import EpochLengths, chosen
+from caspi.training.data.epoch_lengths import EpochLengths, bernoulli_mask
 
-_STAND_INS = 20  # utterances tried in place of one that cannot be read
+MAX_REPLACEMENTS = 20  # utterances tried in place of one that cannot be read
 UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
 
 
@@ -29,7 +29,7 @@ UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
 class TrainingSet:
     """A split with the columns that planning needs; utterances longer than the limit are not in `rows`.
 
-    plain: lengths without augmentation; a sequence is audio, prompt, context at its longest, and target.
+    plain: lengths without augmentation; a sequence is audio, prompt, the longest possible context, and target.
     """
 
     corpus: Corpus
@@ -57,8 +57,8 @@ class TrainingSet:
         hotwords: Hotwords | None = None,
         with_times: bool = False,
     ) -> TrainingSet:
-        """`shuffle_seed` gives every utterance the transcript of another one: for a control experiment, never for a
-        real training run.
+        """`shuffle_seed` gives every utterance the transcript of another one: only for control
+        experiments.
 
         with_previous, hotwords, with_times: the preceding text, hotwords and times may be part of a sequence, and are
         counted in its length.
@@ -68,22 +68,24 @@ class TrainingSet:
         texts, languages = corpus.column("text"), corpus.column("language")
         if shuffle_seed is not None:
             order = np.random.default_rng(shuffle_seed).permutation(len(texts))
-            moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
-            texts = [texts[moved[row]] for row in range(len(texts))]
+            transcript_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+            texts = [texts[transcript_of[row]] for row in range(len(texts))]
         contexts, previous = corpus.column("context"), corpus.column("previous")
         target_tokens = prompt.target_lengths(texts, languages)
-        around = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
+        prompt_tokens = len(prompt.prefix(0)) + prompt.text_lengths(contexts)
         if with_previous:
-            around += prompt.text_lengths([tail(text) for text in previous])
+            prompt_tokens += prompt.text_lengths([tail(text) for text in previous])
         pool = None if hotwords is None else HotwordPool(texts, hotwords)
         if pool is not None:
-            around += pool.most_tokens(prompt)
+            prompt_tokens += pool.max_tokens(prompt)
         timed_texts: list[str | None] = [None] * len(texts)
         if with_times and shuffle_seed is None:
             timed_texts = _timed_texts(corpus, texts)
-            found = [text or plain for text, plain in zip(timed_texts, texts, strict=True)]
-            around += (
-                prompt.text_lengths(found) - prompt.text_lengths(texts) + prompt.text_lengths([timestamp_prompt("")])
+            longest_texts = [timed or text for timed, text in zip(timed_texts, texts, strict=True)]
+            prompt_tokens += (
+                prompt.text_lengths(longest_texts)
+                - prompt.text_lengths(texts)
+                + prompt.text_lengths([timestamp_prompt("")])
             )
         return cls(
             corpus=corpus,
@@ -96,7 +98,7 @@ class TrainingSet:
             previous=previous,
             sources=corpus.column("source"),
             target_tokens=target_tokens,
-            plain=EpochLengths.of(seconds, around + target_tokens),
+            plain=EpochLengths.of(seconds, prompt_tokens + target_tokens),
             hotwords=pool,
             timed_texts=timed_texts,
         )
@@ -117,12 +119,14 @@ class TrainingSet:
     def epoch_lengths(self, config: TrainConfig, stage: StageConfig, seed: int, epoch: int) -> EpochLengths:
         """The lengths of all rows in an epoch of a stage, after augmentation."""
         count = len(self.seconds)
-        no_speech = chosen(count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech")
-        timed = chosen(count, config.timestamps, seed, epoch, "timestamps")
+        no_speech = bernoulli_mask(
+            count, 0.0 if config.no_speech is None else config.no_speech.share, seed, epoch, "no_speech"
+        )
+        timed = bernoulli_mask(count, config.timestamps, seed, epoch, "timestamps")
         if timed.any():
             timed = timed & np.array([text is not None for text in self.timed_texts])
-        how = stage.augment or config.augment
-        return self.plain.drawn(how, seed, epoch, timed=timed, no_speech=no_speech)
+        augment = stage.augment or config.augment
+        return self.plain.augmented(augment, seed, epoch, timed=timed, no_speech=no_speech)
 
     def target_of(self, row: int, lengths: EpochLengths) -> tuple[str, str]:
         """Text and language of an utterance in an epoch: with its times, or the target for no speech, if drawn so."""
@@ -135,7 +139,7 @@ class TrainingSet:
         self, row: int, with_previous: bool = False, hotwords: str = "", lengths: EpochLengths | None = None
     ) -> Item:
         """One utterance with the samples of the corpus. Its context also gets the hotwords and the previous text, if
-        given. The target follows `lengths`; without it, it is the text of the corpus."""
+        given. `lengths` selects the target; without it, the target is the text of the corpus."""
         lengths = lengths or self.plain
         context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
         system_turn = timestamp_prompt(context) if lengths.timed[row] else context
@@ -143,22 +147,24 @@ class TrainingSet:
 
 
 def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
-    """Every text with its times, None where they are not known. Raises UsageError if no text has times."""
-    columns = ([[Word(**word) for word in of] for of in corpus.column(name)] for name in ("segments", "words"))
-    found = [text_with_times(*row) for row in zip(texts, *columns, strict=True)]
-    if not any(found):
+    """Every text with its times, None if they are unknown. Raises UsageError if no text has times."""
+    segments, words = (
+        [[Word(**word) for word in row] for row in corpus.column(name)] for name in ("segments", "words")
+    )
+    timed_texts = [text_with_times(*row) for row in zip(texts, segments, words, strict=True)]
+    if not any(timed_texts):
         raise UsageError(f"train.timestamps: corpus {corpus.folder} has no utterance with times")
-    return found
+    return timed_texts
 
 
-def second_speaker_clip(data: TrainingSet, row: int, draw: np.random.Generator) -> np.ndarray:
-    """A clip of another group than the row's. Raises CaspiError if twenty draws give none that can be read."""
-    mine, why = data.corpus.utterance(row).group, "all drawn utterances were of the same group"
-    for _ in range(_STAND_INS):
-        other = int(data.rows[draw.integers(len(data.rows))])
-        if data.corpus.utterance(other).group != mine:
+def second_speaker_clip(data: TrainingSet, row: int, rng: np.random.Generator) -> np.ndarray:
+    """A clip of another group than the row's. Raises CaspiError if none of twenty drawn clips can be used."""
+    group, reason = data.corpus.utterance(row).group, "all drawn utterances were of the same group"
+    for _ in range(MAX_REPLACEMENTS):
+        other_row = int(data.rows[rng.integers(len(data.rows))])
+        if data.corpus.utterance(other_row).group != group:
             try:
-                return data.corpus.samples(other)
+                return data.corpus.samples(other_row)
             except UNREADABLE as error:
-                why = str(error)
-    raise CaspiError(f"train.augment.second_speaker: no second speaker in corpus {data.corpus.folder} ({why})")
+                reason = str(error)
+    raise CaspiError(f"train.augment.second_speaker: no second speaker in corpus {data.corpus.folder} ({reason})")

@@ -1,6 +1,6 @@
-"""Lengths of the utterances in an epoch, after augmentation. Everything that changes an utterance's length, or forbids
-a change, is drawn for all utterances at once, because the plan needs their lengths. Draws depend on (seed, epoch,
-purpose) and go row by row, so that a row's values do not depend on later rows."""
+"""Lengths of the utterances in an epoch, after augmentation. All random values that change an utterance's length,
+or forbid a change, are drawn for all utterances at once, because the plan needs their lengths. They depend on (seed,
+epoch, purpose) and are drawn row by row, so that a row's values do not depend on later rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from caspi.augmentation.config import Augmentation
 from caspi.augmentation.waveform import TempoAndPadding
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
 
-_ALL = 2**32  # no row has this number: draws for all rows never share a seed with draws for one row
+_ALL_ROWS = 2**32  # no row has this number: random values for all rows have another seed than those for one row
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class EpochLengths:
     def of(cls, seconds: np.ndarray, text_tokens: np.ndarray | int = 0) -> EpochLengths:
         """Lengths without augmentation. text_tokens: tokens of a sequence besides those of its audio."""
         count, tokens = len(seconds), audio_tokens(seconds)
-        one, none, no = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
-        return cls(seconds, tokens, tokens + text_tokens, one, none, none, no, no)
+        ones, zeros, false = (np.broadcast_to(value, count) for value in (1.0, 0.0, np.False_))
+        return cls(seconds, tokens, tokens + text_tokens, ones, zeros, zeros, false, false)
 
-    def drawn(
+    def augmented(
         self,
-        how: Augmentation,
+        config: Augmentation,
         seed: int,
         epoch: int,
         *,
@@ -47,41 +47,41 @@ class EpochLengths:
         no_speech: np.ndarray | None = None,
     ) -> EpochLengths:
         """Lengths with an epoch's augmentation, from those without. Unchanged arrays are shared."""
-        found = self
+        lengths = self
         if timed is not None:
-            found = replace(found, timed=timed)
+            lengths = replace(lengths, timed=timed)
         if no_speech is not None:
-            found = replace(found, no_speech=no_speech)
-        if not how.speed and how.silence is None:
-            return found
-        count, moved = len(self.seconds), ~(found.timed | found.no_speech)
-        if how.speed:
-            speed = _draw(seed, epoch, "speed").choice(how.speed, count)
-            found = replace(found, speed=np.where(moved, speed, 1.0))
-        if how.silence is not None:
-            padded = moved & chosen(count, how.silence.probability, seed, epoch, "silence")
-            around = _draw(seed, epoch, "silence seconds").uniform(*how.silence.seconds, (count, 2))
-            before, after = np.where(padded[:, None], around, 0).astype(np.float32).T
-            found = replace(found, before=before, after=after)
-        seconds = self.seconds / found.speed + found.before + found.after
+            lengths = replace(lengths, no_speech=no_speech)
+        if not config.speed and config.silence is None:
+            return lengths
+        count, may_change = len(self.seconds), ~(lengths.timed | lengths.no_speech)
+        if config.speed:
+            speed = _generator(seed, epoch, "speed").choice(config.speed, count)
+            lengths = replace(lengths, speed=np.where(may_change, speed, 1.0))
+        if config.silence is not None:
+            is_padded = may_change & bernoulli_mask(count, config.silence.probability, seed, epoch, "silence")
+            silences = _generator(seed, epoch, "silence seconds").uniform(*config.silence.seconds, (count, 2))
+            before, after = np.where(is_padded[:, None], silences, 0).astype(np.float32).T
+            lengths = replace(lengths, before=before, after=after)
+        seconds = self.seconds / lengths.speed + lengths.before + lengths.after
         tokens = audio_tokens(seconds)
         sequences = self.sequence_tokens - self.audio_tokens + tokens
-        return replace(found, seconds=seconds, audio_tokens=tokens, sequence_tokens=sequences)
+        return replace(lengths, seconds=seconds, audio_tokens=tokens, sequence_tokens=sequences)
 
-    def stretch(self, row: int) -> TempoAndPadding:
+    def tempo_and_padding(self, row: int) -> TempoAndPadding:
         """The changes to the length of one utterance."""
         return TempoAndPadding(float(self.speed[row]), float(self.before[row]), float(self.after[row]))
 
 
-def chosen(count: int, probability: float, seed: int, epoch: int, purpose: str) -> np.ndarray:
-    """bool [count]: which utterances are chosen, each with `probability`, for a purpose."""
+def bernoulli_mask(count: int, probability: float, seed: int, epoch: int, purpose: str) -> np.ndarray:
+    """bool [count]: each True with `probability`. purpose: of the random numbers."""
     if not probability:
         return np.broadcast_to(np.False_, count)
-    return np.asarray(_draw(seed, epoch, purpose).random(count) < probability)
+    return np.asarray(_generator(seed, epoch, purpose).random(count) < probability)
 
 
-def _draw(seed: int, epoch: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng((seed, epoch, _ALL, *purpose.encode()))
+def _generator(seed: int, epoch: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng((seed, epoch, _ALL_ROWS, *purpose.encode()))
 
 
 def audio_tokens(seconds: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Mixes: how much of every source an epoch of training contains.
 
-Each source is an endless sequence of shuffled passes over it, and an epoch takes the next part of this sequence. So
-over the epochs every utterance of a source is used equally often, whatever the share.
+Each source is an endless sequence of shuffled passes over it, and an epoch takes the next part of this sequence.
+Therefore all utterances of a source are used equally often over the epochs, for any share.
 """
 
 from __future__ import annotations
@@ -25,44 +25,46 @@ class Mixer:
         self._mix, self._seed = mix, seed
         names = np.asarray(sources, dtype=object)[rows]
         self._rows = {name: rows[names == name] for name in mix.sources}
-        if missing := sorted(name for name, found in self._rows.items() if not len(found)):
+        if missing := sorted(name for name, rows_of_source in self._rows.items() if not len(rows_of_source)):
             known = ", ".join(sorted(set(names.tolist()))) or "none"
             raise UsageError(f"train.mixes: the corpus has no utterances of {', '.join(missing)}; it has {known}")
         self._seconds = seconds
         for name, share in mix.shares().items():
             if share.max_hours is not None:
-                self._rows[name] = self._capped(name, share.max_hours * 3600)
-        self.quotas = quotas(mix, {name: float(self._amounts(found).sum()) for name, found in self._rows.items()})
+                self._rows[name] = self._limit_hours(name, share.max_hours * 3600)
+        self.quotas = quotas(
+            mix, {name: float(self._amounts(rows_of_source).sum()) for name, rows_of_source in self._rows.items()}
+        )
 
     def _amounts(self, rows: np.ndarray) -> np.ndarray:
         """The amount of each row: its hours, or 1."""
         return self._seconds[rows] / 3600 if self._mix.by == "hours" else np.ones(len(rows))
 
-    def _capped(self, name: str, limit: float) -> np.ndarray:
+    def _limit_hours(self, name: str, limit: float) -> np.ndarray:
         order = self._shuffled(name, self._rows[name], -1)
-        kept = order[np.cumsum(self._seconds[order]) <= limit]
-        return np.sort(kept if len(kept) else order[:1])
+        within_limit = order[np.cumsum(self._seconds[order]) <= limit]
+        return np.sort(within_limit if len(within_limit) else order[:1])
 
-    def _shuffled(self, name: str, rows: np.ndarray, lap: int) -> np.ndarray:
-        seed = [self._seed, lap + 1, *name.encode()]
+    def _shuffled(self, name: str, rows: np.ndarray, pass_number: int) -> np.ndarray:
+        seed = [self._seed, pass_number + 1, *name.encode()]
         return rows[np.random.default_rng(seed).permutation(len(rows))]
 
     def epoch(self, number: int) -> np.ndarray:
-        """Corpus rows of an epoch; a row is repeated as often as the epoch passes over its source."""
-        return np.concatenate([self._stretch(name, number) for name in self._rows])
+        """Corpus rows of an epoch; a row occurs once for every pass over its source."""
+        return np.concatenate([self._rows_of_epoch(name, number) for name in self._rows])
 
-    def _stretch(self, name: str, number: int) -> np.ndarray:
+    def _rows_of_epoch(self, name: str, number: int) -> np.ndarray:
         rows, quota = self._rows[name], self.quotas[name]
         total = float(self._amounts(rows).sum())
         first, last = quota * number, quota * (number + 1)
-        found = []
-        for lap in range(int(first // total), int(-(-last // total))):
-            order = self._shuffled(name, rows, lap)
+        parts = []
+        for pass_number in range(int(first // total), int(-(-last // total))):
+            order = self._shuffled(name, rows, pass_number)
             amounts = self._amounts(order)
             # An utterance belongs to the epoch that contains its middle, so that none is counted twice.
-            middles = np.cumsum(amounts) - amounts / 2 + lap * total
-            found.append(order[(middles >= first) & (middles < last)])
-        return np.concatenate(found) if found else rows[:0]
+            middles = np.cumsum(amounts) - amounts / 2 + pass_number * total
+            parts.append(order[(middles >= first) & (middles < last)])
+        return np.concatenate(parts) if parts else rows[:0]
 
 
 def quotas(mix: Mix, available: Mapping[str, float]) -> dict[str, float]:
@@ -74,18 +76,18 @@ def quotas(mix: Mix, available: Mapping[str, float]) -> dict[str, float]:
         name: (available[name] if share.weight is None else share.weight) ** (1 / mix.temperature)
         for name, share in shares.items()
     }
-    left = sum(available.values())
+    remaining = sum(available.values())
     if mix.size is not None:
-        left = mix.size
+        remaining = mix.size
     limits = {name: available[name] * (share.max_epochs or float("inf")) for name, share in shares.items()}
-    found: dict[str, float] = {}
+    result: dict[str, float] = {}
     while weights:
         total = sum(weights.values())
-        over = [name for name, weight in weights.items() if left * weight / total > limits[name]]
-        if not over:
-            return found | {name: left * weight / total for name, weight in weights.items()}
-        for name in over:
-            found[name] = limits[name]
+        over_limit = [name for name, weight in weights.items() if remaining * weight / total > limits[name]]
+        if not over_limit:
+            return result | {name: remaining * weight / total for name, weight in weights.items()}
+        for name in over_limit:
+            result[name] = limits[name]
             del weights[name]
-        left -= sum(limits[name] for name in over)
-    return found
+        remaining -= sum(limits[name] for name in over_limit)
+    return result

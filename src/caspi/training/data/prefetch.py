@@ -18,44 +18,44 @@ from caspi.training.metrics_log import MetricsLog
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    of: Batch
+    source: Batch
     batch: Batch
     done: torch.cuda.Event
 
 
 class DevicePrefetcher:
-    """Copies one micro-batch ahead, on its own stream; without a GPU there is nothing to copy."""
+    """Copies one micro-batch ahead, on its own stream; without a GPU nothing is copied."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._ahead: _Copy | None = None
+        self._started: _Copy | None = None
 
-    def ahead(self, batch: Batch | None) -> None:
+    def start_copy(self, batch: Batch | None) -> None:
         """Starts copying the batch that will be taken next."""
         if self._stream is None or batch is None:
             return
         with torch.cuda.stream(self._stream):
-            self._ahead = _Copy(batch, to_device(batch, self._device), self._stream.record_event())
+            self._started = _Copy(batch, to_device(batch, self._device), self._stream.record_event())
 
     def take(self, batch: Batch) -> Batch:
         """The batch on the device; copied now if the copy was not started before."""
-        copy, self._ahead = self._ahead, None
-        if copy is None or copy.of is not batch:
+        copy, self._started = self._started, None
+        if copy is None or copy.source is not batch:
             return to_device(batch, self._device)
         current = torch.cuda.current_stream(self._device)
         current.wait_event(copy.done)
 
         def read(tensor: torch.Tensor) -> torch.Tensor:
-            tensor.record_stream(current)  # its memory is not reused for another copy before it was read
+            tensor.record_stream(current)  # another copy must not reuse its memory before it is read
             return tensor
 
         return each_tensor(copy.batch, read)
 
 
 class IncomingSteps:
-    """The steps of a stage, one after another: the next one is fetched, and its copy to the device starts, while the
-    device computes. steps: made them, and cuts a step again after the device ran out of memory."""
+    """The steps of a stage, one after another: while the device computes, the next one is fetched and its copy to the
+    device starts. steps: cuts a step into smaller micro-batches after the device ran out of memory."""
 
     def __init__(
         self, loaded: Iterator[OptimizerStep | CaspiError], steps: PlannedSteps, device: torch.device, log: MetricsLog
@@ -67,29 +67,29 @@ class IncomingSteps:
     def next(self) -> OptimizerStep:
         """The next step. Raises CaspiError if data cannot be read."""
         step, self._queued = self._queued or self._fetch(), None
-        assert step is not None, "more steps were asked for than were planned"
+        assert step is not None, "more steps were requested than planned"
         return step
 
-    def look_ahead(self) -> None:
+    def fetch_next(self) -> None:
         """Fetches the next step and starts copying it, while the device computes what was launched before."""
         self._queued = self._queued or self._fetch()
         if self._queued is not None:
-            with contextlib.suppress(torch.OutOfMemoryError):  # then it is copied when it is needed
-                self.prefetcher.ahead(self._queued.batches[0])
+            with contextlib.suppress(torch.OutOfMemoryError):  # it is copied later, when it is needed
+                self.prefetcher.start_copy(self._queued.batches[0])
 
     def refit(self) -> None:
-        """Cuts a step again that was fetched before the device ran out of memory."""
+        """Cuts the fetched step into micro-batches that fit, after the device ran out of memory."""
         self._queued = None if self._queued is None else self._steps.refit(self._queued)
 
     def _fetch(self) -> OptimizerStep | None:
-        """The next step, None at the end. Counts the time as waiting, unless the device was busy until the end."""
-        started, launched = time.monotonic(), None
+        """The next step, None at the end. Counts the time as waiting, unless the device was busy the whole time."""
+        started, device_event = time.monotonic(), None
         if self._device.type == "cuda":
-            launched = torch.cuda.current_stream(self._device).record_event()
-        found = next(self._loaded, None)
-        if launched is None or launched.query():
-            self._log.waited(time.monotonic() - started)
-        if isinstance(found, CaspiError):
-            raise found
+            device_event = torch.cuda.current_stream(self._device).record_event()
+        step = next(self._loaded, None)
+        if device_event is None or device_event.query():
+            self._log.add_waiting(time.monotonic() - started)
+        if isinstance(step, CaspiError):
+            raise step
         # Micro-batches that workers made before the device ran out of memory are still too large.
-        return found if found is None else self._steps.refit(found)
+        return step if step is None else self._steps.refit(step)

@@ -54,16 +54,16 @@ def plan_stage(
     return plans, max(1, whole + (round(rest * len(plans[-1].steps)) if rest else 0))
 
 
-def _difficulty(data: TrainingSet, first: CurriculumKey) -> np.ndarray:
+def _difficulty(data: TrainingSet, key: CurriculumKey) -> np.ndarray:
     """The difficulty of every row of the corpus; a curriculum starts with low values."""
-    if first == "short":
+    if key == "short":
         return data.seconds
-    if first == "clean":
+    if key == "clean":
         return -np.nan_to_num(data.corpus.numbers("snr_db"))
     return np.array([len(text) for text in data.texts]) / data.seconds
 
 
 def audio_hours(data: TrainingSet, plans: Sequence[EpochPlan], steps: int) -> float:
     """Hours of audio in the first `steps` steps of the epochs."""
-    first = itertools.islice((plan.rows(step) for plan in plans for step in range(len(plan.steps))), steps)
-    return float(sum(data.seconds[rows].sum() for rows in first)) / 3600
+    rows_of_steps = itertools.islice((plan.rows(step) for plan in plans for step in range(len(plan.steps))), steps)
+    return float(sum(data.seconds[rows].sum() for rows in rows_of_steps)) / 3600

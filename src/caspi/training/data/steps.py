@@ -23,7 +23,7 @@ from caspi.model.tensors import each_tensor
 from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
-from caspi.training.data.dataset import _STAND_INS, UNREADABLE, TrainingSet, second_speaker_clip
+from caspi.training.data.dataset import MAX_REPLACEMENTS, UNREADABLE, TrainingSet, second_speaker_clip
 
 _RETRY_AFTER = (0.1, 1.0)  # seconds: enough for short faults of a network disk
 
@@ -33,19 +33,19 @@ class Replaced:
     """An utterance that could not be read, its replacement, and the reason."""
 
     row: int
-    by: int
-    why: str
+    replacement: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizerStep:
-    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned; rounds:
-    the number of micro-batches of the rank that has most."""
+    """One optimizer step of this rank. target_tokens and seconds are of the whole effective batch as planned.
+    max_micro_batches: of the rank with the most."""
 
     batches: list[Batch]
     target_tokens: int
     seconds: float
-    rounds: int = 0
+    max_micro_batches: int = 0
     epoch: int = 0
     replaced: tuple[Replaced, ...] = ()
 
@@ -57,7 +57,7 @@ class OptimizerStep:
 class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
     """Steps of a stage, epoch after epoch, of one rank.
 
-    An utterance that cannot be read is tried again, then replaced by the one nearest to it in length.
+    An utterance that cannot be read is tried again, then replaced by that of the most similar length.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
     ) -> None:
         self._data, self._plans, self._rank, self._prompt = data, plans, rank, prompt
         augment = stage.augment or config.augment
-        self._effects, self._spec_augment = WaveformAugmenter(augment), augment.spec_augment
+        self._augmenter, self._spec_augment = WaveformAugmenter(augment), augment.spec_augment
         self._seed, self._previous_text = seed, config.previous_text
         self._background = None if config.no_speech is None else Background(config.no_speech)
-        self._where = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
-        # Shared with the loader's workers: when the trainer lowers the budget, it applies to the batches they make.
+        self._positions = [(e, s) for e, plan in enumerate(plans) for s in range(len(plan.steps))][:steps]
+        # In memory shared with the loader's workers, so that a lowered budget applies to the batches that they make.
         self._budget = torch.full((2,), float("inf"), dtype=torch.float64)
         self._budget.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._positions)
 
     def __getitem__(self, index: int) -> OptimizerStep | CaspiError:
-        """A step. A worker returns an error instead of raising it, because torch would wrap it in a traceback."""
+        """A step. A worker returns an error instead of raising it, because torch would add its traceback."""
         if get_worker_info() is None:
             return self._step(index)
         try:
@@ -94,7 +94,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
             return error
 
     def _step(self, index: int) -> OptimizerStep:
-        epoch, number = self._where[index]
+        epoch, number = self._positions[index]
         plan = self._plans[epoch]
         rows = plan.rows(number)
         replaced: list[Replaced] = []
@@ -103,13 +103,13 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
             batches=[self._batch(part, epoch, replaced) for part in parts[self._rank]],
             target_tokens=int(self._data.target_tokens[rows].sum()),
             seconds=float(self._data.seconds[rows].sum()),
-            rounds=max(map(len, parts)),
+            max_micro_batches=max(map(len, parts)),
             epoch=epoch,
             replaced=tuple(replaced),
         )
 
     def _parts(self, rows: np.ndarray, epoch: int) -> list[np.ndarray]:
-        """A planned micro-batch, cut into parts that fit the present budget."""
+        """A planned micro-batch, cut into parts that fit the current budget."""
         lengths = self._plans[epoch].lengths
         return cut(rows, lengths.seconds, lengths.sequence_tokens, self.budget)
 
@@ -120,7 +120,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         return Budget(seconds, tokens)
 
     def lower(self, budget: Budget) -> None:
-        """Micro-batches made from now on fit `budget` as well as the plan's."""
+        """Limits later micro-batches to `budget`, too."""
         self._budget.copy_(torch.tensor([budget.seconds, budget.tokens], dtype=torch.float64))
 
     def size(self, batch: Batch) -> Budget:
@@ -140,7 +140,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         """Epochs done after a number of steps: 1.5 in the middle of the second."""
         if step == 0:
             return 0.0
-        epoch, number = self._where[step - 1]
+        epoch, number = self._positions[step - 1]
         return epoch + (number + 1) / len(self._plans[epoch].steps)
 
     def identifiers(self, rows: Iterable[int]) -> list[str]:
@@ -153,52 +153,54 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
 
     def _batch(self, rows: np.ndarray, epoch: int, replaced: list[Replaced]) -> Batch:
         items, lengths = [], self._plans[epoch].lengths
-        for planned in rows.tolist():
-            item = self._item(planned, epoch, replaced)
-            draw = functools.partial(generator, self._seed, epoch, item.row)
+        for planned_row in rows.tolist():
+            item = self._item(planned_row, epoch, replaced)
+            generator_of = functools.partial(generator, self._seed, epoch, item.row)
             if self._background is not None and lengths.no_speech[item.row]:
-                noise = self._background(len(item.samples), draw("no_speech"))
+                noise = self._background(len(item.samples), generator_of("no_speech"))
                 items.append(replace(item, samples=noise))
                 continue
-            another = functools.partial(second_speaker_clip, self._data, item.row)
-            samples = self._effects(item.samples, lengths.stretch(item.row), draw, another)
+            draw_second_speaker = functools.partial(second_speaker_clip, self._data, item.row)
+            samples = self._augmenter(
+                item.samples, lengths.tempo_and_padding(item.row), generator_of, draw_second_speaker
+            )
             items.append(replace(item, samples=samples))
         masks = None
         if self._spec_augment is not None:
-            draws = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
-            masks = draw_masks([len(item.samples) for item in items], self._spec_augment, draws)
+            generators = [generator(self._seed, epoch, item.row, "spec_augment") for item in items]
+            masks = draw_masks([len(item.samples) for item in items], self._spec_augment, generators)
         return collate(items, self._prompt, masks, epoch)
 
-    def _item(self, planned: int, epoch: int, replaced: list[Replaced]) -> Item:
-        row, why = planned, ""
-        for stand_in in itertools.chain([planned], self._nearest(planned)):
-            # Drawn separately from the augmentation, so that previous text does not change the augmentation.
-            with_previous = generator(self._seed, epoch, stand_in, "previous").random() < self._previous_text
+    def _item(self, row: int, epoch: int, replaced: list[Replaced]) -> Item:
+        reason = ""
+        for candidate in itertools.chain([row], self._nearest(row)):
+            # A generator of its own, so that previous text does not change the augmentation.
+            with_previous = generator(self._seed, epoch, candidate, "previous").random() < self._previous_text
             pool = self._data.hotwords
-            expected = (
-                pool.draw(self._data.texts[stand_in], generator(self._seed, epoch, stand_in, "hotwords"))
+            hotwords = (
+                pool.draw(self._data.texts[candidate], generator(self._seed, epoch, candidate, "hotwords"))
                 if pool
                 else ""
             )
             try:
-                item = self._read(stand_in, with_previous, expected, self._plans[epoch].lengths)
+                item = self._read(candidate, with_previous, hotwords, self._plans[epoch].lengths)
             except UNREADABLE as error:
-                why = why or f"{type(error).__name__}: {error}"
+                reason = reason or f"{type(error).__name__}: {error}"
                 continue
-            if stand_in != row:
-                replaced.append(Replaced(row, stand_in, why))
+            if candidate != row:
+                replaced.append(Replaced(row, candidate, reason))
             return item
-        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({why}): is its disk available?")
+        raise CaspiError(f"corpus {self._data.corpus.folder} cannot be read ({reason}): is its disk available?")
 
-    def _read(self, row: int, *how: Any) -> Item:
+    def _read(self, row: int, *arguments: Any) -> Item:
         for wait in _RETRY_AFTER:
             with contextlib.suppress(*UNREADABLE):
-                return self._data.item(row, *how)
+                return self._data.item(row, *arguments)
             time.sleep(wait)
-        return self._data.item(row, *how)
+        return self._data.item(row, *arguments)
 
     def _nearest(self, row: int) -> Iterator[int]:
         """Other rows, those of the most similar length first."""
-        apart = np.abs(self._data.seconds[self._data.rows] - self._data.seconds[row])
-        nearest = self._data.rows[np.argsort(apart, kind="stable")[: _STAND_INS + 1]]
+        distances = np.abs(self._data.seconds[self._data.rows] - self._data.seconds[row])
+        nearest = self._data.rows[np.argsort(distances, kind="stable")[: MAX_REPLACEMENTS + 1]]
         return (other for other in nearest.tolist() if other != row)

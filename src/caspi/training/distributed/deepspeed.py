@@ -19,18 +19,18 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 def deepspeed() -> Any:
     """The library, which is an optional extra. Raises UsageError."""
     try:
-        import deepspeed as found
+        import deepspeed as library
         from deepspeed.utils import logger
     except ImportError as error:
         raise UsageError(f"ZeRO needs DeepSpeed ({error}): {install('deepspeed')}") from error
     logger.setLevel("ERROR")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")  # it uses deprecated names
-    found.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not used here, and it would be compiled first
-    return found
+    library.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # not used here, but it would be compiled
+    return library
 
 
 class Zero3(torch.optim.Optimizer):
-    """A sharded objective with AdamW on its pieces, with the interface of an optimizer.
+    """A sharded objective with AdamW on its shards, with the interface of an optimizer.
 
     objective: whole, on this process's device; it is sharded afterwards. adamw: over its trained parameters.
     """
@@ -45,7 +45,7 @@ class Zero3(torch.optim.Optimizer):
                 "managed_gradient_accumulation": False,  # the plan knows where a step ends
                 "gradient_clipping": max_grad_norm,
                 "zero_allow_untested_optimizer": True,
-                # Small parameters are sharded too: a whole one would hide the moving average put in its place.
+                # Small parameters are sharded too: the engine would not use the moving average in place of a whole one.
                 "zero_optimization": {"stage": 3, "overlap_comm": False, "stage3_param_persistence_threshold": 0},
             },
         )
@@ -54,7 +54,7 @@ class Zero3(torch.optim.Optimizer):
         self._pending = False
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Adds to the pieces of the gradient, which are averages over processes."""
+        """Adds to the shards of the gradient, which are averages over processes."""
         self.engine.backward(loss)
         self._pending = True
 
@@ -81,7 +81,7 @@ class Zero3(torch.optim.Optimizer):
         self.engine.optimizer.zero_grad()
         self._pending = False
 
-    def whole_state(self) -> dict[str, Any]:
+    def full_state(self) -> dict[str, Any]:
         """AdamW's whole moments by parameter, its steps and rates: the same for any number of processes."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -90,11 +90,11 @@ class Zero3(torch.optim.Optimizer):
             for name, parameter in self._trained.items()
         }
         steps = {float(state["step"]) for state in self._adamw.state.values()}
-        assert len(steps) == 1, "pieces of one optimizer have taken different numbers of steps"
+        assert len(steps) == 1, "shards of one optimizer have taken different numbers of steps"
         return {"moments": moments, "step": steps.pop(), "lr": [group["lr"] for group in self.param_groups]}
 
-    def load_whole_state(self, state: Mapping[str, Any]) -> None:
-        """Loads what `whole_state` returned. Raises KeyError if it is of other parameters."""
+    def load_full_state(self, state: Mapping[str, Any]) -> None:
+        """Loads what `full_state` returned. Raises KeyError if its parameters are others."""
         from deepspeed.utils import safe_set_local_optimizer_state
 
         for flat in self.engine.optimizer.fp32_partitioned_groups_flat:
@@ -106,19 +106,19 @@ class Zero3(torch.optim.Optimizer):
             group["lr"] = rate
         for name, parameter in self._trained.items():
             for key in _MOMENTS:
-                safe_set_local_optimizer_state(parameter, piece(parameter, state["moments"][name][key]), key)
+                safe_set_local_optimizer_state(parameter, local_part(parameter, state["moments"][name][key]), key)
 
     def end(self) -> None:
         """Releases the model: the next stage creates its own engine."""
         self.engine.destroy()
 
 
-def is_piece(parameter: torch.Tensor) -> bool:
+def is_sharded(parameter: torch.Tensor) -> bool:
     """Whether ZeRO shards this parameter."""
     return hasattr(parameter, "ds_tensor")
 
 
-def whole(parameter: Any) -> torch.Tensor:
+def full_parameter(parameter: Any) -> torch.Tensor:
     """The whole parameter, gathered."""
     from deepspeed import zero
 
@@ -126,8 +126,8 @@ def whole(parameter: Any) -> torch.Tensor:
         return torch.Tensor(parameter.detach()).clone()
 
 
-def piece(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """This process's piece of a whole value for the parameter, padded with zeros at the end."""
+def local_part(parameter: Any, value: torch.Tensor) -> torch.Tensor:
+    """This process's shard of a whole value for the parameter, padded with zeros at the end."""
     size = parameter.ds_tensor.numel()
     flat = value.flatten()[dist.get_rank() * size : (dist.get_rank() + 1) * size].to(parameter.ds_tensor.device)
     return nn.functional.pad(flat, (0, size - len(flat)))

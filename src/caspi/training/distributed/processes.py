@@ -33,10 +33,10 @@ def _require_plain_zero3(stage: str | None) -> None:
         "an offloaded optimizer": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none"),
         "offloaded parameters": os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none"),
     }
-    found = [what for what, value in unsupported.items() if value.lower() != "none"]
-    if stage != "3" or found:
-        what = found[0] if found else f"ZeRO stage {stage}"
-        raise UsageError(f"caspi train does not support {what}: use recipes/accelerate/zero3.yaml")
+    configured = [name for name, value in unsupported.items() if value.lower() != "none"]
+    if stage != "3" or configured:
+        name = configured[0] if configured else f"ZeRO stage {stage}"
+        raise UsageError(f"caspi train does not support {name}: use recipes/accelerate/zero3.yaml")
 
 
 def sharded() -> bool:
@@ -48,7 +48,7 @@ def processes() -> PartialState:
     """Rank, number of processes and device. Without `cpu=True` accelerate ignores torchrun on machines without GPUs."""
     if sharding() == "zero3":  # distributed/deepspeed.py creates the engine; accelerate would also step it
         os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
-    # Micro-batches differ in size: expandable segments avoid fragmentation. CUDA reads this when it starts.
+    # Micro-batches differ in size: expandable segments avoid fragmentation. torch reads this when CUDA starts.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     return PartialState(cpu=not torch.cuda.is_available())
 

@@ -29,8 +29,8 @@ def shard_on_cpu(accelerator: Accelerator) -> None:
 @torch.no_grad()
 def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
     """The whole parameter, gathered if it is sharded."""
-    if deepspeed.is_piece(parameter):
-        return deepspeed.whole(parameter)
+    if deepspeed.is_sharded(parameter):
+        return deepspeed.full_parameter(parameter)
     if isinstance(parameter, DTensor):
         return parameter.full_tensor()
     return parameter.detach()
@@ -38,9 +38,9 @@ def full_tensor(parameter: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
-    """Sets a parameter to a whole value; each process sets the piece it holds."""
-    if deepspeed.is_piece(parameter):
-        value = deepspeed.piece(parameter, value)
+    """Sets a parameter to a whole value; each process sets its shard."""
+    if deepspeed.is_sharded(parameter):
+        value = deepspeed.local_part(parameter, value)
     if isinstance(parameter, DTensor):
         value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     local_shard(parameter).copy_(value)
@@ -48,26 +48,26 @@ def load_shard(parameter: torch.Tensor, value: torch.Tensor) -> None:
 
 def is_sharded(parameter: torch.Tensor) -> bool:
     """Whether this process holds only a part of the parameter."""
-    return isinstance(parameter, DTensor) or deepspeed.is_piece(parameter)
+    return isinstance(parameter, DTensor) or deepspeed.is_sharded(parameter)
 
 
 def local_shard(parameter: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a parameter: changing it changes the model."""
-    return parameter.ds_tensor if deepspeed.is_piece(parameter) else parameter  # type: ignore[attr-defined]
+    """This process's shard of a parameter: changing it changes the model."""
+    return parameter.ds_tensor if deepspeed.is_sharded(parameter) else parameter  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
 def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[LoadedModel]:
     """A model that this process can run alone: the model itself if it is whole, otherwise a copy in `dtype`."""
-    spread = dict(loaded.model.named_parameters())
-    if not any(is_sharded(parameter) for parameter in spread.values()):
+    parameters = dict(loaded.model.named_parameters())
+    if not any(is_sharded(parameter) for parameter in parameters.values()):
         yield loaded
         return
     config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # with transformers' own attention
-    with torch.device(next(iter(spread.values())).device):
+    with torch.device(next(iter(parameters.values())).device):
         model = Qwen3ASRForConditionalGeneration(config)
     cast(model, dtype or torch.float32)
     use_packed_attention(model)
     for name, parameter in model.named_parameters():
-        load_shard(parameter, full_tensor(spread[name]))
+        load_shard(parameter, full_tensor(parameters[name]))
     yield LoadedModel(model, loaded.prompt, loaded.processor)

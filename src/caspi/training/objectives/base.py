@@ -22,7 +22,7 @@ class Objective(nn.Module):
         # The block classes that accelerate shards one by one; the name is transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]
-        self._noted: dict[str, tuple[torch.Tensor | float, float]] = {}
+        self._metric_sums: dict[str, tuple[torch.Tensor | float, float]] = {}
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """The loss, summed over the labels of the batch; fp32 scalar."""
@@ -31,16 +31,17 @@ class Objective(nn.Module):
             return self.loss(batch)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """The same, under the caller's autocast."""
+        """The loss, computed under the caller's autocast."""
         raise NotImplementedError
 
-    def note(self, name: str, total: torch.Tensor | float, count: float) -> None:
-        """Adds to a mean that is logged beside the loss, such as a part of the loss."""
-        before, times = self._noted.get(name, (0.0, 0.0))
-        self._noted[name] = (before + (total.detach() if isinstance(total, torch.Tensor) else total), times + count)
+    def add_metric(self, name: str, total: torch.Tensor | float, count: float) -> None:
+        """Adds to a mean that is logged with the loss, such as a part of the loss."""
+        old_total, old_count = self._metric_sums.get(name, (0.0, 0.0))
+        value = total.detach() if isinstance(total, torch.Tensor) else total
+        self._metric_sums[name] = (old_total + value, old_count + count)
 
-    def take_notes(self) -> dict[str, float]:
+    def take_metrics(self) -> dict[str, float]:
         """This process's means since the last call."""
-        found = {name: float(total) / max(count, 1e-9) for name, (total, count) in self._noted.items()}
-        self._noted = {}
-        return found
+        means = {name: float(total) / max(count, 1e-9) for name, (total, count) in self._metric_sums.items()}
+        self._metric_sums = {}
+        return means

@@ -18,12 +18,12 @@ def stage_objective(
     stage: StageConfig, loaded: LoadedModel, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
 ) -> Objective:
     """start: the model the stage begins with, `loaded`."""
-    how, device = stage.objective, next(loaded.model.parameters()).device
-    if isinstance(how, DistillationObjective):
-        teacher_config = ModelConfig(start=how.teacher, revision=how.revision)
+    config, device = stage.objective, next(loaded.model.parameters()).device
+    if isinstance(config, DistillationObjective):
+        teacher_config = ModelConfig(start=config.teacher, revision=config.revision)
         teacher = load_frozen(teacher_config, device, dtype, compiled=compiled)
-        return Distillation(loaded.model, dtype, teacher, how.weight)
-    if isinstance(how, SequenceObjective):
-        reference = load_frozen(start, device, dtype, compiled=compiled) if how.kl else None
-        return GroupRelativePolicy(loaded.model, dtype, how, loaded.prompt, reference, seed)
+        return Distillation(loaded.model, dtype, teacher, config.weight)
+    if isinstance(config, SequenceObjective):
+        reference = load_frozen(start, device, dtype, compiled=compiled) if config.kl else None
+        return GroupRelativePolicy(loaded.model, dtype, config, loaded.prompt, reference, seed)
     return CrossEntropy(loaded.model, dtype)

@@ -13,5 +13,5 @@ class CrossEntropy(Objective):
     """Next-token cross-entropy on the target."""
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        found: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels)
-        return found
+        loss: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels)
+        return loss

@@ -31,13 +31,13 @@ class Distillation(Objective):
         with torch.no_grad():
             teacher_hidden = label_hidden(teacher, replace(batch, masks=None))
         soft = SoftTargets(teacher_hidden, teacher.lm_head.weight, self._weight)
-        found: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels, 1 - self._weight, soft)
+        loss: torch.Tensor = self.head(label_hidden(self.model, batch), batch.labels, 1 - self._weight, soft)
         if self._weight < 1:
-            own = (found.detach() - self.head.soft_part) / (1 - self._weight)
-            self.note("cross_entropy", own, len(batch.labels))
+            cross_entropy = (loss.detach() - self.head.soft_part) / (1 - self._weight)
+            self.add_metric("cross_entropy", cross_entropy, len(batch.labels))
         if self._weight > 0:
-            self.note("kl", self.head.soft_part / self._weight, len(batch.labels))
-        return found
+            self.add_metric("kl", self.head.soft_part / self._weight, len(batch.labels))
+        return loss
 
 
 def load_frozen(start: ModelConfig, device: torch.device, dtype: torch.dtype | None, *, compiled: bool) -> Model:

@@ -1,5 +1,5 @@
-"""Losses at the labels, including the output head: logits are computed for some labels at a time and overwritten by
-their gradient, so that all logits or all their gradients are never in memory together (the idea of Liger's fused linear
+"""Losses at the labels, including the output head: logits are computed for a block of labels at a time and overwritten
+by their gradient, so that memory never holds all logits or all their gradients (the idea of Liger's fused linear
 cross-entropy, Hsu et al. 2024, arXiv:2410.10989, section 3.2, on any device)."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FusedLoss(nn.Module):
     def __init__(self, weight: nn.Parameter) -> None:
         super().__init__()
         self.weight = weight
-        self.soft_part = torch.zeros(())  # the divergence's part of the last loss
+        self.soft_part = torch.zeros(())  # the divergence in the last loss
 
     def forward(
         self,
@@ -62,71 +62,72 @@ class _FusedLossFunction(torch.autograd.Function):
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         inputs, head = hidden.to(dtype), weight.to(dtype)
-        of_hidden = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_hidden = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         loss = torch.zeros((), device=hidden.device)
         soft_part = torch.zeros((), device=hidden.device)
-        rows = max(1, AT_ONCE // len(weight) // (1 if soft is None else 2))
+        block_size = max(1, AT_ONCE // len(weight) // (1 if soft is None else 2))
         with torch.autocast(kind, enabled=False):
-            for start in range(0, len(labels), rows):
-                here = slice(start, start + rows)
-                part, wanted, counts = inputs[here], labels[here, None], _column(weights, here)
-                logits = (part @ head.T).float()
-                most = logits.amax(dim=1, keepdim=True)
-                loss += (counts * (most - logits.gather(1, wanted))).sum()
-                logits.sub_(most)
-                other, trust = (
-                    (None, 0.0) if soft is None else (_other_distribution(soft, here), _column(soft.weights, here))
-                )
-                if other is not None:
-                    apart = (trust * (_negative_entropy(other) - (other * logits).sum(dim=1, keepdim=True))).sum()
-                    loss += apart
-                    soft_part += apart
-                powers = logits.exp_()
-                total = powers.sum(dim=1, keepdim=True)
-                loss += ((counts + trust) * total.log()).sum()
-                if other is not None:
-                    soft_part += (trust * total.log()).sum()
-                # Gradient times total: the prediction times the weights, minus each kind of target times its weight.
-                # The division by total is done later, on smaller matrices.
-                if other is not None or isinstance(counts, torch.Tensor) or counts != 1.0:
-                    powers.mul_(counts + trust)
-                gradient = powers.scatter_add_(1, wanted, -counts * total)
-                if other is not None:
-                    gradient.addcmul_(other, trust * total, value=-1)
+            for start in range(0, len(labels), block_size):
+                rows = slice(start, start + block_size)
+                block, targets, label_weights = inputs[rows], labels[rows, None], _column(weights, rows)
+                logits = (block @ head.T).float()
+                maximum = logits.amax(dim=1, keepdim=True)
+                loss += (label_weights * (maximum - logits.gather(1, targets))).sum()
+                logits.sub_(maximum)
+                soft_targets, soft_weights = None, 0.0
+                if soft is not None:
+                    soft_targets, soft_weights = _soft_distribution(soft, rows), _column(soft.weights, rows)
+                if soft_targets is not None:
+                    cross = (soft_targets * logits).sum(dim=1, keepdim=True)
+                    divergence = (soft_weights * (_negative_entropy(soft_targets) - cross)).sum()
+                    loss += divergence
+                    soft_part += divergence
+                exponentials = logits.exp_()
+                total = exponentials.sum(dim=1, keepdim=True)
+                loss += ((label_weights + soft_weights) * total.log()).sum()
+                if soft_targets is not None:
+                    soft_part += (soft_weights * total.log()).sum()
+                # Gradient times total: the prediction times both weights, minus both targets times their weights. The
+                # division by total is done later, on smaller matrices.
+                if soft_targets is not None or isinstance(label_weights, torch.Tensor) or label_weights != 1.0:
+                    exponentials.mul_(label_weights + soft_weights)
+                gradient = exponentials.scatter_add_(1, targets, -label_weights * total)
+                if soft_targets is not None:
+                    gradient.addcmul_(soft_targets, soft_weights * total, value=-1)
                 gradient = gradient.to(dtype)
-                if of_hidden is not None:
-                    of_hidden[here] = (gradient @ head) / total
-                if of_weight is not None:
-                    _add_product(of_weight, gradient.T, (part / total).to(dtype))
-        ctx.save_for_backward(of_hidden, of_weight)
+                if grad_hidden is not None:
+                    grad_hidden[rows] = (gradient @ head) / total
+                if grad_weight is not None:
+                    _add_product(grad_weight, gradient.T, (block / total).to(dtype))
+        ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.dtype = hidden.dtype
         ctx.mark_non_differentiable(soft_part)
         return loss, soft_part
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        of_hidden, of_weight = ctx.saved_tensors
+        grad_hidden, grad_weight = ctx.saved_tensors
         return (
-            None if of_hidden is None else (of_hidden * gradient).to(ctx.dtype),
-            None if of_weight is None else of_weight.mul_(gradient),
+            None if grad_hidden is None else (grad_hidden * gradient).to(ctx.dtype),
+            None if grad_weight is None else grad_weight.mul_(gradient),
             None,
             None,
             None,
         )
 
 
-def _column(weights: torch.Tensor | float, here: slice) -> Any:
-    return weights[here, None] if isinstance(weights, torch.Tensor) else weights
+def _column(weights: torch.Tensor | float, rows: slice) -> Any:
+    return weights[rows, None] if isinstance(weights, torch.Tensor) else weights
 
 
-def _other_distribution(soft: SoftTargets, here: slice) -> torch.Tensor:
+def _soft_distribution(soft: SoftTargets, rows: slice) -> torch.Tensor:
     """The other model's distribution, fp32 [some labels, vocabulary]."""
-    return (soft.hidden[here].to(soft.head.dtype) @ soft.head.T).float().softmax(dim=1)
+    return (soft.hidden[rows].to(soft.head.dtype) @ soft.head.T).float().softmax(dim=1)
 
 
-def _negative_entropy(other: torch.Tensor) -> torch.Tensor:
-    return torch.special.xlogy(other, other).sum(dim=1, keepdim=True)
+def _negative_entropy(soft_targets: torch.Tensor) -> torch.Tensor:
+    return torch.special.xlogy(soft_targets, soft_targets).sum(dim=1, keepdim=True)
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

@@ -30,38 +30,38 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
     from torchao.optim.subclass_8bit import OptimState8bit
 
     class Plain(AdamW8bit):  # type: ignore[misc]
-        """Saves the state in plain tensors. For whole parameters: codes and the scales of their blocks; the table of
-        the codes is torchao's. For sharded parameters: moments in fp32 and the scales, on the first process only; each
-        process restores its codes from them, bit for bit. With sharding both methods are collective."""
+        """Saves the state in plain tensors. For whole parameters: codes and the scales of their blocks; the
+        codebook is torchao's. For sharded parameters: moments in fp32 and the scales, on the first process only, from
+        which each process restores its codes exactly. With sharding both methods are collective."""
 
-        gathers_itself = True
+        saves_whole_state = True
 
         def state_dict(self) -> dict[str, Any]:
-            found: dict[str, Any] = super().state_dict()
-            rates = [{name: _number(value) for name, value in group.items()} for group in found["param_groups"]]
-            state = {number: dict(_plain(of, OptimState8bit)) for number, of in found["state"].items()}
-            return {"state": state, "param_groups": rates}
+            stored: dict[str, Any] = super().state_dict()
+            groups = [{name: _number(value) for name, value in group.items()} for group in stored["param_groups"]]
+            state = {number: dict(_to_plain(values, OptimState8bit)) for number, values in stored["state"].items()}
+            return {"state": state, "param_groups": groups}
 
         def load_state_dict(self, state: dict[str, Any]) -> None:
             parameters = [p for group in self.param_groups for p in group["params"]]
-            for number, of in state["state"].items():
+            for number, values in state["state"].items():
                 parameter = parameters[number]
-                spread = isinstance(parameter, DTensor)
-                self.state[parameter] = (
-                    self._spread(of, parameter) if spread else _packed(of, parameter, OptimState8bit)
-                )
+                if isinstance(parameter, DTensor):
+                    self.state[parameter] = self._to_local(values, parameter)
+                else:
+                    self.state[parameter] = _from_plain(values, parameter, OptimState8bit)
             for group, stored in zip(self.param_groups, state["param_groups"], strict=True):
                 rate = group["lr"].fill_(stored["lr"])
                 group.update({name: value for name, value in stored.items() if name != "params"} | {"lr": rate})
 
         @torch.no_grad()
-        def _spread(self, of: dict[str, torch.Tensor], parameter: DTensor) -> dict[str, Any]:
+        def _to_local(self, values: dict[str, torch.Tensor], parameter: DTensor) -> dict[str, Any]:
             """This process's part of whole moments."""
-            found: dict[str, Any] = {"step": of["step"]}
+            state: dict[str, Any] = {"step": values["step"]}
             for name, signed in _SIGNED.items():
-                found[name] = self._new_buffer(parameter, signed)
-                _fill(found[name].to_local(), of[name], of[f"{name}.scale"], parameter)
-            return found
+                state[name] = self._new_buffer(parameter, signed)
+                _fill(state[name].to_local(), values[name], values[f"{name}.scale"], parameter)
+            return state
 
     return Plain(groups, betas=betas)
 
@@ -71,8 +71,8 @@ def _number(value: Any) -> Any:
     return float(value) if isinstance(value, torch.Tensor) else value
 
 
-def _plain(of: dict[str, Any], kind: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, value in of.items():
+def _to_plain(values: dict[str, Any], kind: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, value in values.items():
         if isinstance(value, DTensor):
             yield name, _whole(value, kind)
             yield f"{name}.scale", _scales(value, kind)
@@ -86,58 +86,59 @@ def _plain(of: dict[str, Any], kind: Any) -> Iterator[tuple[str, torch.Tensor]]:
 @torch.no_grad()
 def _whole(moment: DTensor, kind: Any) -> torch.Tensor:
     """The whole moment in fp32, in the first process's host memory; empty in the other processes."""
-    held = moment.to_local()
-    held = held.dequantize(torch.float32) if isinstance(held, kind) else held
-    spread = DTensor.from_local(
-        held, moment.device_mesh, moment.placements, run_check=False, shape=moment.shape, stride=moment.stride()
+    local = moment.to_local()
+    local = local.dequantize(torch.float32) if isinstance(local, kind) else local
+    sharded = DTensor.from_local(
+        local, moment.device_mesh, moment.placements, run_check=False, shape=moment.shape, stride=moment.stride()
     )
-    whole = spread.full_tensor()
+    whole = sharded.full_tensor()
     return whole.cpu() if distributed.get_rank() == 0 else whole.new_empty(0)
 
 
 def _scales(moment: DTensor, kind: Any) -> torch.Tensor:
-    """float32 [blocks of the whole moment]: scales; NaN where a process holds its part in fp32. A scale cannot be
-    computed from a block's largest value: the table's lowest value is not the negative of its highest."""
-    held = moment.to_local()
-    mine = (held.numel(), held.scale.cpu() if isinstance(held, kind) else None)
+    """float32 [blocks of the whole moment]: scales; NaN for a part that is in fp32. A scale cannot be computed from a
+    block's largest value, because the codebook's lowest value is not the negative of its highest."""
+    local = moment.to_local()
+    size_and_scale = (local.numel(), local.scale.cpu() if isinstance(local, kind) else None)
     parts: list[Any] = [None] * moment.device_mesh.size()
-    distributed.all_gather_object(parts, mine, group=moment.device_mesh.get_group())
-    found, start = torch.full((-(-moment.numel() // _BLOCK),), float("nan")), 0
+    distributed.all_gather_object(parts, size_and_scale, group=moment.device_mesh.get_group())
+    scales, start = torch.full((-(-moment.numel() // _BLOCK),), float("nan")), 0
     for size, scale in parts:
         if scale is not None:
-            found[start // _BLOCK : start // _BLOCK + len(scale)] = scale
+            scales[start // _BLOCK : start // _BLOCK + len(scale)] = scale
         start += size
-    return found
+    return scales
 
 
-def _fill(held: Any, whole: torch.Tensor, scales: torch.Tensor, parameter: DTensor) -> None:
+def _fill(local: Any, whole: torch.Tensor, scales: torch.Tensor, parameter: DTensor) -> None:
     """Fills this process's part of a moment from the whole moment. The saved scales are used if the blocks are the
     same; they differ if the number of processes changed."""
     mesh = parameter.device_mesh
-    piece = distribute_tensor(whole.to(parameter.device), mesh, parameter.placements).to_local()
-    rows = -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()  # before this process's
+    values = distribute_tensor(whole.to(parameter.device), mesh, parameter.placements).to_local()
+    rows = -(-parameter.shape[0] // mesh.size()) * mesh.get_local_rank()  # of the processes before this one
     start = rows * (parameter.numel() // parameter.shape[0])
-    scale = scales[start // _BLOCK : start // _BLOCK + piece.numel() // _BLOCK].to(piece.device)
-    if not hasattr(held, "codes") or start % _BLOCK or scale.isnan().any():
-        held.copy_(piece)
+    scale = scales[start // _BLOCK : start // _BLOCK + values.numel() // _BLOCK].to(values.device)
+    if not hasattr(local, "codes") or start % _BLOCK or scale.isnan().any():
+        local.copy_(values)
         return
     from torchao.optim.quant_utils import quantize_8bit_with_qmap
 
-    scaled = (piece.reshape(-1, _BLOCK) / scale[:, None]).view(piece.shape)
-    held.codes.copy_(quantize_8bit_with_qmap(scaled, held.qmap))
-    held.scale.copy_(scale)
+    scaled = (values.reshape(-1, _BLOCK) / scale[:, None]).view(values.shape)
+    local.codes.copy_(quantize_8bit_with_qmap(scaled, local.qmap))
+    local.scale.copy_(scale)
 
 
-def _packed(of: dict[str, torch.Tensor], like: torch.Tensor, kind: Any) -> dict[str, Any]:
-    """Rebuilds what `_plain` took apart, on the device of its parameter; the step count stays on the host, as in
-    torchao."""
-    found = {name: value if name == "step" else value.to(like.device) for name, value in of.items()}
+def _from_plain(values: dict[str, torch.Tensor], parameter: torch.Tensor, kind: Any) -> dict[str, Any]:
+    """The reverse of `_to_plain`, on the device of the parameter; the step count stays on the host, as in torchao."""
+    state: dict[str, Any] = {
+        name: value if name == "step" else value.to(parameter.device) for name, value in values.items()
+    }
     for name, signed in _SIGNED.items():
-        if f"{name}.codes" in found:
-            codes, scale = found.pop(f"{name}.codes"), found.pop(f"{name}.scale")
+        if f"{name}.codes" in state:
+            codes, scale = state.pop(f"{name}.codes"), state.pop(f"{name}.scale")
             block = codes.numel() // scale.numel()
-            moment = kind.zeros(codes.shape, signed, block, like.device, like.dtype)
+            moment = kind.zeros(codes.shape, signed, block, parameter.device, parameter.dtype)
             moment.codes.copy_(codes)
             moment.scale.copy_(scale)
-            found[name] = moment
-    return found
+            state[name] = moment
+    return state

@@ -23,19 +23,21 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
     parameters = dict(model.named_parameters())
     param_groups: list[dict[str, Any]] = []
     for group in groups:
-        steered = by_momentum(group, parameters, stage.optimizer)
-        matrices = [parameters[name] for name, momentum in steered.items() if momentum]
-        others = [parameters[name] for name, momentum in steered.items() if not momentum and parameters[name].ndim > 1]
-        vectors = [parameters[name] for name in steered if parameters[name].ndim <= 1]
+        uses_momentum = by_momentum(group, parameters, stage.optimizer)
+        matrices = [parameters[name] for name, momentum in uses_momentum.items() if momentum]
+        others = [
+            parameters[name] for name, momentum in uses_momentum.items() if not momentum and parameters[name].ndim > 1
+        ]
+        vectors = [parameters[name] for name in uses_momentum if parameters[name].ndim <= 1]
         muon = {"momentum": stage.momentum} | ({"rows": stage.momentum} if stage.optimizer == "normuon" else {})
-        for chosen, decay, more in (
+        for group_parameters, decay, options in (
             (matrices, stage.weight_decay, muon),
             (others, stage.weight_decay, {}),
             (vectors, 0.0, {}),
         ):
-            if chosen:
+            if group_parameters:
                 param_groups.append(
-                    {"params": chosen, "lr": group.lr, "weight_decay": decay, "group": group.name, **more}
+                    {"params": group_parameters, "lr": group.lr, "weight_decay": decay, "group": group.name, **options}
                 )
     if stage.optimizer == "adamw":
         return torch.optim.AdamW(param_groups, betas=stage.betas, fused=True)
@@ -47,22 +49,22 @@ def build(model: nn.Module, groups: list[TrainableGroup], stage: StageConfig) ->
 def by_momentum(
     group: TrainableGroup, parameters: Mapping[str, torch.Tensor], optimizer: OptimizerName
 ) -> dict[str, bool]:
-    """Which of a group's parameters Muon or NorMuon updates: the matrices inside blocks. Tables, convolutions and the
-    projector have another geometry."""
+    """Which of a group's parameters Muon or NorMuon updates: the matrices inside blocks.
+    Embeddings, convolutions and the projector have another geometry."""
     inside = group.name in STACKS and group.lora is None and optimizer in ("muon", "normuon")
     return {name: inside and parameters[name].ndim == 2 for name in group.names}
 
 
-def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def schedule(optimizer: torch.optim.Optimizer, config: Schedule, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """The learning-rate schedule over `steps`."""
-    warmup = how.warmup(steps)
+    warmup = config.warmup(steps)
     options = {}
-    if how.kind == "warmup-stable-decay":
-        decay = how.decay(steps)
-        warmup = min(warmup, steps - decay)  # if both overlapped, the rate would jump
+    if config.kind == "warmup-stable-decay":
+        decay = config.decay(steps)
+        warmup = min(warmup, steps - decay)  # they must not overlap: the rate would jump
         options = {"num_decay_steps": decay}
     return get_scheduler(
-        _SCHEDULES.get(how.kind, how.kind),
+        _SCHEDULES.get(config.kind, config.kind),
         optimizer,
         num_warmup_steps=warmup,
         num_training_steps=steps,
@@ -71,5 +73,5 @@ def schedule(optimizer: torch.optim.Optimizer, how: Schedule, steps: int) -> tor
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """The present learning rate of every group, by its name."""
+    """The current learning rate of every group, by its name."""
     return {group["group"]: float(group["lr"]) for group in optimizer.param_groups}

@@ -17,8 +17,8 @@ class Ema:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Call after optimizer step `step`, counted from 1. Early on, the decay is lower, so that the initial weights
-        do not dominate."""
+        """Call after optimizer step `step`, counted from 1. The decay is lower in the first steps, so that the initial
+        weights do not dominate."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, parameter in self._parameters.items():
             self.values[name].lerp_(parameter, 1 - decay)
@@ -26,9 +26,9 @@ class Ema:
     @torch.no_grad()
     def _exchange(self) -> None:
         for name, parameter in self._parameters.items():
-            kept = parameter.detach().clone()
+            own = parameter.detach().clone()
             parameter.copy_(self.values[name])
-            self.values[name].copy_(kept)
+            self.values[name].copy_(own)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

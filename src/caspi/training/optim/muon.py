@@ -1,7 +1,7 @@
 """Muon and NorMuon for the matrices inside blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) steps along the nearest orthogonal matrix to the momentum,
-found by five Newton-Schulz iterations. Its step is scaled to the root mean square of AdamW's (Liu et al. 2025,
+computed by five Newton-Schulz iterations. Its step is scaled to the root mean square of AdamW's (Liu et al. 2025,
 arXiv:2502.16982, equation 4), so that a recipe's learning rates have the same meaning. NorMuon (Li et al. 2025,
 arXiv:2510.05491, algorithm 1) then divides every row by the running root mean square of its updates.
 """
@@ -19,7 +19,7 @@ from torch.optim.adamw import adamw
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 _RMS = 0.2  # of AdamW's updates
-_AT_ONCE = 2**27  # elements orthogonalised together: matrices of one shape are one batch
+_MAX_BATCH_ELEMENTS = 2**27  # elements of the matrices of one shape that are orthogonalised together
 
 
 class Muon(torch.optim.Optimizer):
@@ -48,18 +48,18 @@ class Muon(torch.optim.Optimizer):
                 self._step_others(group)
 
     def _step_others(self, group: dict[str, Any]) -> None:
-        moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-        for parameter in moved:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter] = {
                     "step": torch.zeros((), device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
-        states = [self.state[parameter] for parameter in moved]
+        states = [self.state[parameter] for parameter in parameters]
         adamw(
-            moved,
-            [parameter.grad for parameter in moved],
+            parameters,
+            [parameter.grad for parameter in parameters],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
@@ -85,7 +85,7 @@ class Muon(torch.optim.Optimizer):
                 updates *= _RMS * max(matrices[0].shape) ** 0.5
             for matrix, update in zip(matrices, updates, strict=True):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.sub_(_like(matrix, update.to(matrix.dtype)), alpha=group["lr"])
+                matrix.sub_(_local_part(matrix, update.to(matrix.dtype)), alpha=group["lr"])
 
     def _momentum(self, matrix: torch.Tensor, beta: float) -> torch.Tensor:
         """The step direction with Nesterov momentum, as a whole matrix."""
@@ -133,13 +133,13 @@ def _batches(matrices: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     by_shape: defaultdict[torch.Size, list[torch.Tensor]] = defaultdict(list)
     for matrix in matrices:
         by_shape[matrix.shape].append(matrix)
-    for shape, same in by_shape.items():
-        count = max(1, _AT_ONCE // shape.numel())
-        yield from (same[start : start + count] for start in range(0, len(same), count))
+    for shape, of_shape in by_shape.items():
+        count = max(1, _MAX_BATCH_ELEMENTS // shape.numel())
+        yield from (of_shape[start : start + count] for start in range(0, len(of_shape), count))
 
 
-def _like(matrix: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    """The part of an update for what this process holds of the matrix."""
+def _local_part(matrix: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """The part of an update for this process's shard of the matrix."""
     if isinstance(matrix, DTensor):
         return distribute_tensor(update, matrix.device_mesh, matrix.placements)
     return update

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from caspi.inference.engine.requests import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
+from caspi.inference.engine.requests import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
 from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load, resolve

@@ -31,15 +31,14 @@ TINY = ModelHandle("tiny", "tiny")
 def test_decoding_resumes_without_repeating_utterances(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run is killed after its second block, in the middle of a line."""
-    monkeypatch.setattr(decode, "_AT_ONCE", 3)
+    """The run is killed in the middle of a line."""
     part, kept = DecodeJob(corpus, range(len(corpus))), tmp_path / "kept.jsonl"
     whole, _ = decode.decode(TINY, part, tmp_path / "whole.jsonl", ["cpu"])
     lines = (tmp_path / "whole.jsonl").read_text(encoding="utf-8").split("\n")
     kept.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20], encoding="utf-8")
     decoded: list[int] = []
-    block = decode._block
-    monkeypatch.setattr(decode, "_block", lambda *of: (decoded.extend(of[3]), block(*of))[1])
+    read = decode._recording
+    monkeypatch.setattr(decode, "_recording", lambda job, row: (decoded.append(row), read(job, row))[1])
     again, seconds = decode.decode(TINY, part, kept, ["cpu"])
     assert again == whole
     already = {json.loads(line)["id"] for line in lines[:6]}
@@ -48,10 +47,7 @@ def test_decoding_resumes_without_repeating_utterances(
     assert seconds > 0
 
 
-def test_several_devices_give_the_same_output_as_one(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decode, "_AT_ONCE", 4)
+def test_several_devices_give_the_same_output_as_one(corpus: Corpus, tmp_path: Path) -> None:
     part = DecodeJob(corpus, range(len(corpus)))
     one, _ = decode.decode(TINY, part, tmp_path / "one.jsonl", ["cpu"])
     two, _ = decode.decode(TINY, part, tmp_path / "two.jsonl", ["cpu", "cpu"])
@@ -63,7 +59,7 @@ def test_a_repeated_evaluation_decodes_nothing(
 ) -> None:
     out = tmp_path / "out"
     first = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluationOptions(stress=2)).summary
-    monkeypatch.setattr(decode, "_block", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(decode, "_recording", lambda *_: pytest.fail("decoded again"))
     again = commands.evaluate.run("tiny", [str(small_corpus)], out, EvaluationOptions(stress=2)).summary
     assert again == first
     assert not out.with_name("out.work").exists()

@@ -138,6 +138,8 @@ def _decoded(
     model: ModelHandle, job: DecodeJob, rows: list[int], on: Sequence[str]
 ) -> Iterator[list[DecodedUtterance]]:
     """The utterances, a few at a time and in any order."""
+    if not rows:
+        return
     if len(on) == 1 or len(rows) < 2 * len(on):
         yield from _on_device(model, on[0], job, rows)
         return

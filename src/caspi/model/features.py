@@ -41,11 +41,13 @@ def audio_token_count(frames: int) -> int:
 
 def pad_clips(clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Clips (float32 [n_i]) to samples [batch, EDGE + longest clip + EDGE], edges reflected, and mel frames [batch]."""
-    padded = [np.pad(clip, (0, max(0, MIN_SAMPLES - len(clip)))) for clip in clips]
-    max_length = max(len(clip) for clip in padded)
-    samples = np.zeros((len(clips), max_length + 2 * EDGE), np.float32)
-    for row, clip in zip(samples, padded, strict=True):
-        row[: len(clip) + 2 * EDGE] = np.pad(clip, EDGE, mode="reflect")
+    lengths = [max(len(clip), MIN_SAMPLES) for clip in clips]
+    samples = np.zeros((len(clips), max(lengths) + 2 * EDGE), np.float32)
+    for row, clip, length in zip(samples, clips, lengths, strict=True):
+        padded = row[EDGE : EDGE + length]
+        padded[: len(clip)] = clip
+        row[:EDGE] = padded[EDGE:0:-1]
+        row[EDGE + length : 2 * EDGE + length] = padded[-2 : -EDGE - 2 : -1]
     frames = torch.tensor([frame_count(len(clip)) for clip in clips])
     return torch.from_numpy(samples), frames
 

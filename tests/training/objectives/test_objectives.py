@@ -13,6 +13,7 @@ import torch
 
 from caspi import commands
 from caspi.errors import UsageError
+from caspi.inference.engine.network import Network
 from caspi.inference.sampling import sample_hypotheses
 from caspi.model.batch import Batch, FeatureMasks, TargetText, collate, pack
 from caspi.model.config import ModelConfig
@@ -256,7 +257,7 @@ def test_a_model_stays_in_training_mode_if_sampling_runs_out_of_memory(
     fresh_tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fresh_tiny.model.train()
-    monkeypatch.setattr(fresh_tiny.model, "generate", lambda **_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    monkeypatch.setattr(Network, "step_pass", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
         objective(fresh_tiny, hypotheses=2)(batch(fresh_tiny))
     assert fresh_tiny.model.training

@@ -34,11 +34,13 @@ _AHEAD = 2  # passes of the encoder, in rows of the generator, that may wait for
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
     training = model.training
-    model.eval()
+    if training:  # otherwise a walk through all modules is saved
+        model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Engine:
         options = options or GeneratorOptions.for_device(self._device)
         self._rows = options.rows
         self._generator = Generator(Network.of(weights, compiled=compiled), loaded.prompt, options)
-        self._encode_seconds: Seconds = 400.0 if self._device.type == "cuda" else 60.0
+        self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._submitted: deque[_Waiting] = deque()

@@ -165,6 +165,7 @@ class Generator:
         self._free_rows = list(range(rows))[::-1]
         self._stepper = Stepper(self._network, self._cache, self._rows, graphs=self._options.graphs)
         self._looks.clear()
+        self._host_copies = self._pinned_copies()
         size = positions * Cache.bytes_per_position(self._network.weights) / 2**30
         _log.debug(f"cache of {positions:,} positions, {size:.2f} GiB, for {rows} rows")
 
@@ -210,7 +211,7 @@ class Generator:
         """Moves waiting jobs into rows, in order, while there is space."""
         while self._waiting:
             self._ensure_space(self._waiting[0][1])
-            enough = min(sum(job.copies for _, job in self._waiting), max(1, self._options.rows // 8))
+            enough = min(sum(job.copies for _, job in self._waiting), max(1, self._options.rows // 4))
             if self._active and len(self._free_rows) < enough:
                 return  # a pass over few prompts costs nearly as much as one over many
             if not (group := self._placed()):
@@ -247,35 +248,36 @@ class Generator:
         logits = self._network.prompt_pass(self._cache, self._packed(group), torch.cat([a.job.audio for a in group]))
         self._copy_prompts(group)
         rows = self._rows
-        which = self._on_device([row for active in group for row in active.rows])
-        values = np.array(
-            [
-                (start, len(active.job.ids), active.job.limit, active.job.minimum)
-                for active in group
-                for start in active.starts
-            ]
-        )
-        rows.starts[which], rows.lengths[which], rows.limits[which], rows.minimums[which] = self._on_device(values.T)
-        rows.counts[which] = 0
-        rows.done[which] = False
+        numbers = [
+            (row, start, len(active.job.ids), active.job.limit, active.job.minimum, place)
+            for place, active in enumerate(group)
+            for row, start in zip(active.rows, active.starts, strict=True)
+        ]
+        which, starts, lengths, limits, minimums, copies = self._on_device(np.array(numbers).T)
+        rows.starts[which], rows.lengths[which], rows.limits[which] = starts, lengths, limits
+        rows.minimums[which] = minimums
+        rows.counts.index_fill_(0, which, 0)
+        rows.done.index_fill_(0, which, False)
         self._set_sampling(group, which)
-        copies = self._on_device([place for place, active in enumerate(group) for _ in active.starts])
         advance(rows, which, logits[copies], self._choice(group))
 
     def _packed(self, group: Sequence[_Active]) -> PackedPrompts:
-        lengths = [len(active.job.ids) for active in group]
-        bounds = np.cumsum([0, *lengths])
-        ids = np.concatenate([active.job.ids for active in group])
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        places = np.concatenate([np.arange(len(a.job.ids)) + a.starts[0] for a in group])
+        lengths = np.array([len(active.job.ids) for active in group])
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        ids = np.fromiter(itertools.chain.from_iterable(a.job.ids for a in group), np.int64, bounds[-1])
+        positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        places = positions + np.repeat([active.starts[0] for active in group], lengths)
+        audio_at = np.flatnonzero(ids == self._audio_token)
+        packed = (ids, positions, places, audio_at, bounds)  # one copy to the device instead of five
+        parts = torch.split(self._on_device(np.concatenate(packed)), [len(part) for part in packed])
         return PackedPrompts(
-            ids=self._on_device(ids),
-            positions=self._on_device(positions),
-            places=self._on_device(places),
-            audio_at=self._on_device(np.flatnonzero(ids == self._audio_token)),
-            bounds=self._on_device(bounds.astype(np.int32)),
-            last=self._on_device(bounds[1:] - 1),
-            longest=max(lengths),
+            ids=parts[0],
+            positions=parts[1],
+            places=parts[2],
+            audio_at=parts[3],
+            bounds=parts[4].int(),
+            last=parts[4][1:] - 1,
+            longest=int(lengths.max()),
         )
 
     def _copy_prompts(self, group: Sequence[_Active]) -> None:
@@ -322,6 +324,16 @@ class Generator:
         self._stepper.steps(sorted(running), self._options.steps, self._choice(list(self._active.values())))
         self._looks.append(self._look())
 
+    def _pinned_copies(self) -> deque[tuple[torch.Tensor, ...]]:
+        """Memory for two looks on the host, that the device can copy into while the host works; none on a CPU."""
+        if self._device.type != "cuda":
+            return deque()
+        rows = self._rows
+        state = (rows.done, rows.counts, rows.tokens, rows.log_probabilities)
+        return deque(
+            tuple(torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in state) for _ in range(_LOOKS)
+        )
+
     def _look(self) -> _Look:
         tickets = {
             row: (active.ticket, number)
@@ -333,7 +345,8 @@ class Generator:
         state = (rows.done, rows.counts, rows.tokens, rows.log_probabilities)
         if self._device.type != "cuda":
             return _Look(tickets, *state)
-        copies = tuple(torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in state)
+        copies = self._host_copies[0]
+        self._host_copies.rotate()
         for copy, part in zip(copies, state, strict=True):
             copy.copy_(part, non_blocking=True)
         ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -367,6 +380,7 @@ class Generator:
             self._spans.give_back(start, active.job.span)
 
 
+_LOOKS = 3  # copies of the state on the host: that are being written, or waited for, or read
 _FEW = 8  # jobs: with more, the host looks at the state before last, and never waits for the device
 _USUAL_LIMIT = 800  # tokens: of 30 s
 _USUAL_PROMPT = 480  # tokens: of 30 s with some context

@@ -10,7 +10,7 @@ import os
 import torch
 from torch import nn
 
-from caspi.training.distributed.deepspeed import Zero3, whole
+from caspi.training.distributed.deepspeed import Zero3, full_parameter
 from caspi.training.distributed.processes import processes, shutdown_distributed
 
 
@@ -28,15 +28,15 @@ def adamw(over: nn.Module) -> torch.optim.Optimizer:
 def main() -> None:
     state = processes()
     inputs = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
-    one, spread = model(), model()
-    expected, optimizer = adamw(one), Zero3(spread, adamw(spread), max_grad_norm=1.0)
-    before = [whole(parameter) for parameter in spread.parameters()]
+    one, sharded = model(), model()
+    expected, optimizer = adamw(one), Zero3(sharded, adamw(sharded), max_grad_norm=1.0)
+    before = [full_parameter(parameter) for parameter in sharded.parameters()]
 
     optimizer.backward(optimizer.engine(inputs).sum() * float("nan"))
     assert not torch.isfinite(torch.tensor(optimizer.scale(1.0)))
     optimizer.zero_grad()
     optimizer.step()
-    after = [whole(parameter) for parameter in spread.parameters()]
+    after = [full_parameter(parameter) for parameter in sharded.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True)), "the skipped step changed the weights"
 
     (one(inputs).square().sum()).backward()
@@ -48,8 +48,8 @@ def main() -> None:
         "the average over processes times their number"
     )
     optimizer.step()
-    for parameter, known in zip(spread.parameters(), one.parameters(), strict=True):
-        assert torch.allclose(whole(parameter), known, atol=1e-6)
+    for parameter, known in zip(sharded.parameters(), one.parameters(), strict=True):
+        assert torch.allclose(full_parameter(parameter), known, atol=1e-6)
     shutdown_distributed()
     os._exit(0)  # cleanup of libraries at interpreter exit has once aborted a finished process
 

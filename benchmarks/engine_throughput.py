@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1024, help="clips")
     parser.add_argument("--rows", type=int, nargs="+", default=[256])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--generate", type=int, default=0, help="clips of the baseline")
     parser.add_argument("--long", type=int, default=0, help="recordings of two minutes")
     options = parser.parse_intermixed_args()
@@ -70,7 +69,7 @@ def main() -> None:
             cast(loaded.model, torch.bfloat16)
         found: dict[str, Any] = {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
-            "torch": torch.__version__, "clips": len(corpus), "compiled": options.compiled,
+            "torch": torch.__version__, "clips": len(corpus),
         }  # fmt: skip
         for rows in options.rows:
             found[f"rows_{rows}"] = measure(loaded, corpus, rows, options)
@@ -88,9 +87,7 @@ def measure(loaded: LoadedModel, corpus: Corpus, rows: int, options: argparse.Na
     """All figures with this number of rows."""
     device = loaded.model.device
     dtype = torch.bfloat16 if device.type == "cuda" else None
-    engine = Engine(
-        loaded, dtype=dtype, options=replace(GeneratorOptions.for_device(device), rows=rows), compiled=options.compiled
-    )
+    engine = Engine(loaded, dtype=dtype, options=replace(GeneratorOptions.for_device(device), rows=rows))
     order = np.argsort(-corpus.numbers("seconds"), kind="stable").tolist()
     seconds = float(corpus.numbers("seconds").sum())
     started = time.perf_counter()

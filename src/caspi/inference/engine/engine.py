@@ -69,7 +69,6 @@ class Engine:
         *,
         dtype: torch.dtype | None = None,
         options: GeneratorOptions | None = None,
-        compiled: bool = False,
     ) -> None:
         """dtype: of the computation; None: that of the weights. The decoder's weights are copied: later changes of the
         model do not count."""
@@ -78,7 +77,7 @@ class Engine:
         weights = DecoderWeights.of(loaded.model, dtype or loaded.model.lm_head.weight.dtype, _LONGEST)
         options = options or GeneratorOptions.for_device(self._device)
         self._rows = options.rows
-        self._generator = Generator(Network.of(weights, compiled=compiled), loaded.prompt, options)
+        self._generator = Generator(Network.of(weights), loaded.prompt, options)
         self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -211,11 +210,9 @@ class Engine:
 
     def _encoded(self, batch: AudioBatch) -> Sequence[torch.Tensor]:
         """The audio embeddings of each clip."""
-        model = self._loaded.model
-        with (
-            evaluation_mode(model),
-            torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None),
-        ):
+        model, dtype = self._loaded.model, self._dtype
+        differs = dtype is not None and dtype != model.lm_head.weight.dtype  # otherwise autocast only converts to fp32
+        with evaluation_mode(model), torch.autocast(self._device.type, dtype=dtype, enabled=differs):
             return torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
 
     def _job(self, waiting: _Waiting, audio: torch.Tensor) -> PromptJob:

@@ -1,0 +1,118 @@
+"""The engine's kernels against the plain operations, and its tokens against transformers' `generate`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from caspi.inference.engine.attention import gathered, over_spans
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.generator import GeneratorOptions
+from caspi.inference.engine.network import Cache
+from caspi.inference.engine.operations import PLAIN, Operations
+from caspi.inference.engine.requests import DecodeRequest, Sampling
+from caspi.inference.engine.weights import DecoderWeights
+from caspi.model.config import ModelConfig
+from caspi.model.loading import LoadedModel, cast, load
+from tests.support import generated
+
+pytestmark = pytest.mark.gpu
+CUDA = torch.device("cuda")
+DTYPES = [(torch.float32, 2e-6), (torch.bfloat16, 0.02)]
+
+
+@pytest.fixture(scope="module")
+def on_gpu() -> LoadedModel:
+    return load(ModelConfig(start="tiny"), CUDA)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize(("rows", "heads", "key_heads", "width"), [(1, 16, 8, 128), (40, 16, 8, 128), (7, 4, 2, 32)])
+def test_attention_over_spans_equals_the_plain_operations(
+    rows: int, heads: int, key_heads: int, width: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    keys_values = torch.randn(rows * 700 + 5, 2, key_heads, width, device=CUDA)
+    query = torch.randn(rows, heads, width, device=CUDA)
+    starts = torch.arange(rows, device=CUDA) * 700 + 3
+    lengths = torch.randint(1, 690, (rows,), device=CUDA)
+    wanted = gathered(starts, lengths, width**-0.5)(query, keys_values)
+    found = over_spans(starts, lengths, width**-0.5)(query.to(dtype), keys_values.to(dtype))
+    assert float((found.float() - wanted).abs().max()) < tolerance
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+@pytest.mark.parametrize("tokens", [1, 37])
+def test_fused_operations_equal_the_plain_ones(
+    on_gpu: LoadedModel, tokens: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    torch.manual_seed(0)
+    weights = DecoderWeights.of(on_gpu.model, dtype, 600)
+    block, fused = weights.blocks[1], Operations.on(CUDA)
+    hidden, change = (torch.randn(tokens, 128, device=CUDA).to(dtype) for _ in range(2))
+    for given in (None, change):
+        for one, other in zip(
+            fused.add_norm(hidden, given, block.input_norm, 1e-6),
+            PLAIN.add_norm(hidden, given, block.input_norm, 1e-6),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+    gate_up = torch.randn(tokens, 768, device=CUDA).to(dtype)
+    torch.testing.assert_close(fused.gated(gate_up), PLAIN.gated(gate_up), atol=tolerance, rtol=tolerance)
+    projected = torch.randn(tokens, 8 * 32, device=CUDA).to(dtype)
+    positions = torch.randint(0, 600, (tokens,), device=CUDA)
+    places = torch.randperm(50, device=CUDA)[:tokens]
+    caches = [Cache.of(weights, 50).keys_values[0] for _ in range(2)]
+    both = [
+        operations.place(projected, block, weights, positions, places, cache)
+        for operations, cache in zip((fused, PLAIN), caches, strict=True)
+    ]
+    for one, other in [*zip(*both, strict=True), tuple(caches)]:
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def requests() -> list[DecodeRequest]:
+    """Noise that swells and fades, of 0.3 to 20 seconds; the model takes it for speech."""
+    draw = np.random.default_rng(0)
+    clips = []
+    for seconds in (0.3, 2.0, 9.0, 20.0, 4.0, 1.0, 6.0, 12.0):
+        samples = draw.standard_normal(int(16_000 * seconds)).astype(np.float32)
+        clips.append(samples * 0.1 * np.abs(np.sin(np.arange(len(samples)) / 3_000)).astype(np.float32))
+    languages = ("Spanish", None)
+    return [
+        DecodeRequest(clip, "pan" if n % 3 else "", languages[n % 2], max_tokens=80) for n, clip in enumerate(clips)
+    ]
+
+
+@pytest.mark.parametrize("changes", [{}, {"graphs": False}, {"rows": 3, "steps": 1}])
+def test_tokens_in_fp32_equal_generate(on_gpu: LoadedModel, changes: dict[str, int]) -> None:
+    options = replace(GeneratorOptions.for_device(CUDA), **changes)
+    found = Engine(on_gpu, options=options).decode(requests())
+    assert [list(hypothesis.tokens) for hypothesis in found] == [generated(on_gpu, one) for one in requests()]
+
+
+def test_in_bf16_the_neighbours_change_nearly_nothing() -> None:
+    loaded = load(ModelConfig(start="tiny"), CUDA)
+    cast(loaded.model, torch.bfloat16)
+    clips = requests() * 20
+    together = Engine(loaded, dtype=torch.bfloat16).decode(clips)
+    alone = [Engine(loaded, dtype=torch.bfloat16).decode([clip])[0] for clip in requests()]
+    same = sum(one.tokens == alone[number % 8].tokens for number, one in enumerate(together))
+    assert same >= 0.9 * len(clips)
+
+
+def test_sampling_is_the_same_beside_others(on_gpu: LoadedModel) -> None:
+    sampled = [replace(request, sampling=Sampling(seed=n, top_p=0.9)) for n, request in enumerate(requests())]
+    together = Engine(on_gpu).decode(sampled)
+    assert [Engine(on_gpu).decode([request])[0].tokens for request in sampled] == [one.tokens for one in together]
+
+
+def test_more_requests_than_rows_and_memory_are_all_answered(on_gpu: LoadedModel) -> None:
+    options = replace(GeneratorOptions.for_device(CUDA), rows=16, cache_bytes=4 << 20)
+    clips = requests() * 30
+    found = Engine(on_gpu, options=options).decode(clips)
+    alone = Engine(on_gpu).decode(requests())
+    assert [one.tokens for one in found] == [alone[number % 8].tokens for number in range(len(clips))]

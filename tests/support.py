@@ -31,6 +31,7 @@ from caspi.model.batch import AudioBatch, Batch, Item, collate
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode
 from caspi.model.loading import LoadedModel
+from caspi.model.tensors import to_device
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from tests.conftest import RECIPES, small_overrides
@@ -205,9 +206,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, replacement: Callable[[Forward, Cross
 def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> list[int]:
     """The tokens of transformers' own `generate` for one clip alone, with transformers' attention."""
     model, prompt = loaded.model.eval(), loaded.prompt
-    batch = AudioBatch.of(*pad_clips([request.samples]))
+    batch = to_device(AudioBatch.of(*pad_clips([request.samples])), model.device)
     forced = prompt.language_prefix(request.language) if request.language else []
-    ids = torch.tensor([prompt.prefix(batch.tokens[0], request.context) + forced])
+    ids = torch.tensor([prompt.prefix(batch.tokens[0], request.context) + forced], device=model.device)
     embeddings = model.get_input_embeddings()(ids)
     audio_at = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
     embeddings = embeddings.masked_scatter(audio_at, encode(model, batch))

@@ -5,7 +5,9 @@
 Every clip gets exactly 4.4 tokens per second of audio. `corpus`: clips log-normal around 8 s (1 to 25 s), read from a
 corpus on disk; everything between the files and the tokens counts. `long`: recordings of two minutes, in windows.
 `parts`: the GPU's seconds in encoder, prompts and steps in one run. `alone`: the latency of one clip of 8 s and of its
-first token. `generate`: transformers' own, with the same weights, on fewer clips. Prints one JSON line.
+first token. `evaluation`: seconds that an in-training evaluation of 200 clips takes, with a new engine over weights in
+fp32, the first and the second time. `generate`: transformers' own, with the same weights, on fewer clips. Prints one
+JSON line.
 """
 
 from __future__ import annotations
@@ -74,9 +76,18 @@ def main() -> None:
         for rows in options.rows:
             found[f"rows_{rows}"] = measure(loaded, corpus, rows, options)
             say(f"{rows} rows: {found[f'rows_{rows}']}")
+        found["evaluation"] = evaluation(loaded, corpus, device)
         if options.generate:
             found["generate"] = baseline(loaded, corpus, options.generate)
     print(json.dumps(found))
+
+
+def evaluation(loaded: LoadedModel, corpus: Corpus, device: torch.device) -> list[float]:
+    """Seconds of two evaluations of 200 clips, as training runs them."""
+    requests = [forced(corpus.samples(row)) for row in range(min(200, len(corpus)))]
+    cast(loaded.model, torch.float32)
+    dtype = torch.bfloat16 if device.type == "cuda" else None
+    return [timed(lambda: run(Engine(loaded, dtype=dtype), requests), device) for _ in range(2)]
 
 
 def say(text: str) -> None:
@@ -171,6 +182,8 @@ def baseline(loaded: LoadedModel, corpus: Corpus, count: int) -> dict[str, float
     text = processor.apply_chat_template(user, add_generation_prompt=True, tokenize=False)
     text += f"language {_LANGUAGE}<asr_text>"
     speeds = {}
+    if loaded.model.device.type == "cuda":
+        cast(loaded.model, torch.bfloat16)
     loaded.model.config.audio_config._attn_implementation = "sdpa"
     for batch in (1, 16):
         clips = [corpus.samples(row) for row in range(count if batch > 1 else max(4, count // 8))]

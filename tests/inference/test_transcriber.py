@@ -97,7 +97,7 @@ NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32
 class Scripted:
     """An engine that answers with given hypotheses; keeps the requests."""
 
-    capacity = 10
+    wants_more = True
 
     def __init__(self, answer: Callable[[DecodeRequest, int], Hypothesis]) -> None:
         self.requests: list[DecodeRequest] = []

@@ -140,7 +140,7 @@ class Transcriber:
         pieces: dict[int, _Piece] = {}
         exhausted = False
         while opened or not exhausted:
-            while not exhausted and len(pieces) < self._engine.capacity:
+            while not exhausted and self._engine.wants_more:
                 if (following := next(source, None)) is None:
                     exhausted = True
                     break

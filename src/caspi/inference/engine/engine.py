@@ -27,7 +27,8 @@ from caspi.model.tensors import each_tensor, to_device
 from caspi.randomness import generator
 
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
-_AHEAD = 2  # passes of the encoder, in rows of the generator, that may wait for their prompts
+_AHEAD = 2  # passes of the encoder that may wait, as clips
+_FIRST = 0.25
 
 
 @contextlib.contextmanager
@@ -104,9 +105,12 @@ class Engine:
             self._cancelled.add(ticket)
 
     @property
-    def capacity(self) -> int:
-        """Number of requests that keep the engine busy; more of them only wait."""
-        return 2 * self._rows
+    def wants_more(self) -> bool:
+        """Whether more requests would keep the device busy. It wants little before it has begun, so that it does not
+        wait while the first clips are read."""
+        share = _AHEAD if self._running else _FIRST
+        waiting = sum(waiting.request.seconds for waiting in self._submitted)
+        return waiting < share * self._encode_seconds and len(self._submitted) < _AHEAD * self._rows
 
     @property
     def pending(self) -> int:
@@ -132,7 +136,7 @@ class Engine:
         source = enumerate(requests)
         exhausted = False
         while True:
-            while not exhausted and len(self._submitted) < self.capacity:
+            while not exhausted and self.wants_more:
                 if (following := next(source, None)) is None:
                     exhausted = True
                 else:

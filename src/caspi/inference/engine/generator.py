@@ -37,7 +37,7 @@ class GeneratorOptions:
     def for_device(cls, device: torch.device) -> GeneratorOptions:
         """On a CPU more rows do not pay, and looking costs nothing."""
         if device.type == "cuda":
-            return cls(rows=256, prompt_tokens=16_384, steps=4)
+            return cls(rows=512, prompt_tokens=16_384, steps=4)
         return cls(rows=64, prompt_tokens=4_096, steps=1, graphs=False)
 
 
@@ -312,7 +312,8 @@ class Generator:
 
     def _choice(self, group: Sequence[_Active]) -> Choice:
         sampled = [active.job for active in group if active.job.numbers]
-        return Choice(self._end, bool(sampled), any(job.top_p < 1 for job in sampled))
+        minimum = any(active.job.minimum for active in group)
+        return Choice(self._end, minimum, bool(sampled), any(job.top_p < 1 for job in sampled))
 
     def _step(self) -> None:
         running = [

@@ -54,10 +54,11 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How tokens are chosen. end: of turn. sampling: whether any row samples; top_p: whether any of them cuts off the
-    unlikely tokens. Both only save work."""
+    """How tokens are chosen. end: of turn. minimum: whether any row has a minimum of tokens; sampling: whether any row
+    samples; top_p: whether any of these cuts off unlikely tokens. The last three only save work."""
 
     end: int
+    minimum: bool = False
     sampling: bool = False
     top_p: bool = False
 
@@ -67,8 +68,10 @@ def advance(rows: Rows, which: torch.Tensor, logits: torch.Tensor, choice: Choic
     [rows, vocabulary]."""
     scores = logits.float()
     counts, done = rows.counts[which], rows.done[which]
-    allowed = scores.clone()
-    allowed[:, choice.end].masked_fill_(counts < rows.minimums[which], -torch.inf)
+    allowed = scores
+    if choice.minimum:
+        allowed = scores.clone()
+        allowed[:, choice.end].masked_fill_(counts < rows.minimums[which], -torch.inf)
     chosen = allowed.argmax(dim=1)
     if choice.sampling:
         temperature = rows.temperature[which]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +37,18 @@ from caspi.model.tensors import to_device
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.objectives.cross_entropy import CrossEntropy
 from tests.conftest import RECIPES, small_overrides
+
+# The browser, if it can be driven; None on a machine without it, or with the `test` extra only.
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser")
+    if importlib.util.find_spec("playwright") is not None
+    else None
+)
+
+
+def needs(module: str) -> pytest.MarkDecorator:
+    """Skips a test where a package of the `dev` extra is missing."""
+    return pytest.mark.skipif(importlib.util.find_spec(module) is None, reason=f"{module} is not installed (extra dev)")
 
 
 def encoded(samples: np.ndarray, rate: int, container: str, codec: str, bit_rate: int | None = None) -> bytes:

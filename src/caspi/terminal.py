@@ -10,8 +10,12 @@ from rich.text import Text
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a person's terminal, not a file or a pipe."""
-    return sys.stderr.isatty()
+    """Whether the log is shown, and on a person's terminal, not in a file or a pipe."""
+    return _shown() and sys.stderr.isatty()
+
+
+def _shown() -> bool:
+    return any(isinstance(handler, _Lines) for handler in logging.getLogger("caspi").handlers)
 
 
 class _Lines(logging.Handler):
@@ -29,7 +33,7 @@ class _Lines(logging.Handler):
 def show_log() -> None:
     """Has caspi's log shown on stderr: for the command line, where the package by itself is quiet."""
     logger = logging.getLogger("caspi")
-    if not any(isinstance(handler, _Lines) for handler in logger.handlers):
+    if not _shown():
         logger.addHandler(_Lines())
     logger.setLevel(logging.INFO)
     logger.propagate = False

@@ -13,8 +13,7 @@ from caspi import commands
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from tests.conftest import manifest_recipe
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.support import CHROMIUM
 
 
 def test_info_counts_the_corpus(small_corpus: Path) -> None:
@@ -42,7 +41,7 @@ def test_a_sample_is_a_page_with_players(small_corpus: Path, tmp_path: Path) -> 
         commands.corpus.sample(small_corpus, 5, 0, "dev", tmp_path / "x")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, or no playwright (extra dev)")
 def test_a_browser_plays_the_sample(small_corpus: Path, tmp_path: Path) -> None:
     from playwright.sync_api import sync_playwright
 

@@ -16,9 +16,9 @@ from caspi.evaluation.evaluation_page import difference
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import RESULTS
 from caspi.reporting.charts import Chart, Line, draw
+from tests.support import CHROMIUM
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, or no playwright (extra dev)")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from hypothesis import strategies as st
 from caspi import commands
 from caspi.reporting.charts import Chart, Line, draw, ticks
 from caspi.reporting.report import Page, Table, fingerprint, write_report
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.support import CHROMIUM
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def test_reports_carry_where_they_come_from(evaluation: Path) -> None:
     assert content["environment"]["libraries"]["transformers"][0].isdigit()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium, or no playwright (extra dev)")
 def test_a_browser_shows_hebrew_right_to_left_and_fits_a_phone(evaluation: Path) -> None:
     from playwright.sync_api import sync_playwright
 

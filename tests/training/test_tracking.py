@@ -20,7 +20,7 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import HubConfig
 from caspi.training.tracking import TensorBoard
-from tests.support import metrics, run_recipe, short
+from tests.support import metrics, needs, run_recipe, short
 
 
 def test_tensorboard_contains_the_log_and_the_reports(small_run: Path, small_recipe: recipe.Recipe) -> None:
@@ -37,6 +37,7 @@ def test_tensorboard_contains_the_log_and_the_reports(small_run: Path, small_rec
     assert '"kept"' in texts["report of corpus/text_summary"]
 
 
+@needs("wandb")
 def test_wandb_works_without_a_network(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -27,6 +27,7 @@ from caspi.model.forward import label_logits
 from caspi.model.loading import LoadedModel
 from caspi.model.tensors import to_device
 from caspi.progress import Progress
+from caspi.randomness import seeded
 from caspi.reporting.wording import percent
 
 CAUTION = "CAUTION"
@@ -131,7 +132,7 @@ def _halved(text: str) -> str:
 def _bounds(table: np.ndarray, seed: int) -> Bounds:
     """From losses [utterances, 3]: how often a corrupted text has a higher loss than the utterance's own, over all
     pairs, and the resulting bound. With a share w of wrong transcripts, at most 1 - w / 2 of the pairs can be right."""
-    draw = np.random.default_rng(seed)
+    draw = seeded(seed)
     drawn = [draw.integers(0, len(table), len(table)) for _ in range(200)]
     again = [discernment(table[places, 0], table[places, 1]) for places in drawn]
     return Bounds(
@@ -146,7 +147,7 @@ def _sample(corpus: Corpus, config: AuditConfig) -> list[int]:
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for row, source in enumerate(corpus.column("source")):
         by_source[source].append(row)
-    draw = np.random.default_rng(config.seed)
+    draw = seeded(config.seed)
     chosen: list[int] = []
     for members in by_source.values():
         chosen += draw.permutation(members)[: config.sample].tolist()

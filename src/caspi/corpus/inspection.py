@@ -13,6 +13,7 @@ from caspi.corpus.signals import SIGNALS
 from caspi.corpus.store import METADATA, Corpus
 from caspi.corpus.utterance import SPLITS, Split, Utterance
 from caspi.errors import UsageError
+from caspi.randomness import seeded
 
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
@@ -97,7 +98,7 @@ def draw_utterances(folder: Path, count: int, seed: int, split: Split | None = N
     if not opened:
         raise UsageError(f"corpus {folder} has no utterances in its {split} split")
     where = [(corpus, row) for corpus in opened for row in range(len(corpus))]
-    chosen = np.random.default_rng(seed).permutation(len(where))[:count]
+    chosen = seeded(seed).permutation(len(where))[:count]
     return [
         SampledUtterance(where[n][0].split, where[n][0].utterance(where[n][1]), where[n][0].flac(where[n][1]))
         for n in chosen

@@ -12,6 +12,7 @@ from numpy.random import Generator as Draw
 from caspi.audio import SAMPLE_RATE
 from caspi.augmentation import waveform
 from caspi.augmentation.config import Clipping, Codec, CodecName, Noise, Reverberation, SecondSpeaker
+from caspi.randomness import seeded
 
 Another = Callable[[Draw], np.ndarray]
 Condition = Callable[[np.ndarray, Draw, Another], np.ndarray]
@@ -71,7 +72,7 @@ CONDITIONS: dict[str, Condition] = {
 def drawn_for(condition: str, identifier: str) -> Draw:
     """The random generator of an utterance under a condition, the same every time."""
     seed = int.from_bytes(hashlib.sha256(f"{condition}\n{identifier}".encode()).digest()[:8], "big")
-    return np.random.default_rng(seed)
+    return seeded(seed)
 
 
 def apply_condition(condition: str, identifier: str, samples: np.ndarray, another: Another) -> np.ndarray:

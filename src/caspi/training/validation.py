@@ -20,6 +20,7 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, load
 from caspi.model.prompt import Prompt
 from caspi.model.tensors import to_device
+from caspi.randomness import seeded
 from caspi.scoring.error_rates import Score, score_corpus
 from caspi.training.config import TrainConfig
 from caspi.training.data.batch_plan import cut
@@ -51,7 +52,7 @@ class Validation:
             raise UsageError(
                 f"corpus {corpus.folder}: no validation utterance is within train.max_seconds = {config.max_seconds}"
             )
-        drawn = np.random.default_rng(0).permutation(self._data.rows)[: config.evaluate.utterances]
+        drawn = seeded(0).permutation(self._data.rows)[: config.evaluate.utterances]
         self._rows = drawn[np.argsort(self._data.seconds[drawn], kind="stable")]
         self._groups = [corpus.utterance(int(row)).group for row in self._rows]
 

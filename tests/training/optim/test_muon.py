@@ -17,7 +17,7 @@ from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
 from caspi.training.optim import build
 from caspi.training.optim.muon import Muon, orthogonal
-from tests.support import accelerate_environment, metrics, run_recipe
+from tests.support import accelerate_environment, metrics, needs, run_recipe
 from tests.training.test_adapters import learn
 
 EVERYTHING = {"audio_front": 1e-3, "audio_layers": 1e-3, "projector": 1e-3, "decoder_layers": 1e-3, "embeddings": 1e-3}
@@ -150,6 +150,7 @@ def test_its_state_survives_a_checkpoint(tmp_path: Path, more: dict[str, float])
     assert all(torch.equal(one, two) for one, two in zip(undisturbed, resumed, strict=True))
 
 
+@needs("deepspeed")
 def test_zero_with_normuon_is_refused(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in accelerate_environment("zero3").items():
         monkeypatch.setenv(name, value)

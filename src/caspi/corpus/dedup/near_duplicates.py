@@ -14,6 +14,7 @@ from rapidfuzz import fuzz
 
 from caspi.corpus.dedup import acoustic_fingerprint
 from caspi.corpus.dedup.acoustic_fingerprint import COPY, SHORTEST, WORDS_PER_SECOND
+from caspi.randomness import seeded
 
 _SLOTS = 1 << 28  # maximum number of slots in the key table: 2.7 GB, reached at 1,200 hours
 _AT_ONCE = 1 << 20  # slots moved at a time when it grows
@@ -152,7 +153,7 @@ class TextRepeats:
     """Counts how often nearly the same text occurred before: MinHash over characters, then the edit ratio."""
 
     def __init__(self) -> None:
-        draw = np.random.default_rng(0)
+        draw = seeded(0)
         self._a = draw.integers(1, 1 << 31, (_HASHES, 1), dtype=np.uint64)
         self._b = draw.integers(0, 1 << 31, (_HASHES, 1), dtype=np.uint64)
         self._counts: list[int] = []  # for the first text of each cluster

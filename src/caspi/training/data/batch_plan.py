@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caspi.randomness import seeded
 from caspi.training.config import Budget, EffectiveBatch
 from caspi.training.data.epoch_lengths import EpochLengths
 
@@ -42,7 +43,7 @@ def shuffled(
 ) -> np.ndarray:
     """Rows in the order of an epoch. difficulty: of each of `rows`; low values come first, in
     `bands` of rising difficulty. Within a band the order is random, so that the utterances of a batch differ."""
-    permutation = np.random.default_rng((seed, epoch)).permutation(len(rows))
+    permutation = seeded(seed, epoch).permutation(len(rows))
     if difficulty is None:
         return rows[permutation]
     edges = np.quantile(difficulty, np.linspace(0, 1, bands + 1)[1:-1])

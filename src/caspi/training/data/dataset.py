@@ -18,6 +18,7 @@ from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, tail
 from caspi.model.prompt import Prompt
 from caspi.model.timestamps import text_with_times, timestamp_prompt
+from caspi.randomness import seeded
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data.epoch_lengths import EpochLengths, bernoulli_mask
 
@@ -67,7 +68,7 @@ class TrainingSet:
         seconds = corpus.numbers("seconds")
         texts, languages = corpus.column("text"), corpus.column("language")
         if shuffle_seed is not None:
-            order = np.random.default_rng(shuffle_seed).permutation(len(texts))
+            order = seeded(shuffle_seed).permutation(len(texts))
             transcript_of = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
             texts = [texts[transcript_of[row]] for row in range(len(texts))]
         contexts, previous = corpus.column("context"), corpus.column("previous")

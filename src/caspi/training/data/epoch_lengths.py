@@ -11,6 +11,7 @@ import numpy as np
 from caspi.augmentation.config import Augmentation
 from caspi.augmentation.waveform import TempoAndPadding
 from caspi.model.features import CHUNK_FRAMES, FRAMES_PER_SECOND, TOKENS_PER_CHUNK
+from caspi.randomness import generator
 
 _ALL_ROWS = 2**32  # no row has this number: random values for all rows have another seed than those for one row
 
@@ -81,7 +82,7 @@ def bernoulli_mask(count: int, probability: float, seed: int, epoch: int, purpos
 
 
 def _generator(seed: int, epoch: int, purpose: str) -> np.random.Generator:
-    return np.random.default_rng((seed, epoch, _ALL_ROWS, *purpose.encode()))
+    return generator(seed, epoch, _ALL_ROWS, purpose)
 
 
 def audio_tokens(seconds: np.ndarray) -> np.ndarray:

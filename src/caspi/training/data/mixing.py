@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from caspi.errors import UsageError
+from caspi.randomness import seeded
 from caspi.training.config import Mix
 
 
@@ -47,7 +48,7 @@ class Mixer:
 
     def _shuffled(self, name: str, rows: np.ndarray, pass_number: int) -> np.ndarray:
         seed = [self._seed, pass_number + 1, *name.encode()]
-        return rows[np.random.default_rng(seed).permutation(len(rows))]
+        return rows[seeded(*seed).permutation(len(rows))]
 
     def epoch(self, number: int) -> np.ndarray:
         """Corpus rows of an epoch; a row occurs once for every pass over its source."""

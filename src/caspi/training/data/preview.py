@@ -13,7 +13,7 @@ from caspi.audio import SAMPLE_RATE, Seconds, encode_flac
 from caspi.augmentation.config import Augmentation
 from caspi.augmentation.waveform import TempoAndPadding, WaveformAugmenter
 from caspi.config import Config
-from caspi.randomness import generator
+from caspi.randomness import generator, seeded
 from caspi.training.data.dataset import TrainingSet, second_speaker_clip
 
 _EPOCHS = 2  # shown with all effects, because random values differ between epochs
@@ -56,7 +56,7 @@ def preview_clips(data: TrainingSet, config: Augmentation, count: int, seed: int
         (name, WaveformAugmenter(effects), data.plain.augmented(effects, seed, epoch), epoch)
         for name, effects, epoch in versions
     ]
-    for row in np.random.default_rng(seed).permutation(data.rows)[:count].tolist():
+    for row in seeded(seed).permutation(data.rows)[:count].tolist():
         samples = data.corpus.samples(row)
         yield _preview_clip(data, row, "as it is", samples, [])
         for name, augmenter, lengths, epoch in augmenters:

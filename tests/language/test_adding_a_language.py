@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from caspi import commands, language
+from caspi import commands, language, recipe
 from caspi.language import plain
-from caspi.language.base import Language, Lookalike, TextPolicy
+from caspi.language.base import Language, Lookalike
 from caspi.language.codes import named
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tone
 from tests.language.test_plain import check_contract
+from tests.support import write_manifest
 
 
 def vowels_dropped(text: str) -> str:
@@ -29,7 +30,7 @@ TOY = Language(
     normalisers=plain.plain_language("Esperanto").normalisers,
     standard="Whisper's basic normaliser",
     relaxations={"vowels": vowels_dropped},
-    lookalikes=(Lookalike("Ido", "Esperanto", "yiddish", re.compile("-ido$"), lambda text: "ed" in text.split()),),
+    lookalikes=(Lookalike("Ido", "Esperanto", re.compile("-ido$"), lambda text: "ed" in text.split()),),
 )
 
 
@@ -51,11 +52,24 @@ def test_a_new_language_keeps_the_contract_and_is_found(toy: Language) -> None:
     assert named("eo") == "Esperanto"
 
 
-def test_its_rules_reach_scores_and_corpora(toy: Language, tmp_path: Path) -> None:
+def test_its_rules_reach_scores(toy: Language, tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"reference": "bona tago", "hypothesis": "bono tago"}\n', encoding="utf-8")
     summary = commands.score.run(path, "eo", tmp_path / "out").summary
     assert summary["fair"]["wer"] == 0.5
     assert "vowels" in summary["relaxations"]
-    assert toy.rejection_reason("3 domoj", TextPolicy()) == "digits"
-    assert "Ido" in [other.name for other in language.lookalikes()]
+
+
+def test_its_rules_reach_corpora(toy: Language, tmp_path: Path) -> None:
+    """Clean text is kept; a digit, and text of the lookalike, are rejected with their reasons."""
+    texts = ["bona tago", "granda domo", "3 domoj", "la urbo ed la vilajo"]
+    write_manifest(tmp_path, [(tone(2.0, seed=n), text) for n, text in enumerate(texts)], language="Esperanto")
+    made = recipe.Recipe.model_validate({
+        "name": "toy", "language": "Esperanto",
+        "corpus": {
+            "path": tmp_path / "corpus", "sources": [{"kind": "manifest", "path": tmp_path / "m.jsonl"}], "workers": 1,
+        },
+    })  # fmt: skip
+    summary = commands.prepare.run(made).summary
+    assert summary["rejected"] == {"digits": 1, "ido": 1}
+    assert summary["kept"] == 2

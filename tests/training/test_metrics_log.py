@@ -72,7 +72,7 @@ def test_there_is_no_hint_about_waiting_for_data_on_a_cpu(tmp_path: Path, capsys
 
 def test_only_one_process_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = MetricsLog("s", tmp_path / "m.jsonl", enabled=False, on_gpu=False)
-    journal.print_message(1, "said")
+    journal.warn(1, "said")
     journal.record(1, {"skipped": "loss nan"})
     journal.report(1, 2, {"eval_loss": 1.0})
     assert capsys.readouterr().err == ""

@@ -33,7 +33,7 @@ SETS: dict[str, tuple[str, ...]] = {
     "ivrit": ("eval-d1", "eval-whatsapp", "saspeech", "fleurs-he", "common-voice-he", "kan")
 }
 _STAGE = "benchmark"
-_LANGUAGE = "Hebrew"
+_BY_LETTERS = "Hebrew"  # what the letters of a manifest are compared with
 
 
 def named(asked: str) -> list[str]:
@@ -62,7 +62,7 @@ def open_set(asked: str) -> Corpus:
     if atomic_output.stage_of(folder) != _STAGE or (
         files and atomic_output.report_of(folder)["identity"] != source.identity()
     ):
-        _fetch(source, known.licence, name, folder)
+        _fetch(source, known.licence, name, folder, known.language)
     return Corpus.open(folder, "test")
 
 
@@ -93,12 +93,12 @@ def _by_its_letters(source: ManifestSource) -> str:
         for recording in source.recordings(_NOT_NAMED)
         if recording.language == _NOT_NAMED and not recording.problem
     ]
-    if any(texts) and language_of(_LANGUAGE).script_share(" ".join(texts)) < 0.5:
+    if any(texts) and language_of(_BY_LETTERS).script_share(" ".join(texts)) < 0.5:
         raise UsageError(
             f"{source.path}: {len(texts):,} lines name no language, and their letters are not Hebrew: give --language, "
             "such as --language Spanish"
         )
-    return _LANGUAGE
+    return _BY_LETTERS
 
 
 def grouped_by(corpus: Corpus) -> str | None:
@@ -126,7 +126,7 @@ def _fetch(
     licence: str,
     name: str,
     folder: Path,
-    language: str = _LANGUAGE,
+    language: str,
     identity: str | None = None,
     grouped: str | None = None,
 ) -> None:

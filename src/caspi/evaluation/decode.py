@@ -26,12 +26,11 @@ from caspi.errors import CaspiError
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.stress import CLEAN, apply_condition
 from caspi.inference.transcriber import Recording, Transcriber
+from caspi.model.files import loaded_files
 from caspi.progress import Progress
 from caspi.reporting import report
 
 _SAVE_SECONDS = 1.0  # between two writes: about the loss if the process is killed
-# The files of a model folder that loading reads.
-_READ = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,7 @@ class DecodedUtterance:
 
 def model_fingerprint(model: Path) -> str:
     """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
-    files = sorted({path for pattern in _READ for path in model.glob(pattern) if path.is_file()})
-    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in files)
+    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in loaded_files(model))
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Published(BaseModel):
-    """A word error rate that its publisher measured, as a fraction; set: the name of the corpus in caspi."""
+    """A word error rate that its publisher measured, as a fraction. set: the name of the corpus in caspi; language: of
+    its speech."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     system: str
     set: str
+    language: str
     wer: float
     source: str
     date: str
@@ -27,7 +29,9 @@ def published() -> list[Published]:
         resources.files(__package__).joinpath("published.yaml").read_text("utf-8")
     )
     return [
-        Published(system=row["system"], set=name, wer=wer, source=row["source"], date=row["date"])
+        Published(
+            system=row["system"], set=name, language=row["language"], wer=wer, source=row["source"], date=row["date"]
+        )
         for row in rows
         for name, wer in row["wer"].items()
     ]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
+from huggingface_hub import ModelCard
+
 from caspi.audio import Seconds
+from caspi.language import named
 from caspi.training.checkpoint.model_card import clip_limit_notice
 
 _USE = """## Use
@@ -32,12 +35,19 @@ vLLM's `/v1/audio/transcriptions` omits the empty system turn that the model was
 {limit}
 """
 _SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
+_PROMPT = re.compile(r"language ([A-Z][a-z]+)<asr_text>")
 
 
 def original_card(native: str, longest: Seconds | None) -> str:
     """The card of the native layout with another section on use."""
-    spoken = found[1] if (found := _LANGUAGE.search(native)) else "Hebrew"
+    found = _PROMPT.search(native)  # the prompt in the card's example names the language as the model knows it
+    spoken = found[1] if found else _language_of_header(native)
     use = _USE.format(language=spoken, limit=clip_limit_notice(longest))
     text = native.replace("library_name: transformers", "library_name: qwen-asr")
     return _SECTION.sub(lambda _: use + "\n", text) if _SECTION.search(text) else f"{text}\n{use}"
+
+
+def _language_of_header(card: str) -> str:
+    """The language that the card's header names by its code; Hebrew if it names none."""
+    code = ModelCard(card, ignore_metadata_errors=True).data.get("language")
+    return named(code) if isinstance(code, str) else "Hebrew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NewType
 
 from caspi.config import Config
 
@@ -46,7 +46,8 @@ class TextPolicy(Config):
     final_letters: Literal["fix", "keep"] = "keep"
 
 
-TextReason = Literal["yiddish", "digits", "latin_letters", "mixed_script", "lost_letters", "visual_order"]
+LookalikeReason = NewType("LookalikeReason", str)
+TextReason = Literal["digits", "latin_letters", "mixed_script", "lost_letters", "visual_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,17 @@ class ConfusableLetters:
 @dataclass(frozen=True, slots=True)
 class Lookalike:
     """A language that uses the letters of another one and is mistaken for it. names: matches names of data sets in it;
-    recognises: whether a text is in it; reason: why its transcripts are rejected."""
+    recognises: whether a text is in it."""
 
     name: str
     mistaken_for: str
-    reason: TextReason
     names: re.Pattern[str]
     recognises: Callable[[str], bool]
+
+    @property
+    def reason(self) -> LookalikeReason:
+        """Why its transcripts are rejected: the language's name."""
+        return LookalikeReason(self.name.lower())
 
 
 @dataclass(frozen=True, slots=True)

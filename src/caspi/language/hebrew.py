@@ -284,7 +284,6 @@ def name_like(words: Sequence[str]) -> list[bool]:
 YIDDISH = Lookalike(
     name="Yiddish",
     mistaken_for="Hebrew",
-    reason="yiddish",
     names=re.compile(r"(^|[-_/.])yi($|[-_/.])|yiddish", re.IGNORECASE),
     recognises=is_yiddish,
 )

@@ -56,6 +56,15 @@ def max_clip_seconds(config: Mapping[str, Any]) -> float | None:
     return config.get("max_clip_seconds", config.get("longest_clip"))
 
 
+# What loading a model reads, whatever its layout.
+_LOADED = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merges*", "*tokens*.json", "chat_template*")
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The files of a model folder that loading reads: weights, configuration, tokenizer and processor."""
+    return sorted({path for pattern in _LOADED for path in folder.glob(pattern) if path.is_file()})
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files of a model, without the state that training resumes from."""
     patterns = (*MODEL_FILES, "model*.safetensors", "model.safetensors.index.json")

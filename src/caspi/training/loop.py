@@ -325,9 +325,9 @@ class StageLoop:
         if failures and (self.ended_early or self.step >= len(self._inputs.steps)):
             raise CaspiError(f"{final} could not be written ({failures[0]}): make space; {RESUME_HINT}")
         if failures:
-            self._inputs.log.print_message(
+            self._inputs.log.warn(
                 self.step + 1,
-                f"warning: {final.name} could not be written ({failures[0]}); the run continues, make space",
+                f"{final.name} could not be written ({failures[0]}); the run continues, make space",
             )
 
     def _write(self, folder: Path) -> str:

@@ -47,10 +47,10 @@ class MetricsLog:
         self._window, self._last_line_at, self._waiting_seconds = [], now, 0.0
         return loss | speed
 
-    def print_message(self, step: int, text: str) -> None:
-        """Prints a line about a step."""
+    def warn(self, step: int, text: str) -> None:
+        """Logs a warning about a step."""
         if self._enabled:
-            _log.info(f"train {self._stage}: step {step}: {text}")
+            _log.warning(f"train {self._stage}: step {step}: {text}")
 
     def record(self, step: int, values: dict[str, Any]) -> None:
         """Appends a line of metrics.jsonl about a step; on a full disk the line is lost, but the run continues."""

@@ -99,7 +99,7 @@ class StepRecovery:
         self._log.record(
             number, {"out_of_memory": True, "max_batch_seconds": budget.seconds, "max_batch_tokens": budget.tokens}
         )
-        self._log.print_message(
+        self._log.warn(
             number,
             f"out of memory: repeating the step; micro-batches hold at most {budget.seconds:.0f} s and "
             f"{budget.tokens:.0f} tokens from now on",
@@ -142,7 +142,7 @@ class StepRecovery:
         self._log.record(number, {"skipped": description, "utterances": utterances})
         named = ", ".join(utterances[:_MAX_NAMED])
         named += f" and {len(utterances) - _MAX_NAMED} more" if len(utterances) > _MAX_NAMED else ""
-        self._log.print_message(number, f"{description}: the step is skipped; its utterances: {named}")
+        self._log.warn(number, f"{description}: the step is skipped; its utterances: {named}")
         if self.consecutive_bad_steps >= self._max_bad_steps:
             raise CaspiError(
                 f"{self.consecutive_bad_steps} steps in a row had a loss or gradient that is not finite, the last with "
@@ -160,9 +160,7 @@ class StepRecovery:
         replaced = gather_object(local)
         self._log.record(number, {"replaced": replaced})
         for entry in replaced:
-            self._log.print_message(
-                number, f"{entry['utterance']} cannot be read ({entry['why']}): replaced by {entry['by']}"
-            )
+            self._log.warn(number, f"{entry['utterance']} cannot be read ({entry['why']}): replaced by {entry['by']}")
 
     def _identifiers_on_all_ranks(self, rows: Iterable[int]) -> list[str]:
         return sorted(gather_object(self._steps.identifiers(rows)))

@@ -10,7 +10,7 @@ from pydantic import Field
 from caspi.audio import Seconds
 from caspi.config import Config
 from caspi.corpus.signals import Signals
-from caspi.language.base import TextReason
+from caspi.language.base import LookalikeReason, TextReason
 
 Reason = (
     Literal[
@@ -23,6 +23,7 @@ Reason = (
         "duplicate_id", "duplicate_audio", "leak",
     ]
     | TextReason
+    | LookalikeReason
 )  # fmt: skip
 SILENCE_DB = -60.0  # dBFS of the loudest sample; below it the clip is silent
 

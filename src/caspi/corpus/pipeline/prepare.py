@@ -253,7 +253,7 @@ def _refuse_lookalikes(source: Source, rows: SourceRows) -> None:
         if count > max(10, _LOOKALIKE * len(rows.reason)):
             name = next(value for key in ("name", "dataset", "path", "kind") if (value := getattr(source, key, "")))
             raise UsageError(
-                f"source {name} is {other.name} by its letters and words ({count:,} of {len(rows.reason):,} "
+                f"source {name} is {other.name} by its language, letters or words ({count:,} of {len(rows.reason):,} "
                 "utterances): remove it from corpus.sources"
             )
 

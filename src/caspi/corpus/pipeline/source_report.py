@@ -17,6 +17,7 @@ from caspi.corpus.pipeline.selection import Selection, SourceRows
 from caspi.corpus.pipeline.splits import Splits
 from caspi.corpus.signals import SIGNALS
 from caspi.corpus.utterance import SPLITS
+from caspi.language import lookalikes
 
 _EXAMPLES_PER_REASON = 5
 _TELEPHONE_HZ = 4_250  # half of 8 kHz, and one step of the measured bandwidth
@@ -192,8 +193,8 @@ def digest(*parts: str) -> str:
 
 
 # Reasons that, if frequent, point to a problem of the source.
-_SUSPICIOUS = {
-    "yiddish": "is this the right data set?",
+_SUSPICIOUS: dict[str, str] = {
+    **{other.reason: "is this the right data set?" for other in lookalikes()},
     "duplicate_id": "ids must differ inside a source",
     "missing_text": "is a .txt beside every file?",
     "missing_audio": "are the files where the manifest says?",

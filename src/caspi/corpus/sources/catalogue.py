@@ -15,7 +15,7 @@ class DataSet:
     """text, key, group, previous, quality: names of columns, the first that exists is used. gated: needs HF_TOKEN.
 
     key: the permanent id of a row; without one, the hash of its audio is the id. elsewhere: where to get it, because
-    the repository is empty now.
+    the repository is empty now. language: that is spoken.
     """
 
     id: str
@@ -29,6 +29,7 @@ class DataSet:
     quality: tuple[str, ...] = ()
     gated: bool = False
     elsewhere: str = ""
+    language: str = "Hebrew"
 
 
 _IVRIT = "ivrit.ai"

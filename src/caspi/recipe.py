@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from caspi.config import Config
+from caspi.config import Config, Seed
 from caspi.corpus.pipeline.prepare import CorpusConfig
 from caspi.errors import UsageError
 from caspi.language import language, named
@@ -24,14 +24,20 @@ _log = logging.getLogger(__name__)
 
 
 class Recipe(Config):
-    """corpus: what `prepare` creates. model: where training starts. train: the stages."""
+    """A whole recipe."""
 
     name: str
+    """The name of the recipe, for messages and reports."""
     language: Annotated[str, AfterValidator(named)] = "Hebrew"
-    seed: int = Field(0, ge=0)
+    """The language of the transcripts: an English name or an ISO 639 code."""
+    seed: Seed = Field(0, ge=0)
+    """Start value of all random choices in training. The same seed gives the same choices."""
     corpus: CorpusConfig
+    """What `caspi prepare` reads and creates."""
     model: ModelConfig = ModelConfig()
+    """The model that training starts from."""
     train: TrainConfig | None = None
+    """How `caspi train` trains. A recipe without it only prepares a corpus."""
 
     @model_validator(mode="after")
     def _rules_of_the_language(self) -> Recipe:

@@ -13,37 +13,44 @@ Normaliser = Callable[[str], str]
 
 
 class TextPolicy(Config):
-    """Switches for cleaning training text, recorded in every report. Each switch is one rule; all else is unchanged.
-
-    niqqud: vowel points and cantillation. maqaf: the Hebrew hyphen U+05BE. sof_pasuq: U+05C3 becomes a full stop and
-    paseq U+05C0 a space. quotes: geresh and gershayim, however typed, become ׳ and ״ in Hebrew words.
-    punctuation: all of it; signs that are spoken (%, ₪) stay. repeated_punctuation: `!!!` becomes `!`.
-    noise_tags: [...], <...>, {...}, *laughs*, #inaudible# and (laughter). brackets: round ones around other words:
-    `unwrap` keeps the words, `drop` removes them. html: `&nbsp;` and the like. symbols: emoji, notes of music and
-    other pictures. time_codes: 00:01:23. speaker_labels: `Speaker 1:` at the start of a line.
-    numbers: `spell` spells out those with only one reading and rejects utterances with others; `reject`
-    rejects utterances with digits. latin, mixed_words: utterances with Latin letters, or with both scripts in one word.
-    filled_pauses: אה, אהמ, ממ. final_letters: `fix` makes שלומ שלום, and שלוםעולם two words; off by default, because a
-    truncated word looks the same.
-    """
+    """Rules for cleaning training text, recorded in every report. Each key is one rule; all else is unchanged."""
 
     niqqud: Literal["strip", "keep"] = "strip"
+    """`strip` removes vowel points and cantillation marks."""
     maqaf: Literal["keep", "space", "hyphen"] = "keep"
+    """`space` or `hyphen` replaces the Hebrew hyphen (maqaf, U+05BE)."""
     sof_pasuq: Literal["keep", "plain"] = "keep"
+    """`plain` replaces sof pasuq (U+05C3) by a full stop, and paseq (U+05C0) by a space."""
     quotes: Literal["unify", "keep"] = "unify"
+    """`unify` writes geresh and gershayim in Hebrew words as ׳ and ״, however they were typed."""
     punctuation: Literal["keep", "strip"] = "keep"
+    """`strip` removes all punctuation. Signs that are spoken, such as % and ₪, stay."""
     repeated_punctuation: Literal["collapse", "keep"] = "collapse"
+    """`collapse` keeps one of several equal signs: `!!!` becomes `!`."""
     noise_tags: Literal["drop", "keep"] = "drop"
+    """`drop` removes descriptions of sounds: `[...]`, `<...>`, `{...}`, `*laughs*`, `#inaudible#`, `(laughter)`."""
     brackets: Literal["unwrap", "drop", "keep"] = "unwrap"
+    """What happens to round brackets around other words: `unwrap` keeps the words, `drop` removes them too."""
     html: Literal["unescape", "keep"] = "unescape"
+    """`unescape` replaces HTML codes such as `&nbsp;` by their characters."""
     symbols: Literal["drop", "keep"] = "drop"
+    """`drop` removes emoji, music notes and other pictures."""
     time_codes: Literal["drop", "keep"] = "drop"
+    """`drop` removes times such as 00:01:23."""
     speaker_labels: Literal["drop", "keep"] = "drop"
+    """`drop` removes labels such as `Speaker 1:` at the start of a line."""
     numbers: Literal["keep", "spell", "reject"] = "keep"
+    """`spell` writes numbers in words if there is only one way to read them, and rejects utterances with other numbers;
+    `reject` rejects all utterances with digits."""
     latin: Literal["keep", "reject"] = "keep"
+    """`reject` rejects utterances with Latin letters."""
     mixed_words: Literal["keep", "reject"] = "keep"
+    """`reject` rejects utterances in which one word has letters of both scripts."""
     filled_pauses: Literal["keep", "drop"] = "keep"
+    """`drop` removes filled pauses: אה, אהמ, ממ."""
     final_letters: Literal["fix", "keep"] = "keep"
+    """`fix` corrects final letters: שלומ becomes שלום, and שלוםעולם becomes two words. Off by default, because a word
+    that was cut off looks the same."""
 
 
 LookalikeReason = NewType("LookalikeReason", str)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from caspi.config import Config, rising
+from caspi.config import Cited, Config, Seed, Unit, rising
 
 MEL_BINS = 128  # the same for every Qwen3-ASR model
 
@@ -15,14 +15,19 @@ GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector"
 
 
 class ModelConfig(Config):
-    """start: the source of weights and tokenizer. init: `random` takes only the tokenizer from there, and creates
-    random weights in the shape `scale` (default: that of `start`)."""
+    """The model that training starts from."""
 
     start: str = "tiny"
+    """Where weights and tokenizer come from: `tiny`, a folder, or a name on the Hugging Face Hub."""
     revision: str | None = None
+    """The branch, tag or commit of `start` on the Hub. Without it, the newest version."""
     init: Literal["pretrained", "random"] = "pretrained"
+    """`pretrained` uses the weights of `start`; `random` uses only its tokenizer and creates random weights."""
     scale: str | None = None
-    seed: int = Field(0, ge=0)
+    """The size of a model with random weights, such as `tiny`, `0.6b` or `1.7b`. Without it, `tiny` if `start` is
+    `tiny`, and otherwise `1.7b`."""
+    seed: Seed = Field(0, ge=0)
+    """Start value of the random numbers for random weights."""
 
     @model_validator(mode="after")
     def _a_shape_needs_random_weights(self) -> ModelConfig:
@@ -31,23 +36,32 @@ class ModelConfig(Config):
         return self
 
 
-class Lora(Config):
-    """Low-rank adapters on every linear layer of a group (Hu et al. 2021, arXiv:2106.09685), merged into the weights
-    of each checkpoint; dora: with a trained magnitude (Liu et al. 2024, arXiv:2402.09353)."""
+_LORA = Cited("Hu et al. 2021, arXiv:2106.09685")
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    dora: bool = False
+
+class Lora(Config):
+    """Low-rank adapters on every linear layer of a group, merged into the weights of each checkpoint."""
+
+    rank: Annotated[int, Unit("dimensions"), _LORA] = Field(16, ge=1)
+    """Inner size of an adapter. A higher rank can learn more and needs more memory."""
+    alpha: Annotated[int, Unit("factor"), _LORA] = Field(32, ge=1)
+    """Strength of the adapters: their output is multiplied by `alpha` / `rank`."""
+    dropout: Annotated[float, Unit("probability"), _LORA] = Field(0.0, ge=0, lt=1)
+    """Probability that an input value of an adapter is set to zero during training."""
+    dora: Annotated[bool, Cited("Liu et al. 2024, arXiv:2402.09353")] = False
+    """Whether the length of every weight vector is trained apart from its direction (DoRA)."""
 
 
 class GroupTraining(Config):
-    """How one group is trained. lr: learning rate; top: for a stack of layers, train only the last ones (a number or a
-    share); lora: train adapters and freeze the group's own weights."""
+    """How one group is trained. A number alone is its learning rate."""
 
-    lr: float = Field(gt=0)
-    top: int | float | None = None
-    lora: Lora | None = None
+    lr: Annotated[float, Unit("factor")] = Field(gt=0)
+    """The learning rate, at its highest point in the schedule."""
+    top: Annotated[int | float | None, Unit("layers, or share of layers")] = None
+    """Train only the last layers of `audio_layers` or `decoder_layers`: a whole number of layers (1 or more), or a
+    share of them (above 0.0, at most 1.0). Without it, all layers are trained."""
+    lora: Annotated[Lora | None, _LORA] = None
+    """Train low-rank adapters and leave the weights of the group unchanged until they are merged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -68,12 +82,16 @@ _Counts = Annotated[tuple[_Count, _Count], AfterValidator(rising)]
 
 
 class Hotwords(Config):
-    """Hotwords in the system turn of an utterance: rare words of its own text, and distractors from other texts.
-    probability: that an utterance gets hotwords. absent: probability that none of its own words is among them.
-    at_most: a word is rare if at most this many texts contain it."""
+    """Hotwords in the system turn of an utterance: rare words of its own text, and rare words of other texts
+    (distractors)."""
 
-    probability: float = Field(0.5, ge=0, le=1)
-    words: _Counts = (1, 4)
-    distractors: _Counts = (0, 12)
-    absent: float = Field(0.2, ge=0, le=1)
-    at_most: int = Field(20, ge=1)
+    probability: Annotated[float, Unit("probability")] = Field(0.5, ge=0, le=1)
+    """Probability that an utterance gets hotwords."""
+    words: Annotated[_Counts, Unit("words")] = (1, 4)
+    """Smallest and largest number of hotwords from the text of the utterance."""
+    distractors: Annotated[_Counts, Unit("words")] = (0, 12)
+    """Smallest and largest number of hotwords from other texts."""
+    absent: Annotated[float, Unit("probability")] = Field(0.2, ge=0, le=1)
+    """Probability that the hotwords contain no word of the utterance's own text."""
+    at_most: Annotated[int, Unit("texts")] = Field(20, ge=1)
+    """A word is rare if this number of texts or fewer contain it."""

@@ -10,24 +10,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from caspi.audio import Seconds
 from caspi.augmentation.config import Augmentation, NoSpeech
-from caspi.config import Config
+from caspi.config import Cited, Config, Seconds, Unit
 from caspi.model.config import GroupName, GroupTraining, Hotwords
 from caspi.training.objective_config import CrossEntropyObjective, ObjectiveConfig
 
 
 class Share(Config):
-    """weight: share of the epoch. epochs: instead, passes over the source in one epoch of the mix.
+    """How much of a mix one source gives."""
 
-    max_hours: the source is limited to this many hours. max_epochs: maximum passes over it; the other sources get the
-    share that this leaves.
-    """
-
-    weight: float | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
-    max_hours: float | None = Field(None, gt=0)
-    max_epochs: float | None = Field(None, gt=0)
+    weight: Annotated[float | None, Unit("weight")] = Field(None, gt=0)
+    """The part of this source in an epoch, relative to the weights of the other sources. Without it and `epochs`, the
+    size of the source."""
+    epochs: Annotated[float | None, Unit("passes")] = Field(None, gt=0)
+    """Instead of a weight: how many times one epoch of the mix contains the source."""
+    max_hours: Annotated[float | None, Unit("h")] = Field(None, gt=0)
+    """The mix uses at most this many hours of the source."""
+    max_epochs: Annotated[float | None, Unit("passes")] = Field(None, gt=0)
+    """One epoch of the mix contains the source at most this many times; the other sources fill the rest."""
 
     @model_validator(mode="after")
     def _weight_or_epochs(self) -> Share:
@@ -37,18 +37,17 @@ class Share(Config):
 
 
 class Mix(Config):
-    """sources: by the source name of the utterances; a number is a weight, the default weight is the size of the
-    source.
+    """How much of every source an epoch contains."""
 
-    by: the unit of the weights. temperature: weights are raised to the power 1/temperature; 1 leaves them
-    unchanged, a larger value evens them out. size: of one epoch, in hours or utterances; by default the size of all
-    sources together.
-    """
-
-    sources: dict[str, float | Share] = Field(min_length=1)
+    sources: dict[str, Annotated[float, Unit("weight")] | Share] = Field(min_length=1)
+    """The sources of the mix, by the source name of the utterances. A number is a weight."""
     by: Literal["hours", "utterances"] = "hours"
-    temperature: float = Field(1.0, gt=0)
-    size: float | None = Field(None, gt=0)
+    """What weights and sizes count."""
+    temperature: Annotated[float, Unit("factor"), Cited("Arivazhagan et al. 2019, arXiv:1907.05019")] = Field(1.0, gt=0)
+    """Weights are raised to the power of 1 / `temperature`. 1 does not change them; a larger value makes them more
+    equal."""
+    size: Annotated[float | None, Unit("h, or utterances")] = Field(None, gt=0)
+    """The size of one epoch, in the unit of `by`. Without it, the size of all sources together."""
 
     @model_validator(mode="after")
     def _weights_or_epochs(self) -> Mix:
@@ -90,7 +89,7 @@ class EffectiveBatch:
 
 _MAX_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
 _EFFECTIVE_BATCH = 64
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Unit("factor"), Field(ge=0, lt=1)]
 
 
 # Keys of version 0.1 that have been renamed. Until the next version, the old names are accepted with a warning.
@@ -123,12 +122,21 @@ def with_new_keys(values: Any, old_keys: set[str]) -> Any:
 
 
 class Schedule(Config):
-    """Learning-rate schedule of a stage; warmup is given in steps or as a share of the steps, not both."""
+    """How the learning rate changes during a stage. Give the warmup in steps or as a share, not both."""
 
-    kind: Literal["constant", "linear", "cosine", "warmup-stable-decay"] = "cosine"
-    warmup_steps: int | None = Field(None, ge=0)
-    warmup_ratio: float | None = Field(None, ge=0, le=1)
-    decay_ratio: float = Field(0.2, ge=0, le=1)
+    kind: Annotated[
+        Literal["constant", "linear", "cosine", "warmup-stable-decay"],
+        Cited("cosine: Loshchilov and Hutter 2017, arXiv:1608.03983; warmup-stable-decay: Hu et al. 2024,"
+              " arXiv:2404.06395"),
+    ] = "cosine"  # fmt: skip
+    """The learning rate after the warmup: it stays constant, falls to zero in a line or a cosine curve, or stays
+    constant and falls only at the end."""
+    warmup_steps: Annotated[int | None, Unit("steps")] = Field(None, ge=0)
+    """Steps at the start in which the learning rate rises from zero."""
+    warmup_ratio: Annotated[float | None, Unit("share")] = Field(None, ge=0, le=1)
+    """The same as a share of all steps of the stage."""
+    decay_ratio: Annotated[float, Unit("share")] = Field(0.2, ge=0, le=1)
+    """Share of the steps, at the end, in which the learning rate of `warmup-stable-decay` falls to zero."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Schedule:
@@ -150,54 +158,77 @@ class Schedule(Config):
 
 
 OptimizerName = Literal["adamw", "adamw8bit", "muon", "normuon"]
+_OPTIMIZERS = Cited(
+    "adamw: Loshchilov and Hutter 2019, arXiv:1711.05101; adamw8bit: Dettmers et al. 2022, arXiv:2110.02861;"
+    " muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon, and Liu et al. 2025, arXiv:2502.16982;"
+    " normuon: Li et al. 2025, arXiv:2510.05491"
+)
 CurriculumKey = Literal["short", "clean", "slow"]
 
 
-class Curriculum(Config):
-    """In the first `epochs` of a stage, easy utterances come first: `short` clips, `clean` ones (signal-to-noise
-    ratio), or `slow` speech (characters per second). The epoch is sorted into `bands` of increasing difficulty; within
-    a band the order is random."""
+_CURRICULUM = Cited("Bengio et al. 2009, doi:10.1145/1553374.1553380")
 
-    first: CurriculumKey
-    epochs: int = Field(1, ge=1)
-    bands: int = Field(10, ge=2)
+
+class Curriculum(Config):
+    """Easy utterances come first at the beginning of a stage."""
+
+    first: Annotated[CurriculumKey, _CURRICULUM]
+    """What is easy: `short` clips, `clean` clips (by their signal-to-noise ratio), or `slow` speech (few characters per
+    second)."""
+    epochs: Annotated[int, Unit("epochs"), _CURRICULUM] = Field(1, ge=1)
+    """Number of epochs, from the start of the stage, that are sorted in this way."""
+    bands: Annotated[int, Unit("parts")] = Field(10, ge=2)
+    """An epoch is sorted into this many parts, from easy to difficult; inside a part the order is random."""
 
 
 class StageConfig(Config):
-    """One stage: the groups to train, their learning rates and the number of epochs. The next stage starts from the
-    resulting model.
-
-    mix: the name of a mix, which sets how much of each source the stage uses; an epoch is then an epoch of the mix.
-    optimizer: muon and normuon update the matrices inside blocks along their orthogonalised momentum, and adamw the
-    rest. adamw8bit keeps adamw's moments in a quarter of the memory. Learning rates have the same meaning for all
-    optimizers. momentum: for these matrices; betas: of AdamW.
-    objective: the loss of the stage (training/objective_config.py).
-    ema: the decay of a moving average of the weights. If set, the stage evaluates and saves this average, and the next
-    stage starts from it.
-    """
+    """One stage of training. The next stage starts from the resulting model."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """The name of the stage, and of its folder."""
     groups: dict[GroupName, GroupTraining] = Field(min_length=1)
-    epochs: float = Field(1.0, gt=0, le=1000)
+    """The parts of the model to train; all others stay unchanged."""
+    epochs: Annotated[float, Unit("epochs")] = Field(1.0, gt=0, le=1000)
+    """How many times the stage goes through the training data, or through its mix."""
     mix: str | None = None
+    """The name of a mix from `train.mixes`. Without it, an epoch contains every utterance once."""
     schedule: Schedule = Schedule()
-    weight_decay: float = Field(0.01, ge=0)
-    optimizer: OptimizerName = "adamw"
-    betas: tuple[Decay, Decay] = (0.9, 0.98)
-    momentum: Decay = 0.95
-    max_grad_norm: float = Field(1.0, gt=0)
-    ema: float | None = Field(None, gt=0, lt=1)
+    """How the learning rate changes during the stage."""
+    weight_decay: Annotated[float, Unit("factor"), Cited("Loshchilov and Hutter 2019, arXiv:1711.05101")] = Field(
+        0.01, ge=0
+    )
+    """How strongly weights are pulled towards zero in every step; norms and biases are not."""
+    optimizer: Annotated[OptimizerName, _OPTIMIZERS] = "adamw"
+    """How weights are updated. `adamw8bit` needs less memory than `adamw`. `muon` and `normuon` update the matrices
+    inside blocks in another way, and everything else as `adamw` does. Learning rates have the same meaning for all."""
+    betas: Annotated[tuple[Decay, Decay], Cited("Kingma and Ba 2015, arXiv:1412.6980")] = (0.9, 0.98)
+    """How slowly AdamW's averages of the gradient and of its square change."""
+    momentum: Annotated[Decay, Cited("Jordan et al. 2024, kellerjordan.github.io/posts/muon")] = 0.95
+    """How slowly the average of the gradient changes for the matrices that `muon` or `normuon` updates."""
+    max_grad_norm: Annotated[float, Unit("norm"), Cited("Pascanu et al. 2013, arXiv:1211.5063")] = Field(1.0, gt=0)
+    """A gradient with a larger norm is scaled down to this norm."""
+    ema: Annotated[float | None, Unit("factor"), Cited("Polyak and Juditsky 1992, doi:10.1137/0330046")] = Field(
+        None, gt=0, lt=1
+    )
+    """Keep a moving average of the weights that changes this slowly (such as 0.999). The stage evaluates and saves the
+    average, and the next stage starts from it."""
     augment: Augmentation | None = None
-    curriculum: Curriculum | None = None
+    """Effects on the training clips of this stage. Without it, those of `train.augment`."""
+    curriculum: Annotated[Curriculum | None, _CURRICULUM] = None
+    """Begin with easy utterances."""
     objective: ObjectiveConfig = CrossEntropyObjective()
+    """What the stage minimises (the loss)."""
 
 
 class InTrainingEvaluation(Config):
-    """A fixed subset of the validation split is decoded and scored every `every` steps and at the end of a stage."""
+    """A fixed part of the validation split is transcribed and scored during training, and at the end of a stage."""
 
-    every: int = Field(500, gt=0)
-    utterances: int = Field(200, gt=0)
-    keep: int = Field(3, ge=1)
+    every: Annotated[int, Unit("steps")] = Field(500, gt=0)
+    """Steps between two evaluations."""
+    utterances: Annotated[int, Unit("utterances")] = Field(200, gt=0)
+    """Number of utterances to transcribe."""
+    keep: Annotated[int, Unit("checkpoints")] = Field(3, ge=1)
+    """Number of best checkpoints to keep. The last one is always kept."""
 
 
 def stage_seed(run: int, number: int) -> int:
@@ -209,57 +240,77 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class HubConfig(Config):
-    """A repository that checkpoints are uploaded to during training; HF_TOKEN needs write access to it."""
+    """A repository on the Hugging Face Hub that checkpoints are uploaded to during training."""
 
-    repository: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    repository: Annotated[str, Cited("huggingface.co/docs/hub/repositories")] = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """The repository, as owner/name. The token in HF_TOKEN must be allowed to write to it."""
     private: bool = True
+    """Whether a new repository is private."""
 
 
 class TrainConfig(Config):
-    """A run. effective_batch: utterances per optimizer step, over all GPUs (64); or effective_seconds of audio instead.
-
-    max_batch_seconds, max_batch_tokens: audio and decoder tokens (audio, prompt and text) in one micro-batch of one
-    GPU. A micro-batch that runs out of memory is split, and the step is repeated.
-    compile: run blocks through torch.compile, which takes about a minute at the start of a stage; `auto`: on a GPU.
-    activation_checkpointing_every: n: every n-th block keeps only its input, and is computed again in the backward pass
-    (0: none, 1: all). max_bad_steps: the run ends after this many steps in a row with a non-finite loss or gradient.
-
-    augment: for every stage without its own. max_seconds: longer clips of the corpus are skipped.
-    mixes: how much of every source an epoch contains, by the name that stages refer to.
-    previous_text: the probability that an utterance gets the preceding text of the same recording in the system turn.
-    timestamps: the probability that an utterance with known times has them in its transcript (model/timestamps.py).
-    hotwords: words in the system turn that may be spoken. no_speech: some utterances are replaced by noise.
-    save_every, save_every_minutes: save more checkpoints to resume from, in steps and in minutes. Every evaluation
-    also saves one; the best and the last are kept.
-    precision: `auto` is bf16 on a GPU and fp32 elsewhere.
-    track: trackers that receive the log, besides metrics.jsonl. hub: where checkpoints are uploaded to.
-    """
+    """A training run."""
 
     path: Path
-    effective_batch: int | None = Field(None, ge=1)
+    """The folder for checkpoints, logs and reports."""
+    effective_batch: Annotated[int | None, Unit("utterances")] = Field(None, ge=1)
+    """Utterances in one optimizer step, over all GPUs. Without it and `effective_seconds`, 64."""
     effective_seconds: Seconds | None = Field(None, gt=0)
+    """Instead of `effective_batch`: audio in one optimizer step, over all GPUs."""
     max_batch_seconds: Seconds = Field(240.0, gt=0)
-    max_batch_tokens: int = Field(8192, ge=1)
+    """Most audio in one micro-batch of one GPU. A micro-batch that runs out of memory is split, and the step is
+    repeated."""
+    max_batch_tokens: Annotated[int, Unit("tokens")] = Field(8192, ge=1)
+    """Most decoder tokens (audio, prompt and text) in one micro-batch of one GPU."""
     max_seconds: Seconds = Field(30.0, gt=0)
+    """Longer clips of the corpus are not used."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """The number format of the computation. `auto` is `bf16` on a GPU and `fp32` elsewhere."""
     mixes: dict[str, Mix] = Field(default_factory=dict)
-    previous_text: float = Field(0.0, ge=0, le=1)
-    timestamps: float = Field(0.0, ge=0, le=1)
+    """Mixes of sources, by a name that stages refer to."""
+    previous_text: Annotated[float, Unit("probability"), Cited("Radford et al. 2022, arXiv:2212.04356")] = Field(
+        0.0, ge=0, le=1
+    )
+    """Probability that an utterance gets the preceding text of the same recording in the system turn."""
+    timestamps: Annotated[float, Unit("probability")] = Field(0.0, ge=0, le=1)
+    """Probability that an utterance with known times has them in its transcript."""
     hotwords: Hotwords | None = None
+    """Puts words that may be spoken into the system turn."""
     no_speech: NoSpeech | None = None
+    """Replaces some utterances by noise, so that the model learns to write nothing when nobody speaks."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    """The stages of training, in order."""
     augment: Augmentation = Augmentation()
+    """Effects on the training clips of all stages that have no `augment` of their own."""
     evaluate: InTrainingEvaluation = InTrainingEvaluation()
-    log_every: int = Field(10, ge=1)
-    save_every: int | None = Field(None, gt=0)
-    save_every_minutes: float | None = Field(None, gt=0)
-    workers: int | None = Field(None, ge=0)
+    """Evaluations during training. Each one also saves a checkpoint."""
+    log_every: Annotated[int, Unit("steps")] = Field(10, ge=1)
+    """Steps between two lines of the log."""
+    save_every: Annotated[int | None, Unit("steps")] = Field(None, gt=0)
+    """Steps between two checkpoints that are saved in addition to those of evaluations."""
+    save_every_minutes: Annotated[float | None, Unit("min")] = Field(None, gt=0)
+    """Time between two checkpoints that are saved in addition to those of evaluations."""
+    workers: Annotated[int | None, Unit("processes")] = Field(None, ge=0)
+    """Processes that read data for each GPU. Without it, as many as there are CPU cores for (at most 4) on a GPU, and
+    none on a CPU."""
     shuffle_transcripts: bool = False
-    compile: bool | Literal["auto"] = "auto"
-    activation_checkpointing_every: int = Field(0, ge=0)
-    max_bad_steps: int = Field(5, ge=1)
+    """Gives every clip the transcript of another one. Such a run learns nothing useful; it is only for comparison."""
+    compile: Annotated[
+        bool | Literal["auto"], Cited("docs.pytorch.org/docs/stable/generated/torch.compile.html")
+    ] = "auto"  # fmt: skip
+    """Whether blocks run through torch.compile, which takes about a minute at the start of a stage. `auto`: on a GPU
+    only."""
+    activation_checkpointing_every: Annotated[
+        int, Unit("blocks"), Cited("Chen et al. 2016, arXiv:1604.06174")
+    ] = Field(0, ge=0)  # fmt: skip
+    """Every n-th block keeps only its input and is computed again in the backward pass, which needs less memory and
+    more time. 0: no block; 1: all blocks."""
+    max_bad_steps: Annotated[int, Unit("steps")] = Field(5, ge=1)
+    """The run stops after this many steps in a row whose loss or gradient is not a finite number."""
     track: tuple[TrackerName, ...] = ("tensorboard",)
+    """Programs that receive the log, in addition to the file metrics.jsonl."""
     hub: HubConfig | None = None
+    """Where checkpoints are uploaded to."""
 
     def loader_workers(self, *, on_gpu: bool, ranks: int) -> int:
         """Data loader processes of each rank: `workers` if set; otherwise on a GPU as many as the machine has cores

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from caspi.audio import Seconds
-from caspi.config import Config
+from caspi.config import Config, Seconds, Unit
 from caspi.corpus.signals import Signals
 from caspi.language.base import LookalikeReason, TextReason
 
@@ -29,26 +28,33 @@ SILENCE_DB = -60.0  # dBFS of the loudest sample; below it the clip is silent
 
 
 class Filters(Config):
-    """Conditions that an utterance must meet to be kept.
-
-    The limits on characters per second hold for every source. `rate_deviations` is an additional limit: robust standard
-    deviations of the logarithm around the source's own median (0: off). Shares are of samples (clipping), of 32 ms
-    frames (silence), of letters (script). min_quality: of the source's own score, if it has one.
-    max_repeats: maximum number of utterances with (nearly) the same text of four words or more.
-    """
+    """Conditions that an utterance must meet to be kept."""
 
     min_seconds: Seconds = Field(0.5, ge=0)
+    """Shortest length of an utterance."""
     max_seconds: Seconds = Field(30.0, gt=0)
-    min_characters_per_second: float = Field(1.0, ge=0)
-    max_characters_per_second: float = Field(30.0, gt=0)
-    rate_deviations: float = Field(6.0, ge=0)
-    min_script_share: float = Field(0.5, ge=0, le=1)
-    max_silence: float = Field(0.95, ge=0, le=1)
-    max_clipping: float = Field(0.1, ge=0, le=1)
-    min_bandwidth_hz: float = Field(0.0, ge=0)
-    min_snr_db: float = Field(0.0, ge=0)
-    min_quality: float | None = None
-    max_repeats: int = Field(50, ge=1)
+    """Greatest length of an utterance."""
+    min_characters_per_second: Annotated[float, Unit("characters/s")] = Field(1.0, ge=0)
+    """Slowest speech, for every source."""
+    max_characters_per_second: Annotated[float, Unit("characters/s")] = Field(30.0, gt=0)
+    """Fastest speech, for every source."""
+    rate_deviations: Annotated[float, Unit("standard deviations")] = Field(6.0, ge=0)
+    """How far the speed of an utterance may be from the median of its source. It is measured on the logarithm of the
+    characters per second, in robust standard deviations (from the median absolute deviation). 0: no such limit."""
+    min_script_share: Annotated[float, Unit("share")] = Field(0.5, ge=0, le=1)
+    """Smallest share of the letters that are in the script of the language."""
+    max_silence: Annotated[float, Unit("share")] = Field(0.95, ge=0, le=1)
+    """Largest share of the clip (in frames of 32 ms) that is silent."""
+    max_clipping: Annotated[float, Unit("share")] = Field(0.1, ge=0, le=1)
+    """Largest share of the samples that are clipped: cut off because they were too loud."""
+    min_bandwidth_hz: Annotated[float, Unit("Hz")] = Field(0.0, ge=0)
+    """Lowest upper end of the frequencies of the clip. A telephone has about 3,400 to 4,000 Hz."""
+    min_snr_db: Annotated[float, Unit("dB")] = Field(0.0, ge=0)
+    """Lowest signal-to-noise ratio: how much louder the loud parts are than the quiet parts."""
+    min_quality: Annotated[float | None, Unit("score of the source")] = None
+    """Lowest quality score that the source itself gives. Utterances without a score are kept."""
+    max_repeats: Annotated[int, Unit("utterances")] = Field(50, ge=1)
+    """Most utterances with the same or nearly the same text of four words or more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from pydantic import Field, model_validator
 
 from caspi import atomic_output
+from caspi.config import Unit
 from caspi.corpus.pipeline import shards
 from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.pipeline.engines import ENGINES, EngineName
@@ -54,18 +55,20 @@ _LOOKALIKE = 0.2  # of a source's utterances in another language: more than a qu
 
 
 class CorpusConfig(Rules):
-    """Settings of `caspi prepare` and its output folder.
-
-    evaluation: sets that will be used as tests; an utterance that is also in one of them is rejected as a leak.
-    max_rejected: share of all utterances; if more are rejected, no corpus is made.
-    """
+    """The corpus that `caspi prepare` creates."""
 
     path: Path
+    """The folder of the corpus."""
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    """Where recordings and transcripts come from."""
     evaluation: tuple[SourceConfig, ...] = ()
+    """Sets that will be used as tests. An utterance that is also in one of them is rejected as a leak."""
     splits: Splits = Splits()
-    max_rejected: float = Field(0.95, gt=0, le=1)
-    workers: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """How the data is divided into training, validation and test."""
+    max_rejected: Annotated[float, Unit("share")] = Field(0.95, gt=0, le=1)
+    """If more than this share of all utterances is rejected, no corpus is made."""
+    workers: Annotated[int, Unit("processes")] = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """Processes that work at the same time. Without it, one for every CPU core."""
 
     @model_validator(mode="after")
     def _different_names(self) -> CorpusConfig:

@@ -30,8 +30,11 @@ class Rules(Config):
     """Settings that determine how a recording becomes utterances; the same rules and input give the same bytes."""
 
     segmentation: Segmentation = Segmentation()
+    """How long recordings are cut into utterances."""
     text: TextPolicy = TextPolicy()
+    """How transcripts are cleaned."""
     filters: Filters = Filters()
+    """Which utterances are kept."""
 
 
 @dataclass(frozen=True, slots=True)

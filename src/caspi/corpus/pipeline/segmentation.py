@@ -8,22 +8,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from caspi.audio import Seconds
-from caspi.config import Config
+from caspi.config import Config, Seconds
 from caspi.corpus.utterance import Segment, Word
 
 _SLACK = 0.1  # seconds that a word may be outside its segment because of rounding
 
 
 class Segmentation(Config):
-    """max_seconds: maximum length of an utterance; by: one segment per utterance, or as many as fit together.
-
-    max_gap: segments further apart are never joined, because the audio between them has no transcript.
-    """
+    """How long recordings are cut into utterances, where the times of their words or segments are known."""
 
     max_seconds: Seconds = Field(30.0, gt=0)
+    """Greatest length of an utterance."""
     by: Literal["segment", "pack"] = "segment"
+    """`segment` makes one utterance of every segment; `pack` joins neighbouring segments while they fit."""
     max_gap: Seconds = Field(2.0, ge=0)
+    """Segments with a longer gap between them are not joined, because the audio in the gap has no transcript."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from caspi.config import Config
+from caspi.config import Config, Seed, Unit
 from caspi.corpus.utterance import Split
 
 
 class Splits(Config):
-    """Shares of the groups, the same for every source; the rest is training data.
+    """How recordings and speakers (groups) are divided into test, validation and training data, separately for every
+    source. When the corpus grows, no utterance moves to another split."""
 
-    min_validation_hours: for every source, at most half of it. If the share gives less, more groups move from training
-    to validation in the order of their hashes. The boundary is kept when the corpus grows.
-    """
-
-    validation: float = Field(0.05, ge=0, lt=1)
-    test: float = Field(0.05, ge=0, lt=1)
-    min_validation_hours: float = Field(0.0, ge=0)
-    seed: int = 0
+    validation: Annotated[float, Unit("share")] = Field(0.05, ge=0, lt=1)
+    """Share of the groups for validation."""
+    test: Annotated[float, Unit("share")] = Field(0.05, ge=0, lt=1)
+    """Share of the groups for the test. What remains is training data."""
+    min_validation_hours: Annotated[float, Unit("h")] = Field(0.0, ge=0)
+    """If a source has fewer hours of validation data, more of its groups move from training to validation, up to half
+    of its hours."""
+    seed: Seed = 0
+    """Another value divides the groups in another way."""
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> Splits:

@@ -10,22 +10,24 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from caspi.audio import Seconds
-from caspi.config import Config
+from caspi.config import Config, Unit
 from caspi.corpus.utterance import BytesAudio, FileAudio, Recording, Segment, Split
 from caspi.errors import UsageError
 
 
 class Source(Config):
-    """split: puts the whole source into one split; otherwise the hash of the group decides. channel: of every file,
-    from 0, if the source itself names none; by default the mean of all."""
+    """What all kinds of sources have in common."""
 
     split: Split | None = None
-    channel: int | None = Field(None, ge=0)
+    """Puts the whole source into this split. Without it, every group is put into a split by `corpus.splits`."""
+    channel: Annotated[int | None, Unit("channel number")] = Field(None, ge=0)
+    """The channel to read from every file, counted from 0, if the source names none. Without it, the mean of all
+    channels."""
 
     def heard(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """`recordings`, with the channel that the recipe sets."""

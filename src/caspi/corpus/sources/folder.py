@@ -16,14 +16,18 @@ _AUDIO = frozenset(".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .a
 
 
 class FolderSource(Source):
-    """Every audio file at any depth. Files of a subfolder are one group; each file at the top is its own group.
+    """A folder of audio files, at any depth, each with its text in a file beside it.
 
-    An audio file without a text is rejected as `missing_text`.
+    Files of a subfolder are one group; each file at the top is its own group. An audio file without a text is rejected
+    as `missing_text`.
     """
 
     kind: Literal["folder"]
+    """Selects this kind of source."""
     path: Path
+    """The folder."""
     name: str = ""
+    """The name of the source in the corpus. Without it, the name of the folder."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         name = self.name or self.path.resolve().name

@@ -11,11 +11,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from caspi import hub
+from caspi.config import Cited, Unit
 from caspi.corpus.sources.base import Source, checked, listing, split_marks
 from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
 from caspi.corpus.utterance import BytesAudio, Recording
@@ -28,26 +29,42 @@ _TABLES = (".parquet", ".arrow")
 
 
 class HuggingFaceSource(Source):
-    """`dataset`: a short name of the catalogue, a hub id, or a folder of parquet or Arrow files.
+    """A data set of the Hugging Face Hub, or the same files on disk.
 
-    files: a local copy of a catalogue's data set, read with its columns. The keys override the catalogue; a dotted
-    key reads a field of a struct or of JSON text: `metadata.entry_id`. limit: stops after that many rows.
+    The keys that name columns replace the column names of the catalogue. A key with a dot reads a field of a struct or
+    of JSON text: `metadata.entry_id`.
     """
 
-    kind: Literal["huggingface"]
+    kind: Annotated[Literal["huggingface"], Cited("huggingface.co/docs/hub/datasets")]
+    """Selects this kind of source."""
     dataset: str
+    """The data set: a short name of the catalogue, a name on the Hub (owner/name), or a folder of parquet or Arrow
+    files."""
     files: Path | None = None
+    """A folder with a local copy of the data set, which is read with the column names of the catalogue."""
     config: str | None = None
+    """The configuration (subset) of the data set. Without it, that of the catalogue, or the default one."""
     revision: str | None = None
+    """The branch, tag or commit on the Hub. Without it, the newest version."""
     hub_split: str | None = None
+    """The split of the data set to read. Without it, that of the catalogue, or `train`."""
     text_key: str = ""
+    """The column with the transcript. Without it, that of the catalogue, or `text`."""
     audio_key: str = "audio"
+    """The column with the audio."""
     group_key: str = ""
+    """The column with the recording or speaker (the group). Without it, that of the catalogue, or every row is its own
+    group."""
     previous_key: str = ""
+    """The column with the preceding text of the same recording. Without it, that of the catalogue, if there is one."""
     context_key: str = ""
+    """The column with hotwords."""
     quality_key: str = ""
+    """The column with a quality score. Without it, that of the catalogue, if there is one."""
     name: str = ""
-    limit: int | None = Field(None, gt=0)
+    """The name of the source in the corpus. Without it, the last part of `dataset`."""
+    limit: Annotated[int | None, Unit("rows")] = Field(None, gt=0)
+    """Read only this many rows. Without it, all of them."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """One Recording per row. Raises UsageError for a data set that is missing, gated or lacks a column."""

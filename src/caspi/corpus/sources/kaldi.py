@@ -7,21 +7,29 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from caspi.config import Cited
 from caspi.corpus.sources.base import Source, checked, home_of, inside, joined_groups, opened, seconds
 from caspi.corpus.utterance import BytesAudio, FileAudio, Recording, Segment
 from caspi.errors import UsageError
 
 
 class KaldiSource(Source):
-    """Audio paths are relative to the folder. A `wav.scp` entry that is a command (`... |`) is refused: caspi never
-    runs commands of an input. Recordings of one speaker are one group. Utterances without audio count as bad rows."""
+    """A data folder of Kaldi: `wav.scp`, `text`, and optionally `segments` and `utt2spk`.
 
-    kind: Literal["kaldi"]
+    Audio paths are relative to the folder. A `wav.scp` entry that is a command (`... |`) is refused: caspi never runs
+    commands of an input. Recordings of one speaker are one group. Utterances without audio count as bad rows.
+    """
+
+    kind: Annotated[Literal["kaldi"], Cited("kaldi-asr.org/doc/data_prep.html")]
+    """Selects this kind of source."""
     path: Path
+    """The data folder."""
     name: str = ""
+    """The name of the source in the corpus. Without it, the name of the folder."""
     allow_outside: bool = False
+    """Whether audio files may be outside the folder."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._all(language), skip, None)

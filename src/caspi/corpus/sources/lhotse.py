@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from caspi.config import Cited
 from caspi.corpus.sources.base import Source, checked, home_of, inside, joined_groups, opened, seconds
 from caspi.corpus.utterance import FileAudio, Recording, Segment, Word
 from caspi.errors import UsageError
@@ -19,17 +20,23 @@ from caspi.language import named
 
 
 class LhotseSource(Source):
-    """Consecutive cuts of one recording become one recording; their supervisions are its segments.
+    """A file of lhotse cuts. Consecutive cuts of one recording become one recording; their supervisions are its
+    segments.
 
-    Audio paths are relative to the manifest, or to `root`. Sources that are commands or URLs are refused. So are cuts
-    that change the audio first (speed, tempo, mixing), because their texts and times belong to the changed audio.
+    Sources that are commands or URLs are refused. So are cuts that change the audio first (speed, tempo, mixing),
+    because their texts and times belong to the changed audio.
     """
 
-    kind: Literal["lhotse"]
+    kind: Annotated[Literal["lhotse"], Cited("lhotse.readthedocs.io/en/latest/cuts.html")]
+    """Selects this kind of source."""
     path: Path
+    """The file `cuts.jsonl` or `cuts.jsonl.gz`."""
     name: str = ""
+    """The name of the source in the corpus. Without it, the name of the file, without its endings."""
     root: Path | None = None
+    """The folder that audio paths are relative to. Without it, the folder of the file."""
     allow_outside: bool = False
+    """Whether audio files may be outside that folder."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._joined(language), skip, None)

@@ -33,18 +33,23 @@ _log = logging.getLogger(__name__)
 
 
 class ManifestSource(Source):
-    """`group_key` is the field with the recording or speaker, by default the first existing one of group, speaker,
-    speaker_id, spk, spk_id, client_id and speaker_name; without any, every audio file is its own group.
+    """A JSONL manifest: one recording per line.
 
     Neighbouring lines that are parts of one file become one recording, so that the file is read once. A line may give
     its position in the file by `start` and `end`, or by `offset` and `duration` as in NeMo, and its `channel`.
     """
 
     kind: Literal["manifest"]
+    """Selects this kind of source."""
     path: Path
+    """The manifest file."""
     name: str = ""
+    """The name of the source in the corpus. Without it, the name of the folder of the file."""
     group_key: str = ""
+    """The field with the recording or speaker (the group). Without it, the first of these that a line has: group,
+    speaker, speaker_id, spk, spk_id, client_id, speaker_name. A line with none of them has its audio file as group."""
     allow_outside: bool = False
+    """Whether audio files may be outside the folder of the manifest."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         return itertools.islice(self._joined(language), skip, None)

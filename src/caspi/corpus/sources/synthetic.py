@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from caspi import audio
+from caspi.config import Cited, Seed, Unit
 from caspi.corpus.sources.base import Source
 from caspi.corpus.synthesis import hebrew_sentences
 from caspi.corpus.synthesis.espeak import Voice, speak, variants
@@ -55,24 +56,34 @@ class SpokenAudio:
         return stream, tuple(map(Word, self.written.split(), speech.word_starts, ends))
 
 
+_Position = Annotated[float, Unit("share"), Field(ge=0, le=1)]
+_ESPEAK = Cited("github.com/espeak-ng/espeak-ng")
+
+
 class SyntheticSource(Source):
-    """`utterances` sentences in each of `languages`, drawn with `seed`.
+    """Sentences that espeak-ng speaks in many voices. They are always labelled as synthetic."""
 
-    voices: all natural ones except those in `without`, or exactly those in `only`.
-    texts: these sentences in turn, instead of drawn ones, in one language.
-    sentences: share of the sentences, by hash, that this source may use: `[0, 0.9]` and `[0.9, 1]` do not overlap.
-    """
-
-    kind: Literal["synthetic"]
-    utterances: int = Field(gt=0)
+    kind: Annotated[Literal["synthetic"], _ESPEAK]
+    """Selects this kind of source."""
+    utterances: Annotated[int, Unit("utterances")] = Field(gt=0)
+    """Number of utterances, in all languages together."""
     languages: tuple[str, ...] = ("Hebrew",)
+    """Languages of the sentences; the utterances alternate between them."""
     only: tuple[str, ...] = ()
+    """The voices to use. Without it, all natural voices."""
     without: tuple[str, ...] = ()
+    """Voices that are not used."""
     texts: tuple[str, ...] = ()
-    rate: tuple[int, int] = (140, 220)
-    pitch: tuple[int, int] = (25, 75)
-    sentences: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
-    seed: int = 0
+    """Speak these sentences in turn, in one language, instead of drawn sentences."""
+    rate: Annotated[tuple[int, int], Unit("words/min"), _ESPEAK] = (140, 220)
+    """Slowest and fastest speech."""
+    pitch: Annotated[tuple[int, int], Unit("scale of espeak-ng, 0 to 100"), _ESPEAK] = (25, 75)
+    """Lowest and highest pitch of the voice; 50 is normal."""
+    sentences: tuple[_Position, _Position] = (0.0, 1.0)
+    """The part of all sentences that this source may use, from start to end. `[0, 0.9]` and `[0.9, 1]` have no sentence
+    in common."""
+    seed: Seed = 0
+    """Start value of the random choices. Another value gives other sentences and voices."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         """Utterances that alternate between the languages; the same seed gives the same sentences and voices."""

@@ -269,8 +269,8 @@ def train(
     """
     from caspi import commands
 
-    run = commands.train.dry_run if dry_run else commands.train.run
-    _finish(run(_recipe(recipe, overrides)), json_)
+    loaded = _recipe(recipe, overrides)
+    _finish(commands.train.dry_run(loaded) if dry_run else commands.train.run(loaded), json_)
 
 
 @app.command()

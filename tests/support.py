@@ -217,8 +217,9 @@ def spoil(monkeypatch: pytest.MonkeyPatch, replacement: Callable[[Forward, Cross
 
 
 @torch.no_grad()
-def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> list[int]:
-    """The tokens of transformers' own `generate` for one clip alone, with transformers' attention."""
+def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> Any:
+    """The tokens of transformers' own `generate` for one clip alone, with transformers' attention; a list for each of
+    several returned sequences."""
     model, prompt = loaded.model.eval(), loaded.prompt
     batch = to_device(AudioBatch.of(*pad_clips([request.samples])), model.device)
     forced = prompt.language_prefix(request.language) if request.language else []
@@ -231,4 +232,5 @@ def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> li
             inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), eos_token_id=prompt.end,
             pad_token_id=prompt.pad, **{"max_new_tokens": request.limit, "do_sample": False} | options,
         )  # fmt: skip
-    return tokens[0].tolist()
+    lists = [row[: row.index(prompt.end) + 1] if prompt.end in row else row for row in tokens.tolist()]
+    return lists if options.get("num_return_sequences") else lists[0]

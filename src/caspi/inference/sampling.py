@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
-from caspi.inference.engine.generator import Generator, GeneratorOptions, PromptJob
+from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Network
+from caspi.inference.engine.packing import PromptJob
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.prompt import Prompt
 

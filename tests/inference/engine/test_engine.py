@@ -192,3 +192,28 @@ def test_the_base_model_hears_noise_as_it_does_alone(tiny: LoadedModel) -> None:
     clips = [draw.standard_normal(int(16_000 * s)).astype(np.float32) * 0.05 for s in (0.2, 9.0, 0.5, 17.0, 1.0)]
     wanted = [DecodeRequest(clip, max_tokens=30) for clip in clips]
     assert [list(h.tokens) for h in Engine(tiny).decode(wanted)] == [generated(tiny, request) for request in wanted]
+
+
+@pytest.mark.parametrize("rows", [64, 9])
+def test_a_beam_search_equals_that_of_generate(tiny: LoadedModel, requests: list[DecodeRequest], rows: int) -> None:
+    """Of all beams, whatever is searched beside them."""
+    searched = [replace(request, beams=4, max_tokens=60) for request in requests]
+    found = Engine(tiny, options=options(rows=rows)).decode(searched)
+    for request, best in zip(searched, found, strict=True):
+        wanted = generated(tiny, request, num_beams=4, num_return_sequences=4)
+        n_best = [list(one.tokens) for one in (best, *best.others)]
+        assert n_best == wanted[: len(n_best)]
+        assert sorted((one.score for one in (best, *best.others)), reverse=True) == [
+            one.score for one in (best, *best.others)
+        ]
+        assert best.score == pytest.approx(sum(best.log_probabilities) / len(best.tokens), abs=1e-4)
+
+
+def test_searches_and_other_requests_run_side_by_side(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]]
+) -> None:
+    mixed = [replace(request, beams=3) if number % 2 else request for number, request in enumerate(requests)]
+    found = Engine(tiny).decode(mixed)
+    assert [list(one.tokens) for one in found[::2]] == expected[::2]
+    [alone] = Engine(tiny).decode([mixed[1]])
+    assert [one.tokens for one in (found[1], *found[1].others)] == [one.tokens for one in (alone, *alone.others)]

@@ -8,15 +8,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from caspi.audio import Seconds
-from caspi.inference.engine.generator import Continuation, Generator, GeneratorOptions, PromptJob
+from caspi.inference.engine.beam_search import BeamSearch
+from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Network
+from caspi.inference.engine.packing import Continuation, PromptJob
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.batch import AudioBatch
@@ -29,6 +31,7 @@ from caspi.randomness import generator
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
 _AHEAD = 2  # passes of the encoder that may wait, as clips
 _FIRST = 0.25
+_SEARCH_POSITIONS = 32_768  # of the cache for beam searches: some twenty clips of 8 s with 4 beams
 
 
 @contextlib.contextmanager
@@ -78,7 +81,9 @@ class Engine:
         weights = DecoderWeights.of(loaded.model, dtype or loaded.model.lm_head.weight.dtype, _LONGEST)
         options = options or GeneratorOptions.for_device(self._device)
         self._rows = options.rows
-        self._generator = Generator(Network.of(weights), loaded.prompt, options)
+        network = Network.of(weights)
+        self._generator = Generator(network, loaded.prompt, options)
+        self._searcher = BeamSearch(network, loaded.prompt, options.rows, _SEARCH_POSITIONS)
         self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -88,7 +93,7 @@ class Engine:
         self._making: Future[_Clips] | None = None
         self._made: set[int] = set()  # tickets in that batch
         self._cancelled: set[int] = set()
-        self._running: dict[int, _Waiting] = {}  # by the generator's ticket
+        self._running: dict[tuple[bool, int], _Waiting] = {}  # by whether it is searched, and its ticket there
 
     # --- for any thread
 
@@ -123,9 +128,14 @@ class Engine:
     def poll(self) -> list[tuple[int, Hypothesis]]:
         """Works for a moment; returns the requests that are done, with their tickets."""
         self._forget_cancelled()
-        if (self._submitted or self._making) and self._generator.waiting < self._rows:
+        if (self._submitted or self._making) and self._generator.waiting + self._searcher.waiting < self._rows:
             self._encode()
-        return [self._read(number, continuations) for number, continuations in self._generator.advance()]
+        ended = (
+            [((False, number), found) for number, found in self._generator.advance()] if self._generator.busy else []
+        )
+        if self._searcher.busy:
+            ended += [((True, number), found) for number, found in self._searcher.advance()]
+        return [self._read(key, continuations) for key, continuations in ended]
 
     def decode_each(
         self, requests: Iterable[DecodeRequest], should_stop: Callable[[], bool] = lambda: False
@@ -161,9 +171,10 @@ class Engine:
             cancelled = self._cancelled
             self._cancelled = cancelled & self._made  # known again when their batch is made
             self._submitted = deque(waiting for waiting in self._submitted if waiting.ticket not in cancelled)
-        for number in [number for number, waiting in self._running.items() if waiting.ticket in cancelled]:
-            self._generator.cancel(number)
-            del self._running[number]
+        for key in [key for key, waiting in self._running.items() if waiting.ticket in cancelled]:
+            searched, number = key
+            (self._searcher if searched else self._generator).cancel(number)
+            del self._running[key]
 
     def _encode(self) -> None:
         """Encodes the next clips and hands their prompts to the generator."""
@@ -180,7 +191,9 @@ class Engine:
             return
         for waiting, audio in zip(clips.group, encoded, strict=True):
             if waiting.ticket not in self._cancelled:  # while its batch was made
-                self._running[self._generator.add(self._job(waiting, audio))] = waiting
+                job = self._job(waiting, audio)
+                searched = job.beams > 1
+                self._running[searched, (self._searcher if searched else self._generator).add(job)] = waiting
 
     def _next_clips(self) -> _Clips:
         """The next batch for the encoder; begins the one after it."""
@@ -224,20 +237,26 @@ class Engine:
         waiting.forced = prompt.language_prefix(request.language) if request.language else []
         waiting.forced += prompt.text_tokens(request.prefix) if request.prefix else []
         ids = prompt.prefix(len(audio), request.context) + waiting.forced
-        return PromptJob(ids, audio, request.limit, request.min_tokens, **_sampling(request))
+        return PromptJob(
+            ids, audio, request.limit, request.min_tokens, beams=request.beams, length_penalty=request.length_penalty,
+            **_sampling(request),
+        )  # fmt: skip
 
-    def _read(self, number: int, continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:
-        waiting = self._running.pop(number)
+    def _read(self, key: tuple[bool, int], continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:
+        waiting = self._running.pop(key)
+        first, *others = (self._hypothesis(waiting, continuation) for continuation in continuations)
+        return waiting.ticket, replace(first, others=tuple(others))
+
+    def _hypothesis(self, waiting: _Waiting, continuation: Continuation) -> Hypothesis:
         prompt = self._loaded.prompt
-        [continuation] = continuations
         language, text = prompt.parse([*waiting.forced, *continuation.tokens])
-        truncated = not continuation.tokens or continuation.tokens[-1] != prompt.end
-        return waiting.ticket, Hypothesis(
+        return Hypothesis(
             text,
             language,
-            truncated,
+            truncated=not continuation.tokens or continuation.tokens[-1] != prompt.end,
             tokens=continuation.tokens,
             log_probabilities=continuation.log_probabilities,
+            score=continuation.score,
         )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from caspi.errors import CaspiError
-from caspi.inference.engine.network import Cache, Network, PackedPrompts
+from caspi.inference.engine.network import Cache, Network
+from caspi.inference.engine.packing import Continuation, PromptJob, copy_spans, on_device, pack_prompts
 from caspi.inference.engine.rows import Choice, Rows, advance
 from caspi.inference.engine.spans import Spans
 from caspi.inference.engine.step_graphs import Stepper
@@ -39,39 +40,6 @@ class GeneratorOptions:
         if device.type == "cuda":
             return cls(rows=512, prompt_tokens=16_384, steps=4)
         return cls(rows=64, prompt_tokens=4_096, steps=1, graphs=False)
-
-
-@dataclass(slots=True)
-class PromptJob:
-    """A prompt to continue. ids: with one token per audio embedding. audio: [audio tokens, width]. limit, minimum: of
-    generated tokens. numbers: for each continuation one random number per token; empty: one continuation of the most
-    likely tokens. temperature, top_p: of sampling."""
-
-    ids: list[int]
-    audio: torch.Tensor
-    limit: int
-    minimum: int = 0
-    numbers: tuple[np.ndarray, ...] = ()
-    temperature: float = 1.0
-    top_p: float = 1.0
-
-    @property
-    def copies(self) -> int:
-        """Number of continuations."""
-        return max(1, len(self.numbers))
-
-    @property
-    def span(self) -> int:
-        """Positions that one continuation needs in the cache."""
-        return len(self.ids) + self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Continuation:
-    """Generated tokens, with the end of turn if it was reached, and the log-probability of each."""
-
-    tokens: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -245,15 +213,18 @@ class Generator:
 
     def _begin(self, group: Sequence[_Active]) -> None:
         """Runs the prompts, sets up their rows, and chooses the first tokens."""
-        logits = self._network.prompt_pass(self._cache, self._packed(group), torch.cat([a.job.audio for a in group]))
-        self._copy_prompts(group)
+        jobs, firsts = [active.job for active in group], [active.starts[0] for active in group]
+        prompts = pack_prompts(jobs, firsts, self._audio_token, self._device)
+        logits = self._network.prompt_pass(self._cache, prompts, torch.cat([job.audio for job in jobs]))
+        further = [(a.starts[0], start, len(a.job.ids)) for a in group for start in a.starts[1:]]
+        copy_spans(self._cache, further, self._device)
         rows = self._rows
         numbers = [
             (row, start, len(active.job.ids), active.job.limit, active.job.minimum, place)
             for place, active in enumerate(group)
             for row, start in zip(active.rows, active.starts, strict=True)
         ]
-        which, starts, lengths, limits, minimums, copies = self._on_device(np.array(numbers).T)
+        which, starts, lengths, limits, minimums, copies = on_device(np.array(numbers).T, self._device)
         rows.starts[which], rows.lengths[which], rows.limits[which] = starts, lengths, limits
         rows.minimums[which] = minimums
         rows.counts.index_fill_(0, which, 0)
@@ -261,52 +232,21 @@ class Generator:
         self._set_sampling(group, which)
         advance(rows, which, logits[copies], self._choice(group))
 
-    def _packed(self, group: Sequence[_Active]) -> PackedPrompts:
-        lengths = np.array([len(active.job.ids) for active in group])
-        bounds = np.concatenate([[0], np.cumsum(lengths)])
-        ids = np.fromiter(itertools.chain.from_iterable(a.job.ids for a in group), np.int64, bounds[-1])
-        positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-        places = positions + np.repeat([active.starts[0] for active in group], lengths)
-        audio_at = np.flatnonzero(ids == self._audio_token)
-        packed = (ids, positions, places, audio_at, bounds)  # one copy to the device instead of five
-        parts = torch.split(self._on_device(np.concatenate(packed)), [len(part) for part in packed])
-        return PackedPrompts(
-            ids=parts[0],
-            positions=parts[1],
-            places=parts[2],
-            audio_at=parts[3],
-            bounds=parts[4].int(),
-            last=parts[4][1:] - 1,
-            longest=int(lengths.max()),
-        )
-
-    def _copy_prompts(self, group: Sequence[_Active]) -> None:
-        """Gives further continuations of a prompt its keys and values."""
-        pairs = [(a.starts[0], start, len(a.job.ids)) for a in group for start in a.starts[1:]]
-        if pairs:
-            source = self._on_device(np.concatenate([np.arange(n) + first for first, _, n in pairs]))
-            target = self._on_device(np.concatenate([np.arange(n) + start for _, start, n in pairs]))
-            for block in self._cache.keys_values:
-                block[target] = block[source]
-
     def _set_sampling(self, group: Sequence[_Active], which: torch.Tensor) -> None:
         rows = self._rows
         sampled = [active for active in group if active.job.numbers]
-        rows.temperature[which] = self._on_device(
-            np.array([a.job.temperature if a.job.numbers else 0.0 for a in group for _ in a.starts], np.float32)
+        rows.temperature[which] = on_device(
+            np.array([a.job.temperature if a.job.numbers else 0.0 for a in group for _ in a.starts], np.float32),
+            self._device,
         )
         if not sampled:
             return
-        rows.top_p[which] = self._on_device(np.array([a.job.top_p for a in group for _ in a.starts], np.float32))
+        rows.top_p[which] = on_device(
+            np.array([a.job.top_p for a in group for _ in a.starts], np.float32), self._device
+        )
         for active in sampled:
             for row, numbers in zip(active.rows, active.job.numbers, strict=True):
-                rows.numbers[row, : len(numbers)] = self._on_device(np.asarray(numbers, np.float32))
-
-    def _on_device(self, values: Sequence[int] | np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
-        if self._device.type == "cuda":
-            return tensor.pin_memory().to(self._device, non_blocking=True)
-        return tensor
+                rows.numbers[row, : len(numbers)] = on_device(np.asarray(numbers, np.float32), self._device)
 
     # --- steps
 

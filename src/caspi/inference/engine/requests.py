@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.errors import UsageError
 
 # More than anyone can speak: Hebrew has about 4.4 tokens per second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
@@ -31,7 +32,8 @@ class DecodeRequest:
 
     context: of the system turn. language: prefilled; None: the model identifies it. prefix: forced start of the text.
     max_tokens: None: more than anyone can speak in the clip's duration. min_tokens: the end of turn cannot come before.
-    sampling: None: the most likely token.
+    sampling: None: the most likely token. beams: of a beam search; 1: none. length_penalty: exponent of the length by
+    which the scores of beams are divided; more than 1 prefers longer texts.
     """
 
     samples: np.ndarray
@@ -41,6 +43,12 @@ class DecodeRequest:
     max_tokens: int | None = None
     min_tokens: int = 0
     sampling: Sampling | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beams > 1 and self.sampling is not None:
+            raise UsageError("a beam search does not sample: give beams or sampling")
 
     @property
     def seconds(self) -> Seconds:
@@ -59,7 +67,8 @@ class Hypothesis:
     """A transcript of one clip. truncated: the token limit was reached before the end of turn. retried: it was
     reached, and the clip was split. silent: there was nothing to decode.
 
-    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling.
+    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. score: of a beam
+    search, the mean log-probability if length_penalty is 1; others: its further texts, best first.
     """
 
     text: str
@@ -69,3 +78,5 @@ class Hypothesis:
     silent: bool = False
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
+    score: float = 0.0
+    others: tuple[Hypothesis, ...] = ()

@@ -218,6 +218,20 @@ _OPTIONAL = ("evaluated", "stress", "context", "retention")
 _KEYS = {"hallucinations": "made_up"}  # kept from the first version of the file
 
 
+# What people see for the conditions of the context test, whose names are keys of summary.json.
+_CONTEXT_LABELS = {
+    "nothing": "no context",
+    "words to expect": "hotwords and distractors",
+    "words that nobody says": "distractors only",
+    "the text before": "previous text",
+}
+
+
+def context_label(condition: str) -> str:
+    """The name of a condition of the context test as people see it."""
+    return _CONTEXT_LABELS.get(condition, condition)
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses inside dictionaries and sequences as dictionaries."""
     if isinstance(value, dict):

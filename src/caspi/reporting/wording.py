@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
-    "They show that the path works, not how well anybody's speech is recognised."
+    "They show that the pipeline works; they do not measure recognition of real speech."
 )
 
 

@@ -61,7 +61,7 @@ def forecast(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: 
     for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
         peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
         costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
-        waste = waste_line([batch_counts(data, stage, plan, ranks)])
+        waste = waste_line([batch_counts(data, stage, plan, ranks)], ranks)
         found.append(StageForecast(stage, plan.plans, plan.steps, what.rows, costs, waste))
     return found
 

@@ -1,4 +1,4 @@
-"""What people see on stderr: log lines, and a bar where a terminal shows one."""
+"""The log on stderr."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.text import Text
 
 
 def on_terminal() -> bool:
-    """Whether stderr is a person's terminal, not a file or a pipe."""
+    """Whether stderr is a terminal, not a file or a pipe."""
     return sys.stderr.isatty()
 
 
 class _Lines(logging.Handler):
-    """Messages as they are, `warning:` before those that are one; colour on terminals that want it (NO_COLOR)."""
+    """Prints messages; warnings start with `warning:` and have a colour on terminals (unless NO_COLOR is set)."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warns = record.levelno >= logging.WARNING
@@ -27,7 +27,7 @@ class _Lines(logging.Handler):
 
 
 def show_log() -> None:
-    """Has caspi's log shown on stderr: for the command line, where the package by itself is quiet."""
+    """Shows caspi's log on stderr, for the command line; imported as a library, caspi prints nothing."""
     logger = logging.getLogger("caspi")
     if not any(isinstance(handler, _Lines) for handler in logger.handlers):
         logger.addHandler(_Lines())

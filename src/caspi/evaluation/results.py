@@ -193,7 +193,8 @@ class EvaluationSummary:
             count = f"{self.utterances:,} of {plural(whole, 'utterance')}"
         if self.independent == self.utterances:
             return count
-        rough = ", so its interval is rough" if 1 < self.independent < FEW else ""
+        has_rough_interval = self.leaderboard.wer_ci is not None and self.independent < FEW
+        rough = ", so its interval is rough" if has_rough_interval else ""
         return f"{count} in {plural(self.independent, 'group')}{rough}"
 
     def as_json(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class _KeyTable:
         return np.stack([(first ^ (first >> np.uint32(15))) & mask, (second ^ (second >> np.uint32(13))) & mask])
 
     def find(self, keys: np.ndarray) -> set[tuple[int, int]]:
-        """(owner, offset at which its words would start) of every stored key."""
+        """For each key found: the utterance and the offset that aligns it."""
         chosen = self._chosen(keys)
         found: set[tuple[int, int]] = set()
         for slots in self._slots(keys[chosen]):

@@ -389,7 +389,7 @@ def score(
     out: Annotated[Optional[Path], typer.Option(help="Output folder (default: FILE-score).")] = None,
     language: Annotated[
         Optional[str],
-        typer.Option(help="Language of rows that name none. Without it: Hebrew, if most letters are Hebrew."),
+        typer.Option(help="Language of rows that name none (default: Hebrew, if most letters are Hebrew)."),
     ] = None,
     equivalents: Annotated[
         Optional[Path],

@@ -33,7 +33,7 @@ class _KeyTable:
     """Maps fingerprint keys to their first position; two possible slots per key, ten bytes per slot.
 
     Has at most `_SLOTS` slots, half of them filled. When that is reached, half of all keys are dropped and no longer
-    added, the same half in every copy. 1,200 hours fit with all keys; docs/log.md has measurements of the cost.
+    added, the same half in every copy. 1,200 hours fit with all keys; docs/log/2026-11-26.md has measurements.
     """
 
     def __init__(self) -> None:

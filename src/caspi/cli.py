@@ -275,8 +275,8 @@ def train(
     """
     from caspi import commands
 
-    run = commands.train.dry_run if dry_run else commands.train.run
-    _finish(run(_recipe(recipe, overrides)), json_)
+    made = _recipe(recipe, overrides)
+    _finish(commands.train.dry_run(made) if dry_run else commands.train.run(made), json_)
 
 
 @app.command()

@@ -52,7 +52,8 @@ class Progress:
     def _line(self) -> str:
         taken = max(time.monotonic() - self._started, 1e-9)
         done = f"{self._done:,}" if isinstance(self._done, int) else f"{self._done:,.2f}"
-        line = f"{done} {self._unit}, {self._done / taken * 60:,.2f} per minute"
+        unit = self._unit.removesuffix("s") if done == "1" else self._unit
+        line = f"{done} {unit}, {self._done / taken * 60:,.2f} per minute"
         if self._total and self._items > 0:
             there = self._before + self._items
             left = max(0.0, self._total - there) * taken / self._items

@@ -231,6 +231,8 @@ def test_a_plan_counts_the_same_as_training(small_corpus: Path, tiny: LoadedMode
         assert plan.loads.seconds.max() == found.largest_micro_batch_seconds
         assert plan.loads.first.sum() == 2 * found.steps
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
+        assert "imbalance of ranks" in stage_batches.waste_line([found], 2)
+        assert "ranks" not in stage_batches.waste_line([found], 1)
 
 
 def test_a_plan_includes_speed_and_silence(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def plan_page(name: str, made: RunPlan) -> Page:
         parts=[
             Table(
                 "Batches",
-                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "filled"),
+                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches per step", "imbalance", "filled"),
                 [
                     (
                         counts.name, counts.mix or "all", f"{counts.epochs:g}", f"{counts.steps:,}",

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint in the layout of qwen-asr: the native card with other usage instructions."""
+"""The model card of a checkpoint in the layout of qwen-asr: the native card with another section on use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ vLLM's `/v1/audio/transcriptions` omits the empty system turn that the model was
 {limit}
 """
 _SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_LANGUAGE = re.compile(r"learnt ([A-Z][a-z]+)")
+_LANGUAGE = re.compile(r'"language ([^"<]+)<asr_text>"')  # in the code of the native card
 
 
 def original_card(native: str, longest: Seconds | None) -> str:

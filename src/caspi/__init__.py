@@ -1,4 +1,4 @@
-"""Teaches Qwen3-ASR a language it does not know. Imported as a library it is quiet: configure logging to hear it."""
+"""Fine-tunes Qwen3-ASR for a language it does not know. As a library it is quiet: configure logging to see its log."""
 
 import logging
 

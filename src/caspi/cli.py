@@ -29,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/demo.yaml.")]
 Overrides = Annotated[
     Optional[list[str]],
-    typer.Argument(metavar="[KEY=VALUE ...]", help="Override recipe keys, such as train.effective_batch=64."),
+    typer.Argument(metavar="KEY=VALUE", help="Override recipe keys, such as train.effective_batch=64."),
 ]
 
 
@@ -111,7 +111,7 @@ def prepare(
 
     The same command resumes a run that was killed. If a source was added at the end, only that source is prepared.
 
-    Example: caspi prepare recipes/torah.yaml corpus.workers=4
+    Example: caspi prepare recipes/demo.yaml corpus.workers=4
     """
     from caspi import commands
 
@@ -126,9 +126,11 @@ CorpusFolder = Annotated[Path, typer.Argument(metavar="CORPUS", help="A folder m
 
 @corpus_app.command("info")
 def corpus_info(corpus: CorpusFolder, json_: Json = False) -> None:
-    """Show hours and utterances by split, and distributions of length, speaking rate and signal measures.
+    """Show the size of each split and distributions of measures.
 
-    Example: caspi corpus info runs/torah/corpus
+    The measures are length, speaking rate, level, signal-to-noise ratio and bandwidth.
+
+    Example: caspi corpus info runs/demo/corpus
     """
     from caspi import commands
 
@@ -144,9 +146,9 @@ def corpus_sample(
     out: Annotated[Optional[Path], typer.Option(help="Output folder of the page (default: CORPUS-sample).")] = None,
     json_: Json = False,
 ) -> None:
-    """Draw random utterances and write a page with audio players, to listen before training.
+    """Write a page to listen to random utterances.
 
-    Example: caspi corpus sample runs/torah/corpus --count 20
+    Example: caspi corpus sample runs/demo/corpus --count 20
     """
     from caspi import commands
 
@@ -165,7 +167,7 @@ def corpus_export(
 ) -> None:
     """Write a corpus in a format that other programs read.
 
-    Example: caspi corpus export runs/torah/corpus --to jsonl --out runs/torah/jsonl
+    Example: caspi corpus export runs/demo/corpus --to jsonl --out runs/demo/jsonl
     """
     from caspi import commands
 
@@ -180,9 +182,11 @@ def corpus_push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Publish a corpus as a data set on the Hub, with a card. First check that the licences of its sources allow it.
+    """Publish a corpus as a data set on the Hub.
 
-    Example: caspi corpus push runs/torah/corpus me/torah --dry-run
+    First check that the licences of its sources allow it. The upload includes a card.
+
+    Example: caspi corpus push runs/demo/corpus me/demo --dry-run
     """
     from caspi import commands
 
@@ -191,8 +195,8 @@ def corpus_push(
 
 @app.command()
 def audit(
-    corpus: Annotated[Path, typer.Argument(help="A folder made by caspi prepare.")],
-    recipe: Annotated[Optional[Path], typer.Argument(help="Recipe to record in the report.")] = None,
+    corpus: CorpusFolder,
+    recipe: Annotated[Optional[Path], typer.Argument(metavar="RECIPE", help="Recipe to record in the report.")] = None,
     model: Annotated[
         str, typer.Option(help="Model that scores the transcripts: tiny, a folder or a Hub id.")
     ] = "Qwen/Qwen3-ASR-1.7B-hf",
@@ -202,7 +206,7 @@ def audit(
 
     Gives an upper bound on the number of transcripts that do not belong to their audio, and lists the worst fits.
 
-    Example: caspi audit runs/torah/corpus --model runs/torah/train/average
+    Example: caspi audit runs/demo/corpus --model runs/demo/train/average
     """
     from caspi import commands
 
@@ -223,6 +227,7 @@ def plan(
 ) -> None:
     """Predict batches, memory, hours and cost of training.
 
+    \b
     Examples: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
               caspi plan recipes/round2.yaml --pilot
     """
@@ -264,6 +269,7 @@ def train(
 ) -> None:
     """Run the stages of a recipe. The same command resumes a run that stopped.
 
+    \b
     Examples: caspi train recipes/demo.yaml
               caspi train recipes/round2.yaml model.init=random model.scale=1.7b --dry-run
     """
@@ -275,7 +281,7 @@ def train(
 
 @app.command()
 def average(
-    run: Annotated[Path, typer.Argument(help="A folder made by caspi train.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by caspi train.")],
     top: Annotated[int, typer.Option(min=1, help="Number of best checkpoints.")] = 3,
     weights: Annotated[
         Optional[str], typer.Option(help="Weights from the best checkpoint to the worst, such as 3,2,1.")
@@ -305,11 +311,11 @@ def _weights(text: str | None) -> list[float] | None:
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")],
     corpora: Annotated[
         list[str],
         typer.Argument(
-            metavar="CORPUS|MANIFEST|BENCHMARK ...",
+            metavar="CORPUS|MANIFEST|BENCHMARK",
             help="Folders made by caspi prepare; JSONL manifests (used as they are); ivrit for the leaderboard's six "
             "sets, or one by name: eval-d1, eval-whatsapp, saspeech, fleurs-he, common-voice-he, kan; "
             "NAME@REVISION; NAME@FOLDER with its files.",
@@ -368,18 +374,23 @@ def score(
     file: Annotated[
         Path,
         typer.Argument(
-            help="A table (csv, tsv, jsonl, json, parquet) of references and hypotheses, or a file of references."
+            metavar="FILE",
+            help="A table (csv, tsv, jsonl, json, parquet) of references and hypotheses, or a file of references.",
         ),
     ],
     hypotheses: Annotated[
-        Optional[Path], typer.Argument(help="Hypotheses: trn, Kaldi text, ctm (or stm), or plain lines.")
+        Optional[Path],
+        typer.Argument(metavar="HYPOTHESES", help="Hypotheses: trn, Kaldi text, ctm (or stm), or plain lines."),
     ] = None,
     reference: Annotated[str, typer.Option(help="Column of references (default: its usual names).")] = "",
     hypothesis: Annotated[str, typer.Option(help="Column of hypotheses.")] = "",
     group: Annotated[str, typer.Option(help="Column that names the speaker.")] = "",
     id_: Annotated[str, typer.Option("--id", help="Column of ids.")] = "",
     out: Annotated[Optional[Path], typer.Option(help="Output folder (default: FILE-score).")] = None,
-    language: Annotated[Optional[str], typer.Option(help="Language of rows that name none (default: Hebrew).")] = None,
+    language: Annotated[
+        Optional[str],
+        typer.Option(help="Language of rows that name none (default: Hebrew, if most letters are Hebrew)."),
+    ] = None,
     equivalents: Annotated[
         Optional[Path],
         typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
@@ -388,6 +399,7 @@ def score(
 ) -> None:
     """Score the transcripts of any system. The scores are the same as those of evaluate.
 
+    \b
     Examples: caspi score whisper.csv --out runs/whisper
               caspi score ref.trn hyp.trn --language English
     """
@@ -423,8 +435,8 @@ def _beside(path: Path, name: str) -> Path:
 
 @app.command()
 def transcribe(
-    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE ...", help="Audio files in any format.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Audio files in any format.")],
     context: Annotated[str, typer.Option(help="Hotwords (names and terms), or the previous text.")] = "",
     language: Annotated[
         Optional[str], typer.Option(help="Language of the audio, such as Hebrew (default: the model identifies it).")
@@ -450,7 +462,7 @@ def transcribe(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
     to: Annotated[str, typer.Option(help="hf (transformers, bf16) or qwen-asr (original layout).")],
     out: Annotated[Path, typer.Option(help="Output folder; must be new.")],
     json_: Json = False,
@@ -466,7 +478,7 @@ def export(
 
 @app.command()
 def publish(
-    model: Annotated[str, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: user/name.")],
     public: Annotated[bool, typer.Option("--public", help="Make the repository public (default: private).")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
@@ -483,7 +495,7 @@ def publish(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="tiny, a folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:

@@ -39,5 +39,5 @@ Seed = Annotated[int, Unit("seed")]
 def rising(value: tuple[float, float]) -> tuple[float, float]:
     """For pydantic: a range from low to high. Raises ValueError."""
     if value[0] > value[1]:
-        raise ValueError(f"{list(value)} goes from high to low")
+        raise ValueError(f"{list(value)}: the lower bound must come first")
     return value

@@ -82,7 +82,7 @@ def unreachable(error: BaseException | None) -> bool:
     return False
 
 
-@functools.cache  # a run loads its model once a stage; errors are not kept
+@functools.cache  # because each stage loads the model again; errors are not cached
 def fetch(repository: str, file: str, revision: str | None = None) -> None:
     """Downloads a file of a model into the cache if it is not there. Raises UsageError if there is no such model, or if
     the Hub cannot be reached; a model without the file is not an error."""

@@ -1,4 +1,4 @@
-"""Handles SIGTERM, which a preempted machine sends about thirty seconds before it stops."""
+"""Handles Ctrl-C, and SIGTERM, which a preempted machine sends about thirty seconds before it stops."""
 
 from __future__ import annotations
 
@@ -46,5 +46,6 @@ class Interruption:
         if number == signal.SIGINT and self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        by = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C; press again to end at once, without saving"
-        _log.info(f"asked to stop ({by}): saving")
+        how = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+        again = "" if number == signal.SIGTERM else "; press Ctrl-C again to stop without saving"
+        _log.info(f"received {how}: saving, then stopping{again}")

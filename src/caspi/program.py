@@ -17,7 +17,7 @@ from caspi.terminal import show_log
 def quiet_libraries() -> None:
     """Turns off messages and progress bars of libraries, and makes idle OpenMP threads sleep."""
     # If threads spin while they wait for work, training runs at half speed beside one other busy process, and no
-    # faster without one (docs/log.md, 2026-11-30). The variable is read when torch is loaded.
+    # faster without one (docs/log/2026-11-30.md). The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

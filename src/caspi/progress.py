@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from caspi.terminal import on_terminal
 
 _log = logging.getLogger(__name__)
-_INTERVAL = 5.0  # seconds between lines: few enough for a log file, often enough for a person
+_INTERVAL = 5.0  # seconds between lines
 
 
 def duration(seconds: float) -> str:
@@ -27,12 +27,13 @@ def duration(seconds: float) -> str:
 class Progress:
     """`with Progress("prepare ivrit", unit="h of audio") as progress: progress.advance(0.1)`.
 
-    total counts what `advance` is told, or its `items` where it is told those; done: items of an earlier run.
+    total: in units of `advance`, or of its `items` if they are given. done: items done by an earlier run.
     """
 
     def __init__(self, what: str, unit: str, total: float | None = None, done: float = 0.0) -> None:
         self._what, self._unit, self._total, self._before = what, unit, total, done
-        self._done = self._items = 0.0
+        self._done: float = 0  # stays an integer if only counts are added
+        self._items = 0.0
         self._started = self._printed = time.monotonic()
         self._bar: Bar | None = None
 
@@ -50,7 +51,9 @@ class Progress:
 
     def _line(self) -> str:
         taken = max(time.monotonic() - self._started, 1e-9)
-        line = f"{self._done:,.2f} {self._unit}, {self._done / taken * 60:,.2f} a minute"
+        done = f"{self._done:,}" if isinstance(self._done, int) else f"{self._done:,.2f}"
+        unit = self._unit.removesuffix("s") if done == "1" else self._unit
+        line = f"{done} {unit}, {self._done / taken * 60:,.2f} per minute"
         if self._total and self._items > 0:
             there = self._before + self._items
             left = max(0.0, self._total - there) * taken / self._items

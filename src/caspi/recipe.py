@@ -147,12 +147,12 @@ def _index(place: list[Any], part: str, override: str) -> int:
 
 # Key names of other trainers, with the matching key here.
 _ELSEWHERE = {
-    "batch_size": "train.effective_batch (utterances a step, over all GPUs)",
-    "per_device_train_batch_size": "train.effective_batch (utterances a step, over all GPUs)",
-    "gradient_accumulation_steps": "train.effective_batch, which is cut into micro-batches automatically",
+    "batch_size": "train.effective_batch (utterances per step, over all GPUs)",
+    "per_device_train_batch_size": "train.effective_batch (utterances per step, over all GPUs)",
+    "gradient_accumulation_steps": "train.effective_batch (cut into micro-batches automatically)",
     "lr": "train.stages: groups: {GROUP: RATE}",
     "learning_rate": "train.stages: groups: {GROUP: RATE}",
-    "freeze": "train.stages: groups, which lists what is trained; everything else is frozen",
+    "freeze": "train.stages: groups (it lists what is trained; everything else is frozen)",
     "num_epochs": "train.stages: epochs",
     "num_train_epochs": "train.stages: epochs",
     "max_steps": "train.stages: epochs",
@@ -207,8 +207,8 @@ def _meant(place: tuple[str | int, ...]) -> str:
     if near := difflib.get_close_matches(key, siblings, n=1):
         return f"did you mean {near[0]}?"
     if key in _ELSEWHERE:
-        return f"here that is {_ELSEWHERE[key]}"
-    return f"known here: {', '.join(siblings)}" if siblings else "no keys are allowed here"
+        return f"use {_ELSEWHERE[key]} instead"
+    return f"valid keys: {', '.join(siblings)}" if siblings else "no keys are allowed here"
 
 
 def _keys_at(annotation: Any, place: list[str | int]) -> set[str]:

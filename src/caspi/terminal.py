@@ -1,4 +1,4 @@
-"""What people see on stderr: log lines, and a bar where a terminal shows one."""
+"""The log on stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _shown() -> bool:
 
 
 class _Lines(logging.Handler):
-    """Messages as they are, `warning:` before those that are one; colour on terminals that want it (NO_COLOR)."""
+    """Prints messages; warnings start with `warning:` and have a colour on terminals (unless NO_COLOR is set)."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warns = record.levelno >= logging.WARNING
@@ -31,7 +31,7 @@ class _Lines(logging.Handler):
 
 
 def show_log() -> None:
-    """Has caspi's log shown on stderr: for the command line, where the package by itself is quiet."""
+    """Shows caspi's log on stderr, for the command line; imported as a library, caspi prints nothing."""
     logger = logging.getLogger("caspi")
     if not _shown():
         logger.addHandler(_Lines())

@@ -14,7 +14,7 @@ from caspi.evaluation.context_test import BEFORE, EXPECTED, NOTHING, OTHERS, Wor
 from caspi.evaluation.decode import ModelHandle
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.pairs import TranscriptPair
-from caspi.evaluation.results import WordsRecognised
+from caspi.evaluation.results import WordsRecognised, context_label
 from caspi.inference.transcriber import Recording, Transcript
 from tests.conftest import tone
 from tests.support import run_recipe, write_manifest
@@ -84,6 +84,7 @@ def test_every_utterance_gets_its_own_context(corpus: Path, tmp_path: Path, monk
     assert counts == {NOTHING: (0, 0), EXPECTED: (8, others), OTHERS: (0, others), BEFORE: (0, 0)}
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "Use of context" in page
+    assert all(f"<td>{context_label(name)}</td>" in page and context_label(name) != name for name in found)
     assert f"{others:,} of {others:,}" in page
 
 

@@ -168,5 +168,5 @@ def test_a_comparison_has_breakdowns_and_shows_equally_wrong_changes(tmp_path: P
     assert summary["by"]["source"]["set1"]["difference"] == 0
     assert set(summary["by"]) == {"source", "duration", "speaker or recording"}
     page = (tmp_path / "c" / "report.html").read_text(encoding="utf-8")
-    assert "Different words, same number of errors" in page
+    assert "Different hypotheses, same number of errors" in page
     assert "Difference by duration" in page

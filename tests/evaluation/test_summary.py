@@ -38,6 +38,18 @@ def test_each_relaxation_reports_the_errors_it_removes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("hypothesis", "counted"),
+    [
+        ("אמא " * 3, "4 utterances in 2 groups, so its interval is rough"),
+        ("אמא " * 40, "4 utterances in 2 groups"),  # more errors than words: no interval
+    ],
+)
+def test_only_an_interval_can_be_rough(hypothesis: str, counted: str) -> None:
+    pairs = [hebrew("שלום לכולם", hypothesis if n < 2 else "שלום לכולם", n, group=f"g{n // 2}") for n in range(4)]
+    assert summarise(ScoredPairs.of(pairs)).counted() == counted
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "contains no spellings"),

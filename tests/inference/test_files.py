@@ -57,7 +57,7 @@ def test_finished_files_are_kept_after_an_interruption(
     outcome = transcribe(good, tmp_path / "out")
     assert len(calls) == 3
     assert outcome.line == f"1 of 2 files transcribed ({outcome.summary['files'][1]['seconds']:.1f} s of audio), " + (
-        "1 were there already"
+        "1 were already transcribed"
     )
 
 

@@ -76,7 +76,7 @@ def test_micro_batches_accumulation_and_ranks_change_nothing(small_corpus: Path,
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the stored curve is a CPU's")
 def test_the_loss_curve_equals_the_stored_one(small_corpus: Path, tmp_path: Path) -> None:
-    """Golden losses: 30 steps of the tiny recipe. A new curve is a decision, recorded in docs/log.md; to store it,
+    """Golden losses: 30 steps of the tiny recipe. A new curve is a decision, recorded in docs/log; to store it,
     run with CASPI_STORE_GOLDEN=1. Processors differ in the last digits, which grows over 30 steps: 0.2 %."""
     made = twenty_steps(tmp_path, small_corpus, "train.stages.0.epochs=5")
     commands.train.run(made)

@@ -54,8 +54,8 @@ def test_the_time_left_is_estimated_from_the_steps_of_this_session(
     journal.report(110, 200, {**pace, "waited": 0.2})
     journal.report(110, 200, {"eval_loss": 1.0, "eval_wer": 0.25})
     assert capsys.readouterr().err.splitlines() == [
-        "train s: step 110/200, loss 1.500, 50 s of audio a second, 9.0 min left",
-        "train s: step 110/200, every step skipped, 50 s of audio a second, 9.0 min left; "
+        "train s: step 110/200, loss 1.500, 50 s of audio per second, 9.0 min left",
+        "train s: step 110/200, every step skipped, 50 s of audio per second, 9.0 min left; "
         "20% of the time waiting for data: increase train.workers",
         "train s: step 110/200, validation loss 1.000, wer 25.0 %",
     ]

@@ -20,7 +20,7 @@ EXACT = {"decoder_layers": {"lr": 1e-4, "lora": {"rank": 4, "dropout": 0.0}}}
     ("groups", "every", "device", "expected"),
     [
         (ADAPTED, 0, "cuda", True),
-        (ADAPTED, 1, "cuda", False),  # torch.utils.checkpoint refuses it (H200, torch 2.11, docs/log.md)
+        (ADAPTED, 1, "cuda", False),  # torch.utils.checkpoint refuses it (H200, torch 2.11, docs/log/2026-11-27.md)
         (EXACT, 1, "cuda", True),
         ({"decoder_layers": 1e-4}, 1, "cuda", True),
         ({"decoder_layers": 1e-4}, 0, "cpu", False),

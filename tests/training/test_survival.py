@@ -138,7 +138,7 @@ def test_a_non_finite_step_is_skipped_and_its_utterances_logged(
 def test_a_skipped_step_changes_no_weight(small_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither momentum nor weight decay is applied."""
     spoil(monkeypatch, lambda real, objective, batch: real(objective, batch) * float("nan"))
-    with pytest.raises(CaspiError, match="stage letters learnt nothing: no step had a finite loss"):
+    with pytest.raises(CaspiError, match="stage letters updated no weights: no step had a finite loss"):
         commands.train.run(short(tmp_path, small_corpus, "train.max_bad_steps=100", "train.stages.0.weight_decay=0.5"))
     start = load_file(TINY / "model.safetensors")
     [last] = sorted((tmp_path / "train" / "1-letters").glob("checkpoint-*"))[-1:]
@@ -390,7 +390,7 @@ def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(
         assert process.returncode in (130, 75)  # 75 if it had saved before the second one
         return
     assert process.returncode == 75
-    assert "asked to stop (Ctrl-C; press again to end at once" in stderr
+    assert "received Ctrl-C: saving, then stopping; press Ctrl-C again" in stderr
     assert "the same command continues" in stderr.splitlines()[-1]
     subprocess.run(command, check=True, capture_output=True)
     undisturbed, resumed = final_weights(small_run), final_weights(tmp_path / "train")
@@ -437,4 +437,4 @@ def test_an_epoch_of_one_step_and_too_few_epochs_give_a_warning(
     commands.train.run(short(tmp_path, small_corpus, "train.effective_batch=5000", "train.stages.0.epochs=0.001"))
     stderr = capsys.readouterr().err
     assert "stage letters: an epoch is a single step: its batch contains all" in stderr
-    assert "stage letters: 0.001 epochs of 1 steps round to 0 steps: it takes one" in stderr
+    assert "stage letters: 0.001 epochs of 1 steps round to 0 steps; one step is run" in stderr

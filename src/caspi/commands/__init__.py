@@ -1,4 +1,4 @@
-"""What each command does: run the stage, write its report, say where the result is. No argument parsing here."""
+"""One module per command: it runs the stage and writes the report. Arguments are parsed in `caspi.cli`."""
 
 from caspi.commands import (
     audit,

@@ -1,4 +1,4 @@
-"""caspi audit: what can be proved of a sample of a corpus."""
+"""caspi audit: an upper bound on the share of wrong transcripts in a corpus, from a sample."""
 
 from __future__ import annotations
 
@@ -20,34 +20,40 @@ _WORST = 50
 
 
 def audit_page(corpus: str, audited: AuditReport) -> Page:
-    """The decision and the utterances that look worst."""
+    """The decision, the bounds by source, and the transcripts with the poorest fit."""
     worst = sorted(audited.utterances, key=lambda u: u.wrong_text_loss - u.loss)[:_WORST]
     parts = {"all": (audited.sampled, audited.whole), **audited.strata}
     return Page(
         title=f"caspi audit · {corpus}",
         headline=f"{audited.decision}: {audited.reason}",
         facts=[
-            ("of something else, at most", percent(audited.whole.at_most)),
-            ("told apart", percent(audited.whole.discernment)),
-            ("halves told apart", percent(audited.whole.discernment_of_halves)),
+            ("wrong transcripts, upper bound", percent(audited.whole.at_most)),
+            ("AUC, wrong transcript", percent(audited.whole.discernment)),
+            ("AUC, half transcript", percent(audited.whole.discernment_of_halves)),
             ("sampled", f"{audited.sampled:,}"),
         ],
         parts=[
             Table(
-                "What is proved",
-                ("source", "sampled", "of something else, at most", "told apart", "halves told apart"),
+                "Bounds by source",
+                (
+                    "source",
+                    "sampled",
+                    "wrong transcripts, upper bound",
+                    "AUC, wrong transcript",
+                    "AUC, half transcript",
+                ),
                 [
                     (name, sampled, *map(percent, (found.at_most, found.discernment, found.discernment_of_halves)))
                     for name, (sampled, found) in parts.items()
                 ],
-                note="Told apart: how often this model finds another utterance's transcript less likely than the "
-                "utterance's own. At most: the share of wrong transcripts that is still possible given that (95 %). "
-                "Halves told apart: the same for transcripts without the second half of their words; if it is low, the "
-                "model does not notice missing words; if it is high, it says nothing about the corpus.",
+                note="AUC, wrong transcript: how often another utterance's transcript has a higher loss than the "
+                "utterance's own. Upper bound: the largest share of wrong transcripts that agrees with this AUC "
+                "(95 %). AUC, half transcript: the same for transcripts without the second half of their words. If it "
+                "is low, the model does not notice missing words; if it is high, it says nothing about the corpus.",
             ),
             Table(
-                "Least convincing transcripts",
-                ("own loss", "wrong text's", "text", "id"),
+                "Transcripts with the poorest fit",
+                ("loss, own transcript", "loss, wrong transcript", "text", "id"),
                 [(f"{u.loss:.2f}", f"{u.wrong_text_loss:.2f}", u.text, u.id) for u in worst],
                 text=(2,),
             ),
@@ -56,7 +62,7 @@ def audit_page(corpus: str, audited: AuditReport) -> Page:
 
 
 def run(corpus: Path, model: str, recipe: Recipe | None = None) -> Outcome:
-    """What can be proved of a sample of the corpus."""
+    """Audits a sample of the corpus and writes the report."""
     from caspi.audit.audit import AuditConfig
     from caspi.audit.audit import audit as judge
     from caspi.corpus.store import Corpus

@@ -1,4 +1,4 @@
-"""caspi augment-preview: what augmentation does, to listen to."""
+"""caspi augment-preview: a page to listen to augmented clips."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ if TYPE_CHECKING:
     from caspi.training.data.preview import PreviewClip
 
 
-def preview_page(name: str, stage: str, heard: Sequence[PreviewClip]) -> Page:
-    """Clips under augmentation, to listen to."""
-    by_id = {one.id: one.text for one in heard}
+def preview_page(name: str, stage: str, clips: Sequence[PreviewClip]) -> Page:
+    """Augmented clips with audio players."""
+    by_id = {one.id: one.text for one in clips}
     return Page(
         title=f"caspi augment-preview · {name}",
-        headline=f"What stage {stage} hears: {plural(len(by_id), 'utterance')} in {len(heard)} versions",
+        headline=f"Augmented clips of stage {stage}: {plural(len(by_id), 'utterance')}, "
+        f"{plural(len(clips), 'version')}",
         facts=[
             ("utterances", str(len(by_id))),
-            ("effects", str(sum("alone" in one.how for one in heard) // len(by_id))),
+            ("effects", str(sum("alone" in one.how for one in clips) // len(by_id))),
         ],
         parts=[
             Table(
                 text,
-                ("listen", "how", "seconds", "drawn"),
+                ("listen", "augmentation", "seconds", "random values"),
                 [
                     (AudioCell(one.flac), one.how, f"{one.seconds:.2f}", ", ".join(one.values))
-                    for one in heard
+                    for one in clips
                     if one.id == identifier
                 ],
                 note=identifier,
@@ -46,7 +47,7 @@ def preview_page(name: str, stage: str, heard: Sequence[PreviewClip]) -> Page:
 
 
 def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
-    """What augmentation does, to listen to."""
+    """Augments the first utterances and writes the page."""
     from caspi.corpus.store import Corpus
     from caspi.model.loading import load_processor
     from caspi.model.prompt import Prompt
@@ -62,11 +63,11 @@ def run(recipe: Recipe, stage: str | None, count: int, out: Path) -> Outcome:
     chosen = config.stages[number]
     how = chosen.augment or config.augment
     if not active(how):
-        raise UsageError(f"stage {chosen.name} has no augmentation that is heard: train.augment names some")
+        raise UsageError(f"stage {chosen.name} has no waveform augmentation; set one in train.augment")
     atomic_output.check_owned(out, "augment-preview")
     prompt = Prompt(load_processor(recipe.model.start, recipe.model.revision).tokenizer)
     data = TrainingSet.of(Corpus.open(recipe.corpus.path, "train"), prompt, config.max_seconds)
-    heard = list(preview_clips(data, how, count, stage_seed(recipe.seed, number)))
-    summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in heard})}
-    page = report.write_report(out, preview_page(recipe.name, chosen.name, heard), summary, recipes.dump(recipe))
-    return Outcome(f"{plural(len(summary['ids']), 'utterance')} in {len(heard)} versions", page, summary)
+    clips = list(preview_clips(data, how, count, stage_seed(recipe.seed, number)))
+    summary = {"stage": "augment-preview", "recipe_stage": chosen.name, "ids": sorted({one.id for one in clips})}
+    page = report.write_report(out, preview_page(recipe.name, chosen.name, clips), summary, recipes.dump(recipe))
+    return Outcome(f"{plural(len(summary['ids']), 'utterance')}, {plural(len(clips), 'version')}", page, summary)

@@ -1,4 +1,4 @@
-"""caspi average: the best checkpoints of a run, averaged and measured."""
+"""caspi average: averages the best checkpoints of a run and evaluates the average."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AverageResult:
-    """An average and its parts. weights: as given; None: all the same."""
+    """An average and its parts. weights: as given; None: equal weights."""
 
     measured: Measurement
     parts: list[CheckpointResult]
@@ -52,7 +52,7 @@ class AverageResult:
 
 
 def average_page(run: str, averaged: AverageResult) -> Page:
-    """Which checkpoints were averaged, and whether that improved the model."""
+    """The checkpoints that were averaged, and whether the average is better."""
     weights = averaged.weights or [1.0] * len(averaged.parts)
     rows = [("the average", "", *_rates(averaged.measured))]
     rows += [
@@ -80,7 +80,7 @@ def _rates(measured: Measurement) -> tuple[str, str, str]:
 
 
 def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
-    """The best checkpoints of a run's last stage, averaged, and measured as they were."""
+    """Averages the best checkpoints of a run's last stage, and evaluates the average like its parts."""
     from caspi.training.checkpoint import averaging
     from caspi.training.checkpoint import files as checkpoints
     from caspi.training.checkpoint.model_card import model_card
@@ -94,7 +94,7 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     stage = Path(content["stages"][-1]["path"])
     chosen = checkpoints.best_checkpoints(run / stage.name if (run / stage.name).is_dir() else stage, top)
     if weights is not None and len(weights) != len(chosen):
-        raise UsageError(f"--weights: {len(weights)} given, {len(chosen)} checkpoints are averaged")
+        raise UsageError(f"--weights: {len(weights)} given for {len(chosen)} checkpoints")
     out = run / "average"
     partial = atomic_output.begin_atomic(out, "average")
     averaging.average(chosen, partial, weights)

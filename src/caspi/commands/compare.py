@@ -1,4 +1,4 @@
-"""caspi compare: is B better than A, and could it be chance?"""
+"""caspi compare: tests whether B is better than A."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from caspi.reporting import report
 
 
 def run(a: Path, b: Path, out: Path) -> Outcome:
-    """Whether B is better than A, and whether that could be chance."""
+    """Compares two evaluations and writes the report."""
     from caspi.evaluation import compare as stage
     from caspi.evaluation.comparison_page import Changed, ComparisonReport, compare_page
 

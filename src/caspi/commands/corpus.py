@@ -1,4 +1,4 @@
-"""caspi corpus: look into a corpus, hand it on, publish it."""
+"""caspi corpus: inspects, samples, exports and publishes a corpus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def sample_page(folder: str, drawn: Sequence[SampledUtterance]) -> Page:
-    """Utterances to listen to."""
+    """A table of utterances with audio players."""
     seconds = sum(d.utterance.seconds for d in drawn)
     return Page(
         title=f"caspi corpus sample · {folder}",
@@ -34,7 +34,7 @@ def sample_page(folder: str, drawn: Sequence[SampledUtterance]) -> Page:
         parts=[
             Table(
                 "Utterances",
-                ("listen", "text", "seconds", "split", "source", "group", "peak dB", "SNR dB", "up to kHz"),
+                ("listen", "text", "seconds", "split", "source", "group", "peak dB", "SNR dB", "bandwidth kHz"),
                 [
                     (
                         AudioCell(d.flac),
@@ -62,7 +62,7 @@ def _signals(utterance: Utterance) -> tuple[str, str, str]:
 
 
 def jsonl_page(folder: str, written: dict[str, int]) -> Page:
-    """What was written for other programs."""
+    """The number of utterances written, by split."""
     return Page(
         title=f"caspi corpus export · {folder}",
         headline=f"{plural(sum(written.values()), 'utterance')} as JSONL and WAV",
@@ -72,7 +72,7 @@ def jsonl_page(folder: str, written: dict[str, int]) -> Page:
 
 
 def info(folder: Path) -> Outcome:
-    """What a corpus holds."""
+    """Statistics of a corpus."""
     from caspi.corpus import inspection
 
     info = inspection.corpus_info(folder)
@@ -83,7 +83,7 @@ def info(folder: Path) -> Outcome:
 
 
 def _info_tables(info: CorpusInfo) -> tuple[TextTable, TextTable]:
-    """Counts of every split, and the distributions."""
+    """A table of the splits and one of the distributions."""
     splits = TextTable(title="Splits", title_justify="left")
     for column in ("split", "utterances", "hours", "groups", "MiB"):
         splits.add_column(column, justify="left" if column == "split" else "right")
@@ -100,14 +100,14 @@ def _info_tables(info: CorpusInfo) -> tuple[TextTable, TextTable]:
 
 
 def _short(value: float) -> str:
-    """A number in at most seven characters, without exponent, so that the table fits into 80 columns."""
+    """A number of at most seven characters, without exponent, so that the table fits into 80 columns."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) >= 0.1 else f"{value:.3f}"
 
 
 def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
-    """Utterances drawn into a page with players."""
+    """Draws random utterances and writes a page with audio players."""
     from caspi.corpus import inspection
     from caspi.corpus.utterance import SPLITS
 
@@ -123,7 +123,7 @@ def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) ->
 
 
 def export(folder: Path, to: str, out: Path) -> Outcome:
-    """The official script's input."""
+    """Writes a corpus as JSONL and WAV, the input of the official fine-tuning script."""
     from caspi.corpus.export import to_jsonl
 
     if to != "jsonl":
@@ -137,7 +137,7 @@ def export(folder: Path, to: str, out: Path) -> Outcome:
 
 
 def push(folder: Path, repository: str, private: bool, dry_run: bool) -> Outcome:
-    """A corpus to the Hub."""
+    """Uploads a corpus to the Hub."""
     from caspi.corpus import dataset_card
 
     upload, card = dataset_card.push(folder, repository, private=private, dry_run=dry_run)

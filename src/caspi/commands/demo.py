@@ -1,4 +1,4 @@
-"""The whole path on the tiny model: the commands a user would run, run and printed one after another."""
+"""caspi demo: runs the whole pipeline on the tiny model, and prints each command as a user would type it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from caspi.training.results import StageResult
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
-OTHERS = "demo-others.yaml"  # other languages, to see what was forgotten
-_STRESSED = 30  # utterances under every condition
+OTHERS = "demo-others.yaml"  # other languages, to measure forgetting
+_STRESSED = 30  # utterances in the stress set
 _OTHERS = 10  # utterances of each other language
 
 
 def recipe_file(name: str) -> Path:
-    """One of the demo's recipes as it is shipped."""
+    """The path of a recipe that comes with caspi."""
     package = Path(str(importlib.resources.files("caspi")))
     folders = (package / "recipes", package.parents[1] / "recipes")  # installed from a wheel; from a checkout
     return next(folder / name for folder in folders if folder.is_dir())
 
 
 def run(out: Path, seed: int) -> Outcome:
-    """Runs everything into `out`; the last line is the verdict on unseen sentences in unseen voices."""
+    """Runs all commands; the outcome's line is the WER on unseen sentences and unseen voices."""
     clean(out)
     started = time.monotonic()
     loaded = _written(out, RECIPE, _overrides(out, seed))
@@ -109,8 +109,8 @@ def run(out: Path, seed: int) -> Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """Evaluations. averaged, last: of the average and of the last checkpoint. start: of the base model. others: of the
-    base model on other languages."""
+    """Evaluations of the averaged model, of the last checkpoint, of the base model (start), and of the base model on
+    other languages (others)."""
 
     averaged: EvaluationSummary
     last: EvaluationSummary
@@ -119,7 +119,7 @@ class _Results:
 
 
 def _written(out: Path, name: str, overrides: tuple[str, ...]) -> recipe.Recipe:
-    """A shipped recipe with these values, as a file of the demo that a user may run again."""
+    """Writes a recipe with these overrides into the demo's folder, so that a user can run it again."""
     path = out / name
     path.write_text(recipe.dump(recipe.load(recipe_file(name), overrides)), encoding="utf-8")
     return recipe.load(path)
@@ -139,7 +139,7 @@ _AnyOutcome = TypeVar("_AnyOutcome", bound=Outcome)
 
 
 class _Steps:
-    """Prints each command, runs it, keeps what it took."""
+    """Prints and runs each command, and records its time and result."""
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
@@ -155,7 +155,7 @@ class _Steps:
 
 
 def _write_sample(corpus: Path, out: Path) -> Path:
-    """The first test utterance as a file, to be transcribed as a user's file would be."""
+    """Writes the first test utterance to a file, for `caspi transcribe`."""
     path = out / "sample.flac"
     path.write_bytes(Corpus.open(corpus, "test").flac(0))
     return path
@@ -177,7 +177,7 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
     stages = [StageResult.from_json(stage) for stage in trained["stages"]]
     training = train_page("demo", stages, run_folder / METRICS, synthetic=True)
     return report.Page(
-        title="caspi demo · tiny learns Hebrew it has never heard",
+        title="caspi demo · tiny fine-tuned for Hebrew",
         headline=_verdict(final),
         facts=[
             ("WER", percent(final.leaderboard.wer)),
@@ -190,10 +190,10 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
         parts=[
             _transcripts(corpus),
             report.Table(
-                "What ran",
+                "Commands",
                 ("command", "seconds", "result"),
                 [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in taken],
-                note=f"Pages beside this one: {', '.join(_PAGES)}.",
+                note=f"Other pages in this folder: {', '.join(_PAGES)}.",
             ),
             *[part for part in training.parts if isinstance(part, Chart)],
             _retention(results.others, final),
@@ -210,7 +210,7 @@ _PAGES = (
 
 
 def _transcripts(corpus: Path) -> report.Table:
-    """The first few test utterances: what is said, what the model heard before it was trained, and after."""
+    """The first test utterances: reference, and hypotheses before and after training."""
     test = Corpus.open(corpus, "test")
     start, end = (read_results(corpus.parent / name) for name in ("evaluation-start", "evaluation"))
     rows = [
@@ -239,16 +239,16 @@ def _retention(before: EvaluationSummary, after: EvaluationSummary) -> report.Ta
         for languages in (after.retention or {}).values()
         for name, score in languages.items()
     ]
-    note = "These languages were not trained on. A source of theirs in the corpus and in train.mixes keeps them."
+    note = "These languages were not trained on. To keep them, add a source of each to the corpus and to train.mixes."
     columns = ("language", "WER before", "WER after [95 %]", "utterances")
     return report.Table("Retention of the base model's languages", columns, rows, note=note)
 
 
 def clean(folder: Path) -> None:
-    """Removes an earlier demo's folder; refuses one that is not a demo's."""
+    """Deletes the folder of an earlier demo. Raises UsageError if the folder is not empty and not from a demo."""
     if folder.exists() and any(folder.iterdir()):
         if not (folder / DEMO_MARK).is_file():
-            raise UsageError(f"{folder} is not empty and no demo made it: give another --out")
+            raise UsageError(f"{folder} is not empty and was not made by caspi demo: give another --out")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DEMO_MARK).write_text("made by caspi demo; deleted by the next one\n")

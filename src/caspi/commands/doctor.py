@@ -1,4 +1,4 @@
-"""What this machine has, what is missing, how to get it."""
+"""caspi doctor: what this machine has, what is missing and how to install it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _EXTRAS = {
     "demo": ("espeakng_loader", "synthetic speech"),
     "hub": ("datasets", "Hugging Face data sets"),
     "serve": ("fastapi", "caspi serve"),
-    "base": ("wordfreq", "making the tiny base again"),
+    "base": ("wordfreq", "training the base model tiny again"),
 }
 
 
 def run() -> Outcome:
-    """Every finding on a line; ends with 1 if caspi cannot work here."""
+    """Prints one line per finding; the exit code is 1 if caspi cannot work here."""
     findings = examine()
     text = "".join(f"{finding.status:8} {finding.what:14} {finding.detail}\n" for finding in findings)
     broken = any(finding.status == "broken" for finding in findings)
@@ -40,14 +40,14 @@ def run() -> Outcome:
 
 
 def examine() -> list[Finding]:
-    """Everything worth knowing before the first run."""
+    """Checks everything that a first run needs."""
     return [_python(), *_hardware(), _disk(), _tiny(), *_extras(), _token()]
 
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     return Finding(
-        "python", "ok" if (3, 11) <= sys.version_info < (3, 14) else "broken", f"{version}; 3.11 to 3.13 needed"
+        "python", "ok" if (3, 11) <= sys.version_info < (3, 14) else "broken", f"{version}; 3.11 to 3.13 is required"
     )
 
 
@@ -57,7 +57,7 @@ def _hardware() -> list[Finding]:
     cores = len(os.sched_getaffinity(0))
     found = [Finding("torch", "ok", f"{torch.__version__}, {cores} CPU cores")]
     if not torch.cuda.is_available():
-        return [*found, Finding("gpu", "missing", "none: tiny trains on CPU, the released models need a GPU")]
+        return [*found, Finding("gpu", "missing", "none; tiny trains on a CPU, the released models need a GPU")]
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         found.append(Finding(f"gpu {number}", "ok", f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"))
@@ -93,4 +93,4 @@ def _extras() -> list[Finding]:
 def _token() -> Finding:
     if os.environ.get("HF_TOKEN"):
         return Finding("HF_TOKEN", "ok", "set")
-    return Finding("HF_TOKEN", "missing", "gated data sets and uploads need it: huggingface.co/settings/tokens")
+    return Finding("HF_TOKEN", "missing", "needed for gated data sets and uploads: huggingface.co/settings/tokens")

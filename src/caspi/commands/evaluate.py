@@ -1,4 +1,4 @@
-"""caspi evaluate: a model on corpora, with transcripts, scores and a page."""
+"""caspi evaluate: transcribes corpora with a model, scores the transcripts and writes a page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOutcome(Outcome):
-    """With the results themselves."""
+    """An outcome with the results."""
 
     result: EvaluationSummary = field(kw_only=True)
 
@@ -38,17 +38,17 @@ _DEFAULTS = EvaluationOptions()
 
 
 def run(model: str, corpora: Sequence[str], out: Path, options: EvaluationOptions = _DEFAULTS) -> EvaluationOutcome:
-    """A model on corpora, with transcripts, scores and a page. If killed, the same call resumes."""
+    """Transcribes and scores corpora, and writes the report. After a kill, the same call resumes."""
     from caspi.evaluation import run as stage
 
     atomic_output.check_owned(out, "evaluate")
     inputs = _inputs(model, corpora, options)
     for corpus in inputs.corpora:
-        _say_groups(corpus)
+        _report_groups(corpus)
     work = atomic_output.work_folder(out, "evaluate")
     with atomic_output.locked(work, "evaluate"):
         cache = work / stage.TRANSCRIPTS
-        _take_over(out / stage.TRANSCRIPTS, cache)
+        _copy_transcripts(out / stage.TRANSCRIPTS, cache)
         partial = atomic_output.begin_atomic(out, "evaluate")
         summary, utterances = stage.evaluate(inputs, options, cache, partial)
         write_evaluation(
@@ -81,7 +81,7 @@ def _inputs(model: str, corpora: Sequence[str], options: EvaluationOptions) -> E
 
 
 def _described(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[str, Any]:
-    """The model and the corpora, as the report names them."""
+    """The model and the corpora, for report.json."""
     from caspi.evaluation import benchmarks
 
     return {
@@ -100,22 +100,22 @@ def _described(inputs: EvaluationInputs, options: EvaluationOptions) -> dict[str
     }
 
 
-def _say_groups(corpus: Corpus) -> None:
-    """Which field of a manifest said who speaks, or that none did."""
+def _report_groups(corpus: Corpus) -> None:
+    """Reports which field of a manifest names the speaker; warns if none does."""
     from caspi.evaluation.benchmarks import grouped_by
 
     found = grouped_by(corpus)
     if found == "" and len(corpus) > 1:
         _log.warning(
-            f"{corpus.folder.name}: no line says who speaks, so intervals take files as independent; name the "
-            "field with --group-key"
+            f"{corpus.folder.name}: no line names a speaker; intervals treat files as independent. Name the field "
+            "with --group-key"
         )
     elif found:
         _log.info(f"evaluate: {corpus.folder.name}: groups by {found}")
 
 
 def _opened(asked: str, split: Split, spoken: str | None = None, group_key: str = "") -> list[Corpus]:
-    """A corpus folder, a manifest, or benchmark sets by name."""
+    """Opens a corpus folder, a manifest, or benchmark sets by name."""
     from caspi.corpus.store import Corpus
     from caspi.evaluation import benchmarks
 
@@ -126,8 +126,8 @@ def _opened(asked: str, split: Split, spoken: str | None = None, group_key: str 
     return [Corpus.open(Path(asked), split)]
 
 
-def _take_over(transcripts: Path, kept: Path) -> None:
-    """What an earlier evaluation in this place has decoded, unless a later one was at work since."""
+def _copy_transcripts(transcripts: Path, kept: Path) -> None:
+    """Copies the transcripts of an earlier evaluation, except files that an interrupted run has written since."""
     kept.mkdir(exist_ok=True)
     for path in transcripts.glob("*.jsonl") if transcripts.is_dir() else ():
         if not (kept / path.name).exists():
@@ -148,7 +148,7 @@ def write_evaluation(
     utterances: Sequence[ScoredUtterance],
     inputs: dict[str, Any],
 ) -> None:
-    """report.json and report.html. inputs: what was evaluated, as the report names it."""
+    """Writes report.json and report.html. inputs: what was evaluated, for report.json."""
     from caspi.evaluation import evaluation_page
     from caspi.evaluation.published import published
 
@@ -158,7 +158,7 @@ def write_evaluation(
 
 
 def evaluation_outcome(summary: EvaluationSummary, out: Path) -> EvaluationOutcome:
-    """The verdict in one line, a table of all scores, and signs of trouble."""
+    """The result in one line, a table of all scores, and warnings."""
     from caspi.evaluation.score_table import score_table, warning_signs
 
     return EvaluationOutcome(
@@ -171,7 +171,7 @@ def evaluation_outcome(summary: EvaluationSummary, out: Path) -> EvaluationOutco
 
 
 def clips_of(inputs: dict[str, Any], ids: Sequence[str]) -> dict[str, bytes]:
-    """The audio of utterances, FLAC by id, of those corpora of an evaluation that are still where they were."""
+    """The audio of utterances, FLAC by id, from those corpora of an evaluation that still exist."""
     from caspi.corpus.store import Corpus
 
     wanted = set(ids)

@@ -1,4 +1,4 @@
-"""caspi export: a checkpoint in another program's format."""
+"""caspi export: writes a checkpoint in another program's format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from caspi.reporting.report import Page, Table
 
 
 def export_page(model: str, to: str, files: dict[str, int]) -> Page:
-    """What was written."""
+    """The files written."""
     return Page(
         title=f"caspi export · {model}",
         headline=f"{to}, {sum(files.values()) / 2**20:,.1f} MiB",
@@ -20,7 +20,7 @@ def export_page(model: str, to: str, files: dict[str, int]) -> Page:
 
 
 def run(model: str, to: str, out: Path) -> Outcome:
-    """A checkpoint in another program's format."""
+    """Exports the checkpoint and writes the report."""
     from caspi.export.formats import export as stage
 
     stage(model, to, out)

@@ -1,4 +1,4 @@
-"""What a command gives back to the command line."""
+"""The result of a command, as the command line shows it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from caspi.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """line: the last line a person reads. path: where the result is. summary: what --json prints. tables: tables and
-    lines that a person reads before. text: the result itself, where it is text to print."""
+    """line: the last line on stderr. path: of the result. summary: what --json prints. tables: tables and lines shown
+    before `line`. text: the result itself, if it is text for stdout."""
 
     line: str
     path: Path
@@ -25,7 +25,7 @@ class Outcome:
 
 
 def language_option(name: str | None) -> str | None:
-    """A language as prompts name it. Raises UsageError if the name is not a language."""
+    """The name of a language in the prompt. Raises UsageError if there is no such language."""
     from caspi.language import named
 
     try:

@@ -1,4 +1,4 @@
-"""caspi plan: batches, memory, hours and cost before they are spent."""
+"""caspi plan: predicts batches, memory, hours and cost of training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def plan_page(name: str, made: RunPlan) -> Page:
-    """Batches, memory and price of every stage."""
+    """Batches, memory, time and cost of every stage."""
     price = f", about {duration(3600 * made.hours)}" if made.hours is not None else ""
     price += f" and {made.cost:.2f} $" if made.cost is not None else ""
     where = f"{made.gpus} x {made.gpu}" if made.gpu else plural(made.gpus, "rank")
@@ -34,12 +34,12 @@ def plan_page(name: str, made: RunPlan) -> Page:
         parts=[
             Table(
                 "Batches",
-                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches a step", "imbalance", "filled"),
+                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches per step", "imbalance", "filled"),
                 [
                     (
                         counts.name, counts.mix or "all", f"{counts.epochs:g}", f"{counts.steps:,}",
-                        counts.effective_batch, f"{counts.micro_batches_per_step:.1f}", f"{counts.imbalance:.1%}",
-                        f"{counts.filled:.0%}",
+                        counts.effective_batch, f"{counts.micro_batches_per_step:.1f}",
+                        f"{100 * counts.imbalance:.1f} %", f"{100 * counts.filled:.0f} %",
                     )
                     for counts in batches
                 ],
@@ -47,12 +47,12 @@ def plan_page(name: str, made: RunPlan) -> Page:
                 "max_batch_seconds.",
             ),
             Table(
-                "What it takes",
+                "Resources",
                 ("stage", "trainable", "peak GiB", "time", "cost $"),
                 [
                     (
                         stage.batches.name, f"{stage.costs.trainable:,}",
-                        f"{stage.costs.peak_gib:.2f}{' DOES NOT FIT' if stage.costs.fits is False else ''}",
+                        f"{stage.costs.peak_gib:.2f}{' (does not fit)' if stage.costs.fits is False else ''}",
                         duration(3600 * stage.costs.hours) if stage.costs.hours is not None else "-",
                         f"{stage.costs.cost:.2f}" if stage.costs.cost is not None else "-",
                     )
@@ -63,7 +63,7 @@ def plan_page(name: str, made: RunPlan) -> Page:
             ),
             *[
                 Table(
-                    f"What would fit stage {stage.batches.name}",
+                    f"Changes that make stage {stage.batches.name} fit",
                     ("change",),
                     [(change,) for change in stage.costs.changes],
                 )
@@ -71,7 +71,7 @@ def plan_page(name: str, made: RunPlan) -> Page:
                 if stage.costs.changes
             ],
             Table(
-                "What is trained on, decoded",
+                "Decoded training targets",
                 ("utterance", "target"),
                 [(shown.id, shown.target) for shown in made.targets],
                 text=(1,),
@@ -81,7 +81,7 @@ def plan_page(name: str, made: RunPlan) -> Page:
 
 
 def run(recipe: Recipe, options: PlanOptions) -> Outcome:
-    """Batches and memory; with a GPU kind or a pilot hours too; with a kind their cost."""
+    """Predicts batches and memory; hours if a GPU kind or a pilot is given; the cost if a GPU kind is given."""
     from caspi.training.planning.plan import plan_run
 
     made = plan_run(recipe.model, recipe.require_train(), recipe.corpus.path, recipe.seed, options)
@@ -102,9 +102,9 @@ def _plan_line(made: RunPlan) -> str:
         line += f", about {duration(3600 * made.hours)} on {where}"
         line += f", {made.cost:.2f} $" if made.cost is not None else ""
         line += "" if made.measured else " (with the computing speed of the GPU table: --pilot measures it)"
-    line += f"; {waste_line([stage.batches for stage in made.stages])}"
+    line += f"; {waste_line([stage.batches for stage in made.stages], made.gpus)}"
     for stage in made.stages:
         if stage.costs.fits is False:
             hint = "; or ".join(stage.costs.changes) or "train fewer groups, or with lora"
-            line += f"; stage {stage.batches.name} DOES NOT FIT: {hint}"
+            line += f"; stage {stage.batches.name} does not fit: {hint}"
     return line

@@ -1,4 +1,4 @@
-"""caspi prepare: sources to a corpus."""
+"""caspi prepare: makes a corpus from sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_page(name: str, made: CorpusReport) -> Page:
-    """Hours kept, what was rejected and why."""
+    """The hours kept, what was rejected and why."""
     totals = made.totals
     rejected = sum(totals.rejected.values())
     return Page(
@@ -47,7 +47,7 @@ def prepare_page(name: str, made: CorpusReport) -> Page:
             ),
             Table(
                 "Sources",
-                ("source", "utterances", "groups", "hours", "taken over"),
+                ("source", "utterances", "groups", "hours", "reused"),
                 [
                     (
                         source,
@@ -63,7 +63,7 @@ def prepare_page(name: str, made: CorpusReport) -> Page:
             ),
             _rejections(totals),
             Table(
-                "Signals of what was kept",
+                "Signal measures of the utterances kept",
                 ("source", *(name.replace("_", " ") for name in SIGNALS)),
                 [
                     (source, *(_spread(values[name]) for name in SIGNALS))
@@ -84,7 +84,7 @@ def prepare_page(name: str, made: CorpusReport) -> Page:
 def _rejections(totals: Totals) -> Table:
     return Table(
         "Rejected",
-        ("reason", "utterances", "for example"),
+        ("reason", "utterances", "examples"),
         [
             (
                 reason,
@@ -104,7 +104,7 @@ def _spread(percentiles: list[float]) -> str:
 
 
 def run(recipe: Recipe, engine: str = "local") -> Outcome:
-    """Sources to corpus."""
+    """Makes the corpus and writes the report."""
     from caspi.corpus.pipeline import prepare as stage
     from caspi.corpus.pipeline.engines import ENGINES
 

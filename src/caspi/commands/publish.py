@@ -1,4 +1,4 @@
-"""caspi publish: a model folder to the Hub."""
+"""caspi publish: uploads a model folder to the Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(model: str, repository: str, dry_run: bool, private: bool = True) -> Outcome:
-    """A model folder to the Hub."""
+    """Uploads a model folder."""
     from caspi.export.publishing import publish as stage
 
     upload = stage(model, repository, private=private, dry_run=dry_run)
@@ -28,5 +28,5 @@ def upload_line(upload: Upload) -> str:
 
 
 def upload_files(upload: Upload) -> tuple[str, ...]:
-    """`config.json: 1,204 bytes`, a line for each file of a dry run."""
+    """`config.json: 1,204 bytes`, one line per file; only for a dry run."""
     return tuple(f"{name}: {size:,} bytes" for name, size in upload.files.items()) if upload.dry_run else ()

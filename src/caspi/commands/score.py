@@ -1,4 +1,4 @@
-"""caspi score: any system's transcripts, scored as `evaluate` scores ours."""
+"""caspi score: scores the transcripts of any system in the same way as `evaluate`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
     hypotheses: Path | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> EvaluationOutcome:
-    """Any system's transcripts, scored as `evaluate` scores ours. columns: of reference, hypothesis, id, group."""
+    """Scores transcripts and writes the report. columns: names of the columns reference, hypothesis, id, group."""
     from caspi.evaluation.summary import ScoredPairs, summarise, write_results
     from caspi.evaluation.transcripts import Columns, read_transcripts
     from caspi.language import language
@@ -39,7 +39,7 @@ def run(
     found = read_transcripts(file, spoken.name, Columns(**(columns or {})), hypotheses)
     if language_name is None and "language" not in found.used:
         _check_letters(file, found, spoken)
-    _say_columns(found)
+    _report_columns(found)
     table = read_equivalents(equivalents, spoken)
     measured = ScoredPairs.of(found.pairs)
     partial = atomic_output.begin_atomic(out, "score")
@@ -58,16 +58,16 @@ def run(
 
 
 def _check_letters(file: Path, found: Transcripts, spoken: Language) -> None:
-    """Raises UsageError where no language is named and the references are not written in that of the default."""
+    """Raises UsageError if no language is given and the references are not in the script of the default language."""
     if spoken.script_share(" ".join(pair.reference for pair in found.pairs)) < 0.5:
         raise UsageError(
-            f"{file} names no language, and its letters are not {spoken.name}: give --language, such as --language "
-            "Spanish"
+            f"{file} names no language, and most of its letters are not {spoken.name}: give --language, such as "
+            "--language Spanish"
         )
 
 
-def _say_columns(found: Transcripts) -> None:
-    """Which columns were taken for what, and which count for nothing."""
+def _report_columns(found: Transcripts) -> None:
+    """Reports which columns are used, and which are not."""
     other = {name: column for name, column in found.used.items() if name != column}
     if other:
         named = ", ".join(f"{name} from {column}" for name, column in other.items())

@@ -1,4 +1,4 @@
-"""caspi train: the stages of a recipe."""
+"""caspi train: runs the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, synthetic: bool) -> Page:
-    """Loss, WER and what each stage trained."""
+    """Loss, WER and the parameters that each stage trained."""
     lines = read_jsonl(metrics_file)
     offsets, total = {}, 0
     for stage in stages:
@@ -64,7 +64,7 @@ def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, 
             ),
             Table(
                 "What was trained",
-                ("stage", "group", "rate", "parameters", ""),
+                ("stage", "group", "learning rate", "parameters", "note"),
                 [
                     (stage.name, group.group, f"{group.lr:g}", f"{group.parameters:,}", group.note)
                     for stage in stages
@@ -89,7 +89,7 @@ def _checkpoints(checkpoints: Sequence[CheckpointResult]) -> Table:
 
 
 def dry_run(recipe: Recipe) -> Outcome:
-    """Groups and trainable counts of every stage, on the meta device."""
+    """Shows the groups and parameter counts of every stage, on the meta device."""
     from caspi.training.planning.shapes import shapes
 
     config = recipe.require_train()
@@ -109,7 +109,7 @@ def dry_run(recipe: Recipe) -> Outcome:
 
 
 def _shape_tables(shape: ModelShape, stages: dict[str, StageShape]) -> tuple[TextTable, TextTable]:
-    """The parameters of every group, and what every stage trains."""
+    """A table of the parameters of every group, and one of what every stage trains."""
     groups = TextTable(title=f"{shape.parameters:,} parameters", title_justify="left")
     groups.add_column("group")
     groups.add_column("parameters", justify="right")
@@ -122,12 +122,12 @@ def _shape_tables(shape: ModelShape, stages: dict[str, StageShape]) -> tuple[Tex
         for row in stage.rows:
             trained.add_row(name, row.group, f"{row.lr:g}", f"{row.parameters:,}", row.note)
         total = f"{stage.learning.parameters:,}"
-        trained.add_row(name, "all of it", "", total, "", style="bold", end_section=True)
+        trained.add_row(name, "total", "", total, "", style="bold", end_section=True)
     return groups, trained
 
 
 def run(recipe: Recipe) -> Outcome:
-    """All stages, or what is left of them."""
+    """Runs all stages, or resumes the run, and writes the report."""
     from caspi.training.checkpoint.provenance import Provenance
     from caspi.training.checkpoint.uploads import as_json
     from caspi.training.distributed.processes import processes, shutdown_distributed

@@ -1,4 +1,4 @@
-"""caspi transcribe: files to text and subtitles."""
+"""caspi transcribe: transcribes files to text and subtitles."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def run(
     *,
     times: bool = False,
 ) -> Outcome:
-    """Files to text, one output a file; without `out` the text is in the summary. times: of phrases. Ends with 1 where
-    a file could not be transcribed; the others are."""
+    """Transcribes files, one output per file; without `out` the text is in the summary. times: of phrases. If a file
+    fails, the others are still transcribed, and the exit code is 1."""
     from caspi.inference import files as stage
     from caspi.inference.subtitles import FORMATS
     from caspi.inference.transcriber import Transcriber
@@ -52,19 +52,21 @@ def run(
     said = [result.transcript for result in found if result.transcript is not None]
     if untimed := sum(transcript.untimed for transcript in said):
         _log.warning(
-            f"no times of phrases in {plural(untimed, 'window')}, which are cues as a whole: was "
-            f"{model} trained with train.timestamps?"
+            f"{plural(untimed, 'window')} {'has' if untimed == 1 else 'have'} no phrase times; each is one subtitle "
+            f"cue. Was {model} trained with train.timestamps?"
         )
     text = "".join(result.output for result in found) if out is None else ""
     return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0, text=text)
 
 
 def _transcribed(found: Sequence[FileResult]) -> str:
-    """What became of all files, in one line."""
+    """The result for all files in one line."""
     said = [result.transcript for result in found if result.transcript is not None]
     seconds = sum(transcript.seconds for transcript in said)
     if len(found) == len(said) == 1:
         return f"{said[0].text or 'no speech'} ({seconds:.1f} s of audio)"
     kept, failed = sum(result.kept for result in found), sum(bool(result.error) for result in found)
-    more = (f", {kept} were there already" if kept else "") + (f", {failed} could not be transcribed" if failed else "")
+    more = (f", {kept} were already transcribed" if kept else "") + (
+        f", {failed} could not be transcribed" if failed else ""
+    )
     return f"{len(said)} of {plural(len(found), 'file')} transcribed ({seconds:.1f} s of audio){more}"

@@ -187,7 +187,7 @@ def _utterance(recording: Recording, part: Segment, whole: np.ndarray, time: int
     end = len(whole) if part.end == float("inf") else round(part.end * SAMPLE_RATE)
     samples = whole[round(part.start * SAMPLE_RATE) : end]
     if not len(samples):
-        raise UsageError(f"{part.id}: its audio ends before it begins, at {part.start:g} s")
+        raise UsageError(f"{part.id}: the audio ends before the segment starts, at {part.start:g} s")
     utterance = Utterance(
         id=part.id if time == 1 else f"{part.id}-{time}",
         text=part.text,

@@ -17,8 +17,8 @@ _Both = tuple[ScoredUtterance, ScoredUtterance]
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Utterances that A and B recognise differently, the largest difference in errors first; other: different words,
-    as many errors."""
+    """Utterances that A and B recognise differently, the largest difference in errors first. other: different
+    hypotheses, same number of errors."""
 
     better: list[_Both]
     worse: list[_Both]
@@ -80,7 +80,7 @@ def compare_page(report: ComparisonReport, clips: Mapping[str, bytes]) -> Page:
             ("WER of B", percent(main.wer_b)),
             ("better in B", f"{len(changed.better):,}"),
             ("worse in B", f"{len(changed.worse):,}"),
-            ("different words, same number of errors", f"{len(changed.other):,}"),
+            ("different hypotheses, same number of errors", f"{len(changed.other):,}"),
         ],
         parts=[
             Table(
@@ -103,7 +103,7 @@ def compare_page(report: ComparisonReport, clips: Mapping[str, bytes]) -> Page:
             _changed("Worse in B", changed.worse, clips),
             *_differences_by(report.by),
             *_differences_in_kind(report.kinds),
-            _changed("Different words, same number of errors", changed.other, clips),
+            _changed("Different hypotheses, same number of errors", changed.other, clips),
         ],
         synthetic=SYNTHETIC_NOTE if any(scored.pair.synthetic for scored, _ in changed.all) else "",
     )

@@ -15,6 +15,7 @@ from caspi.language import language
 from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, listed, tail
 
+# Keys of summary.json; `results.context_label` has the names that people see.
 NOTHING, EXPECTED, OTHERS, BEFORE = "nothing", "words to expect", "words that nobody says", "the text before"
 _RARE = 0.01  # share of texts (or two texts) that may contain a word for it to serve as a hotword
 

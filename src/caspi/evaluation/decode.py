@@ -24,6 +24,7 @@ from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
 from caspi.errors import CaspiError
 from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.results import context_label
 from caspi.evaluation.stress import CLEAN, apply_condition
 from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.files import loaded_files
@@ -105,7 +106,7 @@ def decode(model: ModelHandle, job: DecodeJob, file: Path, on: Sequence[str]) ->
     seconds_of = job.corpus.numbers("seconds")
     # Longest first: all devices, and all rows of a batch, finish at about the same time.
     todo = sorted((row for row in job.rows if ids[row] not in decoded), key=lambda row: -seconds_of[row])
-    condition = job.shown or ("" if job.condition == CLEAN else job.condition)
+    condition = context_label(job.shown) or ("" if job.condition == CLEAN else job.condition)
     what = f"evaluate, {condition}" if condition else "evaluate"
     before = time.monotonic()
     with file.open("a", encoding="utf-8") as lines, Progress(what, unit="utterances", total=len(todo)) as progress:

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.published import Published
-from caspi.evaluation.results import EvaluationSummary, HardWordTable, ScoredUtterance, StressScore, WordsRecognised
+from caspi.evaluation.results import (
+    EvaluationSummary,
+    HardWordTable,
+    ScoredUtterance,
+    StressScore,
+    WordsRecognised,
+    context_label,
+)
 from caspi.language import language
 from caspi.language.base import Normaliser
 from caspi.reporting.charts import Bar, Bars, Chart, Line
@@ -167,13 +174,16 @@ def _stress(summary: EvaluationSummary) -> list[Bars | Chart]:
 def _context(summary: EvaluationSummary) -> list[Table]:
     """How the model used its context."""
     rows = [
-        (name, f"{score.utterances:,}", rate(score.wer, score.wer_ci), _of(score.expected), _of(score.others))
+        (
+            context_label(name), f"{score.utterances:,}", rate(score.wer, score.wer_ci), _of(score.expected),
+            _of(score.others),
+        )
         for name, score in (summary.context or {}).items()
-    ]
+    ]  # fmt: skip
     columns = ("context", "utterances", "WER [95 %]", "hotwords recognised", "distractors in the output")
     note = (
         "The same utterances, each with its own list: up to four rare words that are spoken (hotwords), and up to "
-        "twelve that are not (distractors). Every row counts both; the model sees them only in the row that says so."
+        "twelve that are not (distractors). Every row counts both, whether or not the model was given them."
     )
     return [Table("Use of context", columns, rows, note=note)] if rows else []
 
@@ -231,7 +241,7 @@ def _all(utterances: Sequence[ScoredUtterance]) -> Browser:
     note = "Original texts, including what the score ignores. Click a column to sort."
     if len(shown) < len(utterances):
         note += f" The {len(shown):,} of {len(utterances):,} with the most errors; results.jsonl has them all."
-    columns = ("errors", "of", "seconds", "reference", "heard", "source", "group", "signs", "id")
+    columns = ("errors", "of", "seconds", "reference", "hypothesis", "source", "group", "signs", "id")
     return Browser(
         "All utterances",
         columns,

@@ -193,7 +193,8 @@ class EvaluationSummary:
             count = f"{self.utterances:,} of {plural(whole, 'utterance')}"
         if self.independent == self.utterances:
             return count
-        rough = ", so its interval is rough" if 1 < self.independent < FEW else ""
+        has_rough_interval = self.leaderboard.wer_ci is not None and self.independent < FEW
+        rough = ", so its interval is rough" if has_rough_interval else ""
         return f"{count} in {plural(self.independent, 'group')}{rough}"
 
     def as_json(self) -> dict[str, Any]:
@@ -216,6 +217,20 @@ class EvaluationSummary:
 
 _OPTIONAL = ("evaluated", "stress", "context", "retention")
 _KEYS = {"hallucinations": "made_up"}  # kept from the first version of the file
+
+
+# What people see for the conditions of the context test, whose names are keys of summary.json.
+_CONTEXT_LABELS = {
+    "nothing": "no context",
+    "words to expect": "hotwords and distractors",
+    "words that nobody says": "distractors only",
+    "the text before": "previous text",
+}
+
+
+def context_label(condition: str) -> str:
+    """The name of a condition of the context test as people see it."""
+    return _CONTEXT_LABELS.get(condition, condition)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from caspi.evaluation.results import ConditionScore, EvaluationSummary, PartScore
+from caspi.evaluation.results import ConditionScore, EvaluationSummary, PartScore, context_label
 from caspi.reporting.bidi import shown
 from caspi.reporting.wording import percent, plural, rate
 from caspi.scoring.error_rates import Score
@@ -40,7 +40,7 @@ def _sections(summary: EvaluationSummary) -> Iterator[_Scores]:
     if summary.stress is not None:
         yield summary.stress.conditions
     if summary.context is not None:
-        yield {f"context: {name}": score for name, score in summary.context.items()}
+        yield {f"context: {context_label(name)}": score for name, score in summary.context.items()}
     for folder, languages in (summary.retention or {}).items():
         yield {f"{spoken}, {Path(folder).name}": score for spoken, score in languages.items()}
 

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint in the layout of qwen-asr: the native card with other usage instructions."""
+"""The model card of a checkpoint in the layout of qwen-asr: the native card with another section on use."""
 
 from __future__ import annotations
 

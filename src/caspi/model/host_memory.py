@@ -14,8 +14,8 @@ _NEVER, _PAD = 2**31 - 1, 64 * 2**20
 @functools.cache
 def keep_freed_memory() -> None:
     """Makes the C library keep freed memory for as long as the process lives. Otherwise every large tensor gets new
-    pages from the kernel, zeroed at first use: 45 % of a training step on a CPU (docs/log.md). Without glibc it does
-    nothing."""
+    pages from the kernel, zeroed at first use: 45 % of a training step on a CPU (docs/log/2026-11-27.md). Without glibc
+    it does nothing."""
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Charts: lines as inline SVG with round ticks and a legend, bars for the page's style to draw; nothing fetched."""
+"""Charts of a report page: line charts as inline SVG, and bar charts drawn with CSS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rate (a fraction from 0 on, shown as percent), its interval, and words beside it."""
+    """A rate (a fraction, shown as percent), its interval, and a note beside it."""
 
     name: str
     value: float
@@ -44,7 +44,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """A bar a row, all on one scale; drawn by the page's style, so that they are read on a phone too."""
+    """A bar chart with one bar per row on a common scale; it is drawn with CSS, so that it fits a phone."""
 
     title: str
     bars: list[Bar]
@@ -52,14 +52,14 @@ class Bars:
 
     @property
     def full(self) -> float:
-        """The value at the right end: no interval, wide as it may be, makes the bars too small to tell apart."""
+        """The value at the right end. A wide interval is cut off rather than making the bars too small."""
         longest = max((bar.value for bar in self.bars), default=0.0)
         widest = max((bar.interval[1] for bar in self.bars if bar.interval), default=0.0)
         return max(longest, min(widest, 2 * longest if longest else 1.0)) or 1.0
 
     @property
     def ticks(self) -> list[float]:
-        """Round values of the scale, the last one within it."""
+        """Round values on the scale, up to its right end."""
         return [value for value in ticks(0.0, self.full) if value <= self.full * 1.0001]
 
 
@@ -73,7 +73,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def draw(chart: Chart) -> Markup:
-    """The chart as SVG, `_WIDTH` by `_HEIGHT`, scaled to the page by its style."""
+    """The chart as SVG of `_WIDTH` by `_HEIGHT`; the page scales it."""
     points = [point for line in chart.lines for point in line.points]
     if not points:
         return Markup("<p>no data</p>")
@@ -95,7 +95,7 @@ def draw(chart: Chart) -> Markup:
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line.points))
         parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
-        if len(line.points) == 1:  # a line of one point is not seen
+        if len(line.points) == 1:  # a line with one point is invisible
             x, y = at(*line.points[0])
             parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(x, y, colour))
     parts += [_text(_WIDTH - _RIGHT, _HEIGHT - 4, chart.x_title, "end"), _text(4, _TOP - 12, chart.y_title, "start")]
@@ -108,7 +108,7 @@ def _number(value: float) -> str:
 
 
 def _legend(chart: Chart) -> Markup:
-    """Names of lines below the drawing, where they have room on a phone too."""
+    """The names of the lines, below the chart, where they also fit on a phone."""
     if len(chart.lines) < 2:
         return Markup("")
     names = [

@@ -1,4 +1,4 @@
-"""What every stage leaves: report.json for machines, report.html for people, one look for all."""
+"""Writes the report of a stage: report.json for programs and report.html for people."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LIBRARIES = ("caspi", "torch", "transformers", "accelerate", "tokenizers", "num
 
 @dataclass(frozen=True, slots=True)
 class AudioCell:
-    """A cell to listen to: the audio is in the page itself."""
+    """A cell with an audio player; the audio is embedded in the page."""
 
     flac: bytes
 
@@ -41,8 +41,8 @@ class AudioCell:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceCell:
-    """A cell with a reference and a hypothesis, word by word: (kind, expected, said), as scoring.edits.align.
-    direction: rtl or ltr, of the language: a row that begins with a Latin word is Hebrew still."""
+    """A reference and a hypothesis, aligned by word. steps: (kind, expected, said), as from scoring.edits.align.
+    direction: rtl or ltr, from the language, because a Hebrew text may begin with a Latin word."""
 
     steps: tuple[tuple[str, str, str], ...]
     direction: str
@@ -50,7 +50,7 @@ class DifferenceCell:
 
 @dataclass(frozen=True, slots=True)
 class Browser:
-    """A table of any length: the page shows fifty rows at a time, sorts and searches all. text: columns of speech."""
+    """A table of any length: the page shows fifty rows at a time, and sorts and searches all. text: as in Table."""
 
     title: str
     columns: Sequence[str]
@@ -60,14 +60,14 @@ class Browser:
 
     @property
     def json(self) -> Markup:
-        """The rows, so that no text of theirs ends the element they stand in."""
+        """The rows as JSON, escaped so that a text cannot close the script element."""
         return Markup(json.dumps(self.rows, ensure_ascii=False).replace("<", "\\u003c"))  # noqa: S704
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """rows of cells; `text` columns (by index) hold speech, shown in its own direction. A table can be sorted by a
-    click on a column's name, and filtered where it is long."""
+    """text: indices of the columns with transcripts, which are shown in the direction of their script. A click on a
+    column's name sorts the table; a long table has a filter."""
 
     title: str
     columns: tuple[str, ...]
@@ -78,7 +78,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """headline: the verdict in one line; facts: the few numbers that matter; parts in reading order."""
+    """headline: the result in one line. facts: the main numbers. parts: in reading order."""
 
     title: str
     headline: str
@@ -88,7 +88,7 @@ class Page:
 
 
 def environment() -> dict[str, Any]:
-    """Code revision, versions and machine a result comes from."""
+    """Date, code revision, library versions and machine."""
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "revision": revision(),
@@ -99,7 +99,7 @@ def environment() -> dict[str, Any]:
 
 
 def installed_version(name: str = "caspi") -> str:
-    """Of a library; caspi itself may run from a checkout that was never installed."""
+    """The version of a library; "not installed" for caspi in a checkout that was not installed."""
     try:
         return importlib.metadata.version(DISTRIBUTION if name == "caspi" else name)
     except importlib.metadata.PackageNotFoundError:
@@ -118,7 +118,7 @@ def _processor() -> str:
 
 @functools.cache
 def revision() -> str:
-    """Commit of the source tree caspi runs from, with a mark where it has changes; else the installed version."""
+    """The commit of the source tree, with a note if there are uncommitted changes; else the installed version."""
     where = Path(__file__).parents[1]
     try:
         run = functools.partial(subprocess.run, cwd=where, capture_output=True, text=True, check=True, timeout=10)
@@ -130,7 +130,7 @@ def revision() -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file; of a model folder's weights; of the report of any other folder, which names its content."""
+    """SHA-256 of a file, of a model folder's weights, or of the report in any other folder."""
     if path.is_dir():
         weights = sorted(path.glob("model*.safetensors"))
         if weights:
@@ -157,7 +157,7 @@ def write_report(folder: Path, page: Page, content: dict[str, Any], recipe: str 
 
 
 def render(page: Page, content: dict[str, Any]) -> str:
-    """Self-contained HTML: no network; the script sorts and filters tables."""
+    """Self-contained HTML that loads nothing from the network; a script sorts and filters tables."""
     templates = Environment(
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

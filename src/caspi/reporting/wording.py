@@ -1,4 +1,4 @@
-"""Numbers and counts as people read them, the same on all pages and in the terminal."""
+"""Formats of numbers and counts, the same on all pages and in the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 SYNTHETIC_NOTE = (
     "Synthetic speech: these figures are of espeak-ng voices reading generated sentences. "
-    "They show that the path works, not how well anybody's speech is recognised."
+    "They show that the pipeline works; they do not measure recognition of real speech."
 )
 
 
@@ -14,16 +14,16 @@ def hours_or_minutes(value: float) -> str:
     return f"{value:.2f} h" if value >= 0.1 else f"{value * 60:.1f} min"
 
 
-FEW = 5  # groups: intervals of fewer are rough
+FEW = 5  # with fewer groups than this, intervals are rough
 
 
 def percent(value: float) -> str:
-    """A fraction as people read it: `8.3 %`, `0.25 %`. Files keep fractions."""
+    """A fraction as percent: `8.3 %`, `0.25 %`. Files contain fractions."""
     return f"{_points(value)} %"
 
 
 def _points(value: float) -> str:
-    """Percentage points: two decimals below one."""
+    """Percentage points, with two decimals below one."""
     return f"{100 * value:.2f}" if 0 < abs(value) < 0.00995 else f"{100 * value:.1f}"
 
 

@@ -2,7 +2,7 @@
 
 Both use the delete-one-group jackknife and Student's distribution with one degree of freedom fewer than groups.
 An earlier version used a bootstrap of groups: it covered only 78 to 85 % when speakers have unequal amounts of speech,
-or few errors (docs/log.md, 2026-11-30).
+or few errors (docs/log/2026-11-30.md).
 """
 
 from __future__ import annotations

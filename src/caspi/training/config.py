@@ -87,7 +87,7 @@ class EffectiveBatch:
     seconds: Seconds | None = None
 
 
-_MAX_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log.md, 2026-11-30)
+_MAX_WORKERS = 4  # two are enough for tiny on an H200, eight are slower (docs/log/2026-11-30.md)
 _EFFECTIVE_BATCH = 64
 Decay = Annotated[float, Unit("factor"), Field(ge=0, lt=1)]
 

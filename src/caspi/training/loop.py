@@ -131,8 +131,8 @@ class StageLoop:
         self._strategy.close()
         if not (self._took_a_step or first_step or self.ended_early):
             raise CaspiError(
-                f"stage {self._stage.name} learnt nothing: no step had a finite loss and gradient; metrics.jsonl lists "
-                "the utterances"
+                f"stage {self._stage.name} updated no weights: no step had a finite loss and gradient; metrics.jsonl "
+                "lists the utterances"
             )
 
     def _resume(self) -> int:

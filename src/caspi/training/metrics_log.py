@@ -81,7 +81,7 @@ class MetricsLog:
 
     def _speed(self, remaining: int, seconds_per_step: Seconds, logs: dict[str, float]) -> str:
         loss = f"loss {logs['loss']:.3f}" if "loss" in logs else "every step skipped"
-        speed = f"{logs['audio_seconds_per_second']:.0f} s of audio a second"
+        speed = f"{logs['audio_seconds_per_second']:.0f} s of audio per second"
         hint = ""
         if self._on_gpu and logs["waited"] > _HINT_FROM:
             hint = f"; {logs['waited']:.0%} of the time waiting for data: increase train.workers"

@@ -193,7 +193,8 @@ def _claim_run(config: TrainConfig, start: ModelConfig, corpus: Path, seed: int)
     if changed := list(_differences(started, identity)):
         named = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
         raise UsageError(
-            f"{config.path} holds another run ({named}): undo that to resume it, or set train.path to a new folder"
+            f"{config.path} holds another run ({named}): restore these values to resume, or set train.path to a new "
+            "folder"
         )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from caspi import audio, commands
 from caspi.corpus.dedup import acoustic_fingerprint
 from caspi.corpus.dedup.near_duplicates import AudioCopies, EvaluationSets, TextRepeats
-from caspi.corpus.pipeline.contamination import evaluation_sets
+from caspi.corpus.pipeline.contamination import ComparedSet, evaluation_sets
 from caspi.corpus.signals import FRAME, spectrogram
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.errors import UsageError
@@ -124,7 +124,7 @@ def test_evaluation_sets_are_matched_between_frames(tmp_path: Path) -> None:
     sets, digest, held = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
     again, same, _ = evaluation_sets([ManifestSource(kind="manifest", path=path)], "Hebrew", tmp_path / "work")
     assert digest == same
-    assert held == [{"set": str(path), "recordings": 1, "unreadable": 0}]
+    assert held == [ComparedSet(str(path), recordings=1, unreadable=0)]
     piece = recording[30_000 // FRAME * FRAME + FRAME // 2 :][:60_000]
     noise = np.random.default_rng(0).standard_normal(len(piece)).astype(np.float32)
     noisy = piece + np.float32(0.1 * piece.std()) * noise

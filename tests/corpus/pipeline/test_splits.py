@@ -72,6 +72,19 @@ def test_every_source_gets_its_validation(tmp_path: Path, recipe_of) -> None:  #
     assert held == {"many": 2, "few": 2}
 
 
+@pytest.mark.parametrize(("split", "warns"), [("train", True), ("test", False)])
+def test_a_corpus_without_validation_gives_a_warning(
+    tmp_path: Path,
+    recipe_of,  # type: ignore[no-untyped-def]
+    split: str,
+    warns: bool,
+) -> None:
+    """A corpus of test data only needs no validation."""
+    path = write_manifest(tmp_path / "in", [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(3)])
+    found = commands.prepare.run(recipe_of([{"kind": "manifest", "path": path, "split": split}])).summary["warnings"]
+    assert any("no utterance is in validation" in warning for warning in found) == warns
+
+
 def test_a_source_that_grows_moves_no_utterance(tmp_path: Path, recipe_of) -> None:  # type: ignore[no-untyped-def]
     clips = [(tone(1.0, seed=n), f"שלום לכם חברים {n}") for n in range(60)]
     shares = {"validation": 0.03, "test": 0.1, "min_validation_hours": 5 / 3600}

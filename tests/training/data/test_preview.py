@@ -61,7 +61,7 @@ def test_the_played_clips_equal_those_of_training(small_corpus: Path, tiny: Load
 
 def test_nothing_to_listen_to_is_an_error(small_corpus: Path, tmp_path: Path) -> None:
     made = run_recipe(tmp_path, small_corpus, "train.augment={spec_augment: {}}")
-    with pytest.raises(UsageError, match=r"stage letters has no augmentation that is heard: train.augment names some"):
+    with pytest.raises(UsageError, match=r"stage letters has no waveform augmentation; set one in train.augment"):
         commands.augment_preview.run(made, None, 1, tmp_path / "page")
     with pytest.raises(UsageError, match="--stage end: not one of letters, all"):
         commands.augment_preview.run(made, "end", 1, tmp_path / "page")

@@ -231,6 +231,8 @@ def test_a_plan_counts_the_same_as_training(small_corpus: Path, tiny: LoadedMode
         assert plan.loads.seconds.max() == found.largest_micro_batch_seconds
         assert plan.loads.first.sum() == 2 * found.steps
         assert (plan.loads.tokens > plan.loads.audio_tokens + plan.loads.labels).all()
+        assert "imbalance of ranks" in stage_batches.waste_line([found], 2)
+        assert "ranks" not in stage_batches.waste_line([found], 1)
 
 
 def test_a_plan_includes_speed_and_silence(small_corpus: Path, tiny: LoadedModel, tmp_path: Path) -> None:
@@ -272,7 +274,7 @@ def test_a_pilot_runs_the_largest_micro_batch_with_augmentation(
 def test_a_pilot_on_this_machine_predicts_this_machine(
     small_recipe: recipe.Recipe, small_corpus: Path, small_run: Path
 ) -> None:
-    """Within the right order of magnitude, on two shared cores; docs/log.md has its accuracy on a GPU."""
+    """Within the right order of magnitude, on two shared cores; docs/plan.md has its accuracy on a GPU."""
     summary = commands.plan.run(small_recipe, PlanOptions(pilot=True)).summary
     taken = sum(stage["seconds"] for stage in json.loads((small_run / "report.json").read_text())["stages"])
     assert 0.1 * taken < 3600 * sum(stage["hours"] for stage in summary["stages"]) < 3 * taken

@@ -34,7 +34,7 @@ class _KeyTable:
     """Maps fingerprint keys to their first position; two possible slots per key, ten bytes per slot.
 
     Has at most `_SLOTS` slots, half of them filled. When that is reached, half of all keys are dropped and no longer
-    added, the same half in every copy. 1,200 hours fit with all keys; docs/log.md has measurements of the cost.
+    added, the same half in every copy. 1,200 hours fit with all keys; docs/log/2026-11-26.md has measurements.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class _KeyTable:
         return np.stack([(first ^ (first >> np.uint32(15))) & mask, (second ^ (second >> np.uint32(13))) & mask])
 
     def find(self, keys: np.ndarray) -> set[tuple[int, int]]:
-        """(owner, offset at which its words would start) of every stored key."""
+        """For each key found: the utterance and the offset that aligns it."""
         chosen = self._chosen(keys)
         found: set[tuple[int, int]] = set()
         for slots in self._slots(keys[chosen]):

@@ -228,6 +228,6 @@ def _warnings(
                 example = report.examples[reason][0]
                 share = 100 * report.rejected[reason] / report.input
                 yield f"{report.name}: {share:.0f} % rejected as {reason}, {what}; for example {example['detail']}"
-    validation = sum(report.splits["validation"].hours for report in reports)
-    if validation == 0 and shares.validation > 0:
+    hours = {name: sum(report.splits[name].hours for report in reports) for name in ("train", "validation")}
+    if hours["train"] > 0 and hours["validation"] == 0 and shares.validation > 0:  # not for a corpus of test data
         yield "no utterance is in validation: raise splits.validation or set splits.min_validation_hours"

@@ -134,7 +134,7 @@ class SyntheticSource(Source):
         for name in ("sentences", "rate", "pitch"):
             low, high = getattr(self, name)
             if low > high or (name == "sentences" and high - low < 0.01):
-                raise ValueError(f"{name}: nothing lies between {low} and {high}")
+                raise ValueError(f"{name}: the range is empty, from {low} to {high}")
         return self
 
     def _draw_sentence(self, sentence: _Sentence, draw: random.Random) -> tuple[str, str]:

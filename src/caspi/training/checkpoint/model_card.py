@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caspi.audio import Seconds
 from caspi.language import language
+from caspi.reporting.wording import percent
 from caspi.training.checkpoint.provenance import Provenance
 
 
@@ -19,8 +20,8 @@ def model_card(
     environment: dict[str, Any],
     max_clip_seconds: Seconds,
 ) -> str:
-    """README.md of a checkpoint. description: one line, such as `stage all, step 300`. measured: names and fractions,
-    empty if these weights were not evaluated. max_clip_seconds: of the longest training clip."""
+    """README.md of a checkpoint. description: one line, such as `stage all, step 300`. measured: loss and rates
+    (fractions), empty if these weights were not evaluated. max_clip_seconds: of the longest training clip."""
     corpus = provenance.corpus_report
     on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
     header = ModelCardData(
@@ -35,6 +36,7 @@ def model_card(
         loader=PackageLoader("caspi"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )  # fmt: skip
+    templates.filters["percent"] = percent
     text = templates.get_template("card.md.j2").render(
         provenance=provenance,
         description=description,

@@ -1,6 +1,6 @@
 """Writes safetensors files of a checkpoint as fast as the disk allows: a preempted machine stops after about thirty
 seconds, and a checkpoint of the released model has 24 GB. The library first copies every tensor into new memory, which
-alone takes longer than writing to the disk (docs/log.md)."""
+alone takes longer than writing to the disk (docs/log/2026-11-27.md)."""
 
 from __future__ import annotations
 

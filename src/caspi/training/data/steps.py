@@ -137,7 +137,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         return replace(step, batches=batches)
 
     def epochs(self, step: int) -> float:
-        """Epochs done after a number of steps: 1.5 in the middle of the second."""
+        """Epochs done after a number of steps: 1.5 means half of the second epoch."""
         if step == 0:
             return 0.0
         epoch, number = self._positions[step - 1]

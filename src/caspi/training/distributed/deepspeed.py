@@ -32,7 +32,7 @@ def deepspeed() -> Any:
 class Zero3(torch.optim.Optimizer):
     """A sharded objective with AdamW on its shards, with the interface of an optimizer.
 
-    objective: whole, on this process's device; it is sharded afterwards. adamw: over its trained parameters.
+    objective: unsharded, on this process's device; this class shards it. adamw: over its trained parameters.
     """
 
     def __init__(self, objective: nn.Module, adamw: torch.optim.Optimizer, max_grad_norm: float) -> None:

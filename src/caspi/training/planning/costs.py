@@ -1,7 +1,7 @@
 """The cost of a step: FLOPs and memory, computed from the plan's micro-batches, the model's shape and what is trained.
 
 The constants were fitted to benchmarks/step_memory.py (the 1.7B, torch 2.11; H100, 2026-11-26, and H200 with compiled
-blocks, 2026-11-27; docs/log.md has the tables). They are bytes per token and unit of width, and hold for packed
+blocks, 2026-11-27; docs/plan.md has the tables). They are bytes per token and unit of width, and hold for packed
 sequences under bf16 autocast.
 """
 

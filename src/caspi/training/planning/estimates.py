@@ -17,7 +17,7 @@ TABLE = Path(__file__).parent / "gpus.yaml"
 # The optimizer reads weight, gradient and two moments and writes three of them: 28 bytes per parameter, at the share of
 # the memory bandwidth that a fused AdamW reached on an H100 (0.025 s for 2.04 billion parameters).
 _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
-_ORTHOGONAL_USE = 0.4  # share of the rate that Muon's orthogonalisation reaches (H200, 2026-11-27, docs/log.md)
+_ORTHOGONAL_USE = 0.4  # share of the rate that Muon's orthogonalisation reaches (H200, docs/log/2026-11-27.md)
 _UNCOMPILED = 1.8  # factor of the time if blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
 
@@ -68,7 +68,7 @@ def recognised(device_name: str, known: Mapping[str, Gpu]) -> Gpu | None:
     return next((gpu for gpu in known.values() if gpu.name in device_name), None)
 
 
-# GiB that the allocator reserves beyond what is in use: 2 to 4 in docs/log.md's table, less with expandable segments.
+# GiB that the allocator reserves beyond the peak: 2 to 4 in the table of docs/plan.md, less with expandable segments.
 ALLOCATOR = 2.0
 
 

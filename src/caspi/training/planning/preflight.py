@@ -61,7 +61,7 @@ def forecast(start: ModelConfig, config: TrainConfig, data: TrainingSet, ranks: 
     for stage, what, plan in zip(config.stages, stages, planned(data, config, ranks, seed), strict=True):
         peak = require_memory(stage.name, shape, what.learning, plan.loads, config, ranks)
         costs = costs_line(shape, what.learning, plan.loads, ranks, peak)
-        waste = waste_line([batch_counts(data, stage, plan, ranks)])
+        waste = waste_line([batch_counts(data, stage, plan, ranks)], ranks)
         found.append(StageForecast(stage, plan.plans, plan.steps, what.rows, costs, waste))
     return found
 
@@ -85,7 +85,9 @@ def show_stage(ahead: StageForecast) -> None:
         count = len(ahead.plans[0].rows(0))
         _log.warning(f"stage {name}: an epoch is a single step: its batch contains all {count:,} utterances")
     if ahead.stage.epochs * epoch < 0.5:
-        _log.warning(f"stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps round to 0 steps: it takes one")
+        _log.warning(
+            f"stage {name}: {ahead.stage.epochs:g} epochs of {epoch:,} steps round to 0 steps; one step is run"
+        )
 
 
 def costs_line(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, ranks: int, peak: float) -> str:
@@ -120,6 +122,6 @@ def require_memory(
             f"stage {stage} needs about {peak:.1f} GiB, this GPU has {free:.1f} free of {total:.1f}: {hint}"
         )
     if peak + ALLOCATOR > free and processes().is_main_process:
-        tight = "it may run out, and then continues with smaller micro-batches"
+        tight = "may run out of memory; it then continues with smaller micro-batches"
         _log.info(f"stage {stage}: about {peak:.1f} GiB of {free:.1f}: {tight}")
     return peak

@@ -70,9 +70,10 @@ def batch_counts(data: TrainingSet, stage: StageConfig, plan: PlannedStage, rank
     )
 
 
-def waste_line(stages: Sequence[BatchCounts]) -> str:
-    """The waste of the worst stage: unfilled budgets, imbalance of ranks, utterances left over."""
+def waste_line(stages: Sequence[BatchCounts], ranks: int) -> str:
+    """The waste of the worst stage: unfilled budgets, imbalance of several ranks, utterances left over."""
     filled, imbalance = min(stage.filled for stage in stages), max(stage.imbalance for stage in stages)
     dropped = max(stage.dropped for stage in stages)
     left = f", {dropped:.0f} utterances per epoch left over after the last full step" if dropped else ""
-    return f"micro-batches {filled:.0%} filled, ranks {imbalance:.1%} apart{left}"
+    apart = f", imbalance of ranks {100 * imbalance:.1f} %" if ranks > 1 else ""
+    return f"micro-batches {100 * filled:.0f} % filled{apart}{left}"

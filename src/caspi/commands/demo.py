@@ -59,52 +59,32 @@ def run(out: Path, seed: int) -> Outcome:
     trained = steps.run(f"caspi train {written}", lambda: train.run(loaded))
     averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: average.run(run_folder, 3))
     last, best = Path(trained.summary["final"]), averaged.path
-    plain_out, out_average = out / "evaluation-last", out / "evaluation"
-    plain = steps.run(
-        f"caspi evaluate {last} {corpus} --out {plain_out}",
-        lambda: evaluate.run(str(last), [str(corpus)], plain_out),
-    )
-    start, known, out_before = loaded.model.start, others.corpus.path, out / "evaluation-before"
-    before = steps.run(
-        f"caspi evaluate {start} {known} --identify --out {out_before}",
-        lambda: evaluate.run(start, [str(known)], out_before, EvaluationOptions(identify=True)),
-    )
-    out_start = out / "evaluation-start"
-    at_start = steps.run(
-        f"caspi evaluate {start} {corpus} --out {out_start}",
-        lambda: evaluate.run(start, [str(corpus)], out_start),
-    )
-    options = EvaluationOptions(stress=_STRESSED, retention=[str(known)])
-    final = steps.run(
-        f"caspi evaluate {best} {corpus} --out {out_average} --stress {_STRESSED} --retention {known}",
-        lambda: evaluate.run(str(best), [str(corpus)], out_average, options),
-    )
+    results = _evaluate(steps, out, loaded.model.start, last, best)
     comparison = steps.run(
-        f"caspi compare {plain_out} {out_average} --out {out / 'compare'}",
-        lambda: compare.run(plain_out, out_average, out / "compare"),
+        f"caspi compare {out / _LAST} {out / _BEST} --out {out / 'compare'}",
+        lambda: compare.run(out / _LAST, out / _BEST, out / "compare"),
     )
     sample = _write_sample(corpus, out)
     transcribed = steps.run(
         f"caspi transcribe {best} {sample} --language Hebrew",
         lambda: transcribe.run(str(best), [sample], "txt", None, "", "Hebrew"),
     )
+    others_before = results.others.by["language"].parts
     summary = {
         "stage": "demo",
         "seed": seed,
         "seconds": time.monotonic() - started,
         "steps": steps.taken,
-        "evaluation": final.summary,
-        "evaluation_last": plain.summary,
-        "evaluation_start": at_start.summary,
-        "others_before": {name: asdict(part.leaderboard) for name, part in before.result.by["language"].parts.items()},
+        "evaluation": results.averaged.as_json(),
+        "evaluation_last": results.last.as_json(),
+        "evaluation_start": results.start.as_json(),
+        "others_before": {name: asdict(part.leaderboard) for name, part in others_before.items()},
         "comparison": comparison.summary,
         "transcript": transcribed.summary["files"][0]["text"],
     }
-    results = _Results(final.result, plain.result, at_start.result, before.result)
-    page = report.write_report(
-        out, _page(results, steps.taken, summary["seconds"], corpus), summary, recipe.dump(loaded)
-    )
-    return Outcome(_verdict(final.result), page, summary)
+    content = _page(results, steps.taken, summary["seconds"], corpus)
+    page = report.write_report(out, content, summary, recipe.dump(loaded))
+    return Outcome(_verdict(results.averaged), page, summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +96,28 @@ class _Results:
     last: EvaluationSummary
     start: EvaluationSummary
     others: EvaluationSummary
+
+
+_LAST, _BEST = "evaluation-last", "evaluation"  # folders of evaluations
+
+
+def _evaluate(steps: _Steps, out: Path, start: str, last: Path, best: Path) -> _Results:
+    """Evaluates the models on the corpus in `out`, and the base model and the averaged one on other languages."""
+    corpus, others = out / "corpus", out / "others"
+
+    def on(name: str, model: object, corpus: Path, words: str = "", **options: Any) -> EvaluationSummary:
+        outcome = steps.run(
+            f"caspi evaluate {model} {corpus}{words} --out {out / name}",
+            lambda: evaluate.run(str(model), [str(corpus)], out / name, EvaluationOptions(**options)),
+        )
+        return outcome.result
+
+    at_last = on(_LAST, last, corpus)
+    before = on("evaluation-before", start, others, " --identify", identify=True)
+    at_start = on("evaluation-start", start, corpus)
+    words = f" --stress {_STRESSED} --retention {others}"
+    averaged = on(_BEST, best, corpus, words, stress=_STRESSED, retention=[str(others)])
+    return _Results(averaged, at_last, at_start, before)
 
 
 def _written(out: Path, name: str, overrides: tuple[str, ...]) -> recipe.Recipe:

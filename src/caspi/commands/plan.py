@@ -13,7 +13,10 @@ from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import hours_or_minutes, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from caspi.training.planning.plan import PlanOptions, RunPlan
+    from caspi.training.planning.stage_batches import BatchCounts
 
 
 def plan_page(name: str, made: RunPlan) -> Page:
@@ -21,7 +24,6 @@ def plan_page(name: str, made: RunPlan) -> Page:
     price = f", about {duration(3600 * made.hours)}" if made.hours is not None else ""
     price += f" and {made.cost:.2f} $" if made.cost is not None else ""
     where = f"{made.gpus} x {made.gpu}" if made.gpu else plural(made.gpus, "rank")
-    speed = "a pilot on this machine" if made.measured else "the GPU table"
     batches = [stage.batches for stage in made.stages]
     return Page(
         title=f"caspi plan · {name}",
@@ -32,35 +34,8 @@ def plan_page(name: str, made: RunPlan) -> Page:
             ("audio", hours_or_minutes(sum(counts.audio_hours for counts in batches))),
         ],
         parts=[
-            Table(
-                "Batches",
-                ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches per step", "imbalance", "filled"),
-                [
-                    (
-                        counts.name, counts.mix or "all", f"{counts.epochs:g}", f"{counts.steps:,}",
-                        counts.effective_batch, f"{counts.micro_batches_per_step:.1f}",
-                        f"{100 * counts.imbalance:.1f} %", f"{100 * counts.filled:.0f} %",
-                    )
-                    for counts in batches
-                ],
-                note="imbalance: share of the ranks' time spent waiting for the slowest; filled: used share of "
-                "max_batch_seconds.",
-            ),
-            Table(
-                "Resources",
-                ("stage", "trainable", "peak GiB", "time", "cost $"),
-                [
-                    (
-                        stage.batches.name, f"{stage.costs.trainable:,}",
-                        f"{stage.costs.peak_gib:.2f}{' (does not fit)' if stage.costs.fits is False else ''}",
-                        duration(3600 * stage.costs.hours) if stage.costs.hours is not None else "-",
-                        f"{stage.costs.cost:.2f}" if stage.costs.cost is not None else "-",
-                    )
-                    for stage in made.stages
-                ],
-                note=f"Speed: {speed}. The time covers training steps only, not evaluation and saving. The allocator "
-                "holds 2 to 4 GiB more than the peak.",
-            ),
+            _batches(batches),
+            _resources(made),
             *[
                 Table(
                     f"Changes that make stage {stage.batches.name} fit",
@@ -77,6 +52,42 @@ def plan_page(name: str, made: RunPlan) -> Page:
                 text=(1,),
             ),
         ],
+    )
+
+
+def _batches(stages: Sequence[BatchCounts]) -> Table:
+    return Table(
+        "Batches",
+        ("stage", "mix", "epochs", "steps", "effective batch", "micro-batches per step", "imbalance", "filled"),
+        [
+            (
+                counts.name, counts.mix or "all", f"{counts.epochs:g}", f"{counts.steps:,}",
+                counts.effective_batch, f"{counts.micro_batches_per_step:.1f}",
+                f"{100 * counts.imbalance:.1f} %", f"{100 * counts.filled:.0f} %",
+            )
+            for counts in stages
+        ],
+        note="imbalance: share of the ranks' time spent waiting for the slowest; filled: used share of "
+        "max_batch_seconds.",
+    )  # fmt: skip
+
+
+def _resources(made: RunPlan) -> Table:
+    speed = "a pilot on this machine" if made.measured else "the GPU table"
+    return Table(
+        "Resources",
+        ("stage", "trainable", "peak GiB", "time", "cost $"),
+        [
+            (
+                stage.batches.name, f"{stage.costs.trainable:,}",
+                f"{stage.costs.peak_gib:.2f}{' (does not fit)' if stage.costs.fits is False else ''}",
+                duration(3600 * stage.costs.hours) if stage.costs.hours is not None else "-",
+                f"{stage.costs.cost:.2f}" if stage.costs.cost is not None else "-",
+            )
+            for stage in made.stages
+        ],
+        note=f"Speed: {speed}. The time covers training steps only, not evaluation and saving. The allocator "
+        "holds 2 to 4 GiB more than the peak.",
     )  # fmt: skip
 
 

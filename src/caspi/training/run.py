@@ -211,51 +211,10 @@ def _differences(started: Any, requested: Any, name: str = "") -> Iterator[str]:
 
 
 def _run_stage(run: _Run, stage_forecast: StageForecast, number: int, start: ModelConfig) -> StageResult:
-    config, data, state, stage, steps = run.config, run.data, processes(), stage_forecast.stage, stage_forecast.steps
+    config, stage, steps = run.config, stage_forecast.stage, stage_forecast.steps
     folder = stage_folder(config.path, number, stage)
-    seed = stage_seed(run.seed, number)
-    model = load_for_stage(start, config, stage, state.device, run.dtype, seed)
-    planned = PlannedSteps(
-        data,
-        stage_forecast.plans,
-        steps,
-        state.process_index,
-        run.prompt,
-        config,
-        stage,
-        seed,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    complete = checkpoints.complete_checkpoints(folder)
-    first_step = checkpoints.step_of(complete[-1]) if complete else 0
-    if (learned := learned_budget(folder)) is not None:
-        planned.lower(learned)
+    loop = _stage_loop(run, stage_forecast, folder, stage_seed(run.seed, number), start)
     started = time.monotonic()
-    if state.is_main_process:
-        _drop_later_steps(config.path / METRICS, stage.name, first_step)
-    loop = StageLoop(
-        StageInputs(
-            objective=stage_objective(stage, model.loaded, start, run.dtype, seed, compiled=model.compiled),
-            model=model,
-            config=config,
-            stage=stage,
-            steps=planned,
-            folder=folder,
-            seed=seed,
-            compute_dtype=run.dtype,
-            measure=functools.partial(run.validation, should_stop=lambda: run.interruption.requested),
-            log=MetricsLog(
-                stage.name, config.path / METRICS, enabled=state.is_main_process, on_gpu=state.device.type != "cpu"
-            ),
-            trackers=[
-                Tracker(name, config.path, folder.name, run.provenance, first_step)
-                for name in (config.track if state.is_main_process else ())
-            ],
-            interruption=run.interruption,
-            provenance=run.provenance,
-            uploads=run.uploads,
-        )
-    )
     loop.run()
     if loop.ended_early:
         raise Interrupted(
@@ -265,15 +224,52 @@ def _run_stage(run: _Run, stage_forecast: StageForecast, number: int, start: Mod
         name=stage.name,
         path=folder,
         steps=steps,
-        audio_hours=audio_hours(data, stage_forecast.plans, steps),
+        audio_hours=audio_hours(run.data, stage_forecast.plans, steps),
         groups=stage_forecast.groups,
         seconds=time.monotonic() - started,
         replaced=_replaced(config.path / METRICS, stage.name),
         checkpoints=[checkpoints.result_of(path) for path in checkpoints.complete_checkpoints(folder)],
     )
-    if state.is_main_process:
+    if processes().is_main_process:
         write_whole(folder / DONE, json.dumps(result.as_json(), indent=1))
     return result
+
+
+def _stage_loop(run: _Run, stage_forecast: StageForecast, folder: Path, seed: int, start: ModelConfig) -> StageLoop:
+    """Loads the model, and sets up the loop of a stage, which resumes from the newest checkpoint in its folder."""
+    config, state, stage = run.config, processes(), stage_forecast.stage
+    model = load_for_stage(start, config, stage, state.device, run.dtype, seed)
+    steps = PlannedSteps(
+        run.data, stage_forecast.plans, stage_forecast.steps, state.process_index, run.prompt, config, stage, seed
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    complete = checkpoints.complete_checkpoints(folder)
+    first_step = checkpoints.step_of(complete[-1]) if complete else 0
+    if (learned := learned_budget(folder)) is not None:
+        steps.lower(learned)
+    metrics = config.path / METRICS
+    if state.is_main_process:
+        _drop_later_steps(metrics, stage.name, first_step)
+    inputs = StageInputs(
+        objective=stage_objective(stage, model.loaded, start, run.dtype, seed, compiled=model.compiled),
+        model=model,
+        config=config,
+        stage=stage,
+        steps=steps,
+        folder=folder,
+        seed=seed,
+        compute_dtype=run.dtype,
+        measure=functools.partial(run.validation, should_stop=lambda: run.interruption.requested),
+        log=MetricsLog(stage.name, metrics, enabled=state.is_main_process, on_gpu=state.device.type != "cpu"),
+        trackers=[
+            Tracker(name, config.path, folder.name, run.provenance, first_step)
+            for name in (config.track if state.is_main_process else ())
+        ],
+        interruption=run.interruption,
+        provenance=run.provenance,
+        uploads=run.uploads,
+    )
+    return StageLoop(inputs)
 
 
 def _replaced(metrics: Path, stage: str) -> int:

@@ -32,6 +32,10 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Override recipe keys, such as train.effective_batch=64."),
 ]
 
+Beams = Annotated[
+    int, typer.Option(min=1, max=32, help="Beams of a beam search; 1 takes the most likely token at every step.")
+]
+
 
 def _show_version(requested: bool) -> None:
     if requested:
@@ -342,6 +346,7 @@ def evaluate(
         Optional[list[Path]], typer.Option(help="A corpus of another language, to measure forgetting; repeatable.")
     ] = None,
     identify: Annotated[bool, typer.Option("--identify", help="Let the model identify the language.")] = False,
+    beams: Beams = 1,
     equivalents: Annotated[
         Optional[Path],
         typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
@@ -365,7 +370,7 @@ def evaluate(
     from caspi.evaluation.options import EvaluationOptions
 
     other = [str(corpus) for corpus in retention or ()]
-    options = EvaluationOptions(split, limit, other, stress, context, identify, equivalents, language, group_key)
+    options = EvaluationOptions(split, limit, other, stress, context, identify, beams, equivalents, language, group_key)
     _finish(commands.evaluate.run(model, corpora, out, options), json_)
 
 
@@ -449,6 +454,7 @@ def transcribe(
         bool,
         typer.Option("--times", help="Write the times of every phrase; needs a model trained with train.timestamps."),
     ] = False,
+    beams: Beams = 1,
     json_: Json = False,
 ) -> None:
     """Transcribe audio of any length to text or subtitles.
@@ -457,7 +463,7 @@ def transcribe(
     """
     from caspi import commands
 
-    _finish(commands.transcribe.run(model, files, format, out, context, language, times=times), json_)
+    _finish(commands.transcribe.run(model, files, format, out, context, language, times=times, beams=beams), json_)
 
 
 @app.command()

@@ -118,11 +118,13 @@ class Scripted:
     def __init__(self) -> None:
         self.heard: list[np.ndarray] = []
         self.told: list[str | None] = []
+        self.beams: set[int] = set()
 
     def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
         for number, recording in enumerate(recordings):
             self.heard.append(recording.samples)
             self.told.append(recording.language)
+            self.beams.add(recording.beams)
             yield number, Transcript(f"שמעתי {number}", (), "Hebrew", 1.0, truncated=number == 0, retried=number < 2)
 
 
@@ -171,3 +173,10 @@ def test_a_changed_configuration_is_a_different_model(small_run: Path, small_cor
     tokenizer = (model / "tokenizer.json").read_bytes()
     (model / "tokenizer.json").write_bytes(tokenizer + b" ")
     assert decode.model_fingerprint(model) != before
+
+
+def test_another_number_of_beams_is_decoded_anew(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
+    for beams in (1, 4, 4):
+        commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(beams=beams))
+    assert scripted.beams == {1, 4}
+    assert len(scripted.heard) == 24, "the third run decodes nothing"

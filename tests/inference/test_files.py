@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from caspi import commands
+from caspi import audio, commands
 from caspi.errors import UsageError
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.requests import DecodeRequest
 from caspi.inference.transcriber import Transcriber
+from caspi.model.loading import LoadedModel
 from tests.conftest import tone
+from tests.support import voice
 
 
 @pytest.fixture
@@ -90,3 +94,13 @@ def test_silence_is_reported_as_no_speech(tmp_path: Path) -> None:
     outcome = transcribe([tmp_path / "x.wav"], None)
     assert outcome.line == "no speech (2.0 s of audio)"
     assert outcome.summary["files"][0]["text"] == ""
+
+
+def test_a_file_is_transcribed_by_a_beam_search(tiny: LoadedModel, tmp_path: Path) -> None:
+    samples = voice("la casa grande y el perro")
+    path = tmp_path / "a.flac"
+    path.write_bytes(audio.encode_flac(samples))
+    result = commands.transcribe.run("tiny", [path], "txt", None, "", "Spanish", beams=4).summary["files"][0]
+    heard = audio.decode(path)
+    [wanted] = Engine(tiny).decode([DecodeRequest(heard, language="Spanish", beams=4)])
+    assert result["text"] == wanted.text

@@ -27,6 +27,7 @@ def run(
     language_name: str | None,
     *,
     times: bool = False,
+    beams: int = 1,
 ) -> Outcome:
     """Transcribes files, one output per file; without `out` the text is in the summary. times: of phrases. If a file
     fails, the others are still transcribed, and the exit code is 1."""
@@ -36,7 +37,7 @@ def run(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    request = stage.FileRequest(model, format_name, context, language_option(language_name), times)
+    request = stage.FileRequest(model, format_name, context, language_option(language_name), times, beams)
     outputs = stage.Outputs(files, request, out)
     found = []
     with Progress("transcribe", unit="files", total=len(files)) as progress:

@@ -49,13 +49,14 @@ class ModelHandle:
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """Rows of a split to decode under one condition. identify: the model names the language.
+    """Rows of a split to decode under one condition. identify: the model names the language. beams: of a beam search.
     turns: the system turns, one per row. shown: the name of their content; "": the context of the corpus."""
 
     corpus: Corpus
     rows: range
     condition: str = CLEAN
     identify: bool = False
+    beams: int = 1
     shown: str = ""
     turns: Sequence[str] = ()
 
@@ -68,6 +69,7 @@ class DecodeJob:
             self.corpus.split,
             self.condition,
             self.identify,
+            self.beams,
             self.shown,
             code,
         )
@@ -217,7 +219,8 @@ def _on_device(
 def _recording(job: DecodeJob, row: int) -> Recording:
     utterance = job.corpus.utterance(row)
     spoken = None if job.identify else utterance.language
-    return Recording(_samples(job, row, utterance), spoken, job.turns[row] if job.shown else utterance.context)
+    context = job.turns[row] if job.shown else utterance.context
+    return Recording(_samples(job, row, utterance), spoken, context, beams=job.beams)
 
 
 def _samples(part: DecodeJob, row: int, utterance: Utterance) -> Any:

@@ -14,8 +14,8 @@ class EvaluationOptions:
 
     stress: number of utterances of each corpus that are also decoded under every stress condition. context: number that
     are also decoded with hotwords and other context in their system turn. identify: the model identifies the language
-    instead of being given it. equivalents: CSV of spellings that count as the same. language: of manifest lines that
-    name none. group_key: manifest field that names the speaker.
+    instead of being given it. beams: of a beam search. equivalents: CSV of spellings that count as the same. language:
+    of manifest lines that name none. group_key: manifest field that names the speaker.
     """
 
     split: str = "test"
@@ -24,6 +24,7 @@ class EvaluationOptions:
     stress: int = 0
     context: int = 0
     identify: bool = False
+    beams: int = 1
     equivalents: Path | None = None
     language: str | None = None
     group_key: str = ""

@@ -50,7 +50,7 @@ def evaluate(
 ) -> tuple[EvaluationSummary, list[ScoredUtterance]]:
     """Decodes what the folder `cache` does not hold yet, and writes results.jsonl, summary.json and the transcripts
     into `out`."""
-    decoder = _Decoder(inputs.model, cache, options.identify)
+    decoder = _Decoder(inputs.model, cache, options.identify, options.beams)
     _check_ids(inputs.corpora)
     pairs, seconds = decoder.first(inputs.corpora, options.limit)
     measured = ScoredPairs.of(pairs)
@@ -74,6 +74,7 @@ class _Decoder:
     model: ModelHandle
     cache: Path
     identify: bool
+    beams: int
 
     def first(
         self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN
@@ -83,7 +84,7 @@ class _Decoder:
         seconds = 0.0
         for corpus in corpora:
             rows = range(min(len(corpus), limit or len(corpus)))
-            decoded, taken = self.decode(DecodeJob(corpus, rows, condition, self.identify))
+            decoded, taken = self.decode(DecodeJob(corpus, rows, condition, self.identify, self.beams))
             pairs += decoded
             seconds += taken
         return pairs, seconds
@@ -148,7 +149,9 @@ def _context(decoder: _Decoder, corpora: Sequence[Corpus], limit: int) -> dict[s
         for corpus, conditions in made:
             rows = range(len(conditions.words))
             turns = conditions.turns.get(name) or [corpus.utterance(row).context for row in rows]
-            pairs[name] += decoder.decode(DecodeJob(corpus, rows, CLEAN, decoder.identify, name, turns))[0]
+            pairs[name] += decoder.decode(DecodeJob(corpus, rows, CLEAN, decoder.identify, decoder.beams, name, turns))[
+                0
+            ]
     scores = {}
     for name, decoded in pairs.items():
         hotwords, distractors = context_test.words_recognised(decoded, words)

@@ -21,13 +21,15 @@ _LIST_NAME = ".caspi-transcribe.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times."""
+    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times;
+    beams: of a beam search."""
 
     model: str
     format: str = "txt"
     context: str = ""
     language: str | None = None
     times: bool = False
+    beams: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ def _transcribe_pending(
     pending: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
 ) -> Iterator[FileResult]:
     recordings = [
-        Recording(samples, request.language, request.context, times=request.times) for _, samples, _ in pending
+        Recording(samples, request.language, request.context, times=request.times, beams=request.beams)
+        for _, samples, _ in pending
     ]
     for (file, _, notes), transcript in zip(pending, transcriber.transcribe(recordings), strict=True):
         text = FORMATS[request.format](transcript)

@@ -76,12 +76,13 @@ def is_silent(samples: np.ndarray) -> bool:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """What to transcribe: samples float32 [n] at 16 kHz, of any length. language: None: the model identifies it. times:
-    of every phrase, for a model that was trained to output them."""
+    of every phrase, for a model that was trained to output them. beams: of a beam search; 1: the most likely token."""
 
     samples: np.ndarray
     language: str | None = None
     context: str = ""
     times: bool = False
+    beams: int = 1
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ class Transcriber:
             if is_silent(samples):
                 opened.hypotheses[window] = Hypothesis("", None, truncated=False, silent=True)
             else:
-                clip = DecodeRequest(samples, context, recording.language)
+                clip = DecodeRequest(samples, context, recording.language, beams=recording.beams)
                 pieces[self._engine.submit(clip)] = _Piece(number, window, clip)
         return opened
 

@@ -17,7 +17,7 @@ import torch
 from caspi.audio import Seconds
 from caspi.inference.engine.beam_search import BeamSearch
 from caspi.inference.engine.generator import Generator, GeneratorOptions
-from caspi.inference.engine.network import Network
+from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.weights import DecoderWeights
@@ -31,7 +31,7 @@ from caspi.randomness import generator
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
 _AHEAD = 2  # passes of the encoder that may wait, as clips
 _FIRST = 0.25
-_SEARCH_POSITIONS = 32_768  # of the cache for beam searches: some twenty clips of 8 s with 4 beams
+_SEARCH_POSITIONS, _SEARCH_BYTES = 32_768, 4 << 30  # at most, of the cache for beam searches: 20 clips with 4 beams
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ class Engine:
         self._rows = options.rows
         network = Network.of(weights)
         self._generator = Generator(network, loaded.prompt, options)
-        self._searcher = BeamSearch(network, loaded.prompt, options.rows, _SEARCH_POSITIONS)
+        self._searcher = BeamSearch(network, loaded.prompt, options.rows, _search_positions(weights))
         self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -258,6 +258,10 @@ class Engine:
             log_probabilities=continuation.log_probabilities,
             score=continuation.score,
         )
+
+
+def _search_positions(weights: DecoderWeights) -> int:
+    return min(_SEARCH_POSITIONS, _SEARCH_BYTES // Cache.bytes_per_position(weights))
 
 
 def _sampling(request: DecodeRequest) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def test_a_weighted_average_is_evaluated_like_its_parts(small_run: Path) -> None
     first, second = (load_file(Path(part["path"]) / "model.safetensors") for part in outcome.summary["parts"])
     for name, tensor in load_file(small_run / "average" / "model.safetensors").items():
         assert torch.equal(tensor, ((first[name].double() * 3 + second[name].double()) / 4).float())
-    with pytest.raises(UsageError, match="--weights: 3 given, 2 checkpoints are averaged"):
+    with pytest.raises(UsageError, match="--weights: 3 given for 2 checkpoints"):
         commands.average.run(small_run, 2, [1.0, 1.0, 1.0])
     shutil.rmtree(small_run / "average")
 

@@ -74,7 +74,7 @@ def test_a_changed_file_is_transcribed_again(files: list[Path], tmp_path: Path) 
 
 def test_texts_with_other_settings_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
     transcribe(files[:1], tmp_path / "out")
-    with pytest.raises(UsageError, match="has texts made with format = 'txt', not 'srt': give another folder"):
+    with pytest.raises(UsageError, match="made with format = 'txt'; this run uses 'srt': give another folder"):
         transcribe(files[:1], tmp_path / "out", "srt")
 
 

@@ -78,11 +78,12 @@ class Outputs:
         assert self._list is not None  # only called with a folder
         if self._list.is_file():
             first, *rows = read_jsonl(self._list)
+            first = {"beams": 1} | first  # of version 0.1, which had no beam search
             if first != settings:
                 changed = next(key for key in settings if first.get(key) != settings[key])
                 raise UsageError(
-                    f"--out {self._folder} has texts made with {changed} = {first.get(changed)!r}, not "
-                    f"{settings[changed]!r}: give another folder"
+                    f"--out {self._folder} contains transcripts made with {changed} = {first.get(changed)!r}; this run "
+                    f"uses {settings[changed]!r}: give another folder"
                 )
             self._done = {name: state for row in rows for name, state in row.items()}
         else:

@@ -19,7 +19,7 @@ from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, cast, load
 from tests.support import generated
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 CUDA = torch.device("cuda")
 DTYPES = [(torch.float32, 2e-6), (torch.bfloat16, 0.02)]
 

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from caspi import commands, recipe
 from caspi.errors import UsageError
+from caspi.reporting.wording import percent
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.uploads import Uploads
 from caspi.training.config import HubConfig
@@ -95,7 +96,7 @@ def test_every_checkpoint_has_a_card_with_its_origin(small_run: Path) -> None:
             assert header["language"] == "he"
             assert header["pipeline_tag"] == "automatic-speech-recognition"
             assert f"step {checkpoints.step_of(folder)} of" in text
-            assert f"| wer | {checkpoints.metrics_of(folder)['wer']:.4f} |" in text
+            assert f"| wer | {percent(checkpoints.metrics_of(folder)['wer'])} |" in text
             assert "68 utterances" in text
             assert "| synthetic |" in text
             assert "niqqud strip, maqaf keep" in text

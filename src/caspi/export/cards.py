@@ -35,7 +35,7 @@ vLLM's `/v1/audio/transcriptions` omits the empty system turn that the model was
 {limit}
 """
 _SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
-_PROMPT = re.compile(r"language ([A-Z][a-z]+)<asr_text>")
+_PROMPT = re.compile(r'"language ([^"<]+)<asr_text>"')  # in the code of the native card
 
 
 def original_card(native: str, longest: Seconds | None) -> str:

@@ -50,10 +50,10 @@ def test_words_become_characters(texts: list[str]) -> None:
 @given(TEXT, TEXT)
 def test_an_alignment_contains_every_word_of_both_sides_once(reference: str, hypothesis: str) -> None:
     steps = align(reference.split(), hypothesis.split())
-    assert [word for step in steps for word in step.expected] == reference.split()
-    assert [word for step in steps for word in step.said] == hypothesis.split()
-    assert all((step.kind == "equal") == (step.expected == step.said) for step in steps)
-    errors = sum(max(len(step.expected), len(step.said)) for step in steps if step.kind != "equal")
+    assert [word for step in steps for word in step.reference] == reference.split()
+    assert [word for step in steps for word in step.hypothesis] == hypothesis.split()
+    assert all((step.kind == "equal") == (step.reference == step.hypothesis) for step in steps)
+    errors = sum(max(len(step.reference), len(step.hypothesis)) for step in steps if step.kind != "equal")
     assert errors == count([reference], [hypothesis]).errors[0]
 
 
@@ -66,7 +66,7 @@ def test_texts_with_70000_distinct_words_are_counted() -> None:
 
 def test_similar_words_are_aligned_with_each_other() -> None:
     steps = align("אני רוצה ללכת הביתה".split(), "אני רוצא הביתא".split())
-    assert [(step.kind, step.expected, step.said) for step in steps] == [
+    assert [(step.kind, step.reference, step.hypothesis) for step in steps] == [
         ("equal", ("אני",), ("אני",)), ("replace", ("רוצה",), ("רוצא",)), ("delete", ("ללכת",), ()),
         ("replace", ("הביתה",), ("הביתא",)),
     ]  # fmt: skip
@@ -79,18 +79,18 @@ def test_alignment_by_similarity_keeps_the_count_of_edits_and_every_word(
     steps, plain = align(reference, hypothesis), path(reference, hypothesis)
 
     def edits(of: list[EditSpan]) -> int:
-        return sum(max(len(step.expected), len(step.said)) for step in of if step.kind != "equal")
+        return sum(max(len(step.reference), len(step.hypothesis)) for step in of if step.kind != "equal")
 
     def hits(of: list[EditSpan]) -> int:
-        return sum(len(step.expected) for step in of if step.kind == "equal")
+        return sum(len(step.reference) for step in of if step.kind == "equal")
 
     assert edits(steps) == edits(plain)
     assert hits(steps) >= hits(plain)
-    assert all(step.expected == step.said for step in steps if step.kind == "equal")
-    assert [word for step in steps for word in step.expected] == reference
-    assert [word for step in steps for word in step.said] == hypothesis
+    assert all(step.reference == step.hypothesis for step in steps if step.kind == "equal")
+    assert [word for step in steps for word in step.reference] == reference
+    assert [word for step in steps for word in step.hypothesis] == hypothesis
 
 
 def test_a_shared_word_is_correct_if_this_needs_no_more_edits() -> None:
     steps = align("שלום רב לכולם".split(), "אז לכולם שם".split())
-    assert ("equal", ("לכולם",), ("לכולם",)) in [(step.kind, step.expected, step.said) for step in steps]
+    assert ("equal", ("לכולם",), ("לכולם",)) in [(step.kind, step.reference, step.hypothesis) for step in steps]

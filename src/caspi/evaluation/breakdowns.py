@@ -44,7 +44,7 @@ def _script(pair: TranscriptPair) -> str:
 
 
 def _names(pair: TranscriptPair) -> str:
-    named = any(language(pair.language).ears.name_like(pair.reference.split()))
+    named = any(language(pair.language).confusable_letters.name_like(pair.reference.split()))
     return "with name-like words" if named else "without name-like words"
 
 
@@ -109,7 +109,7 @@ def by_word(pairs: Sequence[TranscriptPair], treated: Sequence[tuple[str, str]])
             left_out += 1
             continue
         wrong = [
-            step.kind != "equal" for step in align(reference.split(), hypothesis.split()) for _ in step.expected
+            step.kind != "equal" for step in align(reference.split(), hypothesis.split()) for _ in step.reference
         ]  # one row for each reference word
         for kind in {kind for of_word in kinds for kind in of_word}:
             at = [place for place, of_word in enumerate(kinds) if kind in of_word]
@@ -125,7 +125,7 @@ def _kinds(pair: TranscriptPair, treated: list[str], frequency: Counter[str]) ->
     if [part for parts in of_each for part in parts] != treated:
         return None
     kinds = []
-    for word, parts, is_name in zip(words, of_each, spoken.ears.name_like(words), strict=True):
+    for word, parts, is_name in zip(words, of_each, spoken.confusable_letters.name_like(words), strict=True):
         whole = [
             kind
             for kind, applies in (

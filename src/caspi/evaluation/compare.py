@@ -244,8 +244,8 @@ def _segments(a: Results, b: Results, score: str) -> list[int]:
     segments = []
     for key, scored in a.items():
         normalise = language(scored.pair.language or "Hebrew").normalisers[score]
-        expected = normalise(scored.pair.reference).split()
-        in_a, in_b = (_errors_at(expected, normalise(side[key].pair.hypothesis).split()) for side in (a, b))
+        reference = normalise(scored.pair.reference).split()
+        in_a, in_b = (_errors_at(reference, normalise(side[key].pair.hypothesis).split()) for side in (a, b))
         right, open_segment = 2, [0, 0]
         for one, other in zip(in_a, in_b, strict=True):
             right = right + 1 if one == other == 0 else 0
@@ -259,15 +259,15 @@ def _segments(a: Results, b: Results, score: str) -> list[int]:
     return segments
 
 
-def _errors_at(expected: list[str], said: list[str]) -> list[int]:
+def _errors_at(reference: list[str], hypothesis: list[str]) -> list[int]:
     """Errors at every reference word. Insertions count at the word before them, leading insertions at index 0."""
-    at = [0] * (len(expected) + 1)
+    at = [0] * (len(reference) + 1)
     place = 0
-    for step in align(expected, said):
+    for step in align(reference, hypothesis):
         if step.kind == "insert":
-            at[place] += len(step.said)
+            at[place] += len(step.hypothesis)
         elif step.kind != "equal":
-            for offset in range(len(step.expected)):
+            for offset in range(len(step.reference)):
                 at[place + 1 + offset] += 1
-        place += len(step.expected)
+        place += len(step.reference)
     return at

@@ -309,13 +309,13 @@ def difference(pair: TranscriptPair, hypothesis: str) -> DifferenceCell:
     """Reference against hypothesis, aligned by word as in the leaderboard score, in their original spelling."""
     spoken = language(pair.language or "Hebrew")
     normalise = spoken.normalisers["leaderboard"]
-    expected, said = normalise(pair.reference).split(), normalise(hypothesis).split()
-    reference_words = iter(_spelt(pair.reference, expected, normalise))
-    hypothesis_words = iter(_spelt(hypothesis, said, normalise))
+    reference_parts, hypothesis_parts = normalise(pair.reference).split(), normalise(hypothesis).split()
+    reference_words = iter(_spelt(pair.reference, reference_parts, normalise))
+    hypothesis_words = iter(_spelt(hypothesis, hypothesis_parts, normalise))
     steps: list[tuple[str, str, str]] = []
-    for step in align(expected, said):
-        left = itertools.islice(reference_words, len(step.expected))
-        right = itertools.islice(hypothesis_words, len(step.said))
+    for step in align(reference_parts, hypothesis_parts):
+        left = itertools.islice(reference_words, len(step.reference))
+        right = itertools.islice(hypothesis_words, len(step.hypothesis))
         steps += [(step.kind, one, other) for one, other in itertools.zip_longest(left, right, fillvalue="")]
     return DifferenceCell(tuple(steps), "rtl" if spoken.right_to_left else "ltr")
 

@@ -80,15 +80,15 @@ def _by_time(references: Path, hypotheses: Path) -> list[tuple[str, str, str]]:
         start, end = _time(cells[3], stm, number), _time(cells[4], stm, number)
         ignored = "ignore_time_segment_in_scoring" in text.lower()
         segments[cells[0], cells[1]].append((start, end, f"{cells[0]}-{cells[1]}-{start:g}", "" if ignored else text))
-    said: defaultdict[str, list[str]] = defaultdict(list)
+    words_of: defaultdict[str, list[str]] = defaultdict(list)
     for number, cells in _columns(ctm, 5):
         of_file = segments.get((cells[0], cells[1])) or segments.get((cells[0], "A"))
         if not of_file:
             raise UsageError(f"{ctm}, line {number}: {stm} has no segment of {cells[0]}, channel {cells[1]}")
         middle = _time(cells[2], ctm, number) + _time(cells[3], ctm, number) / 2
         nearest = min(of_file, key=lambda segment: max(segment[0] - middle, middle - segment[1], 0.0))
-        said[nearest[2]].append(cells[4])
-    found = [(key, text, " ".join(said[key])) for of_file in segments.values() for _, _, key, text in of_file]
+        words_of[nearest[2]].append(cells[4])
+    found = [(key, text, " ".join(words_of[key])) for of_file in segments.values() for _, _, key, text in of_file]
     if len({key for key, *_ in found}) < len(found):
         raise UsageError(f"{stm}: two segments of one recording and channel begin at the same time")
     return found

@@ -107,7 +107,7 @@ class Language:
     normalisers: dict[str, Normaliser] = field(default_factory=dict)
     standard: str = ""
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
-    ears: ConfusableLetters = ConfusableLetters()
+    confusable_letters: ConfusableLetters = ConfusableLetters()
     loses_points: Callable[[str], bool] = lambda text: False
     lookalikes: tuple[Lookalike, ...] = ()
     unit: Literal["word", "character"] = "word"

@@ -302,7 +302,9 @@ LANGUAGE = Language(
         "spelling": vowel_letters_dropped,
         "filled pauses": without_filled_pauses,
     },
-    ears=ConfusableLetters(alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like),
+    confusable_letters=ConfusableLetters(
+        alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like
+    ),
     loses_points=loses_points,
     lookalikes=(YIDDISH,),
     right_to_left=True,

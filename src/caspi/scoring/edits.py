@@ -51,8 +51,8 @@ class EditSpan(NamedTuple):
     replace, delete or insert."""
 
     kind: str
-    expected: tuple[str, ...]
-    said: tuple[str, ...]
+    reference: tuple[str, ...]
+    hypothesis: tuple[str, ...]
 
 
 def encode(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -133,8 +133,10 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[EditSpan]
     """Aligns words with the minimum number of edits. Among the shortest alignments, takes one in which substituted
     words are similar. Neighbouring steps of one kind are merged."""
     steps = [step for region in regions(path(reference, hypothesis)) for step in _by_similarity(region)]
-    kinds = [step.kind for step in steps for _ in step.expected or step.said]
-    return list(_grouped(kinds, (w for step in steps for w in step.expected), (w for step in steps for w in step.said)))
+    kinds = [step.kind for step in steps for _ in step.reference or step.hypothesis]
+    return list(
+        _grouped(kinds, (w for step in steps for w in step.reference), (w for step in steps for w in step.hypothesis))
+    )
 
 
 def regions(steps: Sequence[EditSpan]) -> Iterator[list[EditSpan]]:
@@ -149,8 +151,8 @@ def regions(steps: Sequence[EditSpan]) -> Iterator[list[EditSpan]]:
 def _by_similarity(region: list[EditSpan]) -> list[EditSpan]:
     """Realigns an error region with the minimum number of edits, so that substituted words are most similar. A word
     on both sides may become correct."""
-    reference = [word for step in region for word in step.expected]
-    hypothesis = [word for step in region for word in step.said]
+    reference = [word for step in region for word in step.reference]
+    hypothesis = [word for step in region for word in step.hypothesis]
     if min(len(reference), len(hypothesis)) == 0 or len(reference) * len(hypothesis) > _MAX_CELLS:
         return region
     dissimilarities = process.cdist(reference, hypothesis, scorer=Levenshtein.normalized_distance).tolist()

@@ -29,8 +29,11 @@ def sample_hypotheses(
     computation; None: that of the weights."""
     longest = max(len(row) + draw.shape[1] for row, draw in zip(rows, draws, strict=True))
     weights = DecoderWeights.of(model, dtype or model.lm_head.weight.dtype, longest)
-    options = GeneratorOptions.for_device(audio.device)
-    options = replace(options, rows=max(options.rows, *(len(draw) for draw in draws)))
+    usual = GeneratorOptions.for_device(audio.device)
+    copies = [len(draw) for draw in draws]
+    positions = sum(n * (len(row) + draw.shape[1]) for n, row, draw in zip(copies, rows, draws, strict=True))
+    # No graphs: capturing them takes longer than the few steps of one micro-batch.
+    options = replace(usual, rows=max(max(copies), min(usual.rows, sum(copies))), positions=positions + 1, graphs=False)
     generator = Generator(Network.of(weights), prompt, options)
     clips = torch.split(audio, [row.count(prompt.audio) for row in rows])
     tickets = [

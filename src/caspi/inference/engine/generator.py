@@ -25,13 +25,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class GeneratorOptions:
-    """rows: sequences that are decoded at once. cache_bytes: None: from free memory. prompt_tokens: of all prompts in
-    one pass, at most. steps: between two looks at which rows are done. graphs: CUDA graphs on a GPU."""
+    """rows: sequences that are decoded at once. cache_bytes: None: from free memory. positions: of the cache, at most;
+    None: as many as the rows can use. prompt_tokens: of all prompts in one pass, at most. steps: between two looks at
+    which rows are done. graphs: CUDA graphs on a GPU."""
 
     rows: int
     prompt_tokens: int
     steps: int
     cache_bytes: int | None = None
+    positions: int | None = None
     graphs: bool = True
 
     @classmethod
@@ -125,8 +127,8 @@ class Generator:
 
     def _allocate(self, positions: int, limit: int) -> None:
         rows = self._options.rows
+        self._cache, positions = self._new_cache(positions)
         self._positions = positions
-        self._cache = Cache.of(self._network.weights, positions)
         self._rows = Rows.of(rows, limit, self._device)
         self._spans = Spans(positions)
         self._spans.take(1)  # position 0 is of the row that fills incomplete batches
@@ -136,6 +138,17 @@ class Generator:
         self._host_copies = self._pinned_copies()
         size = positions * Cache.bytes_per_position(self._network.weights) / 2**30
         _log.debug(f"cache of {positions:,} positions, {size:.2f} GiB, for {rows} rows")
+
+    def _new_cache(self, positions: int) -> tuple[Cache, int]:
+        """A cache of this size, or of a half or less of it if memory does not hold that."""
+        while True:
+            try:
+                return Cache.of(self._network.weights, positions), positions
+            except torch.OutOfMemoryError:
+                if positions <= _USUAL_PROMPT + _USUAL_LIMIT:
+                    raise
+                torch.cuda.empty_cache()
+                positions //= 2
 
     def _ensure_space(self, job: PromptJob) -> None:
         """Allocates before the first job, and anew for a job that is larger than all before."""
@@ -151,12 +164,12 @@ class Generator:
 
     def _usual_positions(self, limit: int) -> int:
         """As many as memory holds, but not more than all rows can use."""
-        most = self._options.rows * (_USUAL_PROMPT + limit)
+        most = self._options.positions or self._options.rows * (_USUAL_PROMPT + limit)
         budget = self._options.cache_bytes
-        if budget is None:
-            free = torch.cuda.mem_get_info(self._device)[0] if self._device.type == "cuda" else 0
-            budget = int(_GPU_SHARE * free) if free else _CPU_CACHE_BYTES
-        return min(most, budget // Cache.bytes_per_position(self._network.weights))
+        if budget is None and self._device.type == "cuda":
+            unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+            budget = int(_GPU_SHARE * (torch.cuda.mem_get_info(self._device)[0] + unused))
+        return min(most, (budget or _CPU_CACHE_BYTES) // Cache.bytes_per_position(self._network.weights))
 
     def _shrink(self) -> bool:
         """Half the cache; the jobs in it go back to the front of those that wait. False if it would not hold them."""

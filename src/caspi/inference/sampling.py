@@ -33,7 +33,7 @@ def sample_hypotheses(
     copies = [len(draw) for draw in draws]
     positions = sum(n * (len(row) + draw.shape[1]) for n, row, draw in zip(copies, rows, draws, strict=True))
     # No graphs: capturing them takes longer than the few steps of one micro-batch.
-    options = replace(usual, rows=max(max(copies), min(usual.rows, sum(copies))), positions=positions + 1, graphs=False)
+    options = replace(usual, rows=max(*copies, min(usual.rows, sum(copies))), positions=positions + 1, graphs=False)
     generator = Generator(Network.of(weights), prompt, options)
     clips = torch.split(audio, [row.count(prompt.audio) for row in rows])
     tickets = [

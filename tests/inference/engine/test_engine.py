@@ -13,7 +13,7 @@ import torch
 
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import Generator, GeneratorOptions
-from caspi.inference.engine.network import Network
+from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis, Sampling
 from caspi.model.batch import Item, collate
 from caspi.model.forward import label_logits
@@ -217,3 +217,20 @@ def test_searches_and_other_requests_run_side_by_side(
     assert [list(one.tokens) for one in found[::2]] == expected[::2]
     [alone] = Engine(tiny).decode([mixed[1]])
     assert [one.tokens for one in (found[1], *found[1].others)] == [one.tokens for one in (alone, *alone.others)]
+
+
+def test_a_cache_that_memory_does_not_hold_is_made_smaller(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Cache.of
+
+    def limited(weights: Any, positions: int, most: int) -> Cache:
+        if positions > most:
+            raise torch.OutOfMemoryError
+        return make(weights, positions)
+
+    monkeypatch.setattr(Cache, "of", lambda weights, positions: limited(weights, positions, 3_000))
+    assert [list(hypothesis.tokens) for hypothesis in Engine(tiny).decode(requests)] == expected
+    monkeypatch.setattr(Cache, "of", lambda weights, positions: limited(weights, positions, 50))
+    with pytest.raises(torch.OutOfMemoryError):
+        Engine(tiny).decode(requests)

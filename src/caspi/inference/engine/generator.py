@@ -161,6 +161,8 @@ class Generator:
         if self._options.rows < job.copies:
             raise CaspiError(f"{job.copies} continuations of one prompt: at most {self._options.rows} are possible")
         self._allocate(max(needed, self._positions or self._usual_positions(limit)), limit)
+        if self._positions < needed:
+            raise CaspiError(f"GPU memory holds {self._positions:,} tokens, but one request needs {needed:,}")
 
     def _usual_positions(self, limit: int) -> int:
         """As many as memory holds, but not more than all rows can use."""

@@ -131,7 +131,9 @@ class Transcriber:
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[Transcript]:
         """Transcripts in the order of the recordings."""
-        done = dict(self.transcribe_each(recordings))
+        # Longest first: otherwise the last one may run alone.
+        order = sorted(range(len(recordings)), key=lambda number: -len(recordings[number].samples))
+        done = {order[place]: found for place, found in self.transcribe_each([recordings[n] for n in order])}
         return [done[number] for number in range(len(recordings))]
 
     def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:

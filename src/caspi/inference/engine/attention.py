@@ -38,7 +38,7 @@ def gathered(starts: torch.Tensor, lengths: torch.Tensor, scale: float) -> Atten
         # Rows of a matrix are copied several times faster than elements of a tensor with more dimensions.
         copied = keys_values.flatten(1).index_select(0, places).view(rows, longest, 2, -1, width)
         key, value = copied.permute(2, 0, 3, 1, 4)  # [rows, key heads, longest, width] each
-        shared = query.view(rows, key.shape[1], -1, width)  # the heads that share a key, as if they were positions
+        shared = query.reshape(rows, key.shape[1], -1, width)  # the heads that share a key, as if they were positions
         attended = scaled_dot_product_attention(shared, key, value, attn_mask=bias.to(query.dtype), scale=scale)
         return attended.reshape(query.shape)
 

@@ -41,7 +41,7 @@ class GeneratorOptions:
         """On a CPU more rows do not pay, and looking costs nothing."""
         if device.type == "cuda":
             return cls(rows=512, prompt_tokens=16_384, steps=4)
-        return cls(rows=64, prompt_tokens=4_096, steps=1, graphs=False)
+        return cls(rows=128, prompt_tokens=4_096, steps=1, graphs=False)
 
 
 @dataclass(slots=True)

@@ -56,21 +56,21 @@ def _place(
     places: torch.Tensor, cached: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     heads, key_heads, width = weights.heads, weights.key_heads, weights.head_width
-    query, key, value = torch.split(
-        projected.view(len(projected), heads + 2 * key_heads, width), [heads, key_heads, key_heads], dim=1
-    )
+    split = projected.view(len(projected), heads + 2 * key_heads, width)
     cosine, sine = (table[positions][:, None] for table in weights.rotary)  # [tokens, 1, head width]
-    query = _rotated(rms_norm(query, (width,), block.query_norm, weights.epsilon), cosine, sine)
-    key = _rotated(rms_norm(key, (width,), block.key_norm, weights.epsilon), cosine, sine)
-    keys_values = torch.stack((key, value), dim=1)
+    # Query and key together: on a CPU the number of operations counts.
+    normed = rms_norm(split[:, : heads + key_heads], (width,), None, weights.epsilon) * block.query_key_norm
+    rotated = _rotated(normed, cosine, sine)
+    keys_values = torch.cat((rotated[:, heads:], split[:, heads + key_heads :]), dim=1)
+    keys_values = keys_values.view(len(projected), 2, key_heads, width)
     cached.index_copy_(0, places, keys_values)
-    return query, keys_values
+    return rotated[:, :heads], keys_values
 
 
 def _rotated(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
     first, second = heads.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
-    return (heads * cosine + turned * sine).to(heads.dtype)
+    return torch.addcmul(heads * cosine, turned, sine).to(heads.dtype)
 
 
 def _gated(gate_up: torch.Tensor) -> torch.Tensor:

@@ -111,8 +111,8 @@ def place(
     keys_values = projected.new_empty(tokens, 2, key_heads, width)
     launch: Any = _place_kernel[(tokens,)]
     launch(
-        projected, block.query_norm, block.key_norm, *weights.rotary, positions, places, query, keys_values, cached,
-        weights.epsilon, heads, key_heads, triton.next_power_of_2(heads + 2 * key_heads), width,
+        projected, block.query_key_norm, block.query_key_norm[heads], *weights.rotary, positions, places, query,
+        keys_values, cached, weights.epsilon, heads, key_heads, triton.next_power_of_2(heads + 2 * key_heads), width,
     )  # fmt: skip
     return query, keys_values
 

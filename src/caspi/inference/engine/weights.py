@@ -13,12 +13,12 @@ from caspi.model import adapters
 
 @dataclass(frozen=True, slots=True)
 class BlockWeights:
-    """One block. query_key_value: [(heads + 2 key heads) * head width, width]; gate_up: [2 * inner width, width]."""
+    """One block. query_key_value: [(heads + 2 key heads) * head width, width]; query_key_norm: of each head,
+    [heads + key heads, head width]; gate_up: [2 * inner width, width]."""
 
     input_norm: torch.Tensor
     query_key_value: torch.Tensor
-    query_norm: torch.Tensor
-    key_norm: torch.Tensor
+    query_key_norm: torch.Tensor
     output: torch.Tensor
     mlp_norm: torch.Tensor
     gate_up: torch.Tensor
@@ -59,8 +59,12 @@ class DecoderWeights:
                 BlockWeights(
                     input_norm=weight(f"{of}input_layernorm.weight"),
                     query_key_value=torch.cat(projections),
-                    query_norm=weight(f"{attention}q_norm.weight"),
-                    key_norm=weight(f"{attention}k_norm.weight"),
+                    query_key_norm=torch.cat(
+                        [
+                            weight(f"{attention}q_norm.weight").expand(config.num_attention_heads, -1),
+                            weight(f"{attention}k_norm.weight").expand(config.num_key_value_heads, -1),
+                        ]
+                    ),
                     output=weight(f"{attention}o_proj.weight"),
                     mlp_norm=weight(f"{of}post_attention_layernorm.weight"),
                     gate_up=torch.cat([weight(f"{mlp}gate_proj.weight"), weight(f"{mlp}up_proj.weight")]),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from caspi import audio
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Cache, Network
@@ -234,3 +236,31 @@ def test_a_cache_that_memory_does_not_hold_is_made_smaller(
     monkeypatch.setattr(Cache, "of", lambda weights, positions: limited(weights, positions, 50))
     with pytest.raises(torch.OutOfMemoryError):
         Engine(tiny).decode(requests)
+
+
+def cuts(folder: Path, count: int) -> list[DecodeRequest]:
+    """Cuts of 1 to 12 seconds out of real recordings, every second one without a language."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".mp3", ".wav", ".flac", ".opus", ".m4a"))
+    draw = np.random.default_rng(0)
+    made = []
+    for number in range(count):
+        samples = audio.decode(files[draw.integers(len(files))])
+        length = int(draw.uniform(1, 12) * 16_000)
+        first = int(draw.integers(0, max(1, len(samples) - length)))
+        made.append(
+            DecodeRequest(samples[first : first + length], "", "Hebrew" if number % 2 else None, max_tokens=120)
+        )
+    return made
+
+
+@pytest.mark.slow
+def test_a_hundred_real_recordings_equal_generate_and_fifty_its_beams(
+    tiny: LoadedModel, real_speech_folder: Path
+) -> None:
+    clips = cuts(real_speech_folder, 100)
+    found = Engine(tiny).decode(clips)
+    assert [list(hypothesis.tokens) for hypothesis in found] == [generated(tiny, clip) for clip in clips]
+    searched = [replace(clip, beams=4, max_tokens=60) for clip in clips[:50]]
+    for clip, best in zip(searched, Engine(tiny).decode(searched), strict=True):
+        wanted = generated(tiny, clip, num_beams=4, num_return_sequences=4)
+        assert [list(one.tokens) for one in (best, *best.others)] == wanted

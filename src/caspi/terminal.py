@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 
@@ -18,6 +19,12 @@ def _shown() -> bool:
     return any(isinstance(handler, _Lines) for handler in logging.getLogger("caspi").handlers)
 
 
+@functools.cache
+def console() -> Console:
+    """Of stderr. Lines and bars share it, so that a line appears above a bar and not inside it."""
+    return Console(stderr=True, soft_wrap=True)
+
+
 class _Lines(logging.Handler):
     """Prints messages; warnings start with `warning:` and have a colour on terminals (unless NO_COLOR is set)."""
 
@@ -25,7 +32,7 @@ class _Lines(logging.Handler):
         warns = record.levelno >= logging.WARNING
         text = f"warning: {record.getMessage()}" if warns else record.getMessage()
         if on_terminal():
-            Console(stderr=True, soft_wrap=True).print(Text(text, style="yellow" if warns else ""))
+            console().print(Text(text, style="yellow" if warns else ""))
         else:
             print(text, file=sys.stderr, flush=True)
 

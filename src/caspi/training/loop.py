@@ -22,6 +22,7 @@ from caspi.interrupts import Interruption
 from caspi.model.compiling import uncompiled
 from caspi.model.loading import LoadedModel
 from caspi.model.tensors import to_device
+from caspi.progress import LiveBar
 from caspi.randomness import generator
 from caspi.reporting.report import environment
 from caspi.training.checkpoint import files as checkpoints
@@ -101,22 +102,24 @@ class StageLoop:
         self._state.start_average()
         incoming = self._incoming()
         try:
-            while self.step < len(self._inputs.steps) and not self.ended_early:
-                # 2. The gradient of one effective batch; running out of memory is handled there.
-                rates = build.learning_rates(self._strategy.optimizer)
-                planned, local, on_all_ranks = self._gradient(incoming)
-                # 3. The optimizer's step; skipped if the loss or the gradient is not finite.
-                norm = self._apply_gradient(planned, local, on_all_ranks)
-                self._schedule.step()
-                self.step += 1
-                self.ended_early = bool(on_all_ranks.stop_requested)
-                # 4. Log, evaluate, save.
-                if self.step % self._config.log_every == 0:
-                    self._log(rates, norm)
-                if self._evaluation_is_due():
-                    self._evaluate()
-                if self.ended_early or on_all_ranks.save_due or self._evaluation_is_due():
-                    self._save()
+            with LiveBar(f"train {self._stage.name}", len(self._inputs.steps), enabled=self._is_main) as bar:
+                while self.step < len(self._inputs.steps) and not self.ended_early:
+                    # 2. The gradient of one effective batch; running out of memory is handled there.
+                    rates = build.learning_rates(self._strategy.optimizer)
+                    planned, local, on_all_ranks = self._gradient(incoming)
+                    # 3. The optimizer's step; skipped if the loss or the gradient is not finite.
+                    norm = self._apply_gradient(planned, local, on_all_ranks)
+                    self._schedule.step()
+                    self.step += 1
+                    self.ended_early = bool(on_all_ranks.stop_requested)
+                    # 4. Log, evaluate, save.
+                    if self.step % self._config.log_every == 0:
+                        self._log(rates, norm)
+                    if self._evaluation_is_due():
+                        self._evaluate()
+                    if self.ended_early or on_all_ranks.save_due or self._evaluation_is_due():
+                        self._save()
+                    bar.show(self.step, f"step {self.step:,} of {len(self._inputs.steps):,}")
         except _StopRequested:
             self._save_and_end()
         except torch.OutOfMemoryError as error:  # in the optimizer, where a smaller micro-batch does not help

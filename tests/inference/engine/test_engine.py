@@ -264,3 +264,13 @@ def test_a_hundred_real_recordings_equal_generate_and_fifty_its_beams(
     for clip, best in zip(searched, Engine(tiny).decode(searched), strict=True):
         wanted = generated(tiny, clip, num_beams=4, num_return_sequences=4)
         assert [list(one.tokens) for one in (best, *best.others)] == wanted
+
+
+def test_beam_searches_that_do_not_fit_together_wait(
+    tiny: LoadedModel, requests: list[DecodeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache holds two or three of the ten at a time; once a new one replaced it under those that had begun."""
+    searched = [replace(request, beams=4, max_tokens=60) for request in requests]
+    wanted = [hypothesis.tokens for hypothesis in Engine(tiny).decode(searched)]
+    monkeypatch.setattr("caspi.inference.engine.engine._SEARCH_POSITIONS", 1_500)
+    assert [hypothesis.tokens for hypothesis in Engine(tiny).decode(searched)] == wanted

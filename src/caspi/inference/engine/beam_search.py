@@ -3,20 +3,19 @@ best texts.
 
 The rules are those of transformers' `generate(num_beams=...)`, so that results can be compared: of the `2 * beams` most
 likely continuations, those that end and are among the first `beams` are finished, with their score divided by
-`length ** length_penalty`; the best that do not end go on; a search stops when no beam that goes on scores better, at
-its present length, than the worst of `beams` finished ones.
+`length ** length_penalty`; the best that do not end continue; a search stops when no beam that continues scores better,
+at its present length, than the worst of `beams` finished ones.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from caspi.errors import CaspiError
+from caspi.inference.engine.job_queue import JobQueue
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob, copy_spans, on_device, pack_prompts
 from caspi.inference.engine.spans import Spans
@@ -27,7 +26,7 @@ _IMPOSSIBLE = -1e9
 
 @dataclass(slots=True)
 class _Beam:
-    """A beginning that goes on, and the sum of its log-probabilities."""
+    """A beginning that continues, and the sum of its log-probabilities."""
 
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
@@ -81,41 +80,17 @@ class _Search:
         ]
 
 
-class BeamSearch:
+class BeamSearch(JobQueue[_Search]):
     """Takes jobs with more than one beam, gives back their finished texts, best first. For one thread."""
 
     def __init__(self, network: Network, prompt: Prompt, rows: int, positions: int) -> None:
         """rows: beams of all prompts at once; positions: of the cache, which is allocated with the first job."""
+        super().__init__()
         self._network, self._end, self._audio_token = network, prompt.end, prompt.audio
         self._device = network.weights.embedding.device
         self._rows, self._positions = rows, positions
-        self._waiting: deque[tuple[int, PromptJob]] = deque()
-        self._active: dict[int, _Search] = {}
         self._cache: Cache | None = None
         self._spans = Spans(0)
-        self._numbers = itertools.count()
-
-    @property
-    def waiting(self) -> int:
-        """Jobs that have not begun."""
-        return len(self._waiting)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job is not finished."""
-        return bool(self._waiting or self._active)
-
-    def add(self, job: PromptJob) -> int:
-        """Returns the job's ticket."""
-        ticket = next(self._numbers)
-        self._waiting.append((ticket, job))
-        return ticket
-
-    def cancel(self, ticket: int) -> None:
-        """Forgets a job, wherever it is; does nothing if it has ended."""
-        self._waiting = deque(item for item in self._waiting if item[0] != ticket)
-        if (search := self._active.pop(ticket, None)) is not None:
-            self._release(search)
 
     @torch.no_grad()
     def advance(self) -> list[tuple[int, list[Continuation]]]:
@@ -138,28 +113,20 @@ class BeamSearch:
             ticket, job = self._waiting[0]
             if job.beams > self._rows:
                 raise CaspiError(f"a search with {job.beams} beams: at most {self._rows} are possible")
-            used = sum(search.job.beams for search in (*self._active.values(), *begun))
-            if used + job.beams > self._rows or not (starts := self._take(job)):
+            used = sum(search.job.beams for search in self._active.values())
+            if used + job.beams > self._rows or (starts := self._take(job)) is None:
                 break
             self._waiting.popleft()
-            begun.append(_Search(ticket, job, starts))
-        for search in begun:
-            self._active[search.ticket] = search
+            self._active[ticket] = _Search(ticket, job, starts)  # at once: its spans are in use from now on
+            begun.append(self._active[ticket])
         return begun
 
-    def _take(self, job: PromptJob) -> list[int]:
-        """A span for every beam; empty if there is no space. The cache grows for a job that is larger than it."""
+    def _take(self, job: PromptJob) -> list[int] | None:
+        """A span for every beam; None if there is no space. The cache grows for a job that is larger than it."""
         if self._cache is None or (not self._active and self._spans.free < job.beams * job.span):
             self._positions = max(self._positions, job.beams * job.span)
             self._cache, self._spans = Cache.of(self._network.weights, self._positions), Spans(self._positions)
-        starts: list[int] = []
-        for _ in range(job.beams):
-            if (start := self._spans.take(job.span)) is None:
-                for taken in starts:
-                    self._spans.give_back(taken, job.span)
-                return []
-            starts.append(start)
-        return starts
+        return self._spans.take_all(job.beams, job.span)
 
     def _release(self, search: _Search) -> None:
         for start in search.starts:

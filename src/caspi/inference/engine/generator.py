@@ -3,7 +3,6 @@ longest; what a prompt gets does not depend on the others."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from caspi.errors import CaspiError
+from caspi.inference.engine.job_queue import JobQueue
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob, copy_spans, on_device, pack_prompts
 from caspi.inference.engine.rows import Choice, Rows, advance
@@ -38,7 +38,7 @@ class GeneratorOptions:
 
     @classmethod
     def for_device(cls, device: torch.device) -> GeneratorOptions:
-        """On a CPU more rows do not pay, and looking costs nothing."""
+        """On a CPU more rows are no faster, and looking costs nothing."""
         if device.type == "cuda":
             return cls(rows=512, prompt_tokens=16_384, steps=4)
         return cls(rows=128, prompt_tokens=4_096, steps=1, graphs=False)
@@ -71,39 +71,15 @@ _CPU_CACHE_BYTES = 1 << 30
 _GPU_SHARE = 0.6  # of free memory; the rest is for activations
 
 
-class Generator:
+class Generator(JobQueue[_Active]):
     """Takes jobs, gives back their continuations as they end. For one thread."""
 
     def __init__(self, network: Network, prompt: Prompt, options: GeneratorOptions) -> None:
+        super().__init__()
         self._network, self._end, self._audio_token, self._options = network, prompt.end, prompt.audio, options
         self._device = network.weights.embedding.device
-        self._waiting: deque[tuple[int, PromptJob]] = deque()
-        self._active: dict[int, _Active] = {}
         self._looks: deque[_Look] = deque()
         self._positions = 0
-        self._numbers = itertools.count()
-
-    @property
-    def waiting(self) -> int:
-        """Jobs that are not in a row yet."""
-        return len(self._waiting)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any job is not finished."""
-        return bool(self._waiting or self._active)
-
-    def add(self, job: PromptJob) -> int:
-        """Returns the job's ticket."""
-        ticket = next(self._numbers)
-        self._waiting.append((ticket, job))
-        return ticket
-
-    def cancel(self, ticket: int) -> None:
-        """Forgets a job, wherever it is; does nothing if it has ended."""
-        self._waiting = deque(item for item in self._waiting if item[0] != ticket)
-        if (active := self._active.pop(ticket, None)) is not None:
-            self._release(active)
 
     @torch.no_grad()
     def advance(self) -> list[tuple[int, list[Continuation]]]:
@@ -211,14 +187,7 @@ class Generator:
             fits = job.limit <= self._rows.limit and job.copies <= len(self._free_rows)
             if not fits or (group and tokens > self._options.prompt_tokens):
                 break
-            starts: list[int] = []
-            for _ in range(job.copies):
-                if (start := self._spans.take(job.span)) is None:
-                    break
-                starts.append(start)
-            if len(starts) < job.copies:
-                for start in starts:
-                    self._spans.give_back(start, job.span)
+            if (starts := self._spans.take_all(job.copies, job.span)) is None:
                 break
             self._waiting.popleft()
             group.append(_Active(ticket, job, [self._free_rows.pop() for _ in starts], starts))
@@ -271,34 +240,26 @@ class Generator:
         return Choice(self._end, minimum, bool(sampled), any(job.top_p < 1 for job in sampled))
 
     def _step(self) -> None:
-        running = [
-            row
-            for active in self._active.values()
-            for number, row in enumerate(active.rows)
-            if number not in active.finished
-        ]
-        self._stepper.steps(sorted(running), self._options.steps, self._choice(list(self._active.values())))
-        self._looks.append(self._look())
-
-    def _pinned_copies(self) -> deque[tuple[torch.Tensor, ...]]:
-        """Memory for two looks on the host, that the device can copy into while the host works; none on a CPU."""
-        if self._device.type != "cuda":
-            return deque()
-        rows = self._rows
-        state = (rows.done, rows.counts, rows.tokens, rows.log_probabilities)
-        return deque(
-            tuple(torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in state) for _ in range(_LOOKS)
-        )
-
-    def _look(self) -> _Look:
         tickets = {
             row: (active.ticket, number)
             for active in self._active.values()
             for number, row in enumerate(active.rows)
             if number not in active.finished
         }
-        rows = self._rows
-        state = (rows.done, rows.counts, rows.tokens, rows.log_probabilities)
+        self._stepper.steps(sorted(tickets), self._options.steps, self._choice(list(self._active.values())))
+        self._looks.append(self._look(tickets))
+
+    def _pinned_copies(self) -> deque[tuple[torch.Tensor, ...]]:
+        """Memory for some looks on the host, that the device can copy into while the host works; none on a CPU."""
+        if self._device.type != "cuda":
+            return deque()
+        return deque(
+            tuple(torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in self._rows.results)
+            for _ in range(_LOOKS)
+        )
+
+    def _look(self, tickets: dict[int, tuple[int, int]]) -> _Look:
+        state = self._rows.results
         if self._device.type != "cuda":
             return _Look(tickets, *state)
         copies = self._host_copies[0]

@@ -47,6 +47,11 @@ class Rows:
         )  # fmt: skip
 
     @property
+    def results(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the host looks at: done, counts, tokens, log_probabilities."""
+        return self.done, self.counts, self.tokens, self.log_probabilities
+
+    @property
     def limit(self) -> int:
         """The largest number of tokens that a row has space for."""
         return self.tokens.shape[1] - 1

@@ -27,6 +27,17 @@ class Spans:
                 return start
         return None
 
+    def take_all(self, count: int, length: int) -> list[int] | None:
+        """The starts of `count` spans; None, and nothing is taken, if there is no space for all of them."""
+        starts: list[int] = []
+        for _ in range(count):
+            if (start := self.take(length)) is None:
+                for taken in starts:
+                    self.give_back(taken, length)
+                return None
+            starts.append(start)
+        return starts
+
     def give_back(self, start: int, length: int) -> None:
         """Frees a span that `take` returned."""
         end = start + length

@@ -37,7 +37,6 @@ from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.inference.engine.step_graphs import Stepper
 from caspi.inference.long_audio import windows
-from caspi.model.attention import decoder_attention
 from caspi.model.config import ModelConfig
 from caspi.model.loading import LoadedModel, cast, load
 
@@ -184,11 +183,12 @@ def baseline(loaded: LoadedModel, corpus: Corpus, count: int) -> dict[str, float
     speeds = {}
     if loaded.model.device.type == "cuda":
         cast(loaded.model, torch.bfloat16)
-    loaded.model.config.audio_config._attn_implementation = "sdpa"
+    for config in (loaded.model.config.audio_config, loaded.model.config.text_config):
+        config._attn_implementation = "sdpa"
     for batch in (1, 16):
         clips = [corpus.samples(row) for row in range(count if batch > 1 else max(4, count // 8))]
         started = time.perf_counter()
-        with torch.inference_mode(), decoder_attention(loaded.model, "sdpa"):
+        with torch.inference_mode():
             for first in range(0, len(clips), batch):
                 some = clips[first : first + batch]
                 inputs = processor(text=[text] * len(some), audio=some, padding=True, return_tensors="pt")

@@ -28,7 +28,6 @@ from caspi.corpus.store import Corpus
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import SPLITS, Utterance
 from caspi.inference.engine.requests import DecodeRequest
-from caspi.model.attention import decoder_attention
 from caspi.model.batch import AudioBatch, Batch, Item, collate
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode
@@ -227,7 +226,9 @@ def generated(loaded: LoadedModel, request: DecodeRequest, **options: Any) -> An
     embeddings = model.get_input_embeddings()(ids)
     audio_at = (ids == prompt.audio)[:, :, None].expand_as(embeddings)
     embeddings = embeddings.masked_scatter(audio_at, encode(model, batch))
-    with decoder_attention(model, "sdpa"):
+    config = model.config.text_config
+    with pytest.MonkeyPatch.context() as patch:  # generation, with its cache, needs transformers' own attention
+        patch.setattr(config, "_attn_implementation", "sdpa")
         tokens = model.generate(
             inputs_embeds=embeddings, attention_mask=torch.ones_like(ids), eos_token_id=prompt.end,
             pad_token_id=prompt.pad, **{"max_new_tokens": request.limit, "do_sample": False} | options,

@@ -66,7 +66,7 @@ def has_trailing_data(source: bytes | Path) -> bool:
 
 
 def _data_after_chunks(source: bytes | Path, size: int) -> bool:
-    """Whether a WAV file goes on after its last chunk, or has a second RIFF header."""
+    """Whether a WAV file continues after its last chunk, or has a second RIFF header."""
     position = 12
     while len(chunk := read_bytes(source, 8, position)) == 8:
         if not (chunk[:4].isascii() and chunk[:4].decode().isprintable()):

@@ -123,11 +123,10 @@ class Transcriber:
     def of(cls, model: str, device: str | None = None) -> Transcriber:
         """MODEL on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        if not device.startswith("cuda"):
-            return cls(load(ModelConfig(start=model), device))
         loaded = load(ModelConfig(start=model), device)
-        cast(loaded.model, torch.bfloat16)
-        return cls(loaded, dtype=torch.bfloat16)
+        if device.startswith("cuda"):
+            cast(loaded.model, torch.bfloat16)
+        return cls(loaded)
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[Transcript]:
         """Transcripts in the order of the recordings."""

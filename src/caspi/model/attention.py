@@ -7,16 +7,14 @@ own variable-length kernel, elsewhere it gathers the sequences into a padded bat
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 
 PACKED = "caspi_flash_packed"
 
@@ -109,15 +107,3 @@ def _padded(
 
 # No mask is registered: the lengths separate the sequences.
 AttentionInterface.register(PACKED, packed_attention)
-
-
-@contextlib.contextmanager
-def decoder_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Within the block the decoder uses the attention `name` (generation, with its cache, needs `sdpa`)."""
-    config = model.config.text_config
-    previous = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = previous

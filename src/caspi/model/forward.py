@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
@@ -112,3 +114,16 @@ def label_logits(model: Model, batch: Batch) -> torch.Tensor:
     """Logits [labels, vocabulary] at the positions that predict a target token."""
     logits: torch.Tensor = model.lm_head(label_hidden(model, batch))
     return logits
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
+    training = model.training
+    if training:  # otherwise a walk through all modules is saved
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

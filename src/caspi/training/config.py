@@ -277,7 +277,7 @@ class TrainConfig(Config):
     hotwords: Hotwords | None = None
     """Puts words that may be spoken into the system turn."""
     no_speech: NoSpeech | None = None
-    """Replaces some utterances by noise, so that the model learns to write nothing when nobody speaks."""
+    """Replaces some utterances by noise, so that the model learns to write nothing when there is no speech."""
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     """The stages of training, in order."""
     augment: Augmentation = Augmentation()

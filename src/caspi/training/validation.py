@@ -12,11 +12,12 @@ from accelerate.utils import gather_object
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
-from caspi.inference.engine.engine import Engine, evaluation_mode
+from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.language import language
 from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
+from caspi.model.forward import evaluation_mode
 from caspi.model.loading import LoadedModel, load
 from caspi.model.prompt import Prompt
 from caspi.model.tensors import to_device

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 from collections import deque
@@ -23,28 +22,15 @@ from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.batch import AudioBatch
 from caspi.model.features import pad_clips
-from caspi.model.forward import encode
+from caspi.model.forward import encode, evaluation_mode
 from caspi.model.loading import LoadedModel
 from caspi.model.tensors import each_tensor, to_device
 from caspi.randomness import generator
 
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
 _AHEAD = 2  # passes of the encoder that may wait, as clips
-_FIRST = 0.25
+_FIRST = 0.25  # of a pass, before anything has begun
 _SEARCH_POSITIONS, _SEARCH_BYTES = 32_768, 4 << 30  # at most, of the cache for beam searches: 20 clips with 4 beams
-
-
-@contextlib.contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; restores the previous mode afterwards, also after an exception."""
-    training = model.training
-    if training:  # otherwise a walk through all modules is saved
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
 
 
 @dataclass(slots=True)
@@ -114,8 +100,9 @@ class Engine:
         """Whether more requests would keep the device busy. It wants little before it has begun, so that it does not
         wait while the first clips are read."""
         share = _AHEAD if self._running else _FIRST
-        waiting = sum(waiting.request.seconds for waiting in self._submitted)
-        return waiting < share * self._encode_seconds and len(self._submitted) < _AHEAD * self._rows
+        with self._lock:
+            seconds, count = sum(waiting.request.seconds for waiting in self._submitted), len(self._submitted)
+        return seconds < share * self._encode_seconds and count < _AHEAD * self._rows
 
     @property
     def pending(self) -> int:

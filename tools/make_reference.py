@@ -5,12 +5,12 @@ python tools/make_reference.py docs/reference
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import inspect
 import json
 import re
-import sys
 import textwrap
 import types
 import typing
@@ -236,4 +236,6 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="folder to write into")
+    main(parser.parse_args().out)

@@ -6,8 +6,8 @@ knows Hebrew letters; the model that starts from it has never heard Hebrew.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,4 +77,6 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="folder to write into")
+    main(parser.parse_args().out)

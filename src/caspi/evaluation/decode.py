@@ -26,7 +26,7 @@ from caspi.errors import CaspiError
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import context_label
 from caspi.evaluation.stress import CLEAN, apply_condition
-from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.model.files import loaded_files
 from caspi.progress import Progress
 from caspi.reporting import report
@@ -79,13 +79,16 @@ class DecodeJob:
 
 @dataclass(frozen=True, slots=True)
 class DecodedUtterance:
-    """The model's output for an utterance. seconds: its share of the decoding time of its block."""
+    """The model's output for an utterance. probabilities: of the text's words. named_probability: of the language that
+    the model identified. seconds: its share of the decoding time of its block."""
 
     id: str
     text: str
     truncated: bool
     retried: bool
     named: str
+    probabilities: tuple[float, ...] = ()
+    named_probability: float | None = None
     seconds: Seconds = 0.0
 
 
@@ -200,20 +203,29 @@ def _on_device(
     sent = time.monotonic()
     for number, transcript in transcriber.transcribe_each(recordings):
         utterance = job.corpus.utterance(rows[number])
-        finished.append(
-            DecodedUtterance(
-                utterance.id,
-                transcript.text,
-                transcript.truncated > 0,
-                transcript.retried > 0,
-                transcript.language or "none" if job.identify else "",
-            )
-        )
+        finished.append(_decoded_utterance(utterance.id, transcript, job.identify))
         if time.monotonic() - sent > _SAVE_SECONDS:
             yield finished
             finished, sent = [], time.monotonic()
     if finished:
         yield finished
+
+
+_DIGITS = 5  # of a stored probability
+
+
+def _decoded_utterance(identifier: str, transcript: Transcript, identify: bool) -> DecodedUtterance:
+    words = [word for segment in transcript.segments for word in segment.words]
+    named = transcript.language_probability
+    return DecodedUtterance(
+        id=identifier,
+        text=transcript.text,
+        truncated=transcript.truncated > 0,
+        retried=transcript.retried > 0,
+        named=(transcript.language or "none") if identify else "",
+        probabilities=tuple(round(word.probability, _DIGITS) for word in words),
+        named_probability=round(named, _DIGITS) if identify and named is not None else None,
+    )
 
 
 def _recording(job: DecodeJob, row: int) -> Recording:
@@ -249,6 +261,8 @@ def _pair(utterance: Utterance, heard: DecodedUtterance, part: DecodeJob) -> Tra
         group=utterance.group,
         language=utterance.language,
         named=heard.named,
+        named_probability=heard.named_probability,
+        probabilities=tuple(heard.probabilities),
         snr_db=signals.snr_db if signals else None,
         silence=signals.silence if signals else None,
         truncated=heard.truncated,

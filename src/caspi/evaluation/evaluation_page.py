@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.published import Published
 from caspi.evaluation.results import (
+    Calibration,
     EvaluationSummary,
     HardWordTable,
     ScoredUtterance,
@@ -68,6 +69,7 @@ def evaluate_page(
             *(_bars(what, key, summary) for key, what in _CHARTS if len(summary.by[key].parts) > 1),
             *_error_types(summary),
             *_hard_words(summary.hard_words),
+            *_calibration(summary.calibration),
             *_retention(summary),
             *_stress(summary),
             *_context(summary),
@@ -268,6 +270,25 @@ def _hard_words(table: HardWordTable) -> list[Bars]:
     if table.left_out:
         note += f" {table.left_out:,} utterances are skipped because they cannot be counted word by word."
     return [Bars("Hard words", bars, note)] if bars else []
+
+
+def _calibration(found: Calibration | None) -> list[Chart]:
+    """The reliability diagram: share of correct words over the probability that the model gave them."""
+    if found is None:
+        return []
+    lines = [
+        Line("words by probability", [(100 * one.probability, 100 * one.correct) for one in found.bins], dots=True),
+        Line("perfect", [(0.0, 0.0), (100.0, 100.0)]),
+    ]
+    counts = ", ".join(f"{one.low:.1f}-{one.high:.1f}: {one.words:,}" for one in found.bins)
+    note = (
+        f"Of {plural(found.words, 'recognised word')} {percent(found.correct)} are correct; their mean probability is "
+        f"{percent(found.probability)}. Expected calibration error {percent(found.expected_error)}: the mean distance "
+        f"from the diagonal. Below the diagonal the model is too sure. Words by probability: {counts}."
+    )
+    if found.left_out:
+        note += f" {found.left_out:,} utterances are skipped because they cannot be counted word by word."
+    return [Chart("Confidence of words", lines, "probability, %", "correct, %", note)]
 
 
 def _error_types(summary: EvaluationSummary) -> list[Table | Bars]:

@@ -12,7 +12,8 @@ class TranscriptPair:
     """A reference, a hypothesis, and the fields that breakdowns need; None and "" if unknown.
 
     group: recording or speaker. snr_db, silence: of the audio (corpus.signals). language: what was spoken;
-    named: the language that the model identified, if it was asked to. condition: of a stress set.
+    named: the language that the model identified, if it was asked to, and its probability. probabilities: of the
+    hypothesis' words, in order. condition: of a stress set.
     """
 
     id: str
@@ -23,6 +24,8 @@ class TranscriptPair:
     group: str = ""
     language: str = ""
     named: str = ""
+    named_probability: float | None = None
+    probabilities: tuple[float, ...] = ()
     snr_db: float | None = None
     silence: float | None = None
     truncated: bool = False

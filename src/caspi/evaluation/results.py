@@ -105,6 +105,31 @@ class ErrorTable:
 
 
 @dataclass(frozen=True, slots=True)
+class CalibrationBin:
+    """Recognised words whose probability is between `low` and `high`: its mean, and the share that is correct."""
+
+    low: float
+    high: float
+    words: int
+    probability: float
+    correct: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Of all recognised words: the mean of their probabilities and the share that is correct. expected_error: mean
+    distance of the two over bins of the probability, weighted by words (expected calibration error, ECE). left_out:
+    utterances that cannot be counted word by word."""
+
+    words: int
+    left_out: int
+    probability: float
+    correct: float
+    expected_error: float
+    bins: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConditionScore:
     """The leaderboard score of utterances that were decoded again under some condition."""
 
@@ -154,8 +179,8 @@ class EvaluationSummary:
     unit: word or character. macro: score -> unweighted mean of the sources' WERs. independent: number of groups of
     correlated errors, utterances without a group counting alone. rtfx: seconds of audio decoded per second; None where
     nothing was decoded. hallucinations: sign -> utterances. named: spoken language -> identified language ->
-    utterances; None if the language was given. evaluated, stress, context, retention (folder -> language -> score):
-    only where they were measured.
+    utterances; None if the language was given. calibration: None where words have no probabilities. evaluated, stress,
+    context, retention (folder -> language -> score): only where they were measured.
     """
 
     language: str
@@ -180,6 +205,7 @@ class EvaluationSummary:
     errors: ErrorTable
     hallucinations: dict[str, int]
     named: dict[str, dict[str, int]] | None
+    calibration: Calibration | None = None
     evaluated: tuple[EvaluatedSet, ...] = ()
     stress: StressTest | None = None
     context: dict[str, ContextScore] | None = None
@@ -215,7 +241,7 @@ class EvaluationSummary:
         return content
 
 
-_OPTIONAL = ("evaluated", "stress", "context", "retention")
+_OPTIONAL = ("calibration", "evaluated", "stress", "context", "retention")
 _KEYS = {"hallucinations": "made_up"}  # kept from the first version of the file
 
 
@@ -280,7 +306,8 @@ class ScoredUtterance:
         """Raises UsageError, beginning with `where`, if a field is missing or not of its type."""
         _check(row, where)
         known = {field.name for field in fields(TranscriptPair)}
-        pair = TranscriptPair(**{name: value for name, value in row.items() if name in known and value is not None})
+        given = {name: value for name, value in row.items() if name in known and value is not None}
+        pair = TranscriptPair(**given | {"probabilities": tuple(row.get("probabilities") or ())})
         names = [field.name for field in fields(UtteranceScore)]
         leaderboard, fair = (
             UtteranceScore(**{name: row[f"{prefix}{name}"] for name in names if f"{prefix}{name}" in row})
@@ -301,6 +328,8 @@ def _check(row: Any, where: str) -> None:
     for name in _COUNTS:
         if type(row[name]) is not int or row[name] < 0:
             raise UsageError(f"{utterance}: {name} is {row[name]!r}, not a count: evaluate or score it again")
+    if not isinstance(row.get("probabilities") or [], list):
+        raise UsageError(f"{utterance}: probabilities is {row['probabilities']!r}, not a list")
 
 
 def read_results(folder: Path) -> dict[str, ScoredUtterance]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from caspi.errors import UsageError
 from caspi.evaluation.breakdowns import by_utterance, by_word
+from caspi.evaluation.calibration import calibration
 from caspi.evaluation.error_types import ErrorTypes, hallucination_signs
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import (
@@ -104,6 +105,7 @@ def summarise(
         errors=_error_table(measured),
         hallucinations=dict(Counter(sign for signs in measured.signs for sign in signs)),
         named=_named(pairs),
+        calibration=calibration(pairs, measured.treated["fair"]),
     )
 
 

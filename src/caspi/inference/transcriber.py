@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ import torch
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
+from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
@@ -22,18 +25,20 @@ from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, witho
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """Text of one window of a recording, or of one phrase if times were requested."""
+    """Text of one window of a recording, or of one phrase if times were requested. words: of the text, in order."""
 
     start: Seconds
     end: Seconds
     text: str
+    words: tuple[RecognisedWord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """retried: windows that reached the token limit; truncated: those that reached it again after the split; looping:
     those whose text repeats itself; silent: those without sound, which are not decoded; untimed: those whose phrases
-    have no times, although they were requested."""
+    have no times, although they were requested. language_probability: mean over the windows in which the model
+    identified this language; None if the language was given."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -44,6 +49,7 @@ class Transcript:
     untimed: int = 0
     looping: int = 0
     silent: int = 0
+    language_probability: float | None = None
 
     def warnings(self) -> list[str]:
         """Warnings about the transcript, one line each."""
@@ -190,6 +196,7 @@ class Transcriber:
                 text, first.language or second.language, first.truncated or second.truncated, retried=True,
                 tokens=first.tokens + second.tokens,
                 log_probabilities=first.log_probabilities + second.log_probabilities,
+                words=first.words + second.words, language_probability=first.language_probability,
             )  # fmt: skip
 
 
@@ -214,20 +221,33 @@ def _join(opened: _Open) -> Transcript:
     for (first, last), hypothesis in zip(opened.spans, hypotheses, strict=True):
         start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
         timed_phrases = phrases(hypothesis.text, end - start) if times else []
-        segments += [TimedText(start + phrase.start, start + phrase.end, phrase.text) for phrase in timed_phrases]
+        words = iter(hypothesis.words)
+        segments += [
+            TimedText(
+                start + phrase.start, start + phrase.end, phrase.text, tuple(islice(words, len(phrase.text.split())))
+            )
+            for phrase in timed_phrases
+        ]  # fmt: skip
         text = without_times(hypothesis.text).strip() if times else hypothesis.text
         if text and not timed_phrases:
-            segments.append(TimedText(start, end, text))
+            segments.append(TimedText(start, end, text, hypothesis.words))
             untimed += times
     languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
+    language = Counter(languages).most_common(1)[0][0] if languages else None
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=tuple(segments),
-        language=Counter(languages).most_common(1)[0][0] if languages else None,
+        language=language,
         seconds=len(samples) / SAMPLE_RATE,
         truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
         retried=sum(hypothesis.retried for hypothesis in hypotheses),
         untimed=untimed,
         looping=sum(loops(hypothesis.text) for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),
+        language_probability=_language_probability([h for h in hypotheses if h.language == language]),
     )
+
+
+def _language_probability(hypotheses: Sequence[Hypothesis]) -> float | None:
+    given = [h.language_probability for h in hypotheses if h.language_probability is not None]
+    return fmean(given) if given else None

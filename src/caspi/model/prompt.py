@@ -10,15 +10,18 @@ The result equals tokenising the whole string, because a special token ends ever
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from caspi.errors import UsageError
 from caspi.language.codes import NO_SPEECH
 
 ASR_TEXT = "<asr_text>"
+_BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level BPE
 # The same layout for transformers' own `apply_chat_template`, saved in every checkpoint: system text, one audio
 # placeholder per clip, the assistant's text unchanged.
 CHAT_TEMPLATE = """
@@ -62,6 +65,7 @@ class Prompt:
         self.asr_text = self._special(ASR_TEXT)
         self._before_audio = self._encode("<|im_end|>\n<|im_start|>user\n<|audio_start|>")
         self._after_audio = self._encode("<|audio_end|><|im_end|>\n<|im_start|>assistant\n")
+        self._added = {token: "" if t.special else t.content for token, t in tokenizer.added_tokens_decoder.items()}
 
     def _special(self, token: str) -> int:
         token_id = self.tokenizer.convert_tokens_to_ids(token)
@@ -107,6 +111,18 @@ class Prompt:
         """int64 [n]: target tokens of every utterance."""
         overhead = {language: len(self.language_prefix(language)) + 1 for language in set(languages)}
         return self.text_lengths(texts) + np.array([overhead[language] for language in languages], np.int64)
+
+    def text_start(self, tokens: Sequence[int]) -> int:
+        """Where the text begins in generated tokens: after the language, if the model named it."""
+        return tokens.index(self.asr_text) + 1 if self.asr_text in tokens else 0
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token writes into the text, in UTF-8; a character may be spread over several tokens. Special tokens
+        write nothing."""
+        if token in self._added:
+            return self._added[token].encode()
+        piece = self.tokenizer.convert_ids_to_tokens(token) or ""
+        return bytes(_BYTE_OF[character] for character in piece)
 
     def parse(self, tokens: list[int]) -> tuple[str | None, str]:
         """Generated tokens to (language or None, text). Repetitions are kept: removing a loop would hide an error."""

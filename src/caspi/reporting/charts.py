@@ -15,10 +15,11 @@ _TICKS = 5
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a chart."""
+    """One line of a chart. dots: each point is marked."""
 
     name: str
     points: list[tuple[float, float]]
+    dots: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,8 @@ def draw(chart: Chart) -> Markup:
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in line.points))
         parts.append(Markup('<polyline fill="none" stroke-width="2" stroke="{}" points="{}"/>').format(colour, path))
-        if len(line.points) == 1:  # a line with one point is invisible
-            x, y = at(*line.points[0])
+        for point in line.points if line.dots or len(line.points) == 1 else ():  # a line with one point is invisible
+            x, y = at(*point)
             parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(x, y, colour))
     parts += [_text(_WIDTH - _RIGHT, _HEIGHT - 4, chart.x_title, "end"), _text(4, _TOP - 12, chart.y_title, "start")]
     return Markup("").join([*parts, Markup("</svg>"), _legend(chart)])

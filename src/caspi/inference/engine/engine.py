@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.weights import DecoderWeights
+from caspi.inference.engine.words import recognised_words
 from caspi.model.batch import AudioBatch
 from caspi.model.features import pad_clips
 from caspi.model.forward import encode, evaluation_mode
@@ -236,13 +238,18 @@ class Engine:
 
     def _hypothesis(self, waiting: _Waiting, continuation: Continuation) -> Hypothesis:
         prompt = self._loaded.prompt
-        language, text = prompt.parse([*waiting.forced, *continuation.tokens])
+        tokens = [*waiting.forced, *continuation.tokens]
+        log_probabilities = [0.0] * len(waiting.forced) + list(continuation.log_probabilities)  # forced is certain
+        language, text = prompt.parse(tokens)
+        named = prompt.asr_text in continuation.tokens
         return Hypothesis(
             text,
             language,
             truncated=not continuation.tokens or continuation.tokens[-1] != prompt.end,
             tokens=continuation.tokens,
             log_probabilities=continuation.log_probabilities,
+            words=recognised_words(prompt, tokens, log_probabilities),
+            language_probability=math.exp(sum(log_probabilities[: prompt.text_start(tokens)])) if named else None,
             score=continuation.score,
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.errors import UsageError
+from caspi.inference.engine.words import RecognisedWord
 
 # More than anyone can speak: Hebrew has about 4.4 tokens per second with the released tokenizer, 15 letter by letter.
 TOKENS_PER_SECOND_LIMIT = 25
@@ -67,8 +68,10 @@ class Hypothesis:
     """A transcript of one clip. truncated: the token limit was reached before the end of turn. retried: it was
     reached, and the clip was split. silent: there was nothing to decode.
 
-    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. score: of a beam
-    search, the mean log-probability if length_penalty is 1; others: its further texts, best first.
+    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. words: of the
+    text, with probabilities, without timestamps. language_probability: of what the model answered about the language,
+    "none" included; None if the language was given. score: of a beam search, the mean log-probability if
+    length_penalty is 1; others: its further texts, best first.
     """
 
     text: str
@@ -78,5 +81,7 @@ class Hypothesis:
     silent: bool = False
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
+    words: tuple[RecognisedWord, ...] = ()
+    language_probability: float | None = None
     score: float = 0.0
     others: tuple[Hypothesis, ...] = ()

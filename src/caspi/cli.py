@@ -35,6 +35,17 @@ Overrides = Annotated[
 Beams = Annotated[
     int, typer.Option(min=1, max=32, help="Beams of a beam search; 1 takes the most likely token at every step.")
 ]
+LoopGuard = Annotated[
+    bool,
+    typer.Option("--loop-guard", help="Decode what repeats itself again with repetitions forbidden; it is counted."),
+]
+PreviousText = Annotated[
+    bool,
+    typer.Option(
+        "--previous-text",
+        help="Give each window of a long recording the text before it; for models that were trained with it.",
+    ),
+]
 
 
 def _show_version(requested: bool) -> None:
@@ -347,6 +358,8 @@ def evaluate(
     ] = None,
     identify: Annotated[bool, typer.Option("--identify", help="Let the model identify the language.")] = False,
     beams: Beams = 1,
+    loop_guard: LoopGuard = False,
+    previous_text: PreviousText = False,
     equivalents: Annotated[
         Optional[Path],
         typer.Option(help="CSV of spellings that count as the same word, one set per line; reported separately."),
@@ -368,9 +381,13 @@ def evaluate(
     """
     from caspi import commands
     from caspi.evaluation.options import EvaluationOptions
+    from caspi.inference.decoding_options import DecodingOptions
 
     other = [str(corpus) for corpus in retention or ()]
-    options = EvaluationOptions(split, limit, other, stress, context, identify, beams, equivalents, language, group_key)
+    decoding = DecodingOptions(beams, loop_guard, previous_text)
+    options = EvaluationOptions(
+        split, limit, other, stress, context, identify, decoding, equivalents, language, group_key
+    )
     _finish(commands.evaluate.run(model, corpora, out, options), json_)
 
 
@@ -455,6 +472,8 @@ def transcribe(
         typer.Option("--times", help="Write the times of every phrase; needs a model trained with train.timestamps."),
     ] = False,
     beams: Beams = 1,
+    loop_guard: LoopGuard = False,
+    previous_text: PreviousText = False,
     json_: Json = False,
 ) -> None:
     """Transcribe audio of any length to text or subtitles.
@@ -462,8 +481,11 @@ def transcribe(
     Example: caspi transcribe runs/demo/train/average talk.mp3 --language Hebrew --format srt --out subtitles
     """
     from caspi import commands
+    from caspi.inference.decoding_options import DecodingOptions
 
-    _finish(commands.transcribe.run(model, files, format, out, context, language, times=times, beams=beams), json_)
+    decoding = DecodingOptions(beams, loop_guard, previous_text)
+    outcome = commands.transcribe.run(model, files, format, out, context, language, times=times, decoding=decoding)
+    _finish(outcome, json_)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from caspi.evaluation.decode import DecodeJob, ModelHandle
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.results import RESULTS
 from caspi.evaluation.stress import CONDITIONS
+from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.transcriber import Recording, Transcript
 from caspi.reporting import report
 
@@ -127,7 +128,7 @@ class Scripted:
         for number, recording in enumerate(recordings):
             self.heard.append(recording.samples)
             self.told.append(recording.language)
-            self.beams.add(recording.beams)
+            self.beams.add(recording.decoding.beams)
             yield number, Transcript(f"שמעתי {number}", (), "Hebrew", 1.0, truncated=number == 0, retried=number < 2)
 
 
@@ -180,6 +181,8 @@ def test_a_changed_configuration_is_a_different_model(small_run: Path, small_cor
 
 def test_another_number_of_beams_is_decoded_anew(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:
     for beams in (1, 4, 4):
-        commands.evaluate.run("tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(beams=beams))
+        commands.evaluate.run(
+            "tiny", [str(small_corpus)], tmp_path / "out", EvaluationOptions(decoding=DecodingOptions(beams))
+        )
     assert scripted.beams == {1, 4}
     assert len(scripted.heard) == 24, "the third run decodes nothing"

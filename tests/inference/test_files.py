@@ -8,6 +8,7 @@ import soundfile
 
 from caspi import audio, commands
 from caspi.errors import UsageError
+from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.inference.transcriber import Transcriber
@@ -100,7 +101,9 @@ def test_a_file_is_transcribed_by_a_beam_search(tiny: LoadedModel, tmp_path: Pat
     samples = voice("la casa grande y el perro")
     path = tmp_path / "a.flac"
     path.write_bytes(audio.encode_flac(samples))
-    result = commands.transcribe.run("tiny", [path], "txt", None, "", "Spanish", beams=4).summary["files"][0]
+    result = commands.transcribe.run("tiny", [path], "txt", None, "", "Spanish", decoding=DecodingOptions(4)).summary[
+        "files"
+    ][0]
     heard = audio.decode(path)
     [wanted] = Engine(tiny).decode([DecodeRequest(heard, language="Spanish", beams=4)])
     assert result["text"] == wanted.text

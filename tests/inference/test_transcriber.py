@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from caspi import audio
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.corpus.utterance import Word
+from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.long_audio import windows
@@ -307,6 +308,31 @@ def test_truncated_and_looping_windows_give_warnings(tiny: LoadedModel) -> None:
     assert said.warnings() == [
         "1 window hit the limit of tokens, so text is missing", "1 window repeats the same words over and over",
     ]  # fmt: skip
+
+
+def test_the_loop_guard_decodes_what_repeats_itself_once_more_and_counts_it(tiny: LoadedModel) -> None:
+    engine = Scripted(lambda clip, _: Hypothesis("אור גדול" if clip.no_loops else "אור " * 9, "Hebrew", False))
+    transcriber = Transcriber(tiny, engine=engine)  # type: ignore[arg-type]
+    [said] = transcriber.transcribe([Recording(NOISE, decoding=DecodingOptions(loop_guard=True))])
+    assert (said.text, said.guarded, said.looping) == ("אור גדול", 1, 0)
+    assert said.warnings() == ["1 window repeated the same words over and over and was decoded again"]
+    [free] = transcriber.transcribe([Recording(NOISE)])
+    assert (free.guarded, free.looping) == (0, 1)
+    assert [request.no_loops for request in engine.requests] == [False, True, False]
+
+
+def test_every_window_is_given_the_text_before_it_but_no_loop(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = ["<0.1>בוקר טוב<1.0>", " ".join(["לא"] * 9), "ערב טוב", "לילה טוב"]
+    engine = Scripted(lambda _, number: Hypothesis(answers[number], "Hebrew", False))
+    spans = [(0, 20_000), (20_000, 40_000), (40_000, 60_000), (60_000, 80_000)]
+    monkeypatch.setattr("caspi.inference.transcriber.windows", lambda *_: spans)
+    transcriber = Transcriber(tiny, engine=engine)  # type: ignore[arg-type]
+    asked = Recording(NOISE, context="שמות", decoding=DecodingOptions(previous_text=True))
+    [said] = transcriber.transcribe([asked])
+    assert [request.context for request in engine.requests] == ["שמות", "שמות בוקר טוב", "שמות", "שמות ערב טוב"]
+    assert said.text == " ".join(answers)
 
 
 @pytest.mark.parametrize("text", ["a --> b & <c>", "one\n\ntwo", "שלום\u2028עולם", "1\n00:00:01,000 --> 00:00:02,000"])

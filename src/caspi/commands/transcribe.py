@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.progress import Progress
 from caspi.reporting.wording import plural
 
@@ -27,7 +28,7 @@ def run(
     language_name: str | None,
     *,
     times: bool = False,
-    beams: int = 1,
+    decoding: DecodingOptions = GREEDY,
 ) -> Outcome:
     """Transcribes files, one output per file; without `out` the text is in the summary. times: of phrases. If a file
     fails, the others are still transcribed, and the exit code is 1."""
@@ -37,7 +38,7 @@ def run(
 
     if format_name not in FORMATS:
         raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    request = stage.FileRequest(model, format_name, context, language_option(language_name), times, beams)
+    request = stage.FileRequest(model, format_name, context, language_option(language_name), times, decoding)
     outputs = stage.Outputs(files, request, out)
     found = []
     with Progress("transcribe", unit="files", total=len(files)) as progress:

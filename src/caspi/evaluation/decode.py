@@ -26,6 +26,7 @@ from caspi.errors import CaspiError
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import context_label
 from caspi.evaluation.stress import CLEAN, apply_condition
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.model.files import loaded_files
 from caspi.progress import Progress
@@ -49,14 +50,14 @@ class ModelHandle:
 
 @dataclass(frozen=True, slots=True)
 class DecodeJob:
-    """Rows of a split to decode under one condition. identify: the model names the language. beams: of a beam search.
+    """Rows of a split to decode under one condition. identify: the model names the language.
     turns: the system turns, one per row. shown: the name of their content; "": the context of the corpus."""
 
     corpus: Corpus
     rows: range
     condition: str = CLEAN
     identify: bool = False
-    beams: int = 1
+    decoding: DecodingOptions = GREEDY
     shown: str = ""
     turns: Sequence[str] = ()
 
@@ -69,7 +70,7 @@ class DecodeJob:
             self.corpus.split,
             self.condition,
             self.identify,
-            self.beams,
+            self.decoding,
             self.shown,
             code,
         )
@@ -86,6 +87,7 @@ class DecodedUtterance:
     text: str
     truncated: bool
     retried: bool
+    guarded: bool
     named: str
     probabilities: tuple[float, ...] = ()
     named_probability: float | None = None
@@ -222,6 +224,7 @@ def _decoded_utterance(identifier: str, transcript: Transcript, identify: bool) 
         text=transcript.text,
         truncated=transcript.truncated > 0,
         retried=transcript.retried > 0,
+        guarded=transcript.guarded > 0,
         named=(transcript.language or "none") if identify else "",
         probabilities=tuple(round(word.probability, _DIGITS) for word in words),
         named_probability=round(named, _DIGITS) if identify and named is not None else None,
@@ -232,7 +235,7 @@ def _recording(job: DecodeJob, row: int) -> Recording:
     utterance = job.corpus.utterance(row)
     spoken = None if job.identify else utterance.language
     context = job.turns[row] if job.shown else utterance.context
-    return Recording(_samples(job, row, utterance), spoken, context, beams=job.beams)
+    return Recording(_samples(job, row, utterance), spoken, context, decoding=job.decoding)
 
 
 def _samples(part: DecodeJob, row: int, utterance: Utterance) -> Any:
@@ -267,6 +270,7 @@ def _pair(utterance: Utterance, heard: DecodedUtterance, part: DecodeJob) -> Tra
         silence=signals.silence if signals else None,
         truncated=heard.truncated,
         retried=heard.retried,
+        guarded=heard.guarded,
         synthetic=utterance.synthetic,
         condition=part.condition,
     )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationOptions:
@@ -14,7 +16,7 @@ class EvaluationOptions:
 
     stress: number of utterances of each corpus that are also decoded under every stress condition. context: number that
     are also decoded with hotwords and other context in their system turn. identify: the model identifies the language
-    instead of being given it. beams: of a beam search. equivalents: CSV of spellings that count as the same. language:
+    instead of being given it. equivalents: CSV of spellings that count as the same. language:
     of manifest lines that name none. group_key: manifest field that names the speaker.
     """
 
@@ -24,7 +26,7 @@ class EvaluationOptions:
     stress: int = 0
     context: int = 0
     identify: bool = False
-    beams: int = 1
+    decoding: DecodingOptions = GREEDY
     equivalents: Path | None = None
     language: str | None = None
     group_key: str = ""

@@ -30,6 +30,7 @@ class TranscriptPair:
     silence: float | None = None
     truncated: bool = False
     retried: bool = False
+    guarded: bool = False
     synthetic: bool = False
     condition: str = ""
 

@@ -197,6 +197,7 @@ class EvaluationSummary:
     audio_seconds: Seconds
     truncated: int
     retried: int
+    guarded: int
     synthetic: int
     rtfx: float | None
     decode_seconds: Seconds | None

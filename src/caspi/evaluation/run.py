@@ -28,6 +28,7 @@ from caspi.evaluation.results import (
 from caspi.evaluation.spelling_variants import SpellingVariants
 from caspi.evaluation.stress import CLEAN, CONDITIONS, FAMILIES
 from caspi.evaluation.summary import ScoredPairs, summarise, write_results
+from caspi.inference.decoding_options import DecodingOptions
 from caspi.reporting import report
 from caspi.scoring.error_rates import Score
 
@@ -50,7 +51,7 @@ def evaluate(
 ) -> tuple[EvaluationSummary, list[ScoredUtterance]]:
     """Decodes what the folder `cache` does not hold yet, and writes results.jsonl, summary.json and the transcripts
     into `out`."""
-    decoder = _Decoder(inputs.model, cache, options.identify, options.beams)
+    decoder = _Decoder(inputs.model, cache, options.identify, options.decoding)
     _check_ids(inputs.corpora)
     pairs, seconds = decoder.first(inputs.corpora, options.limit)
     measured = ScoredPairs.of(pairs)
@@ -74,7 +75,7 @@ class _Decoder:
     model: ModelHandle
     cache: Path
     identify: bool
-    beams: int
+    decoding: DecodingOptions
 
     def first(
         self, corpora: Sequence[Corpus], limit: int | None, condition: str = CLEAN
@@ -84,7 +85,7 @@ class _Decoder:
         seconds = 0.0
         for corpus in corpora:
             rows = range(min(len(corpus), limit or len(corpus)))
-            decoded, taken = self.decode(DecodeJob(corpus, rows, condition, self.identify, self.beams))
+            decoded, taken = self.decode(DecodeJob(corpus, rows, condition, self.identify, self.decoding))
             pairs += decoded
             seconds += taken
         return pairs, seconds
@@ -149,9 +150,8 @@ def _context(decoder: _Decoder, corpora: Sequence[Corpus], limit: int) -> dict[s
         for corpus, conditions in made:
             rows = range(len(conditions.words))
             turns = conditions.turns.get(name) or [corpus.utterance(row).context for row in rows]
-            pairs[name] += decoder.decode(DecodeJob(corpus, rows, CLEAN, decoder.identify, decoder.beams, name, turns))[
-                0
-            ]
+            job = DecodeJob(corpus, rows, CLEAN, decoder.identify, decoder.decoding, name, turns)
+            pairs[name] += decoder.decode(job)[0]
     scores = {}
     for name, decoded in pairs.items():
         hotwords, distractors = context_test.words_recognised(decoded, words)

@@ -54,7 +54,8 @@ def warning_signs(summary: EvaluationSummary) -> list[str]:
     """Lines on what the word error rate does not show: empty or truncated hypotheses, hallucinations, languages."""
     counts = {
         "empty": summary.leaderboard.empty, "cut off": summary.truncated,
-        "decoded again in pieces": summary.retried, **summary.hallucinations,
+        "decoded again in pieces": summary.retried, "decoded again without loops": summary.guarded,
+        **summary.hallucinations,
     }  # fmt: skip
     signs = [f"{name} {count:,}" for name, count in counts.items() if count]
     lines = [f"of {plural(summary.utterances, 'utterance')}: {', '.join(signs)}"] if signs else []

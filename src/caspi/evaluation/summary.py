@@ -97,6 +97,7 @@ def summarise(
         audio_seconds=audio,
         truncated=sum(pair.truncated for pair in pairs),
         retried=sum(pair.retried for pair in pairs),
+        guarded=sum(pair.guarded for pair in pairs),
         synthetic=sum(pair.synthetic for pair in pairs),
         rtfx=audio / decode_seconds if decode_seconds else None,
         decode_seconds=decode_seconds,

@@ -12,6 +12,7 @@ from caspi import audio
 from caspi.atomic_output import read_jsonl, write_whole
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
 from caspi.errors import UsageError
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 
@@ -21,15 +22,19 @@ _LIST_NAME = ".caspi-transcribe.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times;
-    beams: of a beam search."""
+    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times."""
 
     model: str
     format: str = "txt"
     context: str = ""
     language: str | None = None
     times: bool = False
-    beams: int = 1
+    decoding: DecodingOptions = GREEDY
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the texts depend on, and their files."""
+        fields = asdict(self)
+        return fields | fields.pop("decoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +79,11 @@ class Outputs:
         self._read_or_create_list(request)
 
     def _read_or_create_list(self, request: FileRequest) -> None:
-        settings = asdict(request)
+        settings = request.settings()
         assert self._list is not None  # only called with a folder
         if self._list.is_file():
             first, *rows = read_jsonl(self._list)
-            first = {"beams": 1} | first  # of version 0.1, which had no beam search
+            first = asdict(GREEDY) | first  # of version 0.1, which had none of these
             if first != settings:
                 changed = next(key for key in settings if first.get(key) != settings[key])
                 raise UsageError(
@@ -142,7 +147,7 @@ def _transcribe_pending(
     pending: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
 ) -> Iterator[FileResult]:
     recordings = [
-        Recording(samples, request.language, request.context, times=request.times, beams=request.beams)
+        Recording(samples, request.language, request.context, times=request.times, decoding=request.decoding)
         for _, samples, _ in pending
     ]
     for (file, _, notes), transcript in zip(pending, transcriber.transcribe(recordings), strict=True):

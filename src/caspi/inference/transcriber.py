@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.words import RecognisedWord
@@ -19,6 +20,7 @@ from caspi.inference.long_audio import MAX_WINDOW, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
 from caspi.model.files import max_clip_seconds
+from caspi.model.hotwords import joined, tail
 from caspi.model.loading import LoadedModel, cast, load
 from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
 
@@ -36,9 +38,10 @@ class TimedText:
 @dataclass(frozen=True, slots=True)
 class Transcript:
     """retried: windows that reached the token limit; truncated: those that reached it again after the split; looping:
-    those whose text repeats itself; silent: those without sound, which are not decoded; untimed: those whose phrases
-    have no times, although they were requested. language_probability: mean over the windows in which the model
-    identified this language; None if the language was given."""
+    those whose text repeats itself; guarded: those that were decoded again because it did; silent: those without sound,
+    which are not decoded; untimed: those whose phrases have no times, although they were requested.
+    language_probability: mean over the windows in which the model identified this language; None if the language was
+    given."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -48,6 +51,7 @@ class Transcript:
     retried: int = 0
     untimed: int = 0
     looping: int = 0
+    guarded: int = 0
     silent: int = 0
     language_probability: float | None = None
 
@@ -56,6 +60,7 @@ class Transcript:
         problems = (
             (self.truncated, "hit the limit of tokens, so text is missing"),
             (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
+            (self.guarded, "repeated the same words over and over and {was} decoded again"),
             (self.looping, "repeat{s} the same words over and over"),
         )
         return [
@@ -82,22 +87,23 @@ def is_silent(samples: np.ndarray) -> bool:
 @dataclass(frozen=True, slots=True)
 class Recording:
     """What to transcribe: samples float32 [n] at 16 kHz, of any length. language: None: the model identifies it. times:
-    of every phrase, for a model that was trained to output them. beams: of a beam search; 1: the most likely token."""
+    of every phrase, for a model that was trained to output them."""
 
     samples: np.ndarray
     language: str | None = None
     context: str = ""
     times: bool = False
-    beams: int = 1
+    decoding: DecodingOptions = GREEDY
 
 
 @dataclass(slots=True)
 class _Open:
-    """A recording whose windows are being decoded. spans: of its windows, in samples. hypotheses: by window. halves: of
-    windows that were split, by window."""
+    """A recording whose windows are being decoded. spans: of its windows, in samples. todo: windows that are not
+    submitted yet. hypotheses: by window. halves: of windows that were split, by window."""
 
     recording: Recording
     spans: list[tuple[int, int]]
+    todo: deque[int] = field(default_factory=deque)
     hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
     halves: dict[int, list[Hypothesis | None]] = field(default_factory=dict)
 
@@ -165,39 +171,65 @@ class Transcriber:
     def _begin(self, number: int, recording: Recording, pieces: dict[int, _Piece]) -> _Open:
         """Submits the windows of a recording, except the silent ones."""
         opened = _Open(recording, windows(recording.samples, self._max_window))
-        context = timestamp_prompt(recording.context) if recording.times else recording.context
         for window, (first, last) in enumerate(opened.spans):
-            samples = recording.samples[first:last]
-            if is_silent(samples):
+            if is_silent(recording.samples[first:last]):
                 opened.hypotheses[window] = Hypothesis("", None, truncated=False, silent=True)
             else:
-                clip = DecodeRequest(samples, context, recording.language, beams=recording.beams)
-                pieces[self._engine.submit(clip)] = _Piece(number, window, clip)
+                opened.todo.append(window)
+        self._submit(number, opened, pieces)
         return opened
 
+    def _submit(self, number: int, opened: _Open, pieces: dict[int, _Piece], previous: str = "") -> None:
+        """Submits the windows that are left; only the next one if it waits for the previous text."""
+        recording = opened.recording
+        context = joined(recording.context, tail(previous))
+        context = timestamp_prompt(context) if recording.times else context
+        while opened.todo:
+            window = opened.todo.popleft()
+            first, last = opened.spans[window]
+            clip = DecodeRequest(
+                recording.samples[first:last], context, recording.language, beams=recording.decoding.beams
+            )
+            pieces[self._engine.submit(clip)] = _Piece(number, window, clip)
+            if recording.decoding.previous_text:
+                return
+
     def _place(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis, pieces: dict[int, _Piece]) -> None:
-        """Stores a hypothesis. A window that reaches its token limit is split in two and decoded again once."""
+        """Stores a hypothesis. A window that repeats itself is decoded again with that forbidden, if there is a guard;
+        a window that reaches its token limit is split in two and decoded again once."""
+        if opened.recording.decoding.loop_guard and not piece.clip.no_loops and loops(hypothesis.text):
+            clip = replace(piece.clip, no_loops=True)
+            pieces[self._engine.submit(clip)] = replace(piece, clip=clip)
+            return
         if piece.half is None:
             if not hypothesis.truncated or piece.clip.seconds <= _SHORTEST_SPLIT:
-                opened.hypotheses[piece.window] = hypothesis
+                self._finish(opened, piece, replace(hypothesis, guarded=piece.clip.no_loops), pieces)
                 return
             opened.halves[piece.window] = [None, None]
             for half, clip in enumerate(_halves(piece.clip)):
                 pieces[self._engine.submit(clip)] = _Piece(piece.number, piece.window, clip, half)
             return
         halves = opened.halves[piece.window]
-        halves[piece.half] = hypothesis
+        halves[piece.half] = replace(hypothesis, guarded=piece.clip.no_loops)
         first, second = halves
         if first is not None and second is not None:
             window = slice(*opened.spans[piece.window])
             cut = _middle(opened.recording.samples[window])
             text = " ".join(part for part in (first.text, shift_times(second.text, cut / SAMPLE_RATE)) if part)
-            opened.hypotheses[piece.window] = Hypothesis(
+            hypothesis = Hypothesis(
                 text, first.language or second.language, first.truncated or second.truncated, retried=True,
                 tokens=first.tokens + second.tokens,
                 log_probabilities=first.log_probabilities + second.log_probabilities,
                 words=first.words + second.words, language_probability=first.language_probability,
+                guarded=first.guarded or second.guarded,
             )  # fmt: skip
+            self._finish(opened, piece, hypothesis, pieces)
+
+    def _finish(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis, pieces: dict[int, _Piece]) -> None:
+        """The final hypothesis of a window. The next window is not given a text that is not to be trusted."""
+        opened.hypotheses[piece.window] = hypothesis
+        untrusted = hypothesis.truncated or loops(hypothesis.text)
+        self._submit(piece.number, opened, pieces, "" if untrusted else without_times(hypothesis.text))
 
 
 _SHORTEST_SPLIT = 2.0  # seconds
@@ -243,6 +275,7 @@ def _join(opened: _Open) -> Transcript:
         retried=sum(hypothesis.retried for hypothesis in hypotheses),
         untimed=untimed,
         looping=sum(loops(hypothesis.text) for hypothesis in hypotheses),
+        guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),
         language_probability=_language_probability([h for h in hypotheses if h.language == language]),
     )

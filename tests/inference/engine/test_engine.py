@@ -17,6 +17,7 @@ from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis, Sampling
+from caspi.inference.loops import loops
 from caspi.model.batch import Item, collate
 from caspi.model.forward import label_logits
 from caspi.model.loading import LoadedModel
@@ -209,6 +210,23 @@ def test_a_beam_search_equals_that_of_generate(tiny: LoadedModel, requests: list
             one.score for one in (best, *best.others)
         ]
         assert best.score == pytest.approx(sum(best.log_probabilities) / len(best.tokens), abs=1e-4)
+
+
+def test_a_search_without_loops_takes_the_most_likely_tokens(
+    tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]]
+) -> None:
+    found = Engine(tiny).decode([replace(request, no_loops=True) for request in requests])
+    assert [list(one.tokens) for one in found] == expected
+
+
+def test_no_token_may_make_a_text_repeat_itself(tiny: LoadedModel) -> None:
+    """Without the end of turn the model goes round in circles."""
+    noise = (0.1 * np.random.default_rng(0).standard_normal(32_000)).astype(np.float32)
+    request = DecodeRequest(noise, language="Spanish", max_tokens=120, min_tokens=120)
+    free, guarded = Engine(tiny).decode([request, replace(request, no_loops=True)])
+    assert loops(free.text)
+    assert not loops(guarded.text)
+    assert len(guarded.tokens) == 120
 
 
 def test_searches_and_other_requests_run_side_by_side(

@@ -19,6 +19,7 @@ from caspi.inference.engine.job_queue import JobQueue
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob, copy_spans, on_device, pack_prompts
 from caspi.inference.engine.spans import Spans
+from caspi.inference.loops import loops
 from caspi.model.prompt import Prompt
 
 _IMPOSSIBLE = -1e9
@@ -86,7 +87,7 @@ class BeamSearch(JobQueue[_Search]):
     def __init__(self, network: Network, prompt: Prompt, rows: int, positions: int) -> None:
         """rows: beams of all prompts at once; positions: of the cache, which is allocated with the first job."""
         super().__init__()
-        self._network, self._end, self._audio_token = network, prompt.end, prompt.audio
+        self._network, self._prompt, self._end = network, prompt, prompt.end
         self._device = network.weights.embedding.device
         self._rows, self._positions = rows, positions
         self._cache: Cache | None = None
@@ -136,7 +137,7 @@ class BeamSearch(JobQueue[_Search]):
         """Runs prompts; their first candidates come from a single beam."""
         assert self._cache is not None  # allocated with the spans
         jobs, firsts = [search.job for search in begun], [search.starts[0] for search in begun]
-        prompts = pack_prompts(jobs, firsts, self._audio_token, self._device)
+        prompts = pack_prompts(jobs, firsts, self._prompt.audio, self._device)
         logits = self._network.prompt_pass(self._cache, prompts, torch.cat([job.audio for job in jobs]))
         self._choose(begun, logits)
         copy_spans(
@@ -164,6 +165,8 @@ class BeamSearch(JobQueue[_Search]):
             totals = rows + torch.tensor([[beam.total] for beam in search.beams], device=self._device)
             if len(search.beams[0].tokens) < search.job.minimum:
                 totals[:, self._end] = _IMPOSSIBLE
+            if search.job.no_loops:
+                self._forbid_loops(search, totals)
             chosen.append(totals.flatten().topk(most))
         values = torch.stack([best.values for best in chosen]).tolist()
         places = torch.stack([best.indices for best in chosen]).tolist()
@@ -174,3 +177,18 @@ class BeamSearch(JobQueue[_Search]):
             ]
             copies += search.moved(search.advance(candidates[: 2 * search.job.beams], self._end))
         copy_spans(self._cache, copies, self._device)
+
+    def _forbid_loops(self, search: _Search, totals: torch.Tensor) -> None:
+        """Makes candidates impossible that repeat themselves, until none of the best does. totals [beams, vocabulary],
+        changed in place."""
+        width = totals.shape[1]
+        flat = totals.view(-1)
+        while True:
+            looping = [
+                place
+                for place in flat.topk(2 * search.job.beams).indices.tolist()
+                if loops(self._prompt.parse([*search.beams[place // width].tokens, place % width])[1])
+            ]
+            if not looping:
+                return
+            flat[looping] = _IMPOSSIBLE

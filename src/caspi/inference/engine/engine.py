@@ -180,8 +180,7 @@ class Engine:
             return
         for waiting, audio in zip(clips.group, encoded, strict=True):
             if waiting.ticket not in self._cancelled:  # while its batch was made
-                job = self._job(waiting, audio)
-                searched = job.beams > 1
+                job, searched = self._job(waiting, audio), waiting.request.searched
                 self._running[searched, (self._searcher if searched else self._generator).add(job)] = waiting
 
     def _next_clips(self) -> _Clips:
@@ -228,7 +227,7 @@ class Engine:
         ids = prompt.prefix(len(audio), request.context) + waiting.forced
         return PromptJob(
             ids, audio, request.limit, request.min_tokens, beams=request.beams, length_penalty=request.length_penalty,
-            **_sampling(request),
+            no_loops=request.no_loops, **_sampling(request),
         )  # fmt: skip
 
     def _read(self, key: tuple[bool, int], continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:

@@ -19,7 +19,7 @@ class PromptJob:
 
     numbers: for each continuation one random number per token; empty: one continuation of the most likely tokens.
     temperature, top_p: of sampling. beams: of a beam search, 1: none; length_penalty: exponent of the length by which
-    scores are divided.
+    scores are divided; no_loops: of a search, no token may make the text repeat itself.
     """
 
     ids: list[int]
@@ -31,6 +31,7 @@ class PromptJob:
     top_p: float = 1.0
     beams: int = 1
     length_penalty: float = 1.0
+    no_loops: bool = False
 
     @property
     def copies(self) -> int:

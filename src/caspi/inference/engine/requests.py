@@ -34,7 +34,8 @@ class DecodeRequest:
     context: of the system turn. language: prefilled; None: the model identifies it. prefix: forced start of the text.
     max_tokens: None: more than anyone can speak in the clip's duration. min_tokens: the end of turn cannot come before.
     sampling: None: the most likely token. beams: of a beam search; 1: none. length_penalty: exponent of the length by
-    which the scores of beams are divided; more than 1 prefers longer texts.
+    which the scores of beams are divided; more than 1 prefers longer texts. no_loops: no token may make the text repeat
+    itself (see loops.loops).
     """
 
     samples: np.ndarray
@@ -46,14 +47,20 @@ class DecodeRequest:
     sampling: Sampling | None = None
     beams: int = 1
     length_penalty: float = 1.0
+    no_loops: bool = False
 
     def __post_init__(self) -> None:
-        if self.beams > 1 and self.sampling is not None:
-            raise UsageError("a beam search does not sample: give beams or sampling")
+        if self.searched and self.sampling is not None:
+            raise UsageError("a beam search does not sample: give beams, or no_loops, or sampling")
 
     @property
     def seconds(self) -> Seconds:
         return len(self.samples) / SAMPLE_RATE
+
+    @property
+    def searched(self) -> bool:
+        """Whether a beam search decodes it; with one beam it takes the most likely tokens too."""
+        return self.beams > 1 or self.no_loops
 
     @property
     def limit(self) -> int:
@@ -66,7 +73,8 @@ class DecodeRequest:
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """A transcript of one clip. truncated: the token limit was reached before the end of turn. retried: it was
-    reached, and the clip was split. silent: there was nothing to decode.
+    reached, and the clip was split. guarded: the text repeated itself, and the clip was decoded again with that
+    forbidden. silent: there was nothing to decode.
 
     tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. words: of the
     text, with probabilities, without timestamps. language_probability: of what the model answered about the language,
@@ -78,6 +86,7 @@ class Hypothesis:
     language: str | None
     truncated: bool
     retried: bool = False
+    guarded: bool = False
     silent: bool = False
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()

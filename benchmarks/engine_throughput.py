@@ -1,13 +1,15 @@
 """Decoding speed of the engine on one GPU, in seconds of audio per second, with random weights.
 
     python benchmarks/engine_throughput.py --tokenizer DIR [--scale 1.7b] [--count 1024] [--rows 128 256 512]
+        [--weights 16 int8 fp8]
 
 Every clip gets exactly 4.4 tokens per second of audio. `corpus`: clips log-normal around 8 s (1 to 25 s), read from a
 corpus on disk; everything between the files and the tokens counts. `long`: recordings of two minutes, in windows.
 `parts`: the GPU's seconds in encoder, prompts and steps in one run. `alone`: the latency of one clip of 8 s and of its
 first token. `evaluation`: seconds that an in-training evaluation of 200 clips takes, with a new engine over weights in
 fp32, the first and the second time. `generate`: transformers' own, with the same weights, on fewer clips. Prints one
-JSON line.
+JSON line. --weights: of the decoder's linear layers; 16: bf16 on a GPU, fp32 on a CPU. `decoder_gib`: their size, with
+the head's.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from caspi.inference.engine.requests import DecodeRequest
 from caspi.inference.engine.step_graphs import Stepper
 from caspi.inference.long_audio import windows
 from caspi.model.config import ModelConfig
+from caspi.model.eight_bit import DTYPES, EightBitWeight, Format, is_quantisable
 from caspi.model.loading import LoadedModel, cast, load
 
 _TOKENS_PER_SECOND = 4.4
@@ -55,6 +58,7 @@ def main() -> None:
     add_corpus_options(parser)
     parser.add_argument("--count", type=int, default=1024, help="clips")
     parser.add_argument("--rows", type=int, nargs="+", default=[256])
+    parser.add_argument("--weights", choices=["16", *DTYPES], nargs="+", default=["16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--generate", type=int, default=0, help="clips of the baseline")
     parser.add_argument("--long", type=int, default=0, help="recordings of two minutes")
@@ -72,13 +76,29 @@ def main() -> None:
             "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
             "torch": torch.__version__, "clips": len(corpus),
         }  # fmt: skip
-        for rows in options.rows:
-            found[f"rows_{rows}"] = measure(loaded, corpus, rows, options)
-            say(f"{rows} rows: {found[f'rows_{rows}']}")
+        for weights in options.weights:
+            model = loaded if weights == "16" else in_eight_bits(loaded, weights)
+            for rows in options.rows:
+                key = f"rows_{rows}" if weights == "16" else f"{weights}_rows_{rows}"
+                found[key] = measure(model, corpus, rows, options)
+                say(f"{key}: {found[key]}")
         found["evaluation"] = evaluation(loaded, corpus, device)
         if options.generate:
             found["generate"] = baseline(loaded, corpus, options.generate)
     print(json.dumps(found))
+
+
+def in_eight_bits(loaded: LoadedModel, form: Format) -> LoadedModel:
+    named = loaded.model.state_dict().items()
+    return replace(loaded, eight_bit={name: EightBitWeight.of(t, form) for name, t in named if is_quantisable(name)})
+
+
+def decoder_bytes(engine: Engine) -> int:
+    """Of the weights that steps use."""
+    weights = engine._generator._network.weights
+    matrices = [part for block in weights.blocks for part in (getattr(block, f.name) for f in fields(block))]
+    parts = [part if isinstance(part, torch.Tensor) else part.values for part in matrices]
+    return sum(part.nbytes for part in [*parts, weights.head])
 
 
 def evaluation(loaded: LoadedModel, corpus: Corpus, device: torch.device) -> list[float]:
@@ -102,7 +122,9 @@ def measure(loaded: LoadedModel, corpus: Corpus, rows: int, options: argparse.Na
     seconds = float(corpus.numbers("seconds").sum())
     started = time.perf_counter()
     run(engine, (forced(corpus.samples(row)) for row in order[: 2 * rows]))
-    found: dict[str, Any] = {"first_run_seconds": time.perf_counter() - started}
+    found: dict[str, Any] = {
+        "first_run_seconds": time.perf_counter() - started, "decoder_gib": decoder_bytes(engine) / 2**30,
+    }  # fmt: skip
 
     def whole() -> Iterable[DecodeRequest]:
         return read_ahead(lambda row: forced(corpus.samples(row)), order)

@@ -491,7 +491,13 @@ def transcribe(
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
-    to: Annotated[str, typer.Option(help="hf (transformers, bf16) or qwen-asr (original layout).")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="hf (transformers, bf16), qwen-asr (original layout), or with the decoder in eight bits: int8, fp8, "
+            "qwen-asr-int8, qwen-asr-fp8 (W8A8 for vLLM)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Output folder; must be new.")],
     json_: Json = False,
 ) -> None:

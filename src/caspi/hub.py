@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
@@ -96,6 +96,12 @@ def fetch(repository: str, file: str, revision: str | None = None) -> None:
         raise UsageError(
             f"model {repository} is missing, private or gated: check the name, accept its licence, set HF_TOKEN"
         ) from error
+
+
+def weights_folder(repository: str, revision: str | None = None) -> Path:
+    """A folder with the model's weights, downloaded into the cache. Raises UsageError."""
+    fetch(repository, "config.json", revision)  # reports a wrong name or network errors clearly
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=["model*.safetensors"]))
 
 
 def upload_model(repository: str, folder: Path, message: str, *, private: bool) -> None:

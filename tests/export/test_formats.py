@@ -75,7 +75,7 @@ def test_the_original_layout_is_not_mistaken_for_the_native_one(tmp_path: Path) 
 
 
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not one of hf, qwen-asr"):
+    with pytest.raises(UsageError, match="not one of hf, int8, fp8, qwen-asr"):
         commands.export.run("tiny", "gguf", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="not a model folder"):

@@ -43,3 +43,9 @@ def test_compiling_adapter_dropout_with_checkpointing_is_refused(small_corpus: P
         UsageError, match=r"stage s: blocks with adapter dropout .* use train.compile=auto, dropout: 0 or"
     ):
         commands.train.run(training_recipe)
+
+
+def test_training_from_an_export_in_eight_bits_is_refused(small_corpus: Path, tmp_path: Path) -> None:
+    commands.export.run("tiny", "int8", tmp_path / "int8")
+    with pytest.raises(UsageError, match="is an export in eight bits: train from the model that it was exported from"):
+        commands.train.run(run_recipe(tmp_path, small_corpus, f"model.start={tmp_path / 'int8'}"))

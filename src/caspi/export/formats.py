@@ -1,4 +1,5 @@
-"""Exports a checkpoint for other programs: native transformers in bf16, or the original layout of qwen-asr and vLLM."""
+"""Exports a checkpoint for other programs: native transformers in bf16, or the original layout of qwen-asr and vLLM;
+either with the decoder in eight bits."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig
 from caspi import atomic_output
 from caspi.errors import UsageError
 from caspi.export.cards import original_card
+from caspi.model.eight_bit import Format, compressed_tensors_config, quantised
 from caspi.model.files import WEIGHTS, copy_model_files, max_clip_seconds, read_weights, write_weights
 from caspi.model.loading import load_tokenizer, resolve
 
@@ -43,22 +45,22 @@ def native_name(original: str) -> str:
     raise ValueError(f"no native name for {original}")
 
 
-def _to_native(source: Path, out: Path) -> None:
+def _to_native(source: Path, out: Path, form: Format | None) -> None:
     copy_model_files(source, out)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     config |= {"dtype": "bfloat16", "architectures": [_ARCHITECTURE]}  # vLLM needs it, and a base model may lack it
-    (out / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    _write_config(config, form, out)
     _write_generation_config(source, out)
-    write_weights(_bf16(read_weights(source)), out / WEIGHTS)
+    write_weights(_small(read_weights(source), form), out / WEIGHTS)
 
 
-def _to_original(source: Path, out: Path) -> None:
-    weights = {original_name(name): tensor for name, tensor in _bf16(read_weights(source)).items()}
+def _to_original(source: Path, out: Path, form: Format | None) -> None:
+    weights = {original_name(name): tensor for name, tensor in read_weights(source).items()}
     # The original loader does not tie weights: the head is stored.
     weights.setdefault("thinker.lm_head.weight", weights["thinker.model.embed_tokens.weight"].clone())
-    write_weights(weights, out / WEIGHTS)
+    write_weights(_small(weights, form), out / WEIGHTS)
     copy_model_files(source, out)
-    (out / "config.json").write_text(json.dumps(_original_config(source), indent=1), encoding="utf-8")
+    _write_config(_original_config(source), form, out)
     tokenizer = load_tokenizer(source)
     tokenizer.backend_tokenizer.model.save(str(out))  # vocab.json and merges.txt
     written = {
@@ -72,6 +74,11 @@ def _to_original(source: Path, out: Path) -> None:
     readme = out / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
     readme.write_text(original_card(card, longest), encoding="utf-8")
+
+
+def _write_config(config: dict[str, Any], form: Format | None, out: Path) -> None:
+    eight_bit = {"quantization_config": compressed_tensors_config(form)} if form else {}
+    (out / "config.json").write_text(json.dumps(config | eight_bit, indent=1), encoding="utf-8")
 
 
 def _write_generation_config(source: Path, out: Path) -> None:
@@ -143,13 +150,22 @@ def _original_config(source: Path) -> dict[str, Any]:
     }
 
 
-def _bf16(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name: tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor for name, tensor in weights.items()
-    }
+def _small(weights: dict[str, torch.Tensor], form: Format | None) -> dict[str, torch.Tensor]:
+    """The weights in bf16, the decoder's linear layers in eight bits if there is a format for them."""
+    weights = quantised(weights, form) if form else weights
+    large = (torch.float32, torch.float64, torch.float16)
+    return {name: t.to(torch.bfloat16) if t.dtype in large else t for name, t in weights.items()}
 
 
-FORMATS: dict[str, Callable[[Path, Path], None]] = {"hf": _to_native, "qwen-asr": _to_original}
+# Name -> layout, and format of the decoder's linear layers, None for bf16.
+FORMATS: dict[str, tuple[Callable[[Path, Path, Format | None], None], Format | None]] = {
+    "hf": (_to_native, None),
+    "int8": (_to_native, "int8"),
+    "fp8": (_to_native, "fp8"),
+    "qwen-asr": (_to_original, None),
+    "qwen-asr-int8": (_to_original, "int8"),
+    "qwen-asr-fp8": (_to_original, "fp8"),
+}
 
 
 def export(model: str, to: str, out: Path) -> Path:
@@ -160,6 +176,7 @@ def export(model: str, to: str, out: Path) -> Path:
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
     partial = atomic_output.begin_atomic(out, "export")
-    FORMATS[to](source, partial)
+    write, form = FORMATS[to]
+    write(source, partial, form)
     atomic_output.commit_atomic(partial, out)
     return out

@@ -138,7 +138,9 @@ class Transcriber:
         loaded = load(ModelConfig(start=model), device)
         if device.startswith("cuda"):
             cast(loaded.model, torch.bfloat16)
-        return cls(loaded)
+        transcriber = cls(loaded)
+        loaded.model.model.language_model.layers = torch.nn.ModuleList()  # the engine has its own copy
+        return transcriber
 
     def transcribe(self, recordings: Sequence[Recording]) -> list[Transcript]:
         """Transcripts in the order of the recordings."""

@@ -12,12 +12,22 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from caspi.errors import UsageError
+from caspi.model.eight_bit import separate
 
 WEIGHTS = "model.safetensors"
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a model folder, sharded or not. Raises UsageError."""
+    """All tensors of a model folder, sharded or not. Raises UsageError if there are none, or if they are in eight
+    bits, from which only decoding starts."""
+    weights = read_tensors(folder)
+    if separate(weights)[1]:
+        raise UsageError(f"{folder} is an export in eight bits: use the model that it was exported from")
+    return weights
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model folder as they are, sharded or not. Raises UsageError."""
     paths = sorted(folder.glob("model*.safetensors"))
     if not paths:
         raise UsageError(f"{folder} holds no model*.safetensors: it is not a checkpoint")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
+    Qwen3ASRConfig,
     Qwen3ASRFeatureExtractor,
     Qwen3ASRForConditionalGeneration,
     Qwen3ASRProcessor,
@@ -19,6 +21,8 @@ from caspi import hub
 from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
+from caspi.model.eight_bit import EightBitWeight, eight_bit_format, separate
+from caspi.model.files import read_tensors
 from caspi.model.forward import use_packed_attention
 from caspi.model.host_memory import keep_freed_memory
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
@@ -28,11 +32,13 @@ TINY = Path(__file__).parent / "assets" / "tiny"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with packed attention, its prompt builder and its processor (saved in every checkpoint)."""
+    """A model with packed attention, its prompt builder and its processor (saved in every checkpoint). eight_bit: the
+    weights that the checkpoint has in eight bits, by the names of parameters; the model has them as floats too."""
 
     model: Qwen3ASRForConditionalGeneration
     prompt: Prompt
     processor: Qwen3ASRProcessor
+    eight_bit: Mapping[str, EightBitWeight] = field(default_factory=dict)
 
 
 def resolve(name: str) -> str:
@@ -90,17 +96,33 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel
     if torch.device(device).type == "cpu":
         keep_freed_memory()
     processor = load_processor(config.start, config.revision)
+    eight_bit: dict[str, EightBitWeight] = {}
     if config.init == "random":
         model = random_model(config, processor.tokenizer)
     else:
         try:
-            model = Qwen3ASRForConditionalGeneration.from_pretrained(
-                resolve(config.start), revision=config.revision, dtype=torch.float32
-            )
+            model, eight_bit = _from_files(resolve(config.start), config.revision)
         except (OSError, ValueError, SafetensorError) as error:
             raise UsageError(f"model {config.start}: cannot load its weights ({first_line(error)})") from error
     use_packed_attention(model)
-    return LoadedModel(model.to(device), Prompt(processor.tokenizer), processor)
+    return LoadedModel(model.to(device), Prompt(processor.tokenizer), processor, eight_bit)
+
+
+def _from_files(
+    source: str, revision: str | None
+) -> tuple[Qwen3ASRForConditionalGeneration, dict[str, EightBitWeight]]:
+    """The model in fp32, and its weights that are stored in eight bits. transformers would want another package for
+    these, and give back a model that computes with them."""
+    config = Qwen3ASRConfig.from_pretrained(source, revision=revision)
+    if eight_bit_format(config.to_dict()) is None:
+        return Qwen3ASRForConditionalGeneration.from_pretrained(source, revision=revision, dtype=torch.float32), {}
+    folder = Path(source) if Path(source).is_dir() else hub.weights_folder(source, revision)
+    others, eight_bit = separate(read_tensors(folder))
+    del config.quantization_config
+    weights = others | {name: weight.float() for name, weight in eight_bit.items()}
+    return Qwen3ASRForConditionalGeneration.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32
+    ), eight_bit
 
 
 def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3ASRForConditionalGeneration:

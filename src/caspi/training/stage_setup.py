@@ -8,6 +8,7 @@ import torch
 from transformers import Qwen3ASRForConditionalGeneration
 from transformers.trainer_utils import set_seed
 
+from caspi.errors import UsageError
 from caspi.model.activation_checkpointing import checkpoint_activations
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
@@ -36,6 +37,8 @@ def load_for_stage(
 ) -> StageModel:
     """Loads `start` and prepares it for the stage; `seed` determines the initial values of adapters."""
     loaded = load(start, device)
+    if loaded.eight_bit:
+        raise UsageError(f"{start.start} is an export in eight bits: train from the model that it was exported from")
     set_seed(seed)
     groups = select(loaded.model, stage.groups)
     compiled = compiles(config, stage, on_gpu=device.type == "cuda")

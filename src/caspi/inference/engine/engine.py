@@ -64,9 +64,11 @@ class Engine:
     ) -> None:
         """dtype: of the computation; None: that of the weights. The decoder's weights are copied: later changes of the
         model do not count."""
-        self._loaded, self._dtype = loaded, dtype
+        self._loaded, self._dtype = replace(loaded, eight_bit={}), dtype
         self._device = next(loaded.model.parameters()).device
-        weights = DecoderWeights.of(loaded.model, dtype or loaded.model.lm_head.weight.dtype, _LONGEST)
+        weights = DecoderWeights.of(
+            loaded.model, dtype or loaded.model.lm_head.weight.dtype, _LONGEST, loaded.eight_bit
+        )
         options = options or GeneratorOptions.for_device(self._device)
         self._rows = options.rows
         network = Network.of(weights)

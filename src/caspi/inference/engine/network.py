@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import linear
 
 from caspi.inference.engine.attention import over_spans
+from caspi.inference.engine.matrices import multiply
 from caspi.inference.engine.operations import Operations
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.attention import packed
@@ -98,13 +99,13 @@ class Network:
         change: torch.Tensor | None = None
         for number, block in enumerate(weights.blocks):
             hidden, normed = operations.add_norm(hidden, change, block.input_norm, weights.epsilon)
-            projected = linear(normed, block.query_key_value)
+            projected = multiply(normed, block.query_key_value)
             query, keys_values = operations.place(
                 projected, block, weights, positions, places, cache.keys_values[number]
             )
-            change = linear(attention(query, keys_values, number).flatten(1), block.output)
+            change = multiply(attention(query, keys_values, number).flatten(1), block.output)
             hidden, normed = operations.add_norm(hidden, change, block.mlp_norm, weights.epsilon)
-            change = linear(operations.gated(linear(normed, block.gate_up)), block.down)
+            change = multiply(operations.gated(multiply(normed, block.gate_up)), block.down)
         return operations.add_norm(hidden, change, weights.norm, weights.epsilon)[1]
 
 

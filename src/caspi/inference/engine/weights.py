@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import torch
 from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.inference.engine.matrices import Matrix, joined
 from caspi.model import adapters
+from caspi.model.eight_bit import EightBitWeight
+
+_PREFIX = "model.language_model."  # of the decoder's parameters in the whole model
+_NONE: Mapping[str, EightBitWeight] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +22,12 @@ class BlockWeights:
     [heads + key heads, head width]; gate_up: [2 * inner width, width]."""
 
     input_norm: torch.Tensor
-    query_key_value: torch.Tensor
+    query_key_value: Matrix
     query_key_norm: torch.Tensor
-    output: torch.Tensor
+    output: Matrix
     mlp_norm: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
+    gate_up: Matrix
+    down: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,34 +46,47 @@ class DecoderWeights:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype, positions: int) -> DecoderWeights:
-        """A copy of the model's decoder in `dtype`, with adapters merged. positions: of the longest sequence."""
+    def of(
+        cls,
+        model: Qwen3ASRForConditionalGeneration,
+        dtype: torch.dtype,
+        positions: int,
+        eight_bit: Mapping[str, EightBitWeight] = _NONE,
+    ) -> DecoderWeights:
+        """A copy of the model's decoder in `dtype`, with adapters merged. positions: of the longest sequence.
+        eight_bit: weights to use instead of the model's, by the names of its parameters."""
         config = model.config.text_config
         named = _decoder_parameters(model)
         width = config.head_dim
+        device = model.lm_head.weight.device
 
         def weight(name: str) -> torch.Tensor:
             return named[name].to(dtype)
+
+        def matrix(*names: str) -> Matrix:
+            stored = [eight_bit[_PREFIX + name] for name in names if _PREFIX + name in eight_bit]
+            if stored:
+                return joined(stored, device, dtype)
+            return torch.cat([weight(name) for name in names]) if len(names) > 1 else weight(names[0])
 
         blocks = []
         for number in range(config.num_hidden_layers):
             of = f"layers.{number}."
             attention, mlp = f"{of}self_attn.", f"{of}mlp."
-            projections = [named[f"{attention}{name}_proj.weight"].to(dtype) for name in "qkv"]
             blocks.append(
                 BlockWeights(
                     input_norm=weight(f"{of}input_layernorm.weight"),
-                    query_key_value=torch.cat(projections),
+                    query_key_value=matrix(*(f"{attention}{name}_proj.weight" for name in "qkv")),
                     query_key_norm=torch.cat(
                         [
                             weight(f"{attention}q_norm.weight").expand(config.num_attention_heads, -1),
                             weight(f"{attention}k_norm.weight").expand(config.num_key_value_heads, -1),
                         ]
                     ),
-                    output=weight(f"{attention}o_proj.weight"),
+                    output=matrix(f"{attention}o_proj.weight"),
                     mlp_norm=weight(f"{of}post_attention_layernorm.weight"),
-                    gate_up=torch.cat([weight(f"{mlp}gate_proj.weight"), weight(f"{mlp}up_proj.weight")]),
-                    down=weight(f"{mlp}down_proj.weight"),
+                    gate_up=matrix(f"{mlp}gate_proj.weight", f"{mlp}up_proj.weight"),
+                    down=matrix(f"{mlp}down_proj.weight"),
                 )
             )
         embedding = weight("embed_tokens.weight")

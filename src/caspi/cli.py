@@ -511,6 +511,43 @@ def export(
 
 
 @app.command()
+def parity(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, or a model folder.")],
+    corpus: Annotated[
+        str, typer.Argument(metavar="CORPUS|MANIFEST", help="A folder made by caspi prepare, or a JSONL manifest.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder for report.html and report.json.")],
+    clips: Annotated[int, typer.Option(min=4, help="Number of clips; some are always longer than 30 s.")] = 50,
+    backends: Annotated[
+        str, typer.Option(help="Of engine, engine-plain, transformers, int8, qwen-asr, vllm; the first is compared to.")
+    ] = "engine,engine-plain,transformers",
+    limit: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Largest difference of the WER; 0.001 is 0.1 %.")
+    ] = 0.001,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    qwen_asr_python: Annotated[
+        Optional[Path], typer.Option(help="Python of an environment with the package qwen-asr.")
+    ] = None,
+    vllm_python: Annotated[Optional[Path], typer.Option(help="Python of an environment with vLLM.")] = None,
+    json_: Json = False,
+) -> None:
+    """Check that a model gives the same text in every program.
+
+    Exit code 1 if the word error rate of one differs by more than the limit; the report shows the clips that differ.
+
+    Example: caspi parity runs/demo/train/average runs/demo/corpus --out runs/demo/parity
+    """
+    from caspi import commands
+
+    names = [name.strip() for name in backends.split(",") if name.strip()]
+    pythons = {"qwen-asr": qwen_asr_python, "vllm": vllm_python}
+    outcome = commands.parity.run(
+        model, corpus, out, clips=clips, backends=names, limit=limit, split=split, pythons=pythons
+    )
+    _finish(outcome, json_)
+
+
+@app.command()
 def publish(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: user/name.")],

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table as TextTable
 
 from caspi import atomic_output
-from caspi.commands.outcome import Outcome
+from caspi.commands.outcome import Outcome, split_option
 from caspi.commands.publish import upload_files, upload_line
 from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
@@ -109,11 +109,8 @@ def _short(value: float) -> str:
 def sample(folder: Path, count: int, seed: int, split: str | None, out: Path) -> Outcome:
     """Draws random utterances and writes a page with audio players."""
     from caspi.corpus import inspection
-    from caspi.corpus.utterance import SPLITS
 
-    chosen = next((known for known in SPLITS if known == split), None)
-    if split is not None and chosen is None:
-        raise UsageError(f"--split {split}: not one of {', '.join(SPLITS)}")
+    chosen = None if split is None else split_option(split)
     atomic_output.check_owned(out, "corpus sample")
     drawn = inspection.draw_utterances(folder, count, seed, chosen)
     ids = [d.utterance.id for d in drawn]

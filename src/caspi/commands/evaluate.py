@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi import atomic_output
-from caspi.commands.outcome import Outcome, language_option
+from caspi.commands.outcome import Outcome, language_option, split_option
 from caspi.errors import UsageError
 from caspi.evaluation.options import EvaluationOptions
 from caspi.reporting import report
@@ -61,18 +61,15 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluationOption
 
 def _inputs(model: str, corpora: Sequence[str], options: EvaluationOptions) -> EvaluationInputs:
     """Opens everything, so that bad input is reported before anything is written."""
-    from caspi.corpus.utterance import SPLITS
     from caspi.evaluation.decode import ModelHandle, devices, model_fingerprint
     from caspi.evaluation.run import EvaluationInputs
     from caspi.language import language
     from caspi.model.loading import resolve
 
-    split = next((known for known in SPLITS if known == options.split), None)
-    if split is None:
-        raise UsageError(f"--split {options.split}: not one of {', '.join(SPLITS)}")
+    split = split_option(options.split)
     spoken = language_option(options.language)
-    opened = [corpus for name in corpora for corpus in _opened(name, split, spoken, options.group_key)]
-    others = [corpus for name in options.retention for corpus in _opened(name, split)]
+    opened = [corpus for name in corpora for corpus in open_sets(name, split, spoken, options.group_key)]
+    others = [corpus for name in options.retention for corpus in open_sets(name, split)]
     equivalents = read_equivalents(options.equivalents, language(opened[0].utterance(0).language))
     folder = Path(resolve(model))
     handle = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
@@ -114,7 +111,7 @@ def _report_groups(corpus: Corpus) -> None:
         _log.info(f"evaluate: {corpus.folder.name}: groups by {found}")
 
 
-def _opened(asked: str, split: Split, spoken: str | None = None, group_key: str = "") -> list[Corpus]:
+def open_sets(asked: str, split: Split, spoken: str | None = None, group_key: str = "") -> list[Corpus]:
     """Opens a corpus folder, a manifest, or benchmark sets by name."""
     from caspi.corpus.store import Corpus
     from caspi.evaluation import benchmarks

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from caspi.errors import UsageError
+
+if TYPE_CHECKING:
+    from caspi.corpus.utterance import Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,16 @@ class Outcome:
     exit_code: int = 0
     tables: tuple[Table | str, ...] = ()
     text: str = ""
+
+
+def split_option(name: str) -> Split:
+    """The name of a split. Raises UsageError if there is no such split."""
+    from caspi.corpus.utterance import SPLITS
+
+    split = next((known for known in SPLITS if known == name), None)
+    if split is None:
+        raise UsageError(f"--split {name}: not one of {', '.join(SPLITS)}")
+    return split
 
 
 def language_option(name: str | None) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import MAX_WINDOW, windows
@@ -132,13 +133,13 @@ class Transcriber:
         self._max_window = min(MAX_WINDOW, max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW)
 
     @classmethod
-    def of(cls, model: str, device: str | None = None) -> Transcriber:
+    def of(cls, model: str, device: str | None = None, options: GeneratorOptions | None = None) -> Transcriber:
         """MODEL on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load(ModelConfig(start=model), device)
         if device.startswith("cuda"):
             cast(loaded.model, torch.bfloat16)
-        transcriber = cls(loaded)
+        transcriber = cls(loaded, engine=Engine(loaded, options=options))
         loaded.model.model.language_model.layers = torch.nn.ModuleList()  # the engine has its own copy
         return transcriber
 

@@ -71,7 +71,7 @@ class Engine:
         )
         options = options or GeneratorOptions.for_device(self._device)
         self._rows = options.rows
-        network = Network.of(weights)
+        network = Network.of(weights, kernels=options.kernels)
         self._generator = Generator(network, loaded.prompt, options)
         self._searcher = BeamSearch(network, loaded.prompt, options.rows, _search_positions(weights))
         self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0

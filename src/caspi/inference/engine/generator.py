@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class GeneratorOptions:
     """rows: sequences that are decoded at once. cache_bytes: None: from free memory. positions: of the cache, at most;
     None: as many as the rows can use. prompt_tokens: of all prompts in one pass, at most. steps: between two looks at
-    which rows are done. graphs: CUDA graphs on a GPU."""
+    which rows are done. graphs: CUDA graphs on a GPU. kernels: of Triton on a GPU; without them there are no graphs."""
 
     rows: int
     prompt_tokens: int
@@ -35,6 +35,7 @@ class GeneratorOptions:
     cache_bytes: int | None = None
     positions: int | None = None
     graphs: bool = True
+    kernels: bool = True
 
     @classmethod
     def for_device(cls, device: torch.device) -> GeneratorOptions:
@@ -109,7 +110,9 @@ class Generator(JobQueue[_Active]):
         self._spans = Spans(positions)
         self._spans.take(1)  # position 0 is of the row that fills incomplete batches
         self._free_rows = list(range(rows))[::-1]
-        self._stepper = Stepper(self._network, self._cache, self._rows, graphs=self._options.graphs)
+        self._stepper = Stepper(
+            self._network, self._cache, self._rows, graphs=self._options.graphs and self._options.kernels
+        )
         self._looks.clear()
         self._host_copies = self._pinned_copies()
         size = positions * Cache.bytes_per_position(self._network.weights) / 2**30

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import linear
 
-from caspi.inference.engine.attention import over_spans
+from caspi.inference.engine.attention import Attend, gathered, over_spans
 from caspi.inference.engine.matrices import multiply
-from caspi.inference.engine.operations import Operations
+from caspi.inference.engine.operations import PLAIN, Operations
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.model.attention import packed
 
@@ -54,15 +54,18 @@ class PackedPrompts:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The decoder: its weights, and how its small operations are computed."""
+    """The decoder: its weights, and how its small operations and the attention of steps are computed."""
 
     weights: DecoderWeights
     operations: Operations
+    attention: Callable[[torch.Tensor, torch.Tensor, float], Attend]
 
     @classmethod
-    def of(cls, weights: DecoderWeights) -> Network:
-        """With the operations for the weights' device."""
-        return cls(weights, Operations.on(weights.embedding.device))
+    def of(cls, weights: DecoderWeights, *, kernels: bool = True) -> Network:
+        """With the kernels for the weights' device, or with plain operations."""
+        if kernels:
+            return cls(weights, Operations.on(weights.embedding.device), over_spans)
+        return cls(weights, PLAIN, gathered)
 
     def prompt_pass(self, cache: Cache, prompts: PackedPrompts, audio: torch.Tensor) -> torch.Tensor:
         """Fills the cache; returns the logits after each prompt, [prompts, vocabulary]. audio: embeddings of all audio
@@ -83,7 +86,7 @@ class Network:
     ) -> torch.Tensor:
         """One token of every row, [rows]: logits of the next, [rows, vocabulary]. starts, lengths: int64 [rows], the
         span of each row and how many of its positions are filled; the token takes the next."""
-        attend = over_spans(starts, lengths + 1, self.weights.head_width**-0.5)
+        attend = self.attention(starts, lengths + 1, self.weights.head_width**-0.5)
 
         def attention(query: torch.Tensor, _: torch.Tensor, number: int) -> torch.Tensor:
             return attend(query, cache.keys_values[number])

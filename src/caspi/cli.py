@@ -489,6 +489,31 @@ def transcribe(
 
 
 @app.command()
+def align(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An aligner: a folder or a Hub id.")],
+    source: Annotated[
+        str, typer.Argument(metavar="AUDIO|CORPUS", help="An audio file, or a corpus or manifest with texts.")
+    ],
+    text: Annotated[Optional[Path], typer.Argument(metavar="TEXT", help="A file with the text of AUDIO.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Output folder (default for AUDIO: stdout).")] = None,
+    format: Annotated[str, typer.Option(help="json, ctm or textgrid.")] = "json",
+    language: Annotated[Optional[str], typer.Option(help="Language of TEXT (default: Hebrew).")] = None,
+    split: Annotated[str, typer.Option(help="Of a corpus: train, validation or test.")] = "test",
+    json_: Json = False,
+) -> None:
+    """Find the times of words whose text is known.
+
+    Train an aligner with model.task: align. If a corpus has word times, the accuracy is measured against them.
+
+    Example: caspi align runs/aligner-tiny/train/best clip.wav text.txt --format textgrid
+    """
+    from caspi import commands
+
+    outcome = commands.align.run(model, source, text, out, format_name=format, split=split, spoken=language)
+    _finish(outcome, json_)
+
+
+@app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
     to: Annotated[

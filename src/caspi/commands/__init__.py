@@ -1,6 +1,7 @@
 """One module per command: it runs the stage and writes the report. Arguments are parsed in `caspi.cli`."""
 
 from caspi.commands import (
+    align,
     audit,
     augment_preview,
     average,
@@ -19,6 +20,7 @@ from caspi.commands import (
 )
 
 __all__ = [
+    "align",
     "audit",
     "augment_preview",
     "average",

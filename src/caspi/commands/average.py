@@ -15,17 +15,16 @@ from caspi.commands.outcome import Outcome
 from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import percent, rate
 
 if TYPE_CHECKING:
-    from caspi.training.results import CheckpointResult, Measurement
+    from caspi.training.results import AnyMeasurement, CheckpointResult
 
 
 @dataclass(frozen=True, slots=True)
 class AverageResult:
     """An average and its parts. weights: as given; None: equal weights."""
 
-    measured: Measurement
+    measured: AnyMeasurement
     parts: list[CheckpointResult]
     weights: Sequence[float] | None
 
@@ -36,10 +35,11 @@ class AverageResult:
 
     def sentence(self) -> str:
         """`the average has WER 2.9 %, better than 1 of its 3 parts, the best of which has 2.7 %`."""
-        best = min(part.measured.wer for part in self.parts if part.measured is not None)
+        best = min((part.measured for part in self.parts if part.measured is not None), key=lambda one: one.quality)
+        (name, figure), *_ = self.measured.figures.items()
         return (
-            f"the average has WER {percent(self.measured.wer)}, better than {self.better_than} of its "
-            f"{len(self.parts)} parts, the best of which has {percent(best)}"
+            f"the average has {name} {figure}, better than {self.better_than} of its "
+            f"{len(self.parts)} parts, the best of which has {best.figures[name]}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -54,9 +54,9 @@ class AverageResult:
 def average_page(run: str, averaged: AverageResult) -> Page:
     """The checkpoints that were averaged, and whether the average is better."""
     weights = averaged.weights or [1.0] * len(averaged.parts)
-    rows = [("the average", "", *_rates(averaged.measured))]
+    rows = [("the average", "", *averaged.measured.figures.values())]
     rows += [
-        (str(part.path), f"{weight / sum(weights):.3f}", *_rates(part.measured))
+        (str(part.path), f"{weight / sum(weights):.3f}", *part.measured.figures.values())
         for part, weight in zip(averaged.parts, weights, strict=True)
         if part.measured is not None
     ]
@@ -67,7 +67,7 @@ def average_page(run: str, averaged: AverageResult) -> Page:
         parts=[
             Table(
                 "The average and its parts",
-                ("checkpoint", "weight", "WER", "CER", "loss"),
+                ("checkpoint", "weight", *averaged.measured.figures),
                 rows,
                 note="All on the same subset of the validation split; summed in float64.",
             )
@@ -75,12 +75,9 @@ def average_page(run: str, averaged: AverageResult) -> Page:
     )
 
 
-def _rates(measured: Measurement) -> tuple[str, str, str]:
-    return rate(measured.wer), rate(measured.cer), f"{measured.loss:.4f}"
-
-
 def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     """Averages the best checkpoints of a run's last stage, and evaluates the average like its parts."""
+    from caspi.model.config import ModelConfig
     from caspi.training.checkpoint import averaging
     from caspi.training.checkpoint import files as checkpoints
     from caspi.training.checkpoint.model_card import model_card
@@ -98,17 +95,19 @@ def run(run: Path, top: int, weights: Sequence[float] | None = None) -> Outcome:
     out = run / "average"
     partial = atomic_output.begin_atomic(out, "average")
     averaging.average(chosen, partial, weights)
-    measured = measure_checkpoint(partial, Path(content["corpus"]), recipe.require_train(), recipe.language)
+    start = ModelConfig(task=recipe.model.task, start=str(partial))
+    measured = measure_checkpoint(start, Path(content["corpus"]), recipe.require_train(), recipe.language)
     parts = [checkpoints.result_of(path) for path in chosen]
     averaged = AverageResult(measured, parts, weights)
     fingerprint = report.fingerprint(partial)
     summary = {"stage": "average", "run": str(run), **averaged.as_json(), "fingerprint": fingerprint}
     steps = ", ".join(str(part.step) for part in parts)
     provenance = Provenance(
-        recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"])
-    )
+        recipe.name, content["recipe"], recipe.language, recipe.model.start, Path(content["corpus"]),
+        recipe.model.task,
+    )  # fmt: skip
     what = f"average of {len(chosen)} checkpoints (steps {steps}) of stage {content['stages'][-1]['name']}"
-    text = model_card(provenance, what, measured.as_json(), report.environment(), recipe.require_train().max_seconds)
+    text = model_card(provenance, what, measured.figures, report.environment(), recipe.require_train().max_seconds)
     (partial / "README.md").write_text(text, encoding="utf-8")
     report.write_report(partial, average_page(str(run), averaged), summary)
     atomic_output.commit_atomic(partial, out)

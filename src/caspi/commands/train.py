@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ from caspi.recipe import Recipe
 from caspi.reporting import report
 from caspi.reporting.charts import Chart, Line
 from caspi.reporting.report import Page, Table
-from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, percent, rate
+from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes
 
 if TYPE_CHECKING:
     from caspi.training.planning.costs import ModelShape
     from caspi.training.planning.shapes import StageShape
-    from caspi.training.results import CheckpointResult, StageResult
+    from caspi.training.results import AnyMeasurement, CheckpointResult, StageResult
 
 
 def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, synthetic: bool) -> Page:
@@ -44,7 +44,7 @@ def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, 
     last = stages[-1].measured
     return Page(
         title=f"caspi train · {name}",
-        headline=f"validation WER {rate(last.wer)}, CER {rate(last.cer)}, loss {last.loss:.3f} per token",
+        headline="validation: " + ", ".join(f"{name} {figure}" for name, figure in last.figures.items()),
         facts=[
             ("stages", str(len(stages))),
             ("steps", f"{total:,}"),
@@ -59,9 +59,7 @@ def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, 
                 "step",
                 "loss",
             ),
-            Chart(
-                "Validation", [Line("WER", curve("eval_wer", 100)), Line("CER", curve("eval_cer", 100))], "step", "%"
-            ),
+            _validation(last, curve),
             Table(
                 "What was trained",
                 ("stage", "group", "learning rate", "parameters", "note"),
@@ -76,12 +74,21 @@ def train_page(name: str, stages: Sequence[StageResult], metrics_file: Path, *, 
     )
 
 
+def _validation(measured: AnyMeasurement, curve: Callable[[str, float], list[tuple[float, float]]]) -> Chart:
+    """What the stages were evaluated by."""
+    if "start_shift" in measured.as_json():
+        lines = [Line("starts", curve("eval_start_shift", 1000)), Line("ends", curve("eval_end_shift", 1000))]
+        return Chart("Validation: mean distance from the true times", lines, "step", "ms")
+    return Chart("Validation", [Line("WER", curve("eval_wer", 100)), Line("CER", curve("eval_cer", 100))], "step", "%")
+
+
 def _checkpoints(checkpoints: Sequence[CheckpointResult]) -> Table:
+    figures = next(one.measured.figures for one in reversed(checkpoints) if one.measured is not None)
     return Table(
         "Checkpoints",
-        ("checkpoint", "WER", "CER", "loss"),
+        ("checkpoint", *figures),
         [
-            (str(checkpoint.path), rate(measured.wer), rate(measured.cer), f"{measured.loss:.4f}")
+            (str(checkpoint.path), *measured.figures.values())
             for checkpoint in checkpoints
             if (measured := checkpoint.measured) is not None
         ],
@@ -136,7 +143,8 @@ def run(recipe: Recipe) -> Outcome:
 
     config = recipe.require_train()
     text = recipes.dump(recipe)
-    provenance = Provenance(recipe.name, text, recipe.language, recipe.model.start, recipe.corpus.path)
+    base, task = recipe.model.start, recipe.model.task
+    provenance = Provenance(recipe.name, text, recipe.language, base, recipe.corpus.path, task)
     result = run(config, recipe.model, provenance, recipe.seed)
     summary = {
         "stage": "train",
@@ -156,7 +164,8 @@ def run(recipe: Recipe) -> Outcome:
         content = train_page(recipe.name, result.stages, config.path / METRICS, synthetic=synthetic)
         report.write_report(config.path, content, summary, text)
     last = result.stages[-1].measured
-    line = f"validation WER {percent(last.wer)}, loss {last.loss:.3f} per token; {result.final}"
+    figures = ", ".join(f"{name} {figure}" for name, figure in last.figures.items())
+    line = f"validation: {figures}; {result.final}"
     is_main = processes().is_main_process
     outcome = Outcome(line if is_main else "", page if is_main else Path(), summary)
     shutdown_distributed()

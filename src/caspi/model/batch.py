@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from caspi.corpus.utterance import Word
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.features import (
     CHUNK_FRAMES,
     FRAMES_PER_SECOND,
@@ -68,19 +70,29 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One utterance ready for collation. row: of the corpus."""
+    """One utterance ready for collation. row: of the corpus. words: with their times, for alignment; slotted: whether
+    each has slots."""
 
     samples: np.ndarray
     text: str
     language: str
     context: str = ""
     row: int = -1
+    words: tuple[Word, ...] = ()
+    slotted: tuple[bool, ...] = ()
 
 
-def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
-    """Builds the micro-batch; the loss covers exactly the target tokens, from the language to the end of the turn."""
+def collate(
+    items: Sequence[Item], prompt: Prompt | AlignmentPrompt, masks: FeatureMasks | None = None, epoch: int = 0
+) -> Batch:
+    """Builds the micro-batch. The loss covers exactly the target tokens, from the language to the end of the turn; for
+    alignment exactly the slots."""
     samples, frames = pad_clips([item.samples for item in items])
     audio_tokens = [audio_token_count(frame_count(len(item.samples))) for item in items]
+    rows, seconds = tuple(item.row for item in items), float(frames.sum()) / FRAMES_PER_SECOND
+    if isinstance(prompt, AlignmentPrompt):
+        sequences = pack_slots(items, audio_tokens, prompt)
+        return Batch(AudioBatch.of(samples, frames), sequences, seconds, rows, masks, epoch=epoch)
     examples = [
         prompt.example(count, item.text, item.language, item.context)
         for count, item in zip(audio_tokens, items, strict=True)
@@ -88,8 +100,8 @@ def collate(items: Sequence[Item], prompt: Prompt, masks: FeatureMasks | None = 
     return Batch(
         audio=AudioBatch.of(samples, frames),
         sequences=pack(examples, prompt),
-        seconds=float(frames.sum()) / FRAMES_PER_SECOND,
-        rows=tuple(item.row for item in items),
+        seconds=seconds,
+        rows=rows,
         masks=masks,
         items=tuple(
             TargetText(item.text, item.language, example) for item, example in zip(items, examples, strict=True)
@@ -120,6 +132,32 @@ def pack(examples: Sequence[Example], prompt: Prompt) -> Sequences:
         max_length=max(len(p) for p in positions),
         audio_positions=torch.cat(audio_positions),
         label_positions=torch.cat(label_positions),
+        labels=torch.tensor(labels),
+    )
+
+
+def pack_slots(items: Sequence[Item], audio_tokens: Sequence[int], prompt: AlignmentPrompt) -> Sequences:
+    """Alignments one after another. A label is at the position of its slot, not before it."""
+    ids: list[int] = []
+    positions, audio_positions, slots, labels = [], [], [], []
+    bounds = [0]
+    for item, count in zip(items, audio_tokens, strict=True):
+        slotted = item.slotted or (True,) * len(item.words)
+        example = prompt.example(count, [word.text for word in item.words], slotted)
+        audio_positions.append(torch.arange(len(ids) + 1, len(ids) + 1 + count))
+        slots += [len(ids) + slot for slot in example.slots]
+        for word, has_slots in zip(item.words, slotted, strict=True):
+            labels += [prompt.bin_of(word.start), prompt.bin_of(word.end)] if has_slots else []
+        positions.append(torch.arange(len(example.ids)))
+        ids += example.ids
+        bounds.append(len(ids))
+    return Sequences(
+        input_ids=torch.tensor(ids),
+        position_ids=torch.cat(positions),
+        bounds=torch.tensor(bounds, dtype=torch.int32),
+        max_length=max(len(p) for p in positions),
+        audio_positions=torch.cat(audio_positions),
+        label_positions=torch.tensor(slots),
         labels=torch.tensor(labels),
     )
 

@@ -10,13 +10,20 @@ from caspi.config import Cited, Config, Seed, Unit, rising
 
 MEL_BINS = 128  # the same for every Qwen3-ASR model
 
-GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings"]
-GROUP_NAMES: tuple[GroupName, ...] = ("audio_front", "audio_layers", "projector", "decoder_layers", "embeddings")
+GroupName = Literal["audio_front", "audio_layers", "projector", "decoder_layers", "embeddings", "times"]
+GROUP_NAMES: tuple[GroupName, ...] = (
+    "audio_front", "audio_layers", "projector", "decoder_layers", "embeddings", "times",
+)  # fmt: skip
+
+
+Task = Literal["transcribe", "align"]
 
 
 class ModelConfig(Config):
     """The model that training starts from."""
 
+    task: Task = "transcribe"
+    """What the model is trained for: `transcribe` writes text, `align` finds the times of words whose text is known."""
     start: str = "tiny"
     """Where weights and tokenizer come from: `tiny`, a folder, or a name on the Hugging Face Hub."""
     revision: str | None = None
@@ -28,11 +35,16 @@ class ModelConfig(Config):
     `tiny`, and otherwise `1.7b`."""
     seed: Seed = Field(0, ge=0)
     """Start value of the random numbers for random weights."""
+    time_bins: Annotated[int | None, Unit("bins of 80 ms")] = Field(None, ge=1)
+    """With `task: align`, for a model that is no aligner yet: number of times that it distinguishes, which limits the
+    length of a clip. Without it, 5000 (400 s), as in the released aligner."""
 
     @model_validator(mode="after")
     def _a_shape_needs_random_weights(self) -> ModelConfig:
         if self.scale is not None and self.init != "random":
             raise ValueError(f"scale: {self.scale} is only for random weights: set init: random, or remove scale")
+        if self.time_bins is not None and self.task != "align":
+            raise ValueError("time_bins is only for task: align: remove it")
         return self
 
 

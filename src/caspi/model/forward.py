@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import torch
 from torch import nn
-from transformers import Qwen3ASREncoder, Qwen3ASRForConditionalGeneration
+from transformers import Qwen3ASREncoder, Qwen3ASRForConditionalGeneration, Qwen3ASRForTokenClassification
 
 from caspi.model.attention import PACKED
 from caspi.model.batch import AudioBatch, Batch, Sequences
@@ -79,7 +79,13 @@ def decode_hidden(
     return output.last_hidden_state[0]
 
 
-Model: TypeAlias = Qwen3ASRForConditionalGeneration
+Model: TypeAlias = Qwen3ASRForConditionalGeneration | Qwen3ASRForTokenClassification
+
+
+def output_weight(model: Model) -> nn.Parameter:
+    """The weight that turns hidden states into logits: of tokens, or of times for an aligner."""
+    is_aligner = isinstance(model, Qwen3ASRForTokenClassification)
+    return model.score.weight if is_aligner else model.lm_head.weight
 
 
 def forward_audio(model: Model, batch: Batch, *, project: bool = True) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Named parameter groups: every parameter is in exactly one; recipes refer to groups by name.
 
-`audio_front`, `audio_layers[i]`, `projector`, `decoder_layers[i]`, `embeddings`. A block's norms belong to the
-block; the final norms of encoder and decoder belong to their last layers. The output head is tied to the embeddings:
-training one also trains the other.
+`audio_front`, `audio_layers[i]`, `projector`, `decoder_layers[i]`, `embeddings`; of an aligner also `times`, its
+classifier. A block's norms belong to the block; the final norms of encoder and decoder belong to their last layers. The
+output head of a recogniser is tied to the embeddings: training one also trains the other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"model\.language_model\.layers\.(\d+)\."), "decoder_layers"),
     (re.compile(r"model\.language_model\.norm\."), "decoder_layers:last"),
     (re.compile(r"(model\.language_model\.embed_tokens|lm_head)\."), "embeddings"),
+    (re.compile(r"score\."), "times"),
 )
 
 
@@ -97,6 +98,8 @@ def select(model: nn.Module, groups: dict[GroupName, GroupTraining]) -> list[Tra
 def members(model: nn.Module, name: GroupName, top: int | float | None) -> list[str]:
     """Names of a group's parameters, `top` resolved against this model's depth. Raises UsageError."""
     labels = partition(model)
+    if name == "times" and name not in labels:
+        raise UsageError("groups.times: only an aligner has it: set model.task: align, or remove the group")
     if name in STACKS:
         depth = _depth(model, name)
         count = depth if top is None else _resolve(top, depth)
@@ -138,7 +141,7 @@ class TrainedGroup:
 def describe(model: nn.Module, groups: list[TrainableGroup]) -> list[TrainedGroup]:
     """Numbers of trainable tensors and parameters of each group, for reports and the preflight."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    is_tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+    is_tied = hasattr(model, "lm_head") and bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
     return [
         TrainedGroup(
             group.name, group.lr, len(group.names), sum(sizes[name] for name in group.names), _note(group, is_tied)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +36,7 @@ class LoadedModel:
     """A model with packed attention, its prompt builder and its processor (saved in every checkpoint). eight_bit: the
     weights that the checkpoint has in eight bits, by the names of parameters; the model has them as floats too."""
 
+    architecture: ClassVar[type[Qwen3ASRForConditionalGeneration]] = Qwen3ASRForConditionalGeneration
     model: Qwen3ASRForConditionalGeneration
     prompt: Prompt
     processor: Qwen3ASRProcessor

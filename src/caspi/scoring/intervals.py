@@ -70,6 +70,20 @@ def rate_interval(errors: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashab
     return float(min(low, rate)), float(max(high, rate))
 
 
+def mean_interval(values: ArrayLike, groups: Sequence[Hashable]) -> Interval | None:
+    """95 % interval of the mean of values that are not negative; None if all are in one group."""
+    per_value = np.asarray(values, float)
+    sums = by_group((per_value, np.ones(len(per_value))), groups)
+    count = len(sums)
+    if count < 2:
+        return None
+    total, number = sums.sum(axis=0)
+    leave_one_out = (total - sums[:, 0]) / (number - sums[:, 1])
+    deviation = ((count - 1) / count * float(np.square(leave_one_out - leave_one_out.mean()).sum())) ** 0.5
+    mean = total / number
+    return float(max(0.0, mean - _student(count) * deviation)), float(mean + _student(count) * deviation)
+
+
 def paired(differences: ArrayLike, lengths: ArrayLike, groups: Sequence[Hashable]) -> Paired:
     """Interval and test of the sum of differences over the sum of lengths. differences: errors of one system minus
     errors of the other, one value per utterance.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
@@ -20,7 +21,6 @@ from safetensors import SafetensorError
 from caspi.errors import CaspiError, first_line
 from caspi.interrupts import Interruption
 from caspi.model.compiling import uncompiled
-from caspi.model.loading import LoadedModel
 from caspi.model.tensors import to_device
 from caspi.progress import LiveBar
 from caspi.randomness import generator
@@ -39,13 +39,13 @@ from caspi.training.distributed.sharding import unsharded_copy
 from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.base import Objective
 from caspi.training.optim import build
-from caspi.training.results import Measurement
+from caspi.training.results import AnyMeasurement
 from caspi.training.stage_setup import StageModel
 from caspi.training.step_recovery import RESUME_HINT, StepRecovery, StepResult
 from caspi.training.strategy import strategy
 from caspi.training.tracking import Tracker
 
-Measure = Callable[[LoadedModel], Measurement | None]  # None: aborted, because the run is to end
+Measure = Callable[[Any], AnyMeasurement | None]  # None: aborted, because the run is to end
 
 
 class _StopRequested(Exception):
@@ -54,7 +54,7 @@ class _StopRequested(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StageInputs:
-    """The inputs of a stage. measure: evaluates a model; its `wer` ranks checkpoints. seed: of this stage."""
+    """The inputs of a stage. measure: evaluates a model; its `quality` ranks checkpoints. seed: of this stage."""
 
     objective: Objective
     model: StageModel
@@ -93,7 +93,7 @@ class StageLoop:
         self.step, self.ended_early = 0, False
         self._took_a_step = False  # whether any step of this session had a finite loss and gradient
         self._saved_at = time.monotonic()
-        self._last_measurement: tuple[int, Measurement | None] = (-1, None)  # step and result
+        self._last_measurement: tuple[int, AnyMeasurement | None] = (-1, None)  # step and result
 
     def run(self) -> None:
         """Trains from the last checkpoint, or the beginning, to the last step. Raises CaspiError if it cannot."""
@@ -275,7 +275,7 @@ class StageLoop:
         self._last_measurement = self.step, measured
         self._publish({f"eval_{name}": value for name, value in measured.as_json().items()})
 
-    def _current_measurement(self) -> Measurement | None:
+    def _current_measurement(self) -> AnyMeasurement | None:
         """The evaluation of the current weights; None if the last evaluation was at another step."""
         step, measured = self._last_measurement
         return measured if step == self.step else None
@@ -344,8 +344,10 @@ class StageLoop:
             self._strategy.save_optimizer(folder, is_writer=self._is_main)
             if self._is_main:
                 torch.save(self._schedule.state_dict(), folder / "scheduler.pt")
+                measured = self._current_measurement()
+                figures = {} if measured is None else measured.figures
                 text = model_card(
-                    inputs.provenance, self._description(), self._metrics(), environment(), self._config.max_seconds
+                    inputs.provenance, self._description(), figures, environment(), self._config.max_seconds
                 )
                 (folder / "README.md").write_text(text, encoding="utf-8")
                 checkpoints.check_readable(folder)

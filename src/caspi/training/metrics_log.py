@@ -93,4 +93,6 @@ class MetricsLog:
 
 def _format_metric(name: str, value: float) -> str:
     """Every metric but the loss is a rate."""
+    if name in ("start_shift", "end_shift"):
+        return f"{name.removesuffix('_shift')}s {1000 * value:.0f} ms off"
     return f"{name} {value:.3f}" if name == "loss" else f"{name} {percent(value)}"

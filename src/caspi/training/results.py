@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from caspi.audio import Seconds
 from caspi.model.groups import TrainedGroup
+from caspi.reporting.wording import percent, rate
 
 _BY_LANGUAGE = "wer/"
 
@@ -29,6 +30,11 @@ class Measurement:
         """The key by which models are ranked, lower is better: WER, then loss."""
         return self.wer, self.loss
 
+    @property
+    def figures(self) -> dict[str, str]:
+        """Name -> figure, for people."""
+        return {"WER": rate(self.wer), "CER": rate(self.cer), "loss": f"{self.loss:.4f}"}
+
     def as_json(self) -> dict[str, float]:
         """`{"loss": ..., "wer": ..., "cer": ..., "truncated": ..., "wer/Spanish": ...}`."""
         named = {f"{_BY_LANGUAGE}{name}": value for name, value in self.by_language.items()}
@@ -44,12 +50,51 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class AlignmentMeasurement:
+    """An in-training evaluation of an aligner. loss: per slot. start_shift, end_shift: mean distance of the times of
+    words from the true ones. within_80_ms: share of all times."""
+
+    loss: float
+    start_shift: Seconds
+    end_shift: Seconds
+    within_80_ms: float
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """The key by which models are ranked, lower is better: mean shift, then loss."""
+        return (self.start_shift + self.end_shift) / 2, self.loss
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """Name -> figure, for people."""
+        return {
+            "starts": f"{1000 * self.start_shift:.0f} ms",
+            "ends": f"{1000 * self.end_shift:.0f} ms",
+            "within 80 ms": percent(self.within_80_ms),
+            "loss": f"{self.loss:.4f}",
+        }
+
+    def as_json(self) -> dict[str, float]:
+        return asdict(self)
+
+
+AnyMeasurement: TypeAlias = Measurement | AlignmentMeasurement
+
+
+def measurement_from_json(values: Mapping[str, Any]) -> AnyMeasurement | None:
+    """None if nothing was measured."""
+    if "start_shift" in values:
+        return AlignmentMeasurement(*(values[field.name] for field in fields(AlignmentMeasurement)))
+    return Measurement.from_json(values)
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointResult:
     """A checkpoint on disk. measured: None if the run was interrupted before the evaluation."""
 
     path: Path
     step: int
-    measured: Measurement | None
+    measured: AnyMeasurement | None
 
     def as_json(self) -> dict[str, Any]:
         measured = self.measured.as_json() if self.measured is not None else {}
@@ -57,7 +102,7 @@ class CheckpointResult:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(Path(values["path"]), values["step"], Measurement.from_json(values))
+        return cls(Path(values["path"]), values["step"], measurement_from_json(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +120,7 @@ class StageResult:
     checkpoints: list[CheckpointResult]
 
     @property
-    def measured(self) -> Measurement:
+    def measured(self) -> AnyMeasurement:
         """The evaluation of the last checkpoint."""
         last = self.checkpoints[-1].measured
         assert last is not None  # a stage that was trained to its end was measured

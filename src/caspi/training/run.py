@@ -21,8 +21,9 @@ from caspi.augmentation.waveform import Background, WaveformAugmenter
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.interrupts import Interrupted, Interruption
+from caspi.model.aligner import prompt_for
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.config import ModelConfig
-from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.files import point_to_best
@@ -37,13 +38,13 @@ from caspi.training.distributed.processes import compute_dtype, processes, shard
 from caspi.training.loop import StageInputs, StageLoop
 from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.build import stage_objective
-from caspi.training.planning.checks import check_stage
+from caspi.training.planning.checks import check_stage, check_task
 from caspi.training.planning.preflight import StageForecast, forecast, show_devices, show_stage, show_targets
 from caspi.training.results import StageResult
 from caspi.training.stage_setup import load_for_stage
 from caspi.training.step_recovery import learned_budget
 from caspi.training.tracking import Tracker
-from caspi.training.validation import Validation
+from caspi.training.validation import AnyValidation, validation_for
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class _Run:
 
     config: TrainConfig
     data: TrainingSet
-    prompt: Prompt
-    validation: Validation
+    prompt: Prompt | AlignmentPrompt
+    validation: AnyValidation
     dtype: torch.dtype | None
     seed: int
     interruption: Interruption
@@ -93,7 +94,8 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
     if sharding() == "zero3":
         deepspeed()  # reports now if it is missing: accelerate needs it as soon as there are processes
     state, corpus = processes(), provenance.corpus
-    prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
+    prompt = prompt_for(start)
+    check_task(config, start)
     for stage in config.stages:
         check_stage(stage, config, start, prompt)
     if sharded() and state.num_processes == 1:
@@ -105,7 +107,7 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
         _log.warning("train.previous_text has no effect: no utterance of the corpus has a preceding text")
     held_out = Corpus.open(corpus, "validation")
     dtype = compute_dtype(config.precision, state.device)
-    validation = Validation(held_out, prompt, config, dtype, provenance.language)
+    validation = validation_for(held_out, prompt, config, dtype, provenance.language)
     # Check all stages before the first one begins.
     for stage in config.stages:
         augment = stage.augment or config.augment
@@ -132,7 +134,7 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
             for number, stage_forecast in enumerate(stages):
                 folder = stage_folder(config.path, number, stage_forecast.stage)
                 finished.append(_finished(folder) or _run_stage(run, stage_forecast, number, start))
-                start = ModelConfig(start=str(checkpoints.complete_checkpoints(folder)[-1]))
+                start = ModelConfig(task=start.task, start=str(checkpoints.complete_checkpoints(folder)[-1]))
                 gc.collect()  # frees the stage's model before the next one is loaded
         _point_to_best(config, Path(start.start))
         uploaded = uploads.finish(Path(start.start)) if uploads is not None else None

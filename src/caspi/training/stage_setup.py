@@ -10,6 +10,7 @@ from transformers.trainer_utils import set_seed
 
 from caspi.errors import UsageError
 from caspi.model.activation_checkpointing import checkpoint_activations
+from caspi.model.aligner import TrainedModel, load_aligner
 from caspi.model.compiling import compile_blocks
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainableGroup, select, set_trainable
@@ -22,7 +23,7 @@ from caspi.training.distributed.processes import sharding
 class StageModel:
     """The model of a stage, ready for training."""
 
-    loaded: LoadedModel
+    loaded: TrainedModel
     groups: list[TrainableGroup]
     compiled: bool
 
@@ -36,8 +37,8 @@ def load_for_stage(
     seed: int,
 ) -> StageModel:
     """Loads `start` and prepares it for the stage; `seed` determines the initial values of adapters."""
-    loaded = load(start, device)
-    if loaded.eight_bit:
+    loaded = load_aligner(start, device) if start.task == "align" else load(start, device)
+    if isinstance(loaded, LoadedModel) and loaded.eight_bit:
         raise UsageError(f"{start.start} is an export in eight bits: train from the model that it was exported from")
     set_seed(seed)
     groups = select(loaded.model, stage.groups)

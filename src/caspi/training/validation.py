@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from caspi.errors import UsageError
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.language import language
+from caspi.model.aligner import load_aligner
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
 from caspi.model.forward import evaluation_mode
@@ -23,12 +26,13 @@ from caspi.model.prompt import Prompt
 from caspi.model.tensors import to_device
 from caspi.randomness import seeded
 from caspi.scoring.error_rates import Score, score_corpus
+from caspi.training.alignment_validation import AlignmentValidation
 from caspi.training.config import TrainConfig
 from caspi.training.data.batch_plan import cut
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.distributed.processes import compute_dtype, processes
 from caspi.training.objectives.cross_entropy import CrossEntropy
-from caspi.training.results import Measurement
+from caspi.training.results import AnyMeasurement, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,27 @@ class Validation:
         return total, tokens
 
 
-def measure_checkpoint(folder: Path, corpus: Path, config: TrainConfig, language_name: str) -> Measurement:
+AnyValidation: TypeAlias = Validation | AlignmentValidation
+
+
+def validation_for(
+    corpus: Corpus,
+    prompt: Prompt | AlignmentPrompt,
+    config: TrainConfig,
+    dtype: torch.dtype | None,
+    language_name: str,
+) -> AnyValidation:
+    """The in-training evaluation for the task that the prompt is of."""
+    if isinstance(prompt, AlignmentPrompt):
+        return AlignmentValidation(corpus, prompt, config, dtype)
+    return Validation(corpus, prompt, config, dtype, language_name)
+
+
+def measure_checkpoint(start: ModelConfig, corpus: Path, config: TrainConfig, language_name: str) -> AnyMeasurement:
     """The in-training evaluation of a model folder: the same utterances and precision as in the run."""
     state = processes()
-    loaded = load(ModelConfig(start=str(folder)), state.device)
+    loaded: Any = load_aligner(start, state.device) if start.task == "align" else load(start, state.device)
     dtype = compute_dtype(config.precision, state.device)
-    measured = Validation(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype, language_name)(loaded)
+    measured = validation_for(Corpus.open(corpus, "validation"), loaded.prompt, config, dtype, language_name)(loaded)
     assert measured is not None  # no process was stopped
     return measured

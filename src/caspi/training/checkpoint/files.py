@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import GenerationConfig, Qwen3ASRForConditionalGeneration
+from transformers import GenerationConfig
 
 from caspi.atomic_output import delete_atomic, sync_to_disk, write_whole
 from caspi.audio import Seconds
+from caspi.model.aligner import TrainedModel
 from caspi.model.loading import LoadedModel
 from caspi.training.checkpoint import safetensors_writer
-from caspi.training.results import CheckpointResult, Measurement
+from caspi.training.results import AnyMeasurement, CheckpointResult, measurement_from_json
 
 PREFIX = "checkpoint-"
 METRICS = "metrics.json"
@@ -27,20 +28,20 @@ OPTIMIZER = "optimizer.safetensors"
 Weights = dict[str, torch.Tensor]
 
 
-def save_model(loaded: LoadedModel, weights: dict[str, torch.Tensor], folder: Path, max_clip_seconds: Seconds) -> None:
+def save_model(loaded: TrainedModel, weights: dict[str, torch.Tensor], folder: Path, max_clip_seconds: Seconds) -> None:
     """Writes weights, configuration, tokenizer, processor, chat template and generation settings.
     max_clip_seconds: of the longest training clip, so that programs know how to cut long recordings."""
-    prompt = loaded.prompt
     config = loaded.model.config
-    config.architectures = [Qwen3ASRForConditionalGeneration.__name__]
+    config.architectures = [loaded.architecture.__name__]  # not of the model, whose class sharding changes
     config.dtype = next(iter(weights.values())).dtype
     config.max_clip_seconds = max_clip_seconds
     if hasattr(config, "longest_clip"):  # the key of version 0.1, if the base model has it
         del config.longest_clip
     config.save_pretrained(folder)
-    GenerationConfig(
-        do_sample=False, eos_token_id=prompt.end, pad_token_id=prompt.pad, max_new_tokens=512
-    ).save_pretrained(folder)
+    if isinstance(loaded, LoadedModel):
+        GenerationConfig(
+            do_sample=False, eos_token_id=loaded.prompt.end, pad_token_id=loaded.prompt.pad, max_new_tokens=512
+        ).save_pretrained(folder)
     safetensors_writer.write_safetensors(folder / "model.safetensors", weights)
     loaded.processor.save_pretrained(folder)
 
@@ -106,10 +107,10 @@ def metrics_of(checkpoint: Path) -> dict[str, Any]:
 
 def result_of(checkpoint: Path) -> CheckpointResult:
     """The result of a checkpoint, with types."""
-    return CheckpointResult(checkpoint, step_of(checkpoint), Measurement.from_json(metrics_of(checkpoint)))
+    return CheckpointResult(checkpoint, step_of(checkpoint), measurement_from_json(metrics_of(checkpoint)))
 
 
-def add_metrics(checkpoint: Path, measured: Measurement) -> None:
+def add_metrics(checkpoint: Path, measured: AnyMeasurement) -> None:
     """Adds an evaluation to a checkpoint that is already written."""
     write_whole(checkpoint / METRICS, json.dumps(metrics_of(checkpoint) | measured.as_json(), indent=1))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -9,19 +10,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from caspi.audio import Seconds
 from caspi.language import language
-from caspi.reporting.wording import percent
 from caspi.training.checkpoint.provenance import Provenance
 
 
 def model_card(
     provenance: Provenance,
     description: str,
-    measured: dict[str, Any],
+    figures: Mapping[str, str],
     environment: dict[str, Any],
     max_clip_seconds: Seconds,
 ) -> str:
-    """README.md of a checkpoint. description: one line, such as `stage all, step 300`. measured: loss and rates
-    (fractions), empty if these weights were not evaluated. max_clip_seconds: of the longest training clip."""
+    """README.md of a checkpoint. description: one line, such as `stage all, step 300`. figures: of the
+    evaluation of these weights, empty if there was none. max_clip_seconds: of the longest training clip."""
     corpus = provenance.corpus_report
     on_the_hub = provenance.base.count("/") == 1 and not provenance.base.startswith((".", "/", "runs/"))
     header = ModelCardData(
@@ -30,17 +30,16 @@ def model_card(
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
         base_model=provenance.base if on_the_hub else None,
-        tags=["caspi", "qwen3-asr"],
+        tags=["caspi", "qwen3-asr", *(["forced-alignment"] if provenance.task == "align" else [])],
     )
     templates = Environment(
         loader=PackageLoader("caspi"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown
     )  # fmt: skip
-    templates.filters["percent"] = percent
     text = templates.get_template("card.md.j2").render(
         provenance=provenance,
         description=description,
-        measured=measured,
+        figures=figures,
         corpus=corpus,
         environment=environment,
         limit=clip_limit_notice(max_clip_seconds),

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from caspi.atomic_output import REPORT
+from caspi.model.config import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """recipe: as resolved YAML. base: the model training started from. corpus: its folder."""
+    """recipe: as resolved YAML. base: the model training started from. corpus: its folder. task: of the model."""
 
     name: str
     recipe: str
     language: str
     base: str
     corpus: Path
+    task: Task = "transcribe"
 
     @property
     def corpus_report(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from caspi.audio import Seconds
 from caspi.errors import CaspiError, first_line
 from caspi.model import adapters
-from caspi.model.loading import LoadedModel
+from caspi.model.aligner import TrainedModel
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.config import StageConfig
 from caspi.training.distributed.sharding import full_tensor, is_sharded, load_shard, local_shard
@@ -24,7 +24,7 @@ class Checkpointer:
     """Writes and reads the weights and the moving average of one stage. All processes call it; only the one with
     `is_writer` writes. max_clip_seconds: of the longest training clip."""
 
-    def __init__(self, loaded: LoadedModel, stage: StageConfig, max_clip_seconds: Seconds, *, is_writer: bool) -> None:
+    def __init__(self, loaded: TrainedModel, stage: StageConfig, max_clip_seconds: Seconds, *, is_writer: bool) -> None:
         self._loaded, self._stage, self._max_clip_seconds = loaded, stage, max_clip_seconds
         self._is_writer = is_writer
         self._adapted = any(group.lora is not None for group in stage.groups.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +15,8 @@ from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError, UsageError
 from caspi.language.codes import NO_SPEECH
+from caspi.language.spoken_words import spoken_form
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.batch import Item
 from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, tail
@@ -21,6 +25,8 @@ from caspi.model.timestamps import text_with_times, timestamp_prompt
 from caspi.randomness import seeded
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data.epoch_lengths import EpochLengths, bernoulli_mask
+
+_log = logging.getLogger(__name__)
 
 MAX_REPLACEMENTS = 20  # utterances tried in place of one that cannot be read
 UNREADABLE = (OSError, AudioError, pa.ArrowException, soundfile.LibsndfileError)
@@ -46,6 +52,43 @@ class TrainingSet:
     plain: EpochLengths
     hotwords: HotwordPool | None = None
     timed_texts: list[str | None] = field(default_factory=list)
+    words: list[tuple[Word, ...]] = field(default_factory=list)
+
+    @classmethod
+    def for_alignment(cls, corpus: Corpus, prompt: AlignmentPrompt, max_seconds: float) -> TrainingSet:
+        """Utterances with the times of their words; others are not in `rows`. Targets: two for every word, of which
+        some are left out in each epoch (see slotted). Raises UsageError if no utterance has times."""
+        corpus.find_audio()
+        seconds, texts = corpus.numbers("seconds"), corpus.column("text")
+        listed = [tuple(Word(**word) for word in row) for row in corpus.column("words")]
+        words = [
+            _spoken(row) if row and " ".join(w.text for w in row) == text else ()
+            for row, text in zip(listed, texts, strict=True)
+        ]
+        if not any(words):
+            raise UsageError(f"corpus {corpus.folder} has no utterance with the times of its words: align needs them")
+        has_times = np.array([bool(row) for row in words])
+        fits = seconds <= min(max_seconds, prompt.max_seconds)
+        if count := int((fits & ~has_times).sum()):
+            _log.warning(f"{count:,} utterances have no times of words, or of other words: they are not trained on")
+        target_tokens = np.array([2 * len(row) for row in words], np.int64)
+        sequence_tokens = prompt.text_tokens([[word.text for word in row] for row in words])
+        none = [""] * len(texts)
+        return cls(
+            corpus=corpus,
+            rows=np.flatnonzero(has_times & fits),
+            ids=corpus.column("id"),
+            seconds=seconds,
+            texts=texts,
+            languages=corpus.column("language"),
+            contexts=none,
+            previous=none,
+            sources=corpus.column("source"),
+            target_tokens=target_tokens,
+            plain=EpochLengths.of(seconds, sequence_tokens),
+            timed_texts=[None] * len(texts),
+            words=words,
+        )
 
     @classmethod
     def of(
@@ -105,8 +148,12 @@ class TrainingSet:
         )
 
     @classmethod
-    def to_train_on(cls, corpus: Corpus, prompt: Prompt, config: TrainConfig, seed: int) -> TrainingSet:
+    def to_train_on(
+        cls, corpus: Corpus, prompt: Prompt | AlignmentPrompt, config: TrainConfig, seed: int
+    ) -> TrainingSet:
         """The training set with what the recipe adds: previous text, hotwords, times."""
+        if isinstance(prompt, AlignmentPrompt):
+            return cls.for_alignment(corpus, prompt, config.max_seconds)
         return cls.of(
             corpus,
             prompt,
@@ -144,7 +191,13 @@ class TrainingSet:
         lengths = lengths or self.plain
         context = joined(self.contexts[row], hotwords, tail(self.previous[row]) if with_previous else "")
         system_turn = timestamp_prompt(context) if lengths.timed[row] else context
-        return Item(self.corpus.samples(row), *self.target_of(row, lengths), system_turn, row)
+        words = self.words[row] if self.words else ()
+        return Item(self.corpus.samples(row), *self.target_of(row, lengths), system_turn, row, words)
+
+
+def _spoken(words: Sequence[Word]) -> tuple[Word, ...]:
+    """Words as an aligner reads them; what cannot be heard is left out."""
+    return tuple(Word(spoken, *word[1:]) for word in words if (spoken := spoken_form(word.text)))
 
 
 def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
@@ -156,6 +209,20 @@ def _timed_texts(corpus: Corpus, texts: list[str]) -> list[str | None]:
     if not any(timed_texts):
         raise UsageError(f"train.timestamps: corpus {corpus.folder} has no utterance with times")
     return timed_texts
+
+
+_ALL_SLOTS = 0.5  # share of utterances in which all words have slots, as when a text is aligned
+_SLOT = 0.5  # probability of a word's slots in the others
+
+
+def slotted(words: Sequence[Word], rng: np.random.Generator) -> tuple[bool, ...]:
+    """Which words have slots, at least one: a model that always sees slots after every word does not learn words
+    without them, which anchored windows have (arXiv:2601.18220, section 3.3)."""
+    if rng.random() < _ALL_SLOTS:
+        return (True,) * len(words)
+    drawn = rng.random(len(words)) < _SLOT
+    drawn[int(rng.integers(len(words)))] = True
+    return tuple(drawn.tolist())
 
 
 def second_speaker_clip(data: TrainingSet, row: int, rng: np.random.Generator) -> np.ndarray:

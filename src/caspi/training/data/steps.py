@@ -16,14 +16,16 @@ from torch.utils.data import Dataset, get_worker_info
 
 from caspi.augmentation.spec_augment import draw_masks
 from caspi.augmentation.waveform import Background, WaveformAugmenter
+from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.batch import Batch, Item, collate
 from caspi.model.prompt import Prompt
 from caspi.model.tensors import each_tensor
 from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
-from caspi.training.data.dataset import MAX_REPLACEMENTS, UNREADABLE, TrainingSet, second_speaker_clip
+from caspi.training.data.dataset import MAX_REPLACEMENTS, UNREADABLE, TrainingSet, second_speaker_clip, slotted
 
 _RETRY_AFTER = (0.1, 1.0)  # seconds: enough for short faults of a network disk
 
@@ -66,7 +68,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         plans: Sequence[EpochPlan],
         steps: int,
         rank: int,
-        prompt: Prompt,
+        prompt: Prompt | AlignmentPrompt,
         config: TrainConfig,
         stage: StageConfig,
         seed: int,
@@ -161,9 +163,11 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
                 items.append(replace(item, samples=noise))
                 continue
             draw_second_speaker = functools.partial(second_speaker_clip, self._data, item.row)
-            samples = self._augmenter(
-                item.samples, lengths.tempo_and_padding(item.row), generator_of, draw_second_speaker
-            )
+            changes = lengths.tempo_and_padding(item.row)
+            samples = self._augmenter(item.samples, changes, generator_of, draw_second_speaker)
+            if item.words:
+                words = tuple(Word(w.text, *(t / changes.speed + changes.before for t in w[1:])) for w in item.words)
+                item = replace(item, words=words, slotted=slotted(words, generator_of("slots")))
             items.append(replace(item, samples=samples))
         masks = None
         if self._spec_augment is not None:

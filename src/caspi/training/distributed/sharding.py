@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers import Qwen3ASRForConditionalGeneration
 
+from caspi.model.aligner import TrainedModel
 from caspi.model.forward import use_packed_attention
-from caspi.model.loading import LoadedModel, cast
+from caspi.model.loading import cast
 from caspi.training.distributed import deepspeed
 from caspi.training.distributed.processes import sharding
 
@@ -57,7 +58,7 @@ def local_shard(parameter: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[LoadedModel]:
+def unsharded_copy(loaded: TrainedModel, dtype: torch.dtype | None) -> Iterator[TrainedModel]:
     """A model that this process can run alone: the model itself if it is whole, otherwise a copy in `dtype`."""
     parameters = dict(loaded.model.named_parameters())
     if not any(is_sharded(parameter) for parameter in parameters.values()):
@@ -65,9 +66,9 @@ def unsharded_copy(loaded: LoadedModel, dtype: torch.dtype | None) -> Iterator[L
         return
     config = type(loaded.model.config).from_dict(loaded.model.config.to_dict())  # with transformers' own attention
     with torch.device(next(iter(parameters.values())).device):
-        model = Qwen3ASRForConditionalGeneration(config)
+        model = loaded.architecture(config)
     cast(model, dtype or torch.float32)
     use_packed_attention(model)
     for name, parameter in model.named_parameters():
         load_shard(parameter, full_tensor(parameters[name]))
-    yield LoadedModel(model, loaded.prompt, loaded.processor)
+    yield replace(loaded, model=model)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from caspi.model.batch import Batch
-from caspi.model.forward import Model
+from caspi.model.forward import Model, output_weight
 from caspi.training.objectives.fused_loss import FusedLoss
 
 
@@ -18,7 +18,7 @@ class Objective(nn.Module):
 
     def __init__(self, model: Model, compute_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.model, self.head, self._compute_dtype = model, FusedLoss(model.lm_head.weight), compute_dtype
+        self.model, self.head, self._compute_dtype = model, FusedLoss(output_weight(model)), compute_dtype
         # The block classes that accelerate shards one by one; the name is transformers' convention.
         stacks = (model.model.audio_tower.layers, model.model.language_model.layers)
         self._no_split_modules = [type(layers[0]).__name__ for layers in stacks]

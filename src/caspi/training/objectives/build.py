@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from caspi.model.aligner import LoadedAligner, TrainedModel
 from caspi.model.config import ModelConfig
-from caspi.model.loading import LoadedModel
 from caspi.training.config import StageConfig
 from caspi.training.objective_config import DistillationObjective, SequenceObjective
 from caspi.training.objectives.base import Objective
@@ -15,10 +15,18 @@ from caspi.training.objectives.grpo import GroupRelativePolicy
 
 
 def stage_objective(
-    stage: StageConfig, loaded: LoadedModel, start: ModelConfig, dtype: torch.dtype | None, seed: int, *, compiled: bool
+    stage: StageConfig,
+    loaded: TrainedModel,
+    start: ModelConfig,
+    dtype: torch.dtype | None,
+    seed: int,
+    *,
+    compiled: bool,
 ) -> Objective:
     """start: the model the stage begins with, `loaded`."""
     config, device = stage.objective, next(loaded.model.parameters()).device
+    if isinstance(loaded, LoadedAligner):  # its slots are the labels; other objectives were refused before
+        return CrossEntropy(loaded.model, dtype)
     if isinstance(config, DistillationObjective):
         teacher_config = ModelConfig(start=config.teacher, revision=config.revision)
         teacher = load_frozen(teacher_config, device, dtype, compiled=compiled)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from caspi.errors import UsageError
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.distributed.processes import sharded, sharding
-from caspi.training.objective_config import DistillationObjective, SequenceObjective
+from caspi.training.objective_config import CrossEntropyObjective, DistillationObjective, SequenceObjective
 from caspi.training.optim.adamw8bit import require_torchao
 from caspi.training.planning.shapes import configured
 from caspi.training.stage_setup import drops
@@ -26,9 +27,24 @@ def _check_teacher(stage: str, how: DistillationObjective, start: ModelConfig, p
         raise UsageError(f"stage {stage}: teacher {how.teacher} has another vocabulary than the model that is trained")
 
 
-def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: Prompt) -> None:
+_ONLY_TO_TRANSCRIBE = ("previous_text", "timestamps", "hotwords", "no_speech", "shuffle_transcripts")
+
+
+def check_task(config: TrainConfig, start: ModelConfig) -> None:
+    """Raises UsageError for keys that an aligner has no use for."""
+    if start.task == "transcribe":
+        return
+    for key in _ONLY_TO_TRANSCRIBE:
+        if getattr(config, key):
+            raise UsageError(f"train.{key} has no effect with model.task: align: remove it")
+    for stage in config.stages:
+        if not isinstance(stage.objective, CrossEntropyObjective):
+            raise UsageError(f"stage {stage.name}: with model.task: align the only objective is cross_entropy")
+
+
+def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: Prompt | AlignmentPrompt) -> None:
     """start, prompt: of the model that is trained. Raises UsageError, MissingDependency."""
-    if isinstance(stage.objective, DistillationObjective):
+    if isinstance(stage.objective, DistillationObjective) and isinstance(prompt, Prompt):
         _check_teacher(stage.name, stage.objective, start, prompt)
     if config.compile is True and sharding() == "zero3":
         raise UsageError("train.compile: ZeRO gathers weights inside blocks, which cannot be compiled: use auto")

@@ -12,8 +12,9 @@ import torch
 
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
+from caspi.model.aligner import prompt_for
+from caspi.model.alignment import AlignmentPrompt
 from caspi.model.config import ModelConfig
-from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
 from caspi.training.config import TrainConfig
 from caspi.training.data.dataset import TrainingSet
@@ -117,7 +118,7 @@ def plan_run(start: ModelConfig, config: TrainConfig, corpus: Path, seed: int, o
         raise UsageError(f"--gpu {options.gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {TABLE})")
     gpu = known.get(options.gpu or "")
     shape, stages = shapes(start, config)
-    prompt = Prompt(load_processor(start.start, start.revision).tokenizer)
+    prompt = prompt_for(start)
     data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), prompt, config, seed)
     batches = planned(data, config, options.count, seed)
     measured: Sequence[Pilot | None] = [None] * len(batches)
@@ -136,10 +137,16 @@ def plan_run(start: ModelConfig, config: TrainConfig, corpus: Path, seed: int, o
     )
 
 
-def decoded_targets(data: TrainingSet, prompt: Prompt, lengths: EpochLengths, count: int = 3) -> list[DecodedTarget]:
+def decoded_targets(
+    data: TrainingSet, prompt: Prompt | AlignmentPrompt, lengths: EpochLengths, count: int = 3
+) -> list[DecodedTarget]:
     """The decoded target tokens of a few utterances in an epoch, for a check by eye before training."""
     targets = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
+        if isinstance(prompt, AlignmentPrompt):
+            timed = " ".join(f"{word.start:.2f} {word.text} {word.end:.2f}" for word in data.words[row])
+            targets.append(DecodedTarget(data.ids[row], "", timed))
+            continue
         text, language = data.target_of(row, lengths)
         example = prompt.example(0, text, language, data.contexts[row])
         targets.append(DecodedTarget(data.ids[row], data.contexts[row], prompt.tokenizer.decode(example.target)))

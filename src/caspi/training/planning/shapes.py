@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, Qwen3ASRConfig, Qwen3ASRForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    Qwen3ASRConfig,
+    Qwen3ASRForConditionalGeneration,
+    Qwen3ASRForTokenClassification,
+)
 
 from caspi.errors import UsageError, first_line
+from caspi.model.aligner import with_times
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
+from caspi.model.forward import Model
 from caspi.model.groups import TrainableGroup, TrainedGroup, describe, select
 from caspi.model.loading import resolve
 from caspi.training.config import StageConfig, TrainConfig
@@ -33,9 +40,11 @@ def configured(start: ModelConfig) -> Qwen3ASRConfig:
         ) from error
 
 
-def on_meta_device(start: ModelConfig) -> Qwen3ASRForConditionalGeneration:
+def on_meta_device(start: ModelConfig) -> Model:
     """The model's shapes without its memory. Raises UsageError."""
     with torch.device("meta"):
+        if start.task == "align":
+            return Qwen3ASRForTokenClassification(with_times(configured(start), start))
         return Qwen3ASRForConditionalGeneration(configured(start))
 
 

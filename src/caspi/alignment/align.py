@@ -1,0 +1,149 @@
+"""Finds the times of the words of a known text in its audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from caspi.alignment.times import in_order, slot_times
+from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.corpus.utterance import Word
+from caspi.errors import UsageError
+from caspi.language import language
+from caspi.language.spoken_words import spoken_words
+from caspi.model.aligner import LoadedAligner, load_aligner
+from caspi.model.batch import Item, collate
+from caspi.model.config import ModelConfig
+from caspi.model.files import max_clip_seconds
+from caspi.model.forward import evaluation_mode, forward_audio, output_weight, sequence_hidden
+from caspi.model.loading import cast
+from caspi.model.tensors import to_device
+
+_BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentRequest:
+    """A clip, samples float32 [n] at 16 kHz, and its text in a language."""
+
+    samples: np.ndarray
+    text: str
+    language: str
+
+    @property
+    def seconds(self) -> Seconds:
+        return len(self.samples) / SAMPLE_RATE
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedWord:
+    """A word as it is written, with its times in seconds. confidence: the probability that both times are within 0.2 s.
+    repaired: the model's own times were out of order, and these are between those of its neighbours."""
+
+    text: str
+    start: Seconds
+    end: Seconds
+    confidence: float
+    repaired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """The words of a clip in order. entropy: mean of the slots' distributions over times, in nats: high where the model
+    does not find the words in the audio."""
+
+    words: tuple[AlignedWord, ...]
+    seconds: Seconds
+    entropy: float
+
+    @property
+    def confidence(self) -> float:
+        """Mean of the words."""
+        return float(np.mean([word.confidence for word in self.words]))
+
+    @property
+    def repaired(self) -> int:
+        """Number of words whose times were out of order."""
+        return sum(word.repaired for word in self.words)
+
+
+class Aligner:
+    """Aligns clips that the model takes in one pass."""
+
+    def __init__(self, loaded: LoadedAligner) -> None:
+        self._loaded = loaded
+        self._device = next(loaded.model.parameters()).device
+        stated = max_clip_seconds(loaded.model.config.to_dict())
+        self.longest = min(loaded.prompt.max_seconds, stated or loaded.prompt.max_seconds)
+
+    @classmethod
+    def of(cls, model: str, device: str | None = None) -> Aligner:
+        """An aligner on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = load_aligner(ModelConfig(task="align", start=model), device)
+        if not _is_trained(loaded):
+            raise UsageError(f"{model} is not an aligner: train one with model.task: align")
+        if device.startswith("cuda"):
+            cast(loaded.model, torch.bfloat16)
+        return cls(loaded)
+
+    def align(self, requests: Sequence[AlignmentRequest]) -> list[Alignment]:
+        """In the order of the requests. Raises UsageError for a clip that is too long, or a text without a word."""
+        order = sorted(range(len(requests)), key=lambda number: requests[number].seconds)
+        found = dict(zip(order, self.align_each(requests[number] for number in order), strict=True))
+        return [found[number] for number in range(len(requests))]
+
+    def align_each(self, requests: Iterable[AlignmentRequest]) -> Iterator[Alignment]:
+        """Alignments in order; requests are taken as there is room. Raises UsageError as `align` does."""
+        group: list[AlignmentRequest] = []
+        for request in requests:
+            self._check(request)
+            longest = max(one.seconds for one in [*group, request])
+            if group and longest * (len(group) + 1) > _BATCH_SECONDS[self._device.type]:
+                yield from self._aligned(group)
+                group = []
+            group.append(request)
+        if group:
+            yield from self._aligned(group)
+
+    def _check(self, request: AlignmentRequest) -> None:
+        if request.seconds > self.longest:
+            raise UsageError(
+                f"a clip of {request.seconds:.1f} s: this aligner was trained on clips of at most {self.longest:.1f} s"
+            )
+        if not spoken_words(request.text, language(request.language).unit):
+            raise UsageError(f"the text {request.text[:40]!r} has no word")
+
+    @torch.no_grad()
+    def _aligned(self, group: Sequence[AlignmentRequest]) -> list[Alignment]:
+        texts = [spoken_words(request.text, language(request.language).unit) for request in group]
+        items = [
+            Item(request.samples, "", "", words=tuple(Word(word.spoken, 0.0, 0.0) for word in words))
+            for request, words in zip(group, texts, strict=True)
+        ]
+        model, prompt = self._loaded.model, self._loaded.prompt
+        batch = to_device(collate(items, prompt), self._device)
+        with evaluation_mode(model):
+            hidden = sequence_hidden(model, forward_audio(model, batch), batch.sequences)
+            times = slot_times(torch.nn.functional.linear(hidden, output_weight(model)).float(), prompt)
+        alignments = []
+        first = 0
+        for request, words in zip(group, texts, strict=True):
+            slots = slice(first, first + 2 * len(words))
+            first = slots.stop
+            ordered = in_order(times.seconds[slots], request.seconds)
+            confidence = times.confidence[slots].reshape(-1, 2).prod(axis=1)
+            columns = (ordered.starts, ordered.ends, confidence, ordered.repaired)
+            aligned = tuple(
+                AlignedWord(word.written, *values)
+                for word, *values in zip(words, *(column.tolist() for column in columns), strict=True)
+            )
+            alignments.append(Alignment(aligned, request.seconds, float(times.entropy[slots].mean())))
+        return alignments
+
+
+def _is_trained(loaded: LoadedAligner) -> bool:
+    return LoadedAligner.architecture.__name__ in (loaded.model.config.architectures or ())

@@ -11,7 +11,7 @@ from caspi.errors import UsageError
 from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
-from caspi.inference.transcriber import Transcriber
+from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.loading import LoadedModel
 from tests.conftest import tone
 from tests.support import voice
@@ -45,16 +45,17 @@ def test_a_bad_file_is_reported_and_the_others_are_transcribed(
 def test_finished_files_are_kept_after_an_interruption(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("caspi.inference.files._MAX_BATCH_SECONDS", 0.1)
-    real, calls = Transcriber.transcribe, []
+    """The second file is read when the first is done, since the engine wants no more."""
+    real, calls = Transcriber.submit, []
 
-    def interrupted(self: Transcriber, *args: object, **options: object) -> object:
+    def interrupted(self: Transcriber, recording: Recording) -> int:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(self, *args, **options)  # type: ignore[arg-type]
+        return real(self, recording)
 
-    monkeypatch.setattr(Transcriber, "transcribe", interrupted)
+    monkeypatch.setattr(Transcriber, "submit", interrupted)
+    monkeypatch.setattr(Transcriber, "wants_more", property(lambda self: not self.pending))
     good = [files[0], files[2]]
     with pytest.raises(KeyboardInterrupt):
         transcribe(good, tmp_path / "out")

@@ -18,6 +18,7 @@ from caspi.corpus.utterance import Word
 from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
+from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import windows
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, TimedText, Transcriber, Transcript
@@ -187,6 +188,14 @@ def test_impossible_times_are_dropped(said: str, seconds: float, found: list[tup
     assert [(one.start, one.end) for one in phrases(said, seconds)] == found
 
 
+def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+    """The recordings that are transcribed from now on."""
+    found: list[Recording] = []
+    real = Transcriber.submit
+    monkeypatch.setattr(Transcriber, "submit", lambda self, given: found.append(given) or real(self, given))
+    return found
+
+
 def test_the_server_follows_openais_protocol(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,12 +211,11 @@ def test_the_server_follows_openais_protocol(
     bad = client.post("/v1/audio/transcriptions", files={"file": ("a.txt", b"hello")})
     assert bad.status_code == 400
     assert "corrupt_audio" in bad.json()["error"]["message"]
-    asked = []
-    monkeypatch.setattr(Transcriber, "transcribe", lambda _, given: asked.append(given[0].times) or [TRANSCRIPT])
+    asked = submitted(monkeypatch)
     timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
     for form in (timed_form, {}):
         assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
-    assert asked == [True, False]
+    assert [recording.times for recording in asked] == [True, False]
     words = {"timestamp_granularities[]": ["word"]}
     assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 400
     assert client.get("/health").json() == {"status": "ok"}
@@ -225,23 +233,23 @@ def test_the_server_follows_openais_protocol(
 def test_unsupported_requests_are_refused_before_transcription(
     form: dict[str, str], status: int, message: str, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Transcriber, "transcribe", lambda *_, **__: pytest.fail("it was transcribed"))
+    asked = submitted(monkeypatch)
     client = TestClient(application(Transcriber(tiny)))
     answer = client.post("/v1/audio/transcriptions", files={"file": ("a.flac", b"x")}, data=form)
     assert answer.status_code == status
     assert message in answer.json()["error"]["message"]
+    assert not asked
 
 
 def test_a_language_can_be_given_by_its_code(
     tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr(Transcriber, "transcribe", lambda _, given: asked.append(given[0].language) or [TRANSCRIPT])
+    asked = submitted(monkeypatch)
     client = TestClient(application(Transcriber(tiny)))
     files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
     for written in ("he", "Hebrew", ""):
         client.post("/v1/audio/transcriptions", files=files, data={"language": written})
-    assert asked == ["Hebrew", "Hebrew", None]
+    assert [recording.language for recording in asked] == ["Hebrew", "Hebrew", None]
 
 
 def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
@@ -319,6 +327,28 @@ def test_the_loop_guard_decodes_what_repeats_itself_once_more_and_counts_it(tiny
     [free] = transcriber.transcribe([Recording(NOISE)])
     assert (free.guarded, free.looping) == (0, 1)
     assert [request.no_loops for request in engine.requests] == [False, True, False]
+
+
+def test_the_loop_guard_sees_loops_between_times(tiny: LoadedModel) -> None:
+    looping = " ".join(f"<{n}.0>כן<{n}.5>" for n in range(5))
+    engine = Scripted(lambda clip, _: Hypothesis("<0.0>כן<0.5>" if clip.no_loops else looping, "Hebrew", False))
+    transcriber = Transcriber(tiny, engine=engine)  # type: ignore[arg-type]
+    [said] = transcriber.transcribe([Recording(NOISE, times=True, decoding=DecodingOptions(loop_guard=True))])
+    assert (said.text, said.guarded, said.looping) == ("כן", 1, 0)
+
+
+def test_a_split_window_has_the_words_of_both_halves_and_says_that_it_was_guarded(tiny: LoadedModel) -> None:
+    def answer(clip: DecodeRequest, _: int) -> Hypothesis:
+        if clip.seconds > 4:
+            return Hypothesis("", "Hebrew", truncated=True)
+        text = "אור" if clip.no_loops else "אור " * 9
+        words = tuple(RecognisedWord(word, 0.5) for word in text.split())
+        return Hypothesis(text, "Hebrew", False, tokens=(1, 2), log_probabilities=(-1.0, -2.0), words=words)
+
+    transcriber = Transcriber(tiny, engine=Scripted(answer))  # type: ignore[arg-type]
+    [said] = transcriber.transcribe([Recording(NOISE, decoding=DecodingOptions(loop_guard=True))])
+    assert (said.text, said.retried, said.guarded) == ("אור אור", 1, 1)
+    assert [word.text for segment in said.segments for word in segment.words] == ["אור", "אור"]
 
 
 def test_every_window_is_given_the_text_before_it_but_no_loop(

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from caspi import audio
 from caspi.atomic_output import read_jsonl, write_whole
-from caspi.audio import SAMPLE_RATE, AudioError, Seconds
-from caspi.errors import UsageError
+from caspi.audio import AudioError
+from caspi.errors import CaspiError, UsageError
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 
-_MAX_BATCH_SECONDS: Seconds = 240.0  # length of the files that are decoded together
 _LIST_NAME = ".caspi-transcribe.jsonl"
 
 
@@ -85,10 +86,10 @@ class Outputs:
             first, *rows = read_jsonl(self._list)
             first = asdict(GREEDY) | first  # of version 0.1, which had none of these
             if first != settings:
-                changed = next(key for key in settings if first.get(key) != settings[key])
+                changed = next(key for key in {**settings, **first} if first.get(key) != settings.get(key))
                 raise UsageError(
                     f"--out {self._folder} contains transcripts made with {changed} = {first.get(changed)!r}; this run "
-                    f"uses {settings[changed]!r}: give another folder"
+                    f"uses {settings.get(changed)!r}: give another folder"
                 )
             self._done = {name: state for row in rows for name, state in row.items()}
         else:
@@ -122,35 +123,59 @@ def _state(file: Path) -> list[int] | None:
 def transcribe(
     files: Sequence[Path], request: FileRequest, outputs: Outputs, load: Callable[[], Transcriber]
 ) -> Iterator[FileResult]:
-    """Results as soon as they are ready, in the order of the files. The first file that needs the model loads it."""
-    transcriber: Transcriber | None = None
-    pending: list[tuple[Path, Any, list[str]]] = []
-    seconds = 0.0
+    """Results in the order of the files. Texts are written as soon as they are ready, in any order. The first file that
+    needs the model loads it. Raises UsageError if the request itself cannot be transcribed."""
+    running: _Running | None = None
+    done: dict[int, FileResult] = {}
+    following = 0
     for index, file in enumerate(files):
         if (path := outputs.finished(file)) is not None:
-            yield FileResult(file, path.read_text(encoding="utf-8"), path, kept=True)
+            done[index] = FileResult(file, path.read_text(encoding="utf-8"), path, kept=True)
         else:
             try:
                 samples, notes = audio.read(file)
             except AudioError as error:
-                yield FileResult(file, error=str(error))
+                done[index] = FileResult(file, error=str(error))
             else:
-                transcriber = transcriber or load()
-                pending.append((file, samples, [audio.MEANING[note] for note in notes]))
-                seconds += len(samples) / SAMPLE_RATE
-        if transcriber and pending and (seconds >= _MAX_BATCH_SECONDS or index == len(files) - 1):
-            yield from _transcribe_pending(pending, request, outputs, transcriber)
-            pending, seconds = [], 0.0
+                running = running or _Running(load(), request, outputs)
+                running.add(index, file, samples, [audio.MEANING[note] for note in notes])
+        while running and (not running.wants_more or (index == len(files) - 1 and running.pending)):
+            done |= running.poll()
+        while following in done:
+            yield done.pop(following)
+            following += 1
 
 
-def _transcribe_pending(
-    pending: Sequence[tuple[Path, Any, list[str]]], request: FileRequest, outputs: Outputs, transcriber: Transcriber
-) -> Iterator[FileResult]:
-    recordings = [
-        Recording(samples, request.language, request.context, times=request.times, decoding=request.decoding)
-        for _, samples, _ in pending
-    ]
-    for (file, _, notes), transcript in zip(pending, transcriber.transcribe(recordings), strict=True):
-        text = FORMATS[request.format](transcript)
-        warnings = (*notes, *transcript.warnings())
-        yield FileResult(file, text, outputs.write(file, text), transcript, warnings=warnings)
+class _Running:
+    """Files that are being decoded, by their tickets."""
+
+    def __init__(self, transcriber: Transcriber, request: FileRequest, outputs: Outputs) -> None:
+        self._transcriber, self._request, self._outputs = transcriber, request, outputs
+        self._files: dict[int, tuple[int, Path, list[str]]] = {}
+
+    @property
+    def wants_more(self) -> bool:
+        return self._transcriber.wants_more
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._files)
+
+    def add(self, index: int, file: Path, samples: np.ndarray, notes: list[str]) -> None:
+        """notes: warnings about the audio."""
+        asked = self._request
+        recording = Recording(samples, asked.language, asked.context, times=asked.times, decoding=asked.decoding)
+        self._files[self._transcriber.submit(recording)] = (index, file, notes)
+
+    def poll(self) -> dict[int, FileResult]:
+        """The results that are ready, by the index of their file."""
+        found = {}
+        for ticket, result in self._transcriber.poll():
+            index, file, notes = self._files.pop(ticket)
+            if isinstance(result, CaspiError):
+                found[index] = FileResult(file, error=str(result))
+                continue
+            text = FORMATS[self._request.format](result)
+            warnings = (*notes, *result.warnings())
+            found[index] = FileResult(file, text, self._outputs.write(file, text), result, warnings=warnings)
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.errors import CaspiError
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
@@ -117,7 +119,7 @@ class _Open:
 class _Piece:
     """A clip that the engine decodes: a window of a recording, or one half of it."""
 
-    number: int
+    ticket: int
     window: int
     clip: DecodeRequest
     half: int | None = None
@@ -131,6 +133,10 @@ class Transcriber:
         """dtype: of the computation; None: that of the weights."""
         self._engine = engine or Engine(loaded, dtype=dtype)
         self._max_window = min(MAX_WINDOW, max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW)
+        self._tickets = itertools.count()
+        self._opened: dict[int, _Open] = {}
+        self._pieces: dict[int, _Piece] = {}  # by the engine's tickets
+        self._silent: list[int] = []  # done without the engine
 
     @classmethod
     def of(cls, model: str, device: str | None = None, options: GeneratorOptions | None = None) -> Transcriber:
@@ -151,38 +157,94 @@ class Transcriber:
         return [done[number] for number in range(len(recordings))]
 
     def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
-        """Transcripts as they are done, with the number of their recording. Recordings are taken as there is room."""
+        """Transcripts as they are done, with the number of their recording. Recordings are taken as there is room.
+        Raises UsageError, CaspiError for one that cannot be transcribed. Nobody else may poll meanwhile."""
+        numbers: dict[int, int] = {}
         source = enumerate(recordings)
-        opened: dict[int, _Open] = {}
-        pieces: dict[int, _Piece] = {}
         exhausted = False
-        while opened or not exhausted:
-            while not exhausted and self._engine.wants_more:
-                if (following := next(source, None)) is None:
-                    exhausted = True
-                    break
-                number, recording = following
-                opened[number] = self._begin(number, recording, pieces)
-                if opened[number].complete:  # silent
-                    yield number, _join(opened.pop(number))
-            for ticket, hypothesis in self._engine.poll():
-                piece = pieces.pop(ticket)
-                self._place(opened[piece.number], piece, hypothesis, pieces)
-                if opened[piece.number].complete:
-                    yield piece.number, _join(opened.pop(piece.number))
+        try:
+            while numbers or not exhausted:
+                while not exhausted and self.wants_more:
+                    if (following := next(source, None)) is None:
+                        exhausted = True
+                    else:
+                        numbers[self.submit(following[1])] = following[0]
+                for ticket, result in self.poll():
+                    number = numbers.pop(ticket)
+                    if isinstance(result, CaspiError):
+                        raise result
+                    yield number, result
+        finally:  # failed, or left by the caller
+            for ticket in numbers:
+                self.cancel(ticket)
 
-    def _begin(self, number: int, recording: Recording, pieces: dict[int, _Piece]) -> _Open:
-        """Submits the windows of a recording, except the silent ones."""
-        opened = _Open(recording, windows(recording.samples, self._max_window))
+    # --- for one thread
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether more recordings would keep the device busy."""
+        return self._engine.wants_more
+
+    @property
+    def pending(self) -> bool:
+        """Whether any recording has no transcript yet."""
+        return bool(self._opened or self._silent)
+
+    def submit(self, recording: Recording) -> int:
+        """Returns a ticket. Raises UsageError if the recording cannot be transcribed."""
+        ticket = next(self._tickets)
+        opened = self._opened[ticket] = _Open(recording, windows(recording.samples, self._max_window))
         for window, (first, last) in enumerate(opened.spans):
             if is_silent(recording.samples[first:last]):
                 opened.hypotheses[window] = Hypothesis("", None, truncated=False, silent=True)
             else:
                 opened.todo.append(window)
-        self._submit(number, opened, pieces)
-        return opened
+        try:
+            self._submit_windows(ticket, opened)
+        except BaseException:
+            self.cancel(ticket)
+            raise
+        if opened.complete:
+            self._silent.append(ticket)
+        return ticket
 
-    def _submit(self, number: int, opened: _Open, pieces: dict[int, _Piece], previous: str = "") -> None:
+    def cancel(self, ticket: int) -> None:
+        """The recording's transcript is never returned, unless it was already."""
+        self._opened.pop(ticket, None)
+        for number in [number for number, piece in self._pieces.items() if piece.ticket == ticket]:
+            del self._pieces[number]
+            self._engine.cancel(number)
+
+    def poll(self) -> list[tuple[int, Transcript | CaspiError]]:
+        """Works for a moment; returns the recordings that are done, with their tickets. If the engine itself fails, all
+        recordings are forgotten."""
+        silent, self._silent = self._silent, []
+        results: list[tuple[int, Transcript | CaspiError]] = [
+            (ticket, _join(self._opened.pop(ticket))) for ticket in silent if ticket in self._opened
+        ]
+        try:
+            ended = self._engine.poll()
+        except BaseException:
+            self._opened.clear()
+            self._pieces.clear()
+            raise
+        for number, result in ended:
+            if (piece := self._pieces.pop(number, None)) is None:
+                continue  # of a recording that failed a moment ago
+            if isinstance(result, CaspiError):
+                self.cancel(piece.ticket)
+                results.append((piece.ticket, result))
+                continue
+            opened = self._opened[piece.ticket]
+            self._place(opened, piece, result)
+            if opened.complete:
+                results.append((piece.ticket, _join(self._opened.pop(piece.ticket))))
+        return results
+
+    def _decode(self, piece: _Piece) -> None:
+        self._pieces[self._engine.submit(piece.clip)] = piece
+
+    def _submit_windows(self, ticket: int, opened: _Open, previous: str = "") -> None:
         """Submits the windows that are left; only the next one if it waits for the previous text."""
         recording = opened.recording
         context = joined(recording.context, tail(previous))
@@ -193,24 +255,23 @@ class Transcriber:
             clip = DecodeRequest(
                 recording.samples[first:last], context, recording.language, beams=recording.decoding.beams
             )
-            pieces[self._engine.submit(clip)] = _Piece(number, window, clip)
+            self._decode(_Piece(ticket, window, clip))
             if recording.decoding.previous_text:
                 return
 
-    def _place(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis, pieces: dict[int, _Piece]) -> None:
+    def _place(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis) -> None:
         """Stores a hypothesis. A window that repeats itself is decoded again with that forbidden, if there is a guard;
         a window that reaches its token limit is split in two and decoded again once."""
-        if opened.recording.decoding.loop_guard and not piece.clip.no_loops and loops(hypothesis.text):
-            clip = replace(piece.clip, no_loops=True)
-            pieces[self._engine.submit(clip)] = replace(piece, clip=clip)
+        if opened.recording.decoding.loop_guard and not piece.clip.no_loops and _loops(hypothesis):
+            self._decode(replace(piece, clip=replace(piece.clip, no_loops=True)))
             return
         if piece.half is None:
             if not hypothesis.truncated or piece.clip.seconds <= _SHORTEST_SPLIT:
-                self._finish(opened, piece, replace(hypothesis, guarded=piece.clip.no_loops), pieces)
+                self._finish(opened, piece, replace(hypothesis, guarded=piece.clip.no_loops))
                 return
             opened.halves[piece.window] = [None, None]
             for half, clip in enumerate(_halves(piece.clip)):
-                pieces[self._engine.submit(clip)] = _Piece(piece.number, piece.window, clip, half)
+                self._decode(_Piece(piece.ticket, piece.window, clip, half))
             return
         halves = opened.halves[piece.window]
         halves[piece.half] = replace(hypothesis, guarded=piece.clip.no_loops)
@@ -226,13 +287,13 @@ class Transcriber:
                 words=first.words + second.words, language_probability=first.language_probability,
                 guarded=first.guarded or second.guarded,
             )  # fmt: skip
-            self._finish(opened, piece, hypothesis, pieces)
+            self._finish(opened, piece, hypothesis)
 
-    def _finish(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis, pieces: dict[int, _Piece]) -> None:
+    def _finish(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis) -> None:
         """The final hypothesis of a window. The next window is not given a text that is not to be trusted."""
         opened.hypotheses[piece.window] = hypothesis
-        untrusted = hypothesis.truncated or loops(hypothesis.text)
-        self._submit(piece.number, opened, pieces, "" if untrusted else without_times(hypothesis.text))
+        untrusted = hypothesis.truncated or _loops(hypothesis)
+        self._submit_windows(piece.ticket, opened, "" if untrusted else without_times(hypothesis.text))
 
 
 _SHORTEST_SPLIT = 2.0  # seconds
@@ -277,11 +338,15 @@ def _join(opened: _Open) -> Transcript:
         truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
         retried=sum(hypothesis.retried for hypothesis in hypotheses),
         untimed=untimed,
-        looping=sum(loops(hypothesis.text) for hypothesis in hypotheses),
+        looping=sum(_loops(hypothesis) for hypothesis in hypotheses),
         guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),
         language_probability=_language_probability([h for h in hypotheses if h.language == language]),
     )
+
+
+def _loops(hypothesis: Hypothesis) -> bool:
+    return loops(without_times(hypothesis.text))
 
 
 def _language_probability(hypotheses: Sequence[Hypothesis]) -> float | None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import Annotated, Any
 
 from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -13,22 +17,31 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from caspi import audio
+from caspi.errors import CaspiError, UsageError
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.language import named
+from caspi.serving.shared import SharedTranscriber
 
 MAX_UPLOAD = 512 * 2**20  # bytes
 _MAX_FORM_BYTES = 2**20  # bytes of the other fields and separators
+_LOOK_SECONDS = 0.25  # between two looks at whether a client is still there
 
 
 def application(transcriber: Transcriber) -> FastAPI:
     """POST /v1/audio/transcriptions (file, prompt, language, response_format, timestamp_granularities) and GET
-    /health. Segments are phrases if their times are requested, otherwise windows."""
-    app = FastAPI(title="caspi")
-    model_lock = threading.Lock()  # one model, one device: requests queue here
+    /health. Segments are phrases if their times are requested, otherwise windows. All requests share the engine."""
+    shared = SharedTranscriber(transcriber)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        shared.close()
+
+    app = FastAPI(title="caspi", lifespan=lifespan)
 
     @app.get("/health")
-    async def health() -> dict[str, str]:  # async: does not wait for transcriptions in the thread pool
+    async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.exception_handler(StarletteHTTPException)
@@ -43,7 +56,8 @@ def application(transcriber: Transcriber) -> FastAPI:
     app.add_middleware(_LimitSize)
 
     @app.post("/v1/audio/transcriptions")
-    def transcriptions(
+    async def transcriptions(
+        request: Request,
         file: Annotated[UploadFile, File()],
         prompt: Annotated[str, Form()] = "",
         language: Annotated[str | None, Form()] = None,
@@ -61,20 +75,35 @@ def application(transcriber: Transcriber) -> FastAPI:
             language_name = named(language) if language else None
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
-        data = file.file.read(MAX_UPLOAD + 1)
+        data = await file.read(MAX_UPLOAD + 1)
         if len(data) > MAX_UPLOAD:
             raise HTTPException(413, f"file: larger than {MAX_UPLOAD >> 20} MiB")
         try:
-            samples, notes = audio.read(data)
+            samples, notes = await run_in_threadpool(audio.read, data)
         except audio.AudioError as error:
             raise HTTPException(400, f"file: {error}") from error
-        with model_lock:
-            [transcript] = transcriber.transcribe(
-                [Recording(samples, language_name, prompt, times=bool(granularities))]
-            )
+        recording = Recording(samples, language_name, prompt, times=bool(granularities))
+        try:
+            transcript = await _finished(request, shared.submit(recording))
+        except UsageError as error:
+            raise HTTPException(400, str(error)) from error
+        except CaspiError as error:
+            raise HTTPException(500, str(error)) from error
         return _respond(transcript, response_format, [audio.MEANING[note] for note in notes])
 
     return app
+
+
+async def _finished(request: Request, future: Future[Transcript]) -> Transcript:
+    """The result of a future, which is cancelled when the client has gone. Raises CaspiError."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return waiting.result()
+    finally:
+        waiting.cancel()  # does nothing if it is done
 
 
 class _LimitSize:

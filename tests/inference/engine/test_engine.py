@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from caspi import audio
+from caspi.errors import CaspiError, UsageError
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Cache, Network
@@ -227,6 +229,128 @@ def test_no_token_may_make_a_text_repeat_itself(tiny: LoadedModel) -> None:
     assert loops(free.text)
     assert not loops(guarded.text)
     assert len(guarded.tokens) == 120
+
+
+@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 2.0])
+def test_length_penalties_are_those_of_generate(
+    tiny: LoadedModel, requests: list[DecodeRequest], length_penalty: float
+) -> None:
+    searched = [replace(request, beams=3, max_tokens=40, length_penalty=length_penalty) for request in requests[:6]]
+    for request, best in zip(searched, Engine(tiny).decode(searched), strict=True):
+        wanted = generated(tiny, request, num_beams=3, num_return_sequences=3, length_penalty=length_penalty)
+        n_best = [list(one.tokens) for one in (best, *best.others)]
+        assert n_best == wanted[: len(n_best)]
+
+
+def test_the_probability_of_the_language_is_that_of_its_tokens(
+    tiny: LoadedModel, requests: list[DecodeRequest]
+) -> None:
+    """By a separate forward pass."""
+    [found] = Engine(tiny).decode([replace(requests[0], language=None)])
+    assert found.language_probability is not None
+    item = Item(requests[0].samples, "", found.language or "None", requests[0].context)
+    batch = collate([item], tiny.prompt)
+    named = len(tiny.prompt.language_prefix(item.language))
+    with torch.no_grad():
+        scores = label_logits(tiny.model, batch).log_softmax(dim=1)
+    expected = scores[range(named), batch.labels[:named]].sum().exp()
+    assert found.language_probability == pytest.approx(float(expected), rel=1e-3)
+
+
+def fails(tiny: LoadedModel, requests: list[DecodeRequest], kind: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine after a failure of some kind."""
+    engine = Engine(tiny, options=options(rows=8))
+    if kind == "context too long":
+        with pytest.raises(UsageError, match="shorten the context"):
+            engine.decode([requests[0], replace(requests[1], context="שלום " * 6_000)])
+    elif kind == "too many beams":
+        with pytest.raises(UsageError, match="at most 8"):
+            engine.decode([requests[0], replace(requests[1], beams=9)])
+    elif kind == "source":
+        with pytest.raises(OSError, match="disk"):
+            list(engine.decode_each(_broken_source(requests)))
+    elif kind == "left":
+        each = engine.decode_each(requests)
+        next(each)
+        each.close()
+    elif kind == "encoder memory":
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "_encoded", _out_of_memory)
+            with pytest.raises(CaspiError, match="does not hold one clip"):
+                engine.decode(requests[:1])
+    elif kind == "bug":
+        with monkeypatch.context() as patch:
+            patch.setattr(Network, "step_pass", _bug)
+            with pytest.raises(RuntimeError, match="bug"):
+                engine.decode(requests)
+    return engine
+
+
+def _broken_source(requests: list[DecodeRequest]) -> Iterator[DecodeRequest]:
+    yield from requests[:3]
+    raise OSError("disk")
+
+
+def _out_of_memory(*_: Any) -> None:
+    raise torch.OutOfMemoryError
+
+
+def _bug(*_: Any) -> None:
+    raise RuntimeError("bug")
+
+
+@pytest.mark.parametrize("kind", ["context too long", "too many beams", "source", "left", "encoder memory", "bug"])
+def test_an_engine_goes_on_after_a_failure(
+    kind: str, tiny: LoadedModel, requests: list[DecodeRequest], expected: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    engine = fails(tiny, requests, kind, monkeypatch)
+    assert [list(one.tokens) for one in engine.decode(requests)] == expected
+    assert engine.pending == 0
+
+
+def test_searches_that_memory_does_not_hold_begin_again_with_fewer_at_once(
+    tiny: LoadedModel, requests: list[DecodeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = [replace(request, beams=4, max_tokens=30) for request in requests[:6]]
+    expected = Engine(tiny).decode(searched)
+    real, calls = Network.step_pass, itertools.count()
+
+    def fails_once(*given: Any) -> torch.Tensor:
+        if next(calls) == 3:
+            raise torch.OutOfMemoryError
+        return real(*given)
+
+    monkeypatch.setattr(Network, "step_pass", fails_once)
+    assert [one.tokens for one in Engine(tiny).decode(searched)] == [one.tokens for one in expected]
+
+
+def test_a_search_that_memory_never_holds_is_an_error(
+    tiny: LoadedModel, requests: list[DecodeRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "step_pass", _out_of_memory)
+    with pytest.raises(CaspiError, match="does not hold a search with 4 beams: use fewer"):
+        Engine(tiny).decode([replace(requests[0], beams=4)])
+
+
+def test_a_text_is_limited_by_the_longest_sequence(tiny: LoadedModel, requests: list[DecodeRequest]) -> None:
+    """Trap: a context that left room for a part of the text made generation run over the end of the position table."""
+    word = "שלום "
+    tokens = len(tiny.prompt.text_tokens(word * 100)) / 100
+    context = word * int((4_096 - 200) / tokens)
+    [found] = Engine(tiny).decode([replace(requests[0], context=context, max_tokens=1_000, min_tokens=1_000)])
+    assert found.truncated
+    assert 32 <= len(found.tokens) < 1_000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"max_tokens": 0}, {"beams": 0}, {"min_tokens": -1}, {"sampling": Sampling(top_p=0.0)},
+     {"samples": np.full(16_000, np.nan, np.float32)}],
+)  # fmt: skip
+def test_impossible_requests_are_refused(requests: list[DecodeRequest], change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        replace(requests[0], **change)
 
 
 def test_searches_and_other_requests_run_side_by_side(

@@ -9,18 +9,23 @@ at its present length, than the worst of `beams` finished ones.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from caspi.errors import CaspiError
+from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.job_queue import JobQueue
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob, copy_spans, on_device, pack_prompts
 from caspi.inference.engine.spans import Spans
 from caspi.inference.loops import loops
 from caspi.model.prompt import Prompt
+from caspi.model.timestamps import without_times
+
+_log = logging.getLogger(__name__)
 
 _IMPOSSIBLE = -1e9
 
@@ -84,38 +89,59 @@ class _Search:
 class BeamSearch(JobQueue[_Search]):
     """Takes jobs with more than one beam, gives back their finished texts, best first. For one thread."""
 
-    def __init__(self, network: Network, prompt: Prompt, rows: int, positions: int) -> None:
-        """rows: beams of all prompts at once; positions: of the cache, which is allocated with the first job."""
+    def __init__(self, network: Network, prompt: Prompt, options: GeneratorOptions, positions: int) -> None:
+        """options.rows: beams of all prompts at once. positions: of the cache, allocated with the first job."""
         super().__init__()
         self._network, self._prompt, self._end = network, prompt, prompt.end
         self._device = network.weights.embedding.device
-        self._rows, self._positions = rows, positions
+        self._rows, self._prompt_tokens, self._positions = options.rows, options.prompt_tokens, positions
         self._cache: Cache | None = None
         self._spans = Spans(0)
 
     @torch.no_grad()
     def advance(self) -> list[tuple[int, list[Continuation]]]:
-        """Begins what fits, takes one token for every beam, returns the jobs that have ended."""
-        with torch.autocast(self._device.type, enabled=False):
-            begun = self._admit()
-            if begun:
-                self._begin(begun)
-            elif self._active:
-                self._step(list(self._active.values()))
+        """Begins what fits, takes one token for every beam, returns the jobs that have ended. If memory runs out, half
+        as many beams are searched at once from then on, and the jobs begin again."""
+        try:
+            with torch.autocast(self._device.type, enabled=False):
+                begun = self._admit()
+                if begun:
+                    self._begin(begun)
+                elif self._active:
+                    self._step(list(self._active.values()))
+        except torch.OutOfMemoryError:
+            self._shrink()
         ended = [search for search in self._active.values() if search.ended]
         for search in ended:
             del self._active[search.ticket]
             self._release(search)
         return [(search.ticket, search.finished) for search in ended]
 
+    def _shrink(self) -> None:
+        """Gives up the only search; of several, all wait again, and fewer begin at once."""
+        searches = sorted(self._active.values(), key=lambda search: search.ticket)
+        self._waiting.extendleft((search.ticket, search.job) for search in reversed(searches))
+        self._active.clear()
+        self._cache, self._spans = None, Spans(0)
+        torch.cuda.empty_cache()
+        if len(searches) < 2:
+            beams = self._waiting[0][1].beams
+            self._fail_first(CaspiError(f"GPU memory does not hold a search with {beams} beams: use fewer"))
+            return
+        self._rows = max(1, sum(search.job.beams for search in searches) // 2)
+        self._positions //= 2
+        _log.warning(f"out of GPU memory: at most {self._rows} beams are searched at once")
+
     def _admit(self) -> list[_Search]:
         begun: list[_Search] = []
+        tokens = 0
         while self._waiting:
             ticket, job = self._waiting[0]
-            if job.beams > self._rows:
-                raise CaspiError(f"a search with {job.beams} beams: at most {self._rows} are possible")
+            tokens += len(job.ids)
             used = sum(search.job.beams for search in self._active.values())
-            if used + job.beams > self._rows or (starts := self._take(job)) is None:
+            if (used and used + job.beams > self._rows) or (begun and tokens > self._prompt_tokens):
+                break
+            if (starts := self._take(job)) is None:
                 break
             self._waiting.popleft()
             self._active[ticket] = _Search(ticket, job, starts)  # at once: its spans are in use from now on
@@ -187,7 +213,7 @@ class BeamSearch(JobQueue[_Search]):
             looping = [
                 place
                 for place in flat.topk(2 * search.job.beams).indices.tolist()
-                if loops(self._prompt.parse([*search.beams[place // width].tokens, place % width])[1])
+                if loops(without_times(self._prompt.parse([*search.beams[place // width].tokens, place % width])[1]))
             ]
             if not looping:
                 return

@@ -8,22 +8,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from caspi.audio import Seconds
+from caspi.errors import CaspiError, UsageError
 from caspi.inference.engine.beam_search import BeamSearch
 from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob
-from caspi.inference.engine.requests import DecodeRequest, Hypothesis
+from caspi.inference.engine.requests import TOKENS_AT_LEAST, DecodeRequest, Hypothesis
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.inference.engine.words import recognised_words
 from caspi.model.batch import AudioBatch
-from caspi.model.features import pad_clips
+from caspi.model.features import audio_token_count, frame_count, pad_clips
 from caspi.model.forward import encode, evaluation_mode
 from caspi.model.loading import LoadedModel
 from caspi.model.tensors import each_tensor, to_device
@@ -35,13 +36,16 @@ _FIRST = 0.25  # of a pass, before anything has begun
 _SEARCH_POSITIONS, _SEARCH_BYTES = 32_768, 4 << 30  # at most, of the cache for beam searches: 20 clips with 4 beams
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A request with its ticket. forced: tokens that its answer begins with."""
+    """A request with its ticket. ids: of its prompt; forced: the last of them, with which its answer begins. limit: of
+    tokens."""
 
     ticket: int
     request: DecodeRequest
-    forced: list[int] = field(default_factory=list)
+    ids: list[int]
+    forced: list[int]
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,8 @@ class Engine:
         dtype: torch.dtype | None = None,
         options: GeneratorOptions | None = None,
     ) -> None:
-        """dtype: of the computation; None: that of the weights. The decoder's weights are copied: later changes of the
-        model do not count."""
+        """dtype: of the computation; None: that of the weights. Some of the decoder's weights are shared with the
+        model: do not change it while the engine is in use."""
         self._loaded, self._dtype = replace(loaded, eight_bit={}), dtype
         self._device = next(loaded.model.parameters()).device
         weights = DecoderWeights.of(
@@ -73,7 +77,7 @@ class Engine:
         self._rows = options.rows
         network = Network.of(weights, kernels=options.kernels)
         self._generator = Generator(network, loaded.prompt, options)
-        self._searcher = BeamSearch(network, loaded.prompt, options.rows, _search_positions(weights))
+        self._searcher = BeamSearch(network, loaded.prompt, options, _search_positions(weights))
         self._encode_seconds: Seconds = 800.0 if self._device.type == "cuda" else 60.0
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -82,16 +86,31 @@ class Engine:
         self._maker = ThreadPoolExecutor(1, "engine") if self._device.type == "cuda" else None
         self._making: Future[_Clips] | None = None
         self._made: set[int] = set()  # tickets in that batch
+        self._too_large: list[tuple[int, Hypothesis | CaspiError]] = []  # requests that the encoder cannot hold
         self._cancelled: set[int] = set()
         self._running: dict[tuple[bool, int], _Waiting] = {}  # by whether it is searched, and its ticket there
 
     # --- for any thread
 
     def submit(self, request: DecodeRequest) -> int:
-        """Returns a ticket. Requests are begun in the order in which they are submitted."""
+        """Returns a ticket. Requests are begun in the order in which they are submitted. Raises UsageError for one that
+        can never begin."""
+        if request.beams > self._rows:
+            raise UsageError(f"a search with {request.beams} beams: at most {self._rows} are possible")
+        prompt = self._loaded.prompt
+        forced = prompt.language_prefix(request.language) if request.language else []
+        forced += prompt.text_tokens(request.prefix) if request.prefix else []
+        audio = audio_token_count(frame_count(len(request.samples)))
+        ids = prompt.prefix(audio, request.context) + forced
+        room = _LONGEST - len(ids)
+        if room < min(request.limit, TOKENS_AT_LEAST):
+            raise UsageError(
+                f"a clip of {request.seconds:.1f} s with its context is {len(ids):,} tokens; with its text at most "
+                f"{_LONGEST:,} are possible: shorten the context"
+            )
         with self._lock:
             ticket = next(self._numbers)
-            self._submitted.append(_Waiting(ticket, request))
+            self._submitted.append(_Waiting(ticket, request, ids, forced, min(request.limit, room)))
         return ticket
 
     def cancel(self, ticket: int) -> None:
@@ -115,9 +134,18 @@ class Engine:
 
     # --- for one thread
 
+    def poll(self) -> list[tuple[int, Hypothesis | CaspiError]]:
+        """Works for a moment; returns the requests that are done, with their tickets. A request that memory does not
+        hold ends in an error, and the others go on. If anything else fails, all requests are forgotten, so that the
+        engine can be used again."""
+        try:
+            return self._advance()
+        except BaseException:
+            self._forget_all()
+            raise
+
     @torch.no_grad()
-    def poll(self) -> list[tuple[int, Hypothesis]]:
-        """Works for a moment; returns the requests that are done, with their tickets."""
+    def _advance(self) -> list[tuple[int, Hypothesis | CaspiError]]:
         self._forget_cancelled()
         if (self._submitted or self._making) and self._generator.waiting + self._searcher.waiting < self._rows:
             self._encode()
@@ -126,31 +154,39 @@ class Engine:
         )
         if self._searcher.busy:
             ended += [((True, number), found) for number, found in self._searcher.advance()]
-        return [self._read(key, continuations) for key, continuations in ended]
+        failed = [((False, number), error) for number, error in self._generator.take_failures()]
+        failed += [((True, number), error) for number, error in self._searcher.take_failures()]
+        results = [self._read(key, continuations) for key, continuations in ended]
+        results += [(self._running.pop(key).ticket, error) for key, error in failed]
+        results += self._too_large
+        self._too_large = []
+        return results
 
     def decode_each(
         self, requests: Iterable[DecodeRequest], should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Hypothesis]]:
         """Hypotheses as they are done, with the number of their request. should_stop: asked between tokens; when it
-        returns True, everything that is not done is dropped."""
+        returns True, everything that is not done is dropped. Raises UsageError, CaspiError for a request that cannot be
+        done. Nobody else may poll meanwhile."""
         numbers: dict[int, int] = {}
         source = enumerate(requests)
         exhausted = False
-        while True:
-            while not exhausted and self.wants_more:
-                if (following := next(source, None)) is None:
-                    exhausted = True
-                else:
-                    numbers[self.submit(following[1])] = following[0]
-            if should_stop():
-                for ticket in numbers:
-                    self.cancel(ticket)
-                self._forget_cancelled()
-                return
-            for ticket, hypothesis in self.poll():
-                yield numbers.pop(ticket), hypothesis
-            if exhausted and not self.pending:
-                return
+        try:
+            while (numbers or not exhausted) and not should_stop():
+                while not exhausted and self.wants_more:
+                    if (following := next(source, None)) is None:
+                        exhausted = True
+                    else:
+                        numbers[self.submit(following[1])] = following[0]
+                for ticket, result in self.poll():
+                    number = numbers.pop(ticket)
+                    if isinstance(result, CaspiError):
+                        raise result
+                    yield number, result
+        finally:  # stopped, failed, or left by the caller
+            for ticket in numbers:
+                self.cancel(ticket)
+            self._forget_cancelled()
 
     def decode(self, requests: Sequence[DecodeRequest]) -> list[Hypothesis]:
         """Hypotheses in the order of the requests."""
@@ -167,6 +203,17 @@ class Engine:
             (self._searcher if searched else self._generator).cancel(number)
             del self._running[key]
 
+    def _forget_all(self) -> None:
+        if self._making is not None:
+            self._making.cancel()
+        with self._lock:
+            self._submitted.clear()
+            self._cancelled.clear()
+        self._making, self._made, self._too_large = None, set(), []
+        self._running.clear()
+        self._generator.cancel_all()
+        self._searcher.cancel_all()
+
     def _encode(self) -> None:
         """Encodes the next clips and hands their prompts to the generator."""
         clips = self._next_clips()
@@ -174,7 +221,10 @@ class Engine:
             encoded = self._encoded(clips.audio)
         except torch.OutOfMemoryError:
             if len(clips.group) == 1:
-                raise
+                [waiting] = clips.group
+                message = f"GPU memory does not hold one clip of {waiting.request.seconds:.1f} s in the encoder"
+                self._too_large.append((waiting.ticket, CaspiError(message)))
+                return
             self._encode_seconds /= 2
             torch.cuda.empty_cache()
             with self._lock:
@@ -223,16 +273,15 @@ class Engine:
             return torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
 
     def _job(self, waiting: _Waiting, audio: torch.Tensor) -> PromptJob:
-        prompt, request = self._loaded.prompt, waiting.request
-        waiting.forced = prompt.language_prefix(request.language) if request.language else []
-        waiting.forced += prompt.text_tokens(request.prefix) if request.prefix else []
-        ids = prompt.prefix(len(audio), request.context) + waiting.forced
+        request = waiting.request
         return PromptJob(
-            ids, audio, request.limit, request.min_tokens, beams=request.beams, length_penalty=request.length_penalty,
-            no_loops=request.no_loops, **_sampling(request),
+            waiting.ids, audio, waiting.limit, request.min_tokens, beams=request.beams,
+            length_penalty=request.length_penalty, no_loops=request.no_loops, **_sampling(request, waiting.limit),
         )  # fmt: skip
 
-    def _read(self, key: tuple[bool, int], continuations: Sequence[Continuation]) -> tuple[int, Hypothesis]:
+    def _read(
+        self, key: tuple[bool, int], continuations: Sequence[Continuation]
+    ) -> tuple[int, Hypothesis | CaspiError]:
         waiting = self._running.pop(key)
         first, *others = (self._hypothesis(waiting, continuation) for continuation in continuations)
         return waiting.ticket, replace(first, others=tuple(others))
@@ -259,12 +308,12 @@ def _search_positions(weights: DecoderWeights) -> int:
     return min(_SEARCH_POSITIONS, _SEARCH_BYTES // Cache.bytes_per_position(weights))
 
 
-def _sampling(request: DecodeRequest) -> dict[str, Any]:
+def _sampling(request: DecodeRequest, limit: int) -> dict[str, Any]:
     if request.sampling is None:
         return {}
     draw = generator(request.sampling.seed, 0, 0, "sampling")
     return {
-        "numbers": (draw.random(request.limit, dtype=np.float32),),
+        "numbers": (draw.random(limit, dtype=np.float32),),
         "temperature": request.sampling.temperature,
         "top_p": request.sampling.top_p,
     }

@@ -172,7 +172,11 @@ class Generator(JobQueue[_Active]):
     def _admit(self) -> None:
         """Moves waiting jobs into rows, in order, while there is space."""
         while self._waiting:
-            self._ensure_space(self._waiting[0][1])
+            try:
+                self._ensure_space(self._waiting[0][1])
+            except CaspiError as error:
+                self._fail_first(error)
+                continue
             enough = min(sum(job.copies for _, job in self._waiting), max(1, self._options.rows // 4))
             if self._active and len(self._free_rows) < enough:
                 return  # a pass over few prompts costs nearly as much as one over many

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import Generic, TypeVar
 
+from caspi.errors import CaspiError
 from caspi.inference.engine.packing import PromptJob
 
 Begun = TypeVar("Begun")
@@ -18,6 +19,7 @@ class JobQueue(ABC, Generic[Begun]):
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, PromptJob]] = deque()
         self._active: dict[int, Begun] = {}
+        self._failed: list[tuple[int, CaspiError]] = []
         self._tickets = itertools.count()
 
     @property
@@ -41,6 +43,24 @@ class JobQueue(ABC, Generic[Begun]):
         self._waiting = deque(item for item in self._waiting if item[0] != ticket)
         if (begun := self._active.pop(ticket, None)) is not None:
             self._release(begun)
+
+    def cancel_all(self) -> None:
+        """Forgets all jobs."""
+        self._waiting.clear()
+        for begun in self._active.values():
+            self._release(begun)
+        self._active.clear()
+        self._failed.clear()
+
+    def take_failures(self) -> list[tuple[int, CaspiError]]:
+        """The jobs that could not be done, since the last call."""
+        failed, self._failed = self._failed, []
+        return failed
+
+    def _fail_first(self, error: CaspiError) -> None:
+        """Gives up the job that is the next to begin; the others go on."""
+        ticket, _ = self._waiting.popleft()
+        self._failed.append((ticket, error))
 
     @abstractmethod
     def _release(self, begun: Begun) -> None:

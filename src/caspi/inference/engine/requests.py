@@ -50,6 +50,12 @@ class DecodeRequest:
     no_loops: bool = False
 
     def __post_init__(self) -> None:
+        if min(self.limit, self.beams) < 1 or self.min_tokens < 0:
+            raise UsageError("max_tokens and beams are at least 1, min_tokens at least 0")
+        if self.sampling is not None and not (0 < self.sampling.top_p <= 1 and self.sampling.temperature >= 0):
+            raise UsageError("top_p is above 0 and at most 1, temperature at least 0")
+        if not np.isfinite(self.samples).all():
+            raise UsageError("samples that are not finite numbers")
         if self.searched and self.sampling is not None:
             raise UsageError("a beam search does not sample: give beams, or no_loops, or sampling")
 

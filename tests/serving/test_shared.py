@@ -1,0 +1,138 @@
+"""Many callers of one model: nobody waits for the longest, and nobody's error is another's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from caspi import audio
+from caspi.errors import CaspiError, UsageError
+from caspi.inference.engine.engine import Engine
+from caspi.inference.transcriber import Recording, Transcriber
+from caspi.model.loading import LoadedModel
+from caspi.serving.app import application
+from caspi.serving.shared import SharedTranscriber
+from tests.support import voice
+
+TEXTS = ["la casa grande", "el perro come pan", "muchas gracias", "una ciudad antigua"]
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[np.ndarray]:
+    return [voice(text, number) for number, text in enumerate(TEXTS)]
+
+
+@pytest.fixture
+def shared(tiny: LoadedModel) -> Iterator[SharedTranscriber]:
+    made = SharedTranscriber(Transcriber(tiny))
+    yield made
+    made.close()
+
+
+def asked(samples: np.ndarray, context: str = "") -> Recording:
+    return Recording(samples, "Spanish", context)
+
+
+def test_200_callers_at_once_get_their_own_text(
+    shared: SharedTranscriber, clips: list[np.ndarray], tiny: LoadedModel
+) -> None:
+    expected = [one.text for one in Transcriber(tiny).transcribe([asked(clip) for clip in clips])]
+    with ThreadPoolExecutor(200) as pool:
+        found = list(pool.map(lambda n: shared.submit(asked(clips[n % 4])).result(timeout=120).text, range(200)))
+    assert found == [expected[number % 4] for number in range(200)]
+
+
+def test_a_short_clip_does_not_wait_for_a_long_recording(shared: SharedTranscriber, clips: list[np.ndarray]) -> None:
+    long = shared.submit(asked(np.tile(np.concatenate(clips), 60)))
+    short = shared.submit(asked(clips[0]))
+    assert short.result(timeout=60).text
+    assert not long.done()
+    long.cancel()
+
+
+def test_a_cancelled_recording_leaves_the_engine(shared: SharedTranscriber, clips: list[np.ndarray]) -> None:
+    future = shared.submit(asked(np.tile(np.concatenate(clips), 60)))
+    time.sleep(0.3)
+    assert future.cancel()
+    assert shared.submit(asked(clips[1])).result(timeout=60).text
+    assert not shared._transcriber._opened
+
+
+def test_an_error_ends_one_recording_only(shared: SharedTranscriber, clips: list[np.ndarray]) -> None:
+    good, bad, other = [
+        shared.submit(asked(clip, context)) for clip, context in zip(clips, ("", "שלום " * 6_000, ""), strict=False)
+    ]
+    with pytest.raises(UsageError, match="shorten the context"):
+        bad.result(timeout=60)
+    assert good.result(timeout=60).text
+    assert other.result(timeout=60).text
+
+
+def test_a_failure_of_the_engine_is_not_the_end_of_the_service(
+    shared: SharedTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = Engine._encoded, threading.Event()
+
+    def fails_once(self: Engine, batch: Any) -> Any:
+        if not failed.is_set():
+            failed.set()
+            raise RuntimeError("device lost")
+        return real(self, batch)
+
+    monkeypatch.setattr(Engine, "_encoded", fails_once)
+    with pytest.raises(CaspiError, match="the engine failed: RuntimeError"):
+        shared.submit(asked(clips[0])).result(timeout=60)
+    assert shared.submit(asked(clips[0])).result(timeout=60).text
+
+
+def test_closing_ends_what_is_not_done(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+    shared = SharedTranscriber(Transcriber(tiny))
+    future = shared.submit(asked(np.tile(np.concatenate(clips), 60)))
+    time.sleep(0.2)
+    shared.close()
+    with pytest.raises((CaspiError, CancelledError)):
+        future.result(timeout=1)
+
+
+def test_a_request_after_a_bad_one_is_answered(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
+    """Trap: one request with a context beyond the longest sequence broke the server for all that followed."""
+    client = TestClient(application(Transcriber(tiny)))
+    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
+    bad = client.post("/v1/audio/transcriptions", files=files, data={"prompt": "שלום " * 5_000})
+    assert bad.status_code == 400
+    assert "shorten the context" in bad.json()["error"]["message"]
+    assert client.post("/v1/audio/transcriptions", files=files).json()["text"]
+
+
+def test_a_client_that_leaves_cancels_its_work(
+    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcriber = Transcriber(tiny)
+    cancelled: list[int] = []
+    monkeypatch.setattr(Engine, "cancel", lambda _, ticket: cancelled.append(ticket))
+    app = application(transcriber)
+    long = audio.encode_flac(np.tile(np.concatenate(clips), 60))
+
+    async def leave() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            waiting = asyncio.create_task(http.post("/v1/audio/transcriptions", files={"file": ("a.flac", long)}))
+            while not transcriber.pending:
+                await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(leave())
+    deadline = time.monotonic() + 30
+    while not cancelled and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert cancelled

@@ -523,7 +523,7 @@ def export(
             "qwen-asr-int8, qwen-asr-fp8 (W8A8 for vLLM)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder; must be new.")],
+    out: Annotated[Path, typer.Option(help="Output folder; an earlier export there is replaced.")],
     json_: Json = False,
 ) -> None:
     """Write a checkpoint that other programs can load.
@@ -544,7 +544,10 @@ def parity(
     out: Annotated[Path, typer.Option(help="Output folder for report.html and report.json.")],
     clips: Annotated[int, typer.Option(min=4, help="Number of clips; some are always longer than 30 s.")] = 50,
     backends: Annotated[
-        str, typer.Option(help="Of engine, engine-plain, transformers, int8, qwen-asr, vllm; the first is compared to.")
+        str,
+        typer.Option(
+            help="Of engine, engine-plain, transformers, int8, qwen-asr, vllm; all are compared with the first."
+        ),
     ] = "engine,engine-plain,transformers",
     limit: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Largest difference of the WER; 0.001 is 0.1 %.")

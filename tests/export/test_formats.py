@@ -187,3 +187,19 @@ def test_a_model_that_is_not_cached_is_requested_once(monkeypatch: pytest.Monkey
     with pytest.raises(UsageError, match="model someone/model is not on this machine, and the Hub cannot be reached"):
         load(ModelConfig(start="someone/model"))
     assert asked == ["config.json"]
+
+
+def test_an_export_never_replaces_its_source(tmp_path: Path) -> None:
+    commands.export.run("tiny", "hf", tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for out in (tmp_path / "model", tmp_path / "model" / "inside"):
+        with pytest.raises(UsageError, match="is the model that is exported"):
+            commands.export.run(str(tmp_path / "model"), "int8", out)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_the_card_of_eight_bits_says_what_loads_it(tmp_path: Path) -> None:
+    for to in ("int8", "qwen-asr-fp8"):
+        commands.export.run("tiny", to, tmp_path / to)
+        card = (tmp_path / to / "README.md").read_text(encoding="utf-8")
+        assert "transformers needs the package `compressed-tensors`" in card

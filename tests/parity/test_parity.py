@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -23,6 +24,7 @@ from caspi.parity import backends
 from caspi.parity.backends import Backend, by_windows
 from caspi.parity.clips import LENGTHS, ParityClip, chosen
 from caspi.parity.compare import compare
+from caspi.parity.page import headline
 from tests.conftest import ROOT
 from tests.support import voice
 
@@ -139,8 +141,38 @@ def test_a_backend_that_fails_does_not_hide_the_others(clips: list[ParityClip], 
     def fails(_: Sequence[ParityClip]) -> list[str]:
         raise CaspiError("out of luck\nsecond line")
 
-    result = compare(clips, [engine, Backend("broken", "", fails), engine], LIMIT)
-    assert [(one.name, one.error) for one in result.outside] == [("broken", "out of luck")]
+    short = Backend("short", "", lambda _: ["one text"])
+    result = compare(clips, [engine, Backend("broken", "", fails), short, engine], LIMIT)
+    assert [(one.name, one.error) for one in result.failed] == [
+        ("broken", "out of luck"), ("short", "1 texts for 12 clips"),
+    ]  # fmt: skip
+    assert not result.outside
+    assert headline(result) == "broken, short failed"
+
+
+def test_a_clip_that_reaches_its_limit_of_tokens_is_the_same_everywhere(engine: Backend) -> None:
+    """Trap: `transcribe` splits such a window and decodes it again, other programs do not."""
+    time = np.arange(9 * 16_000) / 16_000
+    noisy = 0.2 * np.sin(2 * np.pi * 220 * time) + 0.1 * np.random.default_rng(0).standard_normal(len(time))
+    clips = [ParityClip(str(n), noisy[n * 800 :].astype(np.float32), "nada", "Spanish", "", "") for n in range(2)]
+    result = compare(clips, [backends.engine("tiny"), backends.transformers("tiny")], LIMIT)
+    assert result.backends[1].different == ()
+
+
+def test_no_utterance_is_lost_for_a_clip_that_is_too_long(sentences: Path, tmp_path: Path) -> None:
+    """A language with too little speech for a long clip still gives short ones."""
+    lines = sentences.read_text().splitlines()
+    few = [json.loads(line) | {"language": "Italian", "audio": str(sentences.parent / json.loads(line)["audio"])}
+           for line in lines[-4:]]  # fmt: skip
+    for line in few:
+        shutil.copy(line["audio"], tmp_path)
+        line["audio"] = Path(line["audio"]).name
+    for line in lines[:-4]:
+        shutil.copy(sentences.parent / json.loads(line)["audio"], tmp_path)
+    path = tmp_path / "both.jsonl"
+    path.write_text("\n".join([*lines[:-4], *map(json.dumps, few)]), encoding="utf-8")
+    [corpus] = open_sets(str(path), "test")
+    assert [clip.language for clip in chosen(corpus, 12)].count("Italian") == 4
 
 
 def run(sentences: Path, out: Path, *more: str) -> Any:
@@ -154,15 +186,17 @@ def test_the_command_ends_with_1_where_a_program_fails(sentences: Path, tmp_path
     )  # fmt: skip
     assert outcome.exit_code == 1
     assert "No module named 'vllm'" in outcome.summary["backends"][1]["error"]
-    assert "vllm differs by more than" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "vllm failed" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (("--backends", "engine,gguf"), "--backends gguf: not one of engine"),
-        (("--backends", "vllm"), "give --vllm-python"),
-        (("--backends", "qwen-asr", "--qwen-asr-python", "no/python"), "no/python: no such file"),
+        (("--backends", "engine,vllm"), "give --vllm-python"),
+        (("--backends", "engine,qwen-asr", "--qwen-asr-python", "no/python"), "no/python: no such program"),
+        (("--backends", ""), "name two or more"),
+        (("--backends", "engine,engine"), "name two or more"),
     ],
 )
 def test_bad_options_are_refused(more: tuple[str, ...], said: str, sentences: Path, tmp_path: Path) -> None:

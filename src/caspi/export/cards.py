@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from caspi.audio import Seconds
 from caspi.language import named
+from caspi.model.eight_bit import Format
 from caspi.training.checkpoint.model_card import clip_limit_notice
 
 _USE = """## Use
@@ -45,6 +46,15 @@ def original_card(native: str, longest: Seconds | None) -> str:
     use = _USE.format(language=spoken, limit=clip_limit_notice(longest))
     text = native.replace("library_name: transformers", "library_name: qwen-asr")
     return _SECTION.sub(lambda _: use + "\n", text) if _SECTION.search(text) else f"{text}\n{use}"
+
+
+def eight_bit_card(card: str, form: Format) -> str:
+    """The card with a notice before the section on use."""
+    notice = (
+        f"**The decoder's linear layers are in eight bits** ({form}, in the layout of compressed-tensors). vLLM and "
+        "caspi load it as it is; transformers needs the package `compressed-tensors`. Training does not start from it.\n\n"
+    )
+    return card.replace("## Use\n", f"{notice}## Use\n", 1) if "## Use\n" in card else f"{card}\n{notice}"
 
 
 def _language_of_header(card: str) -> str:

@@ -13,7 +13,8 @@ from transformers import AutoConfig
 
 from caspi import atomic_output
 from caspi.errors import UsageError
-from caspi.export.cards import original_card
+from caspi.export.cards import eight_bit_card, original_card
+from caspi.hub import CARD
 from caspi.model.eight_bit import Format, compressed_tensors_config, quantised
 from caspi.model.files import WEIGHTS, copy_model_files, max_clip_seconds, read_weights, write_weights
 from caspi.model.loading import load_tokenizer, resolve
@@ -71,7 +72,7 @@ def _to_original(source: Path, out: Path, form: Format | None) -> None:
         (out / name).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     _write_generation_config(source, out)
     longest = max_clip_seconds(json.loads((source / "config.json").read_text(encoding="utf-8")))
-    readme = out / "README.md"
+    readme = out / CARD
     card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
     readme.write_text(original_card(card, longest), encoding="utf-8")
 
@@ -175,8 +176,14 @@ def export(model: str, to: str, out: Path) -> Path:
     source = Path(resolve(model))
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
+    if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
+        raise UsageError(f"--out {out} is the model that is exported: give another folder")
     partial = atomic_output.begin_atomic(out, "export")
     write, form = FORMATS[to]
     write(source, partial, form)
+    if form is not None:
+        readme = partial / CARD
+        card = readme.read_text(encoding="utf-8") if readme.is_file() else "# REPOSITORY\n"
+        readme.write_text(eight_bit_card(card, form), encoding="utf-8")
     atomic_output.commit_atomic(partial, out)
     return out

@@ -14,12 +14,14 @@ from transformers import AutoConfig, AutoProcessor, Qwen3ASRForConditionalGenera
 
 from caspi.audio import Seconds
 from caspi.export.formats import export
+from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.inference.long_audio import MAX_WINDOW, windows
-from caspi.inference.transcriber import Recording, Transcriber, is_silent
+from caspi.inference.transcriber import is_silent
+from caspi.model.config import ModelConfig
 from caspi.model.files import max_clip_seconds
-from caspi.model.loading import load_tokenizer, resolve
+from caspi.model.loading import cast, load, load_tokenizer, resolve
 from caspi.model.prompt import Prompt
 from caspi.parity.clips import ParityClip
 
@@ -36,33 +38,42 @@ class Backend:
 
 
 def engine(model: str) -> Backend:
-    """caspi's own, as `transcribe` and `evaluate` use it."""
-    return Backend("engine", "caspi, all clips together", lambda clips: _transcribed(Transcriber.of(model), clips))
+    """caspi's own."""
+    return Backend("engine", "caspi, all clips together", lambda clips: _decoded(model, clips))
 
 
 def plain_engine(model: str) -> Backend:
     """Without packing, kernels and graphs."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    options = replace(GeneratorOptions.for_device(torch.device(device)), rows=1, graphs=False, kernels=False)
-
-    def recognise(clips: Sequence[ParityClip]) -> list[str]:
-        transcriber = Transcriber.of(model, device, options)
-        return [_transcribed(transcriber, [clip])[0] for clip in clips]
-
-    return Backend("engine-plain", "caspi, one clip at a time, plain operations", recognise)
+    options = replace(GeneratorOptions.for_device(torch.device(_device())), rows=1, graphs=False, kernels=False)
+    return Backend(
+        "engine-plain", "caspi, one clip at a time, plain operations", lambda clips: _decoded(model, clips, options)
+    )
 
 
 def eight_bit_engine(model: str, folder: Path) -> Backend:
     """caspi's own with an export in int8, which is written into `folder`."""
-    return Backend(
-        "int8", "caspi, decoder in int8",
-        lambda clips: _transcribed(Transcriber.of(str(export(model, "int8", folder))), clips),
-    )  # fmt: skip
+    return Backend("int8", "caspi, decoder in int8", lambda clips: _decoded(str(export(model, "int8", folder)), clips))
 
 
-def _transcribed(transcriber: Transcriber, clips: Sequence[ParityClip]) -> list[str]:
-    recordings = [Recording(clip.samples, context=clip.context) for clip in clips]
-    return [transcript.text for transcript in transcriber.transcribe(recordings)]
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _decoded(model: str, clips: Sequence[ParityClip], options: GeneratorOptions | None = None) -> list[str]:
+    """Windows as other programs get them: one that reaches its token limit is not split and decoded again, as
+    `transcribe` does."""
+    loaded = load(ModelConfig(start=model), _device())
+    if _device() == "cuda":
+        cast(loaded.model, torch.bfloat16)
+    used = Engine(loaded, options=options)
+
+    def recognise(windows: Sequence[ParityClip]) -> list[str]:
+        requests = [DecodeRequest(window.samples, window.context) for window in windows]
+        one_by_one = options is not None and options.rows == 1
+        found = [used.decode([request])[0] for request in requests] if one_by_one else used.decode(requests)
+        return [hypothesis.text for hypothesis in found]
+
+    return by_windows(model, clips, recognise)
 
 
 def transformers(model: str) -> Backend:
@@ -76,7 +87,7 @@ class _Transformers:
     def __init__(self, model: str) -> None:
         where = resolve(model)
         self._processor: Any = AutoProcessor.from_pretrained(where)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = _device()
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self._model = Qwen3ASRForConditionalGeneration.from_pretrained(where, dtype=dtype, attn_implementation="sdpa")
         self._model = self._model.to(device).eval()

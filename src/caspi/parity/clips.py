@@ -4,6 +4,7 @@ window of a recording (30 s), because that is where implementations differ."""
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,17 +62,19 @@ class _Sounding:
     """The utterances of one language that are not silent, each taken once."""
 
     def __init__(self, corpus: Corpus, rows: Sequence[int]) -> None:
-        self._corpus, self._rows = corpus, iter(rows)
+        self._corpus, self._rows = corpus, deque(rows)
 
     def clip(self, seconds: Seconds) -> ParityClip | None:
         """The next utterances, as many as are longer than `seconds` together; None if there are not enough."""
         parts: list[tuple[Utterance, np.ndarray]] = []
-        for row in self._rows:
+        for taken, row in enumerate(self._rows, 1):
             samples = self._corpus.samples(row)
             if is_silent(samples):
                 continue
             parts.append((self._corpus.utterance(row), samples))
             if sum(len(part) for _, part in parts) + (len(parts) - 1) * len(_PAUSE) > seconds * SAMPLE_RATE:
+                for _ in range(taken):
+                    self._rows.popleft()
                 return _joined(parts)
         return None
 

@@ -56,24 +56,29 @@ class ParityResult:
     limit: float
 
     @property
+    def failed(self) -> list[BackendResult]:
+        """The backends that gave no texts."""
+        return [result for result in self.backends if result.score is None]
+
+    @property
     def outside(self) -> list[BackendResult]:
-        """The backends that failed, or whose WER differs by more than the limit."""
-        return [result for result in self.backends if not result.within(self.limit)]
+        """The backends whose WER differs by more than the limit."""
+        return [result for result in self.backends if result.score is not None and not result.within(self.limit)]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def compare(clips: Sequence[ParityClip], backends: Sequence[Backend], limit: float) -> ParityResult:
-    """Runs the backends one after another. One that fails is reported and does not stop the others, except the first.
-    Raises CaspiError if the first one fails."""
+    """Runs the backends one after another. One that fails is reported and does not stop the others, except the first,
+    whose error is raised."""
     results: list[BackendResult] = []
     first: list[str] = []
     for backend in backends:
         started = time.monotonic()
         try:
-            texts = backend.recognise(clips)
-        except CaspiError as error:
+            texts = _texts(backend, clips)
+        except Exception as error:  # whatever another program raises
             if not results:
                 raise
             seconds = time.monotonic() - started
@@ -84,6 +89,13 @@ def compare(clips: Sequence[ParityClip], backends: Sequence[Backend], limit: flo
         results.append(_result(backend, clips, first, texts, base, time.monotonic() - started))
     lengths = [clip.seconds for clip in clips]
     return ParityResult(tuple(results), len(clips), sum(lengths), max(lengths), limit)
+
+
+def _texts(backend: Backend, clips: Sequence[ParityClip]) -> list[str]:
+    texts = backend.recognise(clips)
+    if len(texts) != len(clips):
+        raise CaspiError(f"{len(texts)} texts for {len(clips)} clips")
+    return texts
 
 
 def _result(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ _SHOWN_LINES = 3  # of what a failing program printed
 
 def other_program(name: str, python: Path, model: str) -> Backend:
     """qwen-asr or vllm. python: of an environment that has the package. Raises UsageError if there is no such file."""
-    if not python.is_file():
-        raise UsageError(f"--{name}-python {python}: no such file; give the python of an environment with {name}")
+    if not os.access(python, os.X_OK) or python.is_dir():
+        raise UsageError(f"--{name}-python {python}: no such program; give the python of an environment with {name}")
 
     def recognise(windows: Sequence[ParityClip]) -> list[str]:
         with tempfile.TemporaryDirectory(prefix="caspi-parity-") as folder:

@@ -23,17 +23,31 @@ def parity_page(title: str, result: ParityResult, language: str) -> Page:
             ("longest", f"{result.longest:.1f} s"),
             ("limit", percent(result.limit)),
         ],
-        parts=[_backends(result), *(_different(one, language) for one in result.backends if one.different)],
+        parts=[
+            _backends(result),
+            *_failures(result),
+            *(_different(one, language) for one in result.backends if one.different),
+        ],
     )
 
 
 def headline(result: ParityResult) -> str:
     """The verdict in one line."""
-    count = plural(len(result.backends), "backend")
-    if not result.outside:
-        return f"{count} agree within {percent(result.limit)} of WER on {plural(result.clips, 'clip')}"
-    named = ", ".join(one.name for one in result.outside)
-    return f"{named} {'differs' if len(result.outside) == 1 else 'differ'} by more than {percent(result.limit)} of WER"
+    parts = []
+    if result.outside:
+        verb = "differs" if len(result.outside) == 1 else "differ"
+        parts.append(f"{_named(result.outside)} {verb} by more than {percent(result.limit)} of WER")
+    if result.failed:
+        parts.append(f"{_named(result.failed)} failed")
+    if not parts:
+        count, most = plural(len(result.backends), "backend"), max(len(one.different) for one in result.backends)
+        same = "all texts are the same" if not most else f"at most {most:,} texts differ"
+        parts.append(f"{count} agree within {percent(result.limit)} of WER on {plural(result.clips, 'clip')}; {same}")
+    return "; ".join(parts)
+
+
+def _named(results: list[BackendResult]) -> str:
+    return ", ".join(one.name for one in results)
 
 
 def _backends(result: ParityResult) -> Table:
@@ -41,7 +55,7 @@ def _backends(result: ParityResult) -> Table:
         (
             one.name, one.about,
             rate(one.score.wer, one.score.wer_ci) if one.score else "failed",
-            signed(one) if one.score else one.error,
+            signed(one) if one.score else "",
             percent(one.apart) if one.score else "",
             f"{result.clips - len(one.different):,} of {result.clips:,}" if one.score else "",
             f"{one.seconds:.1f}",
@@ -56,6 +70,11 @@ def _backends(result: ParityResult) -> Table:
     )
     columns = ("backend", "what", "WER [95 %]", "difference", "words apart", "same text", "seconds")
     return Table("Backends", columns, rows, note=note)
+
+
+def _failures(result: ParityResult) -> list[Table]:
+    rows = [(one.name, one.error) for one in result.failed]
+    return [Table("Failed", ("backend", "error"), rows)] if rows else []
 
 
 def signed(result: BackendResult) -> str:

@@ -16,17 +16,15 @@ from qwen_asr import Qwen3ASRModel  # type: ignore[import-not-found]
 model_folder, task_file = sys.argv[1:]
 with open(task_file, encoding="utf-8") as file:
     task = json.load(file)
-limit = max(window["limit"] for window in task["windows"])
-model = Qwen3ASRModel.from_pretrained(
-    model_folder, dtype=getattr(torch, task["dtype"]), device_map=task["device"], max_new_tokens=limit
-)
+model = Qwen3ASRModel.from_pretrained(model_folder, dtype=getattr(torch, task["dtype"]), device_map=task["device"])
 # The package has the id of the end token of the released vocabulary in its code; another vocabulary has another id.
 with open(f"{model_folder}/generation_config.json", encoding="utf-8") as file:
     end = json.load(file)["eos_token_id"]
 model.model.generate = functools.partial(model.model.generate, eos_token_id=end)
-texts = [
-    model.transcribe(audio=soundfile.read(window["file"], dtype="float32"), context=window["context"])[0].text
-    for window in task["windows"]
-]
+texts = []
+for window in task["windows"]:
+    model.max_new_tokens = window["limit"]
+    heard = soundfile.read(window["file"], dtype="float32")
+    texts.append(model.transcribe(audio=heard, context=window["context"])[0].text)
 with open(f"{task_file}.texts", "w", encoding="utf-8") as file:
     json.dump({"texts": texts, "version": importlib.metadata.version("qwen-asr")}, file)

@@ -14,7 +14,7 @@ from caspi.augmentation.config import Augmentation, Codec, Noise, Reverberation,
 from caspi.augmentation.spec_augment import draw_masks
 from caspi.corpus.store import Corpus
 from caspi.model.batch import FeatureMasks
-from caspi.model.config import MEL_BINS
+from caspi.model.config import MEL_BINS, ModelConfig
 from caspi.model.loading import LoadedModel
 from caspi.randomness import generator
 from caspi.training.config import TrainConfig
@@ -118,7 +118,9 @@ def test_evaluation_uses_no_augmentation(small_run: Path, small_corpus: Path) ->
     config = recipe.load(small_run / "recipe.yaml").require_train()
     extreme = Augmentation.model_validate({"noise": {"snr_db": [-20, -10]}, "gain_db": [-40, -30], "speed": [0.5]})
     found = [
-        measure_checkpoint(Path(model), small_corpus, config.model_copy(update={"augment": augment}), "Hebrew")
+        measure_checkpoint(
+            ModelConfig(start=model), small_corpus, config.model_copy(update={"augment": augment}), "Hebrew"
+        )
         for augment in (Augmentation(), extreme)
     ]
     assert found[0] == found[1]

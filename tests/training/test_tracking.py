@@ -96,7 +96,7 @@ def test_every_checkpoint_has_a_card_with_its_origin(small_run: Path) -> None:
             assert header["language"] == "he"
             assert header["pipeline_tag"] == "automatic-speech-recognition"
             assert f"step {checkpoints.step_of(folder)} of" in text
-            assert f"| wer | {percent(checkpoints.metrics_of(folder)['wer'])} |" in text
+            assert f"| WER | {percent(checkpoints.metrics_of(folder)['wer'])} |" in text
             assert "68 utterances" in text
             assert "| synthetic |" in text
             assert "niqqud strip, maqaf keep" in text

@@ -52,7 +52,8 @@ def eight_bit_card(card: str, form: Format) -> str:
     """The card with a notice before the section on use."""
     notice = (
         f"**The decoder's linear layers are in eight bits** ({form}, in the layout of compressed-tensors). vLLM and "
-        "caspi load it as it is; transformers needs the package `compressed-tensors`. Training does not start from it.\n\n"
+        "caspi load it as it is; transformers needs the package `compressed-tensors`. Training does not start from "
+        "it.\n\n"
     )
     return card.replace("## Use\n", f"{notice}## Use\n", 1) if "## Use\n" in card else f"{card}\n{notice}"
 

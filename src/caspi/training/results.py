@@ -33,7 +33,8 @@ class Measurement:
     @property
     def figures(self) -> dict[str, str]:
         """Name -> figure, for people."""
-        return {"WER": rate(self.wer), "CER": rate(self.cer), "loss": f"{self.loss:.4f}"}
+        languages = {f"WER {name}": rate(value) for name, value in self.by_language.items()}
+        return {"WER": rate(self.wer), "CER": rate(self.cer), **languages, "loss": f"{self.loss:.4f}"}
 
     def as_json(self) -> dict[str, float]:
         """`{"loss": ..., "wer": ..., "cer": ..., "truncated": ..., "wer/Spanish": ...}`."""

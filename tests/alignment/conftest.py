@@ -9,4 +9,4 @@ from caspi.model.config import ModelConfig
 @pytest.fixture(scope="session")
 def aligner() -> LoadedAligner:
     """tiny with an untrained classifier of 500 times. Tests must not change it."""
-    return load_aligner(ModelConfig(task="align", time_bins=500))
+    return load_aligner(ModelConfig(task="align", aligner="slots", time_bins=500))

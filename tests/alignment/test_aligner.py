@@ -57,7 +57,7 @@ def test_the_encoder_and_decoder_are_those_of_the_recogniser(aligner: LoadedAlig
         if name != "lm_head.weight":
             assert torch.equal(after[name][: len(parameter)], parameter), name
     assert after.keys() - before.keys() == {"score.weight"}
-    again = load_aligner(ModelConfig(task="align", time_bins=500))
+    again = load_aligner(ModelConfig(task="align", aligner="slots", time_bins=500))
     assert torch.equal(again.model.score.weight, aligner.model.score.weight), "the same seed, the same classifier"
 
 

@@ -8,29 +8,37 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers import Qwen3ASRForTokenClassification
 
 from caspi import commands
+from caspi.alignment.align import Aligner
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.aligner import load_aligner
 from caspi.model.alignment import BIN_SECONDS
 from caspi.model.config import ModelConfig
+from caspi.model.letters import FRAME_SECONDS, IGNORED, SILENCE, LetterPrompt
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.stage_plan import plan_stage
 from caspi.training.data.steps import PlannedSteps
 from tests.conftest import manifest_recipe
 from tests.support import metrics, run_recipe
 
+SLOTS = ("model.aligner=slots", "model.time_bins=100")
 STAGE = "{name: align, epochs: 2, groups: {audio_layers: 1e-3, decoder_layers: 1e-3, embeddings: 1e-3, times: 3e-3}}"
-CHANGES = ("model.task=align", "model.time_bins=100", f"train.stages=[{STAGE}]", "train.evaluate.every=3")
+CHANGES = ("model.task=align", f"train.stages=[{STAGE}]", "train.evaluate.every=3")
+
+
+@pytest.fixture(scope="module", params=["letters", "slots"])
+def kind(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What a recipe needs for a kind of aligner."""
+    return SLOTS if request.param == "slots" else ()
 
 
 @pytest.fixture(scope="module")
-def trained(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(kind: tuple[str, ...], small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("aligner")
-    commands.train.run(run_recipe(folder, small_corpus, *CHANGES))
+    commands.train.run(run_recipe(folder, small_corpus, *CHANGES, *kind))
     return folder / "train"
 
 
@@ -48,19 +56,21 @@ def test_best_is_an_aligner_that_plain_transformers_loads(trained: Path) -> None
     model = Qwen3ASRForTokenClassification.from_pretrained(trained / "best")
     config = json.loads((trained / "best" / "config.json").read_text())
     assert config["architectures"] == ["Qwen3ASRForTokenClassification"]
-    assert model.score.weight.shape[0] == 100
+    assert model.score.weight.shape[0] in (100, 204)
     card = (trained / "best" / "README.md").read_text(encoding="utf-8")
     assert "Forced aligner of the Qwen3-ASR family for Hebrew" in card
     assert "caspi align REPOSITORY" in card
 
 
-def test_a_resumed_run_gives_the_same_losses(trained: Path, small_corpus: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_losses(
+    trained: Path, kind: tuple[str, ...], small_corpus: Path, tmp_path: Path
+) -> None:
     shutil.copytree(trained, tmp_path / "train", symlinks=True)
     stage = tmp_path / "train" / "1-align"
     for folder in (stage, tmp_path / "train"):
         for later in [*folder.glob("stage.json"), *folder.glob("report.*"), *sorted(folder.glob("checkpoint-*"))[1:]]:
             shutil.rmtree(later) if later.is_dir() else later.unlink()
-    commands.train.run(run_recipe(tmp_path, small_corpus, *CHANGES))
+    commands.train.run(run_recipe(tmp_path, small_corpus, *CHANGES, *kind))
     assert metrics(tmp_path / "train", "loss") == pytest.approx(metrics(trained, "loss"), rel=1e-6)
 
 
@@ -68,13 +78,13 @@ def test_an_average_of_aligners_is_measured_like_its_parts(trained: Path, tmp_pa
     shutil.copytree(trained, tmp_path / "train", symlinks=True)
     outcome = commands.average.run(tmp_path / "train", 2)
     assert outcome.line.startswith("the average has starts ")
-    assert load_aligner(ModelConfig(task="align", start=str(tmp_path / "train" / "best"))).prompt.bins == 100
+    Aligner.of(str(tmp_path / "train" / "best"), "cpu")
 
 
 def test_words_move_with_speed_and_silence(small_corpus: Path, tmp_path: Path) -> None:
     """And every epoch draws which words have slots; at least one has."""
     augment = "train.augment={speed: [0.8, 1.25], silence: {seconds: [0.2, 0.5], probability: 0.5}}"
-    made = run_recipe(tmp_path, small_corpus, *CHANGES, augment)
+    made = run_recipe(tmp_path, small_corpus, *CHANGES, *SLOTS, augment)
     config = made.require_train()
     prompt = load_aligner(made.model).prompt
     data = TrainingSet.to_train_on(Corpus.open(small_corpus, "train"), prompt, config, 0)
@@ -102,7 +112,7 @@ def test_utterances_without_word_times_are_left_out_and_counted(
     manifest.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
     made = manifest_recipe(manifest, tmp_path, "corpus.splits={validation: 0.0, test: 0.0, min_validation_hours: 0}")
     commands.prepare.run(made)
-    prompt = load_aligner(ModelConfig(task="align", time_bins=100)).prompt
+    prompt = load_aligner(ModelConfig(task="align")).prompt
     with caplog.at_level("WARNING"):
         data = TrainingSet.for_alignment(Corpus.open(made.corpus.path, "train"), prompt, 30.0)
     assert len(data.rows) == 1
@@ -115,7 +125,7 @@ def test_utterances_without_word_times_are_left_out_and_counted(
         ("train.no_speech={share: 0.1}", "train.no_speech has no effect with model.task: align"),
         ("train.timestamps=0.5", "train.timestamps has no effect"),
         ("train.stages.0.objective={kind: sequence}", "the only objective is cross_entropy"),
-        ("model.task=transcribe", "time_bins is only for task: align"),
+        ("model.time_bins=100", "time_bins is only for task: align with aligner: slots"),
     ],
 )
 def test_keys_that_an_aligner_cannot_use_are_refused(
@@ -133,10 +143,28 @@ def test_a_recogniser_has_no_group_of_times(small_corpus: Path, tmp_path: Path) 
 def test_a_dry_run_shows_the_aligners_shape(small_corpus: Path, tmp_path: Path) -> None:
     found = commands.train.dry_run(run_recipe(tmp_path, small_corpus, *CHANGES)).summary
     assert {row["group"] for row in found["stages"][0]["groups"]} >= {"times", "decoder_layers"}
-    assert next(row for row in found["stages"][0]["groups"] if row["group"] == "times")["parameters"] == 100 * 128
+    assert next(row for row in found["stages"][0]["groups"] if row["group"] == "times")["parameters"] == 204 * 128
 
 
-def test_weights_are_fp32_and_trained(trained: Path) -> None:
-    after = load_aligner(ModelConfig(task="align", start=str(trained / "best"))).model
-    before = load_aligner(ModelConfig(task="align", time_bins=100)).model
-    assert not torch.equal(after.score.weight, before.score.weight)
+def test_letters_move_with_speed_and_silence(small_corpus: Path, tmp_path: Path) -> None:
+    """Where a word is, its letters are the labels; before the first and after the last is silence."""
+    augment = "train.augment={speed: [0.8, 1.25], silence: {seconds: [0.2, 0.5], probability: 1.0}}"
+    made = run_recipe(tmp_path, small_corpus, *CHANGES, augment)
+    config = made.require_train()
+    prompt = load_aligner(made.model).prompt
+    assert isinstance(prompt, LetterPrompt)
+    data = TrainingSet.to_train_on(Corpus.open(small_corpus, "train"), prompt, config, 0)
+    plans, steps = plan_stage(data, config, config.stages[0], 1, 0)
+    planned = PlannedSteps(data, plans, steps, 0, prompt, config, config.stages[0], 0)
+    for row in data.rows[:10].tolist():
+        batch = planned.micro_batch(np.array([row]), 0)
+        changes = plans[0].lengths.tempo_and_padding(row)
+        labels = batch.labels[batch.labels != IGNORED].numpy()
+        for word in data.words[row]:
+            first, last = (round((t / changes.speed + changes.before) / FRAME_SECONDS) for t in word[1:])
+            assert list(dict.fromkeys(labels[first:last].tolist())) == list(dict.fromkeys(prompt.spelling(word.text)))
+        silent = int(changes.before / FRAME_SECONDS)
+        assert (labels[: silent - 1] == SILENCE).all()
+        assert (
+            len(batch.labels) <= data.target_tokens[row] / changes.speed + 4 * 13 * (changes.before + changes.after) + 8
+        )

@@ -8,20 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from caspi.alignment.times import in_order, slot_times
+from caspi.alignment.timing import word_times
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
 from caspi.model.aligner import LoadedAligner, load_aligner
-from caspi.model.batch import Item, collate
+from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import Item
 from caspi.model.config import ModelConfig
 from caspi.model.files import max_clip_seconds
-from caspi.model.forward import evaluation_mode, forward_audio, output_weight, sequence_hidden
 from caspi.model.loading import cast
-from caspi.model.tensors import to_device
 
+MAX_WINDOW: Seconds = 30.0  # of a model that does not say how long its clips were
 _BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
 
 
@@ -40,8 +40,9 @@ class AlignmentRequest:
 
 @dataclass(frozen=True, slots=True)
 class AlignedWord:
-    """A word as it is written, with its times in seconds. confidence: the probability that both times are within 0.2 s.
-    repaired: the model's own times were out of order, and these are between those of its neighbours."""
+    """A word as it is written, with its times in seconds. confidence: by letters, the mean probability of its letters
+    in its frames; by slots, the probability that both times are within 0.2 s. repaired: it was moved, because the
+    model's own times were out of order."""
 
     text: str
     start: Seconds
@@ -52,17 +53,18 @@ class AlignedWord:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """The words of a clip in order. entropy: mean of the slots' distributions over times, in nats: high where the model
-    does not find the words in the audio."""
+    """The words of a clip in order; none if there is a problem. entropy: mean of the distributions that the times come
+    from, in nats: high where the model is unsure."""
 
     words: tuple[AlignedWord, ...]
     seconds: Seconds
     entropy: float
+    problem: str = ""
 
     @property
     def confidence(self) -> float:
-        """Mean of the words."""
-        return float(np.mean([word.confidence for word in self.words]))
+        """Mean of the words; 0 if there is none."""
+        return float(np.mean([word.confidence for word in self.words])) if self.words else 0.0
 
     @property
     def repaired(self) -> int:
@@ -76,8 +78,9 @@ class Aligner:
     def __init__(self, loaded: LoadedAligner) -> None:
         self._loaded = loaded
         self._device = next(loaded.model.parameters()).device
-        stated = max_clip_seconds(loaded.model.config.to_dict())
-        self.longest = min(loaded.prompt.max_seconds, stated or loaded.prompt.max_seconds)
+        stated = max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW
+        prompt = loaded.prompt
+        self.longest = min(stated, prompt.max_seconds) if isinstance(prompt, AlignmentPrompt) else stated
 
     @classmethod
     def of(cls, model: str, device: str | None = None) -> Aligner:
@@ -117,31 +120,24 @@ class Aligner:
         if not spoken_words(request.text, language(request.language).unit):
             raise UsageError(f"the text {request.text[:40]!r} has no word")
 
-    @torch.no_grad()
     def _aligned(self, group: Sequence[AlignmentRequest]) -> list[Alignment]:
         texts = [spoken_words(request.text, language(request.language).unit) for request in group]
         items = [
             Item(request.samples, "", "", words=tuple(Word(word.spoken, 0.0, 0.0) for word in words))
             for request, words in zip(group, texts, strict=True)
         ]
-        model, prompt = self._loaded.model, self._loaded.prompt
-        batch = to_device(collate(items, prompt), self._device)
-        with evaluation_mode(model):
-            hidden = sequence_hidden(model, forward_audio(model, batch), batch.sequences)
-            times = slot_times(torch.nn.functional.linear(hidden, output_weight(model)).float(), prompt)
         alignments = []
-        first = 0
-        for request, words in zip(group, texts, strict=True):
-            slots = slice(first, first + 2 * len(words))
-            first = slots.stop
-            ordered = in_order(times.seconds[slots], request.seconds)
-            confidence = times.confidence[slots].reshape(-1, 2).prod(axis=1)
-            columns = (ordered.starts, ordered.ends, confidence, ordered.repaired)
+        for request, words, times in zip(group, texts, word_times(self._loaded, items), strict=True):
+            if times is None:
+                problem = f"more letters than fit into {request.seconds:.1f} s of audio"
+                alignments.append(Alignment((), request.seconds, 0.0, problem))
+                continue
+            columns = (times.starts, times.ends, times.confidence, times.repaired)
             aligned = tuple(
                 AlignedWord(word.written, *values)
                 for word, *values in zip(words, *(column.tolist() for column in columns), strict=True)
             )
-            alignments.append(Alignment(aligned, request.seconds, float(times.entropy[slots].mean())))
+            alignments.append(Alignment(aligned, request.seconds, times.entropy))
         return alignments
 
 

@@ -58,6 +58,8 @@ def _file(
         raise UsageError(f"{text} cannot be read as UTF-8 text ({error})") from error
     samples, _ = audio.read(source)
     [aligned] = aligner.align([AlignmentRequest(samples, content, language_option(spoken) or "Hebrew")])
+    if aligned.problem:
+        raise UsageError(f"{source}: {aligned.problem}: is it its text?")
     written = FORMATS[format_name](aligned, source.stem)
     path = Path()
     if out is not None:
@@ -113,11 +115,14 @@ def _corpus(model: str, source: str, out: Path, format_name: str, split: str) ->
             file.write_text(FORMATS[format_name](aligned, name), encoding="utf-8")
     measured = _measured(corpus, found)
     left_out = len(corpus) - len(fits)
+    problems = sum(bool(aligned.problem) for aligned in found.values())
     summary: dict[str, Any] = {
         "stage": "align", "model": model, "corpus": source, "split": split, "utterances": len(found),
-        "too_long": left_out, "accuracy": asdict(measured) if measured else None,
+        "too_long": left_out, "not_aligned": problems, "accuracy": asdict(measured) if measured else None,
     }  # fmt: skip
-    line = _line(list(found.values())) + (f"; {left_out:,} utterances are too long for this model" if left_out else "")
+    line = _line(list(found.values()))
+    line += f"; {plural(left_out, 'utterance')} too long for this model" if left_out else ""
+    line += f"; {plural(problems, 'utterance')} with more letters than fit into the audio" if problems else ""
     page = _page(f"caspi align · {source}", line, corpus, found, measured)
     report.write_report(partial, page, summary)
     atomic_output.commit_atomic(partial, out)
@@ -205,7 +210,7 @@ def _page(title: str, line: str, corpus: Corpus, found: dict[int, Alignment], me
                 for row in worst
             ],
             text=(1,),
-            note="Confidence: probability that a word's times are within 0.2 s, mean of the words.",
+            note="Confidence: mean of the words; by letters, the mean probability of a word's letters in its frames.",
         )
     )  # fmt: skip
     return Page(title=title, headline=line, facts=[("utterances", f"{len(found):,}")], parts=parts)

@@ -12,9 +12,11 @@ from transformers import Qwen3ASRConfig, Qwen3ASRForTokenClassification, Qwen3AS
 from caspi.errors import UsageError, first_line
 from caspi.model.alignment import CHAT_TEMPLATE, AlignmentPrompt
 from caspi.model.architectures import configuration
+from caspi.model.batch import AlignerPrompt, AnyPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.forward import use_packed_attention
 from caspi.model.host_memory import keep_freed_memory
+from caspi.model.letters import LETTERS, LetterPrompt, outputs_for
 from caspi.model.loading import LoadedModel, load_processor, resolve
 from caspi.model.prompt import Prompt
 
@@ -23,11 +25,12 @@ _RELEASED_BINS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class LoadedAligner:
-    """A model with packed attention, its prompt builder and its processor (saved in every checkpoint)."""
+    """A model with packed attention, its prompt builder and its processor (saved in every checkpoint). The same class
+    of transformers serves both kinds: with letters its classifier is used at the audio's positions."""
 
     architecture: ClassVar[type[Qwen3ASRForTokenClassification]] = Qwen3ASRForTokenClassification
     model: Qwen3ASRForTokenClassification
-    prompt: AlignmentPrompt
+    prompt: AlignerPrompt
     processor: Qwen3ASRProcessor
 
 
@@ -39,7 +42,7 @@ def load_aligner(config: ModelConfig, device: torch.device | str = "cpu") -> Loa
     processor = load_processor(config.start, config.revision)
     processor.chat_template = CHAT_TEMPLATE
     settings = aligner_configuration(config, processor)
-    prompt = AlignmentPrompt(processor.tokenizer, settings.num_labels, settings.time_rounding)
+    prompt = _prompt(processor, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if config.init == "random":
@@ -49,7 +52,8 @@ def load_aligner(config: ModelConfig, device: torch.device | str = "cpu") -> Loa
                 model = _pretrained(config, settings)
             except (OSError, ValueError, SafetensorError) as error:
                 raise UsageError(f"model {config.start}: cannot load its weights ({first_line(error)})") from error
-        _make_room(model, prompt)
+        if isinstance(prompt, AlignmentPrompt):
+            _make_room(model, prompt)
     use_packed_attention(model)
     return LoadedAligner(model.to(device), prompt, processor)
 
@@ -57,13 +61,18 @@ def load_aligner(config: ModelConfig, device: torch.device | str = "cpu") -> Loa
 TrainedModel: TypeAlias = LoadedModel | LoadedAligner
 
 
-def prompt_for(config: ModelConfig) -> Prompt | AlignmentPrompt:
+def _prompt(processor: Qwen3ASRProcessor, settings: Qwen3ASRConfig) -> AlignerPrompt:
+    if settings.aligner == "letters":
+        return LetterPrompt(processor.tokenizer, settings.letters)
+    return AlignmentPrompt(processor.tokenizer, settings.num_labels, settings.time_rounding)
+
+
+def prompt_for(config: ModelConfig) -> AnyPrompt:
     """The prompt builder of a model for its task, without its weights. Raises UsageError."""
     processor = load_processor(config.start, config.revision)
     if config.task == "transcribe":
         return Prompt(processor.tokenizer)
-    settings = aligner_configuration(config, processor)
-    return AlignmentPrompt(processor.tokenizer, settings.num_labels, settings.time_rounding)
+    return _prompt(processor, aligner_configuration(config, processor))
 
 
 def aligner_configuration(config: ModelConfig, processor: Qwen3ASRProcessor) -> Qwen3ASRConfig:
@@ -77,12 +86,15 @@ def aligner_configuration(config: ModelConfig, processor: Qwen3ASRProcessor) -> 
 def with_times(settings: Qwen3ASRConfig, config: ModelConfig) -> Qwen3ASRConfig:
     """The settings, with those of the classifier. An aligner keeps its bins and its rounding; the released one was
     trained with floor, and does not say so."""
-    if Qwen3ASRForTokenClassification.__name__ not in (settings.architectures or ()):
-        settings.num_labels = config.time_bins or _RELEASED_BINS
-        settings.time_rounding = "round"
-        settings.token_classification_bias = False
-    elif not hasattr(settings, "time_rounding"):
-        settings.time_rounding = "floor"
+    if Qwen3ASRForTokenClassification.__name__ in (settings.architectures or ()):
+        settings.aligner = getattr(settings, "aligner", "slots")
+        settings.time_rounding = getattr(settings, "time_rounding", "floor")
+        return settings
+    settings.aligner, settings.token_classification_bias = config.aligner, False
+    if config.aligner == "letters":
+        settings.letters, settings.num_labels = LETTERS, outputs_for(LETTERS)
+    else:
+        settings.time_rounding, settings.num_labels = "round", config.time_bins or _RELEASED_BINS
     return settings
 
 

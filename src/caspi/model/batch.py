@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from caspi.model.features import (
     frame_count,
     pad_clips,
 )
+from caspi.model.letters import LetterPrompt
 from caspi.model.prompt import Example, Prompt
 
 
@@ -82,16 +83,21 @@ class Item:
     slotted: tuple[bool, ...] = ()
 
 
-def collate(
-    items: Sequence[Item], prompt: Prompt | AlignmentPrompt, masks: FeatureMasks | None = None, epoch: int = 0
-) -> Batch:
+AlignerPrompt: TypeAlias = AlignmentPrompt | LetterPrompt
+AnyPrompt: TypeAlias = Prompt | AlignerPrompt
+
+
+def collate(items: Sequence[Item], prompt: AnyPrompt, masks: FeatureMasks | None = None, epoch: int = 0) -> Batch:
     """Builds the micro-batch. The loss covers exactly the target tokens, from the language to the end of the turn; for
-    alignment exactly the slots."""
+    alignment exactly the slots, or all frames."""
     samples, frames = pad_clips([item.samples for item in items])
     audio_tokens = [audio_token_count(frame_count(len(item.samples))) for item in items]
     rows, seconds = tuple(item.row for item in items), float(frames.sum()) / FRAMES_PER_SECOND
-    if isinstance(prompt, AlignmentPrompt):
-        sequences = pack_slots(items, audio_tokens, prompt)
+    if not isinstance(prompt, Prompt):
+        if isinstance(prompt, LetterPrompt):
+            sequences = pack_letters(items, audio_tokens, prompt)
+        else:
+            sequences = pack_slots(items, audio_tokens, prompt)
         return Batch(AudioBatch.of(samples, frames), sequences, seconds, rows, masks, epoch=epoch)
     examples = [
         prompt.example(count, item.text, item.language, item.context)
@@ -159,6 +165,29 @@ def pack_slots(items: Sequence[Item], audio_tokens: Sequence[int], prompt: Align
         audio_positions=torch.cat(audio_positions),
         label_positions=torch.tensor(slots),
         labels=torch.tensor(labels),
+    )
+
+
+def pack_letters(items: Sequence[Item], audio_tokens: Sequence[int], prompt: LetterPrompt) -> Sequences:
+    """Clips one after another. The labels of a position are those of its frames, FRAMES_PER_POSITION for each."""
+    ids: list[int] = []
+    positions, audio_positions, labels = [], [], []
+    bounds = [0]
+    for item, count in zip(items, audio_tokens, strict=True):
+        audio_positions.append(torch.arange(len(ids) + 1, len(ids) + 1 + count))
+        labels.append(torch.from_numpy(prompt.labels(item.words, count)).flatten())
+        ids += prompt.ids(count)
+        positions.append(torch.arange(len(ids) - bounds[-1]))
+        bounds.append(len(ids))
+    audio = torch.cat(audio_positions)
+    return Sequences(
+        input_ids=torch.tensor(ids),
+        position_ids=torch.cat(positions),
+        bounds=torch.tensor(bounds, dtype=torch.int32),
+        max_length=max(len(p) for p in positions),
+        audio_positions=audio,
+        label_positions=audio,
+        labels=torch.cat(labels),
     )
 
 

@@ -35,16 +35,20 @@ class ModelConfig(Config):
     `tiny`, and otherwise `1.7b`."""
     seed: Seed = Field(0, ge=0)
     """Start value of the random numbers for random weights."""
+    aligner: Literal["letters", "slots"] = "letters"
+    """With `task: align`, for a model that is no aligner yet. `letters` finds the letter that is spoken in every 20 ms,
+    and the best path through the text: words are in order by construction. `slots` classifies the start and the end of
+    each word among `time_bins` times, as the released aligner does."""
     time_bins: Annotated[int | None, Unit("bins of 80 ms")] = Field(None, ge=1)
-    """With `task: align`, for a model that is no aligner yet: number of times that it distinguishes, which limits the
-    length of a clip. Without it, 5000 (400 s), as in the released aligner."""
+    """With `aligner: slots`: number of times that it distinguishes, which limits the length of a clip. Without it, 5000
+    (400 s), as in the released aligner."""
 
     @model_validator(mode="after")
     def _a_shape_needs_random_weights(self) -> ModelConfig:
         if self.scale is not None and self.init != "random":
             raise ValueError(f"scale: {self.scale} is only for random weights: set init: random, or remove scale")
-        if self.time_bins is not None and self.task != "align":
-            raise ValueError("time_bins is only for task: align: remove it")
+        if self.time_bins is not None and (self.task != "align" or self.aligner != "slots"):
+            raise ValueError("time_bins is only for task: align with aligner: slots: remove it")
         return self
 
 

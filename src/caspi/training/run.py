@@ -22,9 +22,8 @@ from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.interrupts import Interrupted, Interruption
 from caspi.model.aligner import prompt_for
-from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import AnyPrompt
 from caspi.model.config import ModelConfig
-from caspi.model.prompt import Prompt
 from caspi.training.checkpoint import files as checkpoints
 from caspi.training.checkpoint.files import point_to_best
 from caspi.training.checkpoint.provenance import Provenance
@@ -78,7 +77,7 @@ class _Run:
 
     config: TrainConfig
     data: TrainingSet
-    prompt: Prompt | AlignmentPrompt
+    prompt: AnyPrompt
     validation: AnyValidation
     dtype: torch.dtype | None
     seed: int

@@ -17,8 +17,7 @@ from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
 from caspi.language import language
 from caspi.model.aligner import load_aligner
-from caspi.model.alignment import AlignmentPrompt
-from caspi.model.batch import Item, collate
+from caspi.model.batch import AnyPrompt, Item, collate
 from caspi.model.config import ModelConfig
 from caspi.model.forward import evaluation_mode
 from caspi.model.loading import LoadedModel, load
@@ -143,13 +142,13 @@ AnyValidation: TypeAlias = Validation | AlignmentValidation
 
 def validation_for(
     corpus: Corpus,
-    prompt: Prompt | AlignmentPrompt,
+    prompt: AnyPrompt,
     config: TrainConfig,
     dtype: torch.dtype | None,
     language_name: str,
 ) -> AnyValidation:
     """The in-training evaluation for the task that the prompt is of."""
-    if isinstance(prompt, AlignmentPrompt):
+    if not isinstance(prompt, Prompt):
         return AlignmentValidation(corpus, prompt, config, dtype)
     return Validation(corpus, prompt, config, dtype, language_name)
 

@@ -16,15 +16,15 @@ from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError, UsageError
 from caspi.language.codes import NO_SPEECH
 from caspi.language.spoken_words import spoken_form
-from caspi.model.alignment import AlignmentPrompt
-from caspi.model.batch import Item
+from caspi.model.batch import AlignerPrompt, AnyPrompt, Item
 from caspi.model.config import Hotwords
 from caspi.model.hotwords import HotwordPool, joined, tail
+from caspi.model.letters import FRAMES_PER_POSITION, LetterPrompt
 from caspi.model.prompt import Prompt
 from caspi.model.timestamps import text_with_times, timestamp_prompt
 from caspi.randomness import seeded
 from caspi.training.config import StageConfig, TrainConfig
-from caspi.training.data.epoch_lengths import EpochLengths, bernoulli_mask
+from caspi.training.data.epoch_lengths import EpochLengths, audio_tokens, bernoulli_mask
 
 _log = logging.getLogger(__name__)
 
@@ -55,9 +55,10 @@ class TrainingSet:
     words: list[tuple[Word, ...]] = field(default_factory=list)
 
     @classmethod
-    def for_alignment(cls, corpus: Corpus, prompt: AlignmentPrompt, max_seconds: float) -> TrainingSet:
-        """Utterances with the times of their words; others are not in `rows`. Targets: two for every word, of which
-        some are left out in each epoch (see slotted). Raises UsageError if no utterance has times."""
+    def for_alignment(cls, corpus: Corpus, prompt: AlignerPrompt, max_seconds: float) -> TrainingSet:
+        """Utterances with the times of their words; others are not in `rows`. Targets: all frames; or two slots for
+        every word, of which some are left out in each epoch (see slotted). Raises UsageError if no utterance has times.
+        """
         corpus.find_audio()
         seconds, texts = corpus.numbers("seconds"), corpus.column("text")
         listed = [tuple(Word(**word) for word in row) for row in corpus.column("words")]
@@ -68,11 +69,15 @@ class TrainingSet:
         if not any(words):
             raise UsageError(f"corpus {corpus.folder} has no utterance with the times of its words: align needs them")
         has_times = np.array([bool(row) for row in words])
-        fits = seconds <= min(max_seconds, prompt.max_seconds)
+        fits = seconds <= (max_seconds if isinstance(prompt, LetterPrompt) else min(max_seconds, prompt.max_seconds))
         if count := int((fits & ~has_times).sum()):
             _log.warning(f"{count:,} utterances have no times of words, or of other words: they are not trained on")
-        target_tokens = np.array([2 * len(row) for row in words], np.int64)
-        sequence_tokens = prompt.text_tokens([[word.text for word in row] for row in words])
+        if isinstance(prompt, LetterPrompt):
+            sequence_tokens = np.full(len(texts), len(prompt.ids(0)), np.int64)
+            target_tokens = FRAMES_PER_POSITION * audio_tokens(seconds)
+        else:
+            sequence_tokens = prompt.text_tokens([[word.text for word in row] for row in words])
+            target_tokens = np.array([2 * len(row) for row in words], np.int64)
         none = [""] * len(texts)
         return cls(
             corpus=corpus,
@@ -148,11 +153,9 @@ class TrainingSet:
         )
 
     @classmethod
-    def to_train_on(
-        cls, corpus: Corpus, prompt: Prompt | AlignmentPrompt, config: TrainConfig, seed: int
-    ) -> TrainingSet:
+    def to_train_on(cls, corpus: Corpus, prompt: AnyPrompt, config: TrainConfig, seed: int) -> TrainingSet:
         """The training set with what the recipe adds: previous text, hotwords, times."""
-        if isinstance(prompt, AlignmentPrompt):
+        if not isinstance(prompt, Prompt):
             return cls.for_alignment(corpus, prompt, config.max_seconds)
         return cls.of(
             corpus,

@@ -18,9 +18,7 @@ from caspi.augmentation.spec_augment import draw_masks
 from caspi.augmentation.waveform import Background, WaveformAugmenter
 from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError
-from caspi.model.alignment import AlignmentPrompt
-from caspi.model.batch import Batch, Item, collate
-from caspi.model.prompt import Prompt
+from caspi.model.batch import AnyPrompt, Batch, Item, collate
 from caspi.model.tensors import each_tensor
 from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
@@ -68,7 +66,7 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
         plans: Sequence[EpochPlan],
         steps: int,
         rank: int,
-        prompt: Prompt | AlignmentPrompt,
+        prompt: AnyPrompt,
         config: TrainConfig,
         stage: StageConfig,
         seed: int,

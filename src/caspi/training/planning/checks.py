@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caspi.errors import UsageError
-from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import AnyPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load_processor
 from caspi.model.prompt import Prompt
@@ -42,7 +42,7 @@ def check_task(config: TrainConfig, start: ModelConfig) -> None:
             raise UsageError(f"stage {stage.name}: with model.task: align the only objective is cross_entropy")
 
 
-def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: Prompt | AlignmentPrompt) -> None:
+def check_stage(stage: StageConfig, config: TrainConfig, start: ModelConfig, prompt: AnyPrompt) -> None:
     """start, prompt: of the model that is trained. Raises UsageError, MissingDependency."""
     if isinstance(stage.objective, DistillationObjective) and isinstance(prompt, Prompt):
         _check_teacher(stage.name, stage.objective, start, prompt)

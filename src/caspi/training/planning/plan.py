@@ -13,7 +13,7 @@ import torch
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.aligner import prompt_for
-from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import AnyPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.prompt import Prompt
 from caspi.training.config import TrainConfig
@@ -137,13 +137,11 @@ def plan_run(start: ModelConfig, config: TrainConfig, corpus: Path, seed: int, o
     )
 
 
-def decoded_targets(
-    data: TrainingSet, prompt: Prompt | AlignmentPrompt, lengths: EpochLengths, count: int = 3
-) -> list[DecodedTarget]:
+def decoded_targets(data: TrainingSet, prompt: AnyPrompt, lengths: EpochLengths, count: int = 3) -> list[DecodedTarget]:
     """The decoded target tokens of a few utterances in an epoch, for a check by eye before training."""
     targets = []
     for row in data.rows[np.linspace(0, len(data.rows) - 1, min(count, len(data.rows))).astype(int)].tolist():
-        if isinstance(prompt, AlignmentPrompt):
+        if not isinstance(prompt, Prompt):
             timed = " ".join(f"{word.start:.2f} {word.text} {word.end:.2f}" for word in data.words[row])
             targets.append(DecodedTarget(data.ids[row], "", timed))
             continue

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from caspi.errors import UsageError
-from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import AnyPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.groups import TrainedGroup
-from caspi.model.prompt import Prompt
 from caspi.progress import duration
 from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan
@@ -27,7 +26,7 @@ from caspi.training.planning.stage_batches import batch_counts, planned, waste_l
 _log = logging.getLogger(__name__)
 
 
-def show_targets(data: TrainingSet, prompt: Prompt | AlignmentPrompt, lengths: EpochLengths) -> None:
+def show_targets(data: TrainingSet, prompt: AnyPrompt, lengths: EpochLengths) -> None:
     """Prints `decoded_targets`, for a last check before the first step."""
     for shown in decoded_targets(data, prompt, lengths):
         context = f" (context: {shown.system_turn[:80]})" if shown.system_turn else ""

@@ -1,0 +1,76 @@
+"""The times of the words of clips, from either kind of aligner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import linear
+
+from caspi.alignment.times import in_order, slot_times
+from caspi.alignment.viterbi import word_paths
+from caspi.audio import SAMPLE_RATE
+from caspi.model.aligner import LoadedAligner
+from caspi.model.alignment import AlignmentPrompt
+from caspi.model.batch import Batch, Item, collate
+from caspi.model.forward import evaluation_mode, forward_audio, output_weight, sequence_hidden
+from caspi.model.letters import LetterPrompt, frame_logits
+from caspi.model.tensors import to_device
+
+
+@dataclass(frozen=True, slots=True)
+class WordTimes:
+    """Of every word of a clip, [words]: start and end in seconds, confidence, and whether it was moved to be in order.
+    entropy: mean of the distributions that the times come from, in nats."""
+
+    starts: np.ndarray
+    ends: np.ndarray
+    confidence: np.ndarray
+    repaired: np.ndarray
+    entropy: float
+
+
+@torch.no_grad()
+def word_times(loaded: LoadedAligner, items: Sequence[Item]) -> list[WordTimes | None]:
+    """Of clips with their words, whose times are not read; None if a text has more letters than fit into its clip."""
+    device = next(loaded.model.parameters()).device
+    batch = to_device(collate(items, loaded.prompt), device)
+    with evaluation_mode(loaded.model):
+        hidden = sequence_hidden(loaded.model, forward_audio(loaded.model, batch), batch.sequences)
+        outputs = linear(hidden, output_weight(loaded.model)).float()
+    if isinstance(loaded.prompt, LetterPrompt):
+        return _by_letters(outputs, items, batch, loaded.prompt)
+    return list(_by_slots(outputs, items, loaded.prompt))
+
+
+def _by_letters(
+    outputs: torch.Tensor, items: Sequence[Item], batch: Batch, prompt: LetterPrompt
+) -> list[WordTimes | None]:
+    found: list[WordTimes | None] = []
+    for logits, item in zip(frame_logits(outputs, batch.audio.tokens), items, strict=True):
+        log_probabilities = logits.log_softmax(dim=1).cpu().numpy().astype(np.float64)
+        paths = word_paths(log_probabilities, [prompt.spelling(word.text) for word in item.words])
+        if paths is None:
+            found.append(None)
+            continue
+        seconds = len(item.samples) / SAMPLE_RATE
+        entropy = float(-(np.exp(log_probabilities) * log_probabilities).sum(axis=1).mean())
+        in_clip = (paths.starts.clip(max=seconds), paths.ends.clip(max=seconds))
+        found.append(WordTimes(*in_clip, paths.confidence, np.zeros(len(item.words), bool), entropy))
+    return found
+
+
+def _by_slots(outputs: torch.Tensor, items: Sequence[Item], prompt: AlignmentPrompt) -> list[WordTimes]:
+    times = slot_times(outputs, prompt)
+    found = []
+    first = 0
+    for item in items:
+        slots = slice(first, first + 2 * len(item.words))
+        first = slots.stop
+        ordered = in_order(times.seconds[slots], len(item.samples) / SAMPLE_RATE)
+        confidence = times.confidence[slots].reshape(-1, 2).prod(axis=1)
+        entropy = float(times.entropy[slots].mean())
+        found.append(WordTimes(ordered.starts, ordered.ends, confidence, ordered.repaired, entropy))
+    return found

@@ -1,0 +1,115 @@
+"""The aligner by letters: labels of frames, and the best path through a text."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from caspi.alignment.viterbi import word_paths
+from caspi.corpus.utterance import Word
+from caspi.model.aligner import load_aligner
+from caspi.model.config import ModelConfig
+from caspi.model.features import audio_token_count
+from caspi.model.letters import FRAME_SECONDS, IGNORED, SILENCE, LetterPrompt, frame_logits, frames_at
+
+
+@pytest.fixture(scope="module")
+def prompt() -> LetterPrompt:
+    made = load_aligner(ModelConfig(task="align")).prompt
+    assert isinstance(made, LetterPrompt)
+    return made
+
+
+@pytest.mark.parametrize(("one", "other"), [("שלום", "שלומ"), ("Él", "el"), ("2024", "1999"), ("בית־ספר", "ביתספר")])
+def test_spellings_that_sound_alike_are_the_same(prompt: LetterPrompt, one: str, other: str) -> None:
+    assert prompt.spelling(one) == prompt.spelling(other)
+
+
+def test_letters_of_other_scripts_are_one_class(prompt: LetterPrompt) -> None:
+    assert set(prompt.spelling("жд中")) == {prompt.classes - 1}
+    assert len(set(prompt.spelling("אבגדה"))) == 5
+
+
+@given(st.integers(50, 6_000))
+def test_a_clip_has_a_frame_for_every_20_ms(mel_frames: int) -> None:
+    """The last of a second's 13 positions is half as long as the others."""
+    count = int(frames_at(audio_token_count(mel_frames)).sum())
+    assert mel_frames / 2 <= count < mel_frames / 2 + 4
+
+
+def test_labels_are_the_letters_at_their_times(prompt: LetterPrompt) -> None:
+    labels = prompt.labels([Word("אב", 0.1, 0.5), Word("ג", 1.0, 1.2)], audio_token_count(150))
+    frames = labels[labels != IGNORED]
+    a, b, c = prompt.spelling("אבג")
+    assert frames.tolist() == [0] * 5 + [a] * 10 + [b] * 10 + [0] * 25 + [c] * 10 + [0] * (len(frames) - 60)
+    assert (labels[12] == IGNORED).tolist() == [False, False, True, True]
+
+
+def test_logits_are_in_the_order_of_time(prompt: LetterPrompt) -> None:
+    counts = [audio_token_count(250), audio_token_count(60)]
+    outputs = torch.arange(sum(counts) * 4).float().repeat_interleave(prompt.classes).view(sum(counts), -1)
+    first, second = frame_logits(outputs, counts)
+    assert len(first) == 128  # two seconds, and half a second in seven whole positions of 80 ms
+    assert (first[:, 0].diff() > 0).all()
+    assert second[0, 0] == counts[0] * 4
+
+
+def log_probabilities(frames: list[int], classes: int = 6, sure: float = 0.9) -> np.ndarray:
+    found = np.full((len(frames), classes), (1 - sure) / (classes - 1))
+    found[np.arange(len(frames)), frames] = sure
+    return np.log(found)
+
+
+def test_words_are_where_their_letters_are() -> None:
+    frames = [0] * 5 + [1] * 4 + [2] * 6 + [0] * 3 + [3] * 7 + [0] * 5
+    found = word_paths(log_probabilities(frames), [[1, 2], [3]])
+    assert found is not None
+    assert found.starts.tolist() == pytest.approx([5 * FRAME_SECONDS, 18 * FRAME_SECONDS])
+    assert found.ends.tolist() == pytest.approx([15 * FRAME_SECONDS, 25 * FRAME_SECONDS])
+    assert found.confidence.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_words_without_a_pause_between_them_touch() -> None:
+    found = word_paths(log_probabilities([1] * 4 + [2] * 4), [[1], [2]])
+    assert found is not None
+    assert (found.starts.tolist(), found.ends.tolist()) == ([0.0, 0.08], [0.08, 0.16])
+
+
+def test_a_text_with_more_letters_than_frames_has_no_path() -> None:
+    assert word_paths(log_probabilities([1, 2]), [[1, 2, 3]]) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=2), min_size=1, max_size=3))
+def test_no_path_is_more_likely(seed: int, spellings: list[list[int]]) -> None:
+    """Against all paths of eight frames."""
+    scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), 8))
+    found = word_paths(scores, spellings)
+    assert found is not None
+    states = [SILENCE]
+    for spelling in spellings:
+        states += [*spelling, SILENCE]
+    best = max(
+        (sum(scores[t, states[s]] for t, s in enumerate(path)), path) for path in _paths(states, len(scores))
+    )  # fmt: skip
+    first = list(itertools.accumulate([1, *(len(spelling) + 1 for spelling in spellings[:-1])]))
+    starts = [best[1].index(state) * FRAME_SECONDS for state in first]
+    assert found.starts.tolist() == pytest.approx(starts)
+
+
+def _paths(states: list[int], frames: int) -> list[tuple[int, ...]]:
+    """Every way through all letters, one state after the other, silence left out or not."""
+    paths = [(0,), (1,)]
+    for _ in range(frames - 1):
+        paths = [
+            (*path, following)
+            for path in paths
+            for following in range(path[-1], min(path[-1] + 3, len(states)))
+            if following < path[-1] + 2 or (states[path[-1] + 1] == SILENCE and states[path[-1]] != SILENCE)
+        ]
+    return [path for path in paths if path[-1] >= len(states) - 2]

@@ -51,8 +51,16 @@ def test_help_has_an_example_for_every_command() -> None:
     [
         (["prepare", "no-such.yaml"], 2, "recipe no-such.yaml: No such file or directory"),
         (["prepare", str(RECIPES / "demo.yaml"), "corpus.pth=x"], 2, "unknown key; did you mean path?"),
-        (["train", str(RECIPES / "demo.yaml"), "corpus.path=/nowhere"], 2, "/nowhere is not a corpus"),
-        (["evaluate", "/nowhere", "/nowhere", "--out", "x"], 2, "/nowhere is not a corpus"),
+        (
+            ["train", str(RECIPES / "demo.yaml"), "corpus.path=/nowhere"],
+            2,
+            "/nowhere: no such file or folder; caspi prepare RECIPE makes a corpus",
+        ),
+        (
+            ["evaluate", "/nowhere", "/nowhere", "--out", "x"],
+            2,
+            "/nowhere: no such file or folder; caspi prepare RECIPE makes a corpus",
+        ),
         (["transcribe", "tiny", "/no/such.mp3"], 1, "missing_audio"),
         (["average", "/nowhere"], 2, "is not a finished run"),
         (["augment-preview", str(RECIPES / "demo.yaml"), "--stage", "x"], 2, "--stage x: not one of letters, all"),

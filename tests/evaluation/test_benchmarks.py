@@ -14,6 +14,7 @@ from caspi import commands
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.synthesis.espeak import Voice, speak
+from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.evaluation import benchmarks, decode
 from caspi.evaluation.options import EvaluationOptions
@@ -141,6 +142,17 @@ def test_a_manifest_can_be_evaluated_directly(manifest: Path, tmp_path: Path, mo
     manifest.write_text("", encoding="utf-8")
     with pytest.raises(UsageError, match=r"manifest has no utterances"):
         benchmarks.open_manifest(manifest)
+
+
+def test_a_manifest_keeps_its_contexts_and_word_times(manifest: Path) -> None:
+    """Trap: an evaluation of a manifest decoded without the hotwords that its lines have."""
+
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    lines[0] |= {"context": "שמות", "previous": "לפני כן", "words": [["שלום", 0.2, 0.8], ["עולם", 0.9, 1.5]]}
+    manifest.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    first = benchmarks.open_manifest(manifest).utterance(0)
+    assert (first.context, first.previous) == ("שמות", "לפני כן")
+    assert first.words == (Word("שלום", 0.2, 0.8), Word("עולם", 0.9, 1.5))
 
 
 def test_a_manifest_is_evaluated_in_its_language(

@@ -136,6 +136,8 @@ class Corpus:
     def open(cls, folder: Path, split: Split) -> Self:
         """Raises UsageError if the folder is not a corpus or the split is empty."""
         folder = Path(folder)
+        if not folder.exists():
+            raise UsageError(f"{folder}: no such file or folder; caspi prepare RECIPE makes a corpus")
         if not (folder / REPORT).is_file():
             raise UsageError(f"{folder} is not a corpus (it has no {REPORT}): make one with caspi prepare RECIPE")
         paths = sorted(folder.glob(f"{split}-*.arrow"))

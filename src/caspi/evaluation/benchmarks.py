@@ -23,7 +23,7 @@ from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
-from caspi.corpus.utterance import Recording, Segment, Utterance
+from caspi.corpus.utterance import Recording, Segment, Utterance, Word
 from caspi.errors import UsageError
 from caspi.language import language as language_of
 from caspi.progress import Progress
@@ -77,13 +77,14 @@ def open_manifest(path: Path, language: str | None = None, group_key: str = "") 
     spoken = language or _by_its_letters(source)
     place = hashlib.blake2b(str(path.resolve()).encode(), digest_size=8).hexdigest()
     folder = _cache() / f"{path.stem}@{place}"
-    identity = f"{source.identity()} {spoken} {group_key}"
+    identity = f"{source.identity()} {spoken} {group_key} {_FIELDS}"
     if atomic_output.report_of(folder).get("identity") != identity:
         _fetch(source, "", path.stem, folder, spoken, identity, source.grouped_by() or "")
     return Corpus.open(folder, "test")
 
 
 _NOT_NAMED = ""
+_FIELDS = "context previous words"  # that copies of version 0.1 do not have
 
 
 def _by_its_letters(source: ManifestSource) -> str:
@@ -176,7 +177,8 @@ def _parts(recording: Recording) -> Sequence[Segment]:
     """The recording as one segment, or its own segments if only they have a text."""
     if recording.text or not recording.segments:
         end = float("inf") if recording.end is None else recording.end
-        return [Segment(recording.start, end, recording.text, (), recording.id)]
+        timed = [segment for segment in recording.segments if segment.text == recording.text]
+        return [Segment(recording.start, end, recording.text, timed[0].words if timed else (), recording.id)]
     return [
         replace(segment, id=segment.id or f"{recording.id}-{number}")
         for number, segment in enumerate(recording.segments, 1)
@@ -195,6 +197,9 @@ def _utterance(recording: Recording, part: Segment, whole: np.ndarray, time: int
         source=recording.source,
         group=recording.group,
         language=recording.language,
+        context=recording.context,
+        previous=recording.previous,
+        words=tuple(Word(word.text, word.start - part.start, word.end - part.start) for word in part.words),
         signals=measure_signals(samples, spectrogram(samples)),
     )
     return utterance, audio.encode_flac(audio.pcm16(samples))

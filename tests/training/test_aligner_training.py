@@ -13,6 +13,7 @@ from transformers import Qwen3ASRForTokenClassification
 from caspi import commands
 from caspi.alignment.align import Aligner
 from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.model.aligner import load_aligner
 from caspi.model.alignment import BIN_SECONDS
@@ -117,6 +118,14 @@ def test_utterances_without_word_times_are_left_out_and_counted(
         data = TrainingSet.for_alignment(Corpus.open(made.corpus.path, "train"), prompt, 30.0)
     assert len(data.rows) == 1
     assert "2 utterances have no times of words" in caplog.text
+
+
+def test_texts_with_more_letters_than_audio_are_left_out() -> None:
+    prompt = load_aligner(ModelConfig(task="align")).prompt
+    assert isinstance(prompt, LetterPrompt)
+    words = [Word("שלום", 0.0, 0.1), Word("עולם", 0.1, 0.2)]
+    assert prompt.fit(words, 0.16)
+    assert not prompt.fit(words, 0.15)
 
 
 @pytest.mark.parametrize(

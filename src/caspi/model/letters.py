@@ -56,6 +56,10 @@ class LetterPrompt:
         found = [self._class_of.get(DIGIT if c.isdigit() else c, other) for c in plain if c.isalnum()]
         return found or [other]
 
+    def fit(self, words: Sequence[Word], seconds: Seconds) -> bool:
+        """Whether a clip has a frame for each letter of its words; otherwise the text cannot be its own."""
+        return sum(len(self.spelling(word.text)) for word in words) * FRAME_SECONDS <= seconds
+
     def labels(self, words: Sequence[Word], audio_tokens: int) -> np.ndarray:
         """int64 [audio_tokens, FRAMES_PER_POSITION]: the class of every frame; IGNORED for frames that a position does
         not have."""

@@ -9,7 +9,6 @@ import torch
 from accelerate.utils import gather_object
 
 from caspi.alignment.timing import word_times
-from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.aligner import LoadedAligner
@@ -79,9 +78,7 @@ class AlignmentValidation:
                 with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
                     found = word_times(loaded, items)
                 for item, times in zip(items, found, strict=True):
+                    assert times is not None  # texts that do not fit into their clips are not in the set
                     true = np.array([word[1:] for word in item.words])
-                    even = np.linspace(0, len(item.samples) / SAMPLE_RATE, len(true) + 1)
-                    # A text that does not fit into its clip is as good as unheard.
-                    starts, ends = (times.starts, times.ends) if times else (even[:-1], even[1:])
-                    shifts.append(np.stack([starts, ends], axis=1) - true)
+                    shifts.append(np.stack([times.starts, times.ends], axis=1) - true)
         return loss, labels, np.concatenate(shifts)

@@ -66,12 +66,19 @@ class TrainingSet:
             _spoken(row) if row and " ".join(w.text for w in row) == text else ()
             for row, text in zip(listed, texts, strict=True)
         ]
+        if isinstance(prompt, LetterPrompt):
+            words = [
+                row if prompt.fit(row, of_row) else () for row, of_row in zip(words, seconds.tolist(), strict=True)
+            ]
         if not any(words):
             raise UsageError(f"corpus {corpus.folder} has no utterance with the times of its words: align needs them")
         has_times = np.array([bool(row) for row in words])
         fits = seconds <= (max_seconds if isinstance(prompt, LetterPrompt) else min(max_seconds, prompt.max_seconds))
         if count := int((fits & ~has_times).sum()):
-            _log.warning(f"{count:,} utterances have no times of words, or of other words: they are not trained on")
+            _log.warning(
+                f"{count:,} utterances have no times of words, times of other words, or more letters than audio: they "
+                "are left out"
+            )
         if isinstance(prompt, LetterPrompt):
             sequence_tokens = np.full(len(texts), len(prompt.ids(0)), np.int64)
             target_tokens = FRAMES_PER_POSITION * audio_tokens(seconds)

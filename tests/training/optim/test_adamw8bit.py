@@ -116,7 +116,7 @@ def test_sharded_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_p
         [*launch, "-m", "tests.training.optim.eight_bits", path, "3"],
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, f"{done.stderr[:4000]} ... {done.stderr[-3000:]}"
     [*_, written] = checkpoints.complete_checkpoints(tmp_path / "spread" / "train" / "1-all")
     assert {"0.exp_avg", "0.exp_avg_sq", "0.step"} < set(load_file(written / checkpoints.OPTIMIZER))
     resumed, undisturbed = (final_weights(tmp_path / "spread" / name) for name in ("train", "undisturbed"))

@@ -111,7 +111,7 @@ def test_sharded_over_two_processes_it_steps_as_in_one(small_corpus: Path, tmp_p
     overrides = (f"train.stages=[{stage}]", "train.evaluate.utterances=4", "train.precision=fp32")
     made = run_recipe(tmp_path / "spread", small_corpus, *overrides)
     *launch, _, _, _, path = command(tmp_path / "spread", made)
-    environment = os.environ | accelerate_environment("fsdp2")
+    environment = os.environ | accelerate_environment("fsdp2") | {"PYTHONFAULTHANDLER": "1"}
     done = subprocess.run(
         [*launch, "-m", "tests.training.optim.eight_bits", path, "3"],
         capture_output=True, text=True, check=False, env=environment,

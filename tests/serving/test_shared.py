@@ -1,4 +1,4 @@
-"""Many callers of one model: nobody waits for the longest, and nobody's error is another's."""
+"""Many callers of one model: short requests do not wait for long ones, and an error ends only its own request."""
 
 from __future__ import annotations
 

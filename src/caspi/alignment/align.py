@@ -13,7 +13,7 @@ from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.language import language
-from caspi.language.spoken_words import spoken_words
+from caspi.language.spoken_words import SpokenWord, spoken_words
 from caspi.model.aligner import LoadedAligner, load_aligner
 from caspi.model.alignment import AlignmentPrompt
 from caspi.model.batch import Item
@@ -101,33 +101,35 @@ class Aligner:
 
     def align_each(self, requests: Iterable[AlignmentRequest]) -> Iterator[Alignment]:
         """Alignments in order; requests are taken as there is room. Raises UsageError as `align` does."""
-        group: list[AlignmentRequest] = []
+        group: list[tuple[AlignmentRequest, list[SpokenWord]]] = []
+        longest = 0.0
         for request in requests:
-            self._check(request)
-            longest = max(one.seconds for one in [*group, request])
+            words = self._words(request)
+            longest = max(longest, request.seconds)
             if group and longest * (len(group) + 1) > _BATCH_SECONDS[self._device.type]:
                 yield from self._aligned(group)
-                group = []
-            group.append(request)
+                group, longest = [], request.seconds
+            group.append((request, words))
         if group:
             yield from self._aligned(group)
 
-    def _check(self, request: AlignmentRequest) -> None:
+    def _words(self, request: AlignmentRequest) -> list[SpokenWord]:
+        """Of a request that can be aligned. Raises UsageError."""
         if request.seconds > self.longest:
             raise UsageError(
                 f"a clip of {request.seconds:.1f} s: this aligner was trained on clips of at most {self.longest:.1f} s"
             )
-        if not spoken_words(request.text, language(request.language).unit):
+        if not (words := spoken_words(request.text, language(request.language).unit)):
             raise UsageError(f"the text {request.text[:40]!r} has no word")
+        return words
 
-    def _aligned(self, group: Sequence[AlignmentRequest]) -> list[Alignment]:
-        texts = [spoken_words(request.text, language(request.language).unit) for request in group]
+    def _aligned(self, group: Sequence[tuple[AlignmentRequest, list[SpokenWord]]]) -> list[Alignment]:
         items = [
             Item(request.samples, "", "", words=tuple(Word(word.spoken, 0.0, 0.0) for word in words))
-            for request, words in zip(group, texts, strict=True)
+            for request, words in group
         ]
         alignments = []
-        for request, words, times in zip(group, texts, word_times(self._loaded, items), strict=True):
+        for (request, words), times in zip(group, word_times(self._loaded, items), strict=True):
             if times is None:
                 problem = f"more letters than fit into {request.seconds:.1f} s of audio"
                 alignments.append(Alignment((), request.seconds, 0.0, problem))

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import linear
 
 from caspi.alignment.times import in_order, slot_times
 from caspi.alignment.viterbi import word_paths
 from caspi.audio import SAMPLE_RATE
 from caspi.model.aligner import LoadedAligner
 from caspi.model.alignment import AlignmentPrompt
-from caspi.model.batch import Batch, Item, collate
-from caspi.model.forward import evaluation_mode, forward_audio, output_weight, sequence_hidden
+from caspi.model.batch import AlignerPrompt, Batch, Item, collate
+from caspi.model.forward import evaluation_mode, label_logits
 from caspi.model.letters import LetterPrompt, frame_logits
 from caspi.model.tensors import to_device
 
@@ -38,11 +37,16 @@ def word_times(loaded: LoadedAligner, items: Sequence[Item]) -> list[WordTimes |
     device = next(loaded.model.parameters()).device
     batch = to_device(collate(items, loaded.prompt), device)
     with evaluation_mode(loaded.model):
-        hidden = sequence_hidden(loaded.model, forward_audio(loaded.model, batch), batch.sequences)
-        outputs = linear(hidden, output_weight(loaded.model)).float()
-    if isinstance(loaded.prompt, LetterPrompt):
-        return _by_letters(outputs, items, batch, loaded.prompt)
-    return list(_by_slots(outputs, items, loaded.prompt))
+        return times_in(label_logits(loaded.model, batch).float(), items, batch, loaded.prompt)
+
+
+def times_in(
+    outputs: torch.Tensor, items: Sequence[Item], batch: Batch, prompt: AlignerPrompt
+) -> list[WordTimes | None]:
+    """As `word_times`, from the classifier's outputs for the batch of the items."""
+    if isinstance(prompt, LetterPrompt):
+        return _by_letters(outputs, items, batch, prompt)
+    return list(_by_slots(outputs, items, prompt))
 
 
 def _by_letters(

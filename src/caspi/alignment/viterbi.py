@@ -64,7 +64,7 @@ def _may_skip(count: int, first: Sequence[int]) -> np.ndarray:
 def _best_path(emissions: np.ndarray, may_skip: np.ndarray) -> np.ndarray:
     """The state of every frame, int64 [frames], from the first or second state to one of the last two."""
     frames, states = emissions.shape
-    steps = np.zeros((frames, states), np.int8)  # back by so many states
+    steps = np.zeros((frames, states), np.int8)  # number of states to go back
     scores = np.full((3, states), _IMPOSSIBLE)  # that stay, come from the state before, and from the one before that
     best = np.full(states, _IMPOSSIBLE)
     best[:2] = emissions[0, :2]

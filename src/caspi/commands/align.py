@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table as TextTable
 
 from caspi import atomic_output
-from caspi.commands.evaluate import open_sets
+from caspi.commands.evaluate import open_set
 from caspi.commands.outcome import Outcome, language_option, split_option
 from caspi.errors import UsageError
 from caspi.progress import Progress
@@ -92,11 +92,9 @@ def _corpus(model: str, source: str, out: Path, format_name: str, split: str) ->
     from caspi.alignment.formats import EXTENSIONS, FORMATS
 
     atomic_output.check_owned(out, "align")
-    [corpus, *more] = open_sets(source, split_option(split))
-    if more:
-        raise UsageError(f"{source} is {len(more) + 1} sets: give one of them")
+    corpus = open_set(source, split_option(split))
     aligner = Aligner.of(model)
-    fits = [row for row in range(len(corpus)) if corpus.numbers("seconds")[row] <= aligner.longest]
+    fits = (corpus.numbers("seconds") <= aligner.longest).nonzero()[0].tolist()
     partial = atomic_output.begin_atomic(out, "align")
     found: dict[int, Alignment] = {}
     with Progress("align", unit="utterances", total=len(fits)) as progress:

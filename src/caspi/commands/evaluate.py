@@ -123,6 +123,14 @@ def open_sets(asked: str, split: Split, spoken: str | None = None, group_key: st
     return [Corpus.open(Path(asked), split)]
 
 
+def open_set(asked: str, split: Split) -> Corpus:
+    """As `open_sets`, for commands that take one. Raises UsageError for a name of several."""
+    [corpus, *more] = open_sets(asked, split)
+    if more:
+        raise UsageError(f"{asked} is {len(more) + 1} sets: give one of them")
+    return corpus
+
+
 def _copy_transcripts(transcripts: Path, kept: Path) -> None:
     """Copies the transcripts of an earlier evaluation, except files that an interrupted run has written since."""
     kept.mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from caspi import atomic_output
-from caspi.commands.evaluate import open_sets
+from caspi.commands.evaluate import open_set
 from caspi.commands.outcome import Outcome, split_option
 from caspi.errors import UsageError
 from caspi.reporting import report
@@ -52,10 +52,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="caspi-parity-") as folder:
         made = [_backend(name, model, Path(folder), pythons or {}) for name in dict.fromkeys(backends)]
         load_processor(model)  # an invalid model is reported before anything is decoded
-        [opened, *more] = open_sets(corpus, split_option(split))
-        if more:
-            raise UsageError(f"{corpus} is {len(more) + 1} sets: give one of them")
-        found = chosen(opened, clips)
+        found = chosen(open_set(corpus, split_option(split)), clips)
         result = compare(found, made, limit)
     page = parity_page(f"caspi parity · {model}", result, found[0].language)
     summary = {"stage": "parity", "model": model, "corpus": corpus, "split": split, **result.as_json()}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.model.files import max_clip_seconds
 
 MAX_WINDOW: Seconds = 30.0
 _SEARCH_SHARE = 2 / 3  # of a window: the cut is in this last part
@@ -13,6 +17,11 @@ _SIMILAR_ENERGY = 2.0  # 3 dB: pauses within this ratio are equally quiet
 _PAUSE_ENERGY = 0.1  # of the window's median energy, -10 dB: anything louder is not a pause
 _SHORT_SMOOTHING = 5  # hops, 100 ms
 _LONG_SMOOTHING = 15  # hops, 300 ms: a shorter quiet part is not a pause
+
+
+def longest_window(config: Mapping[str, Any]) -> Seconds:
+    """Of a model, from the content of its config.json: no longer than the clips it was trained on."""
+    return min(MAX_WINDOW, max_clip_seconds(config) or MAX_WINDOW)
 
 
 def windows(samples: np.ndarray, max_seconds: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:

@@ -18,11 +18,11 @@ from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
+from caspi.inference.engine.streaming import results_of
 from caspi.inference.engine.words import RecognisedWord
-from caspi.inference.long_audio import MAX_WINDOW, windows
+from caspi.inference.long_audio import longest_window, windows
 from caspi.inference.loops import loops
 from caspi.model.config import ModelConfig
-from caspi.model.files import max_clip_seconds
 from caspi.model.hotwords import joined, tail
 from caspi.model.loading import LoadedModel, cast, load
 from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
@@ -132,7 +132,7 @@ class Transcriber:
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None, engine: Engine | None = None) -> None:
         """dtype: of the computation; None: that of the weights."""
         self._engine = engine or Engine(loaded, dtype=dtype)
-        self._max_window = min(MAX_WINDOW, max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW)
+        self._max_window = longest_window(loaded.model.config.to_dict())
         self._tickets = itertools.count()
         self._opened: dict[int, _Open] = {}
         self._pieces: dict[int, _Piece] = {}  # by the engine's tickets
@@ -157,26 +157,9 @@ class Transcriber:
         return [done[number] for number in range(len(recordings))]
 
     def transcribe_each(self, recordings: Iterable[Recording]) -> Iterator[tuple[int, Transcript]]:
-        """Transcripts as they are done, with the number of their recording. Recordings are taken as there is room.
-        Raises UsageError, CaspiError for one that cannot be transcribed. Nobody else may poll meanwhile."""
-        numbers: dict[int, int] = {}
-        source = enumerate(recordings)
-        exhausted = False
-        try:
-            while numbers or not exhausted:
-                while not exhausted and self.wants_more:
-                    if (following := next(source, None)) is None:
-                        exhausted = True
-                    else:
-                        numbers[self.submit(following[1])] = following[0]
-                for ticket, result in self.poll():
-                    number = numbers.pop(ticket)
-                    if isinstance(result, CaspiError):
-                        raise result
-                    yield number, result
-        finally:  # failed, or left by the caller
-            for ticket in numbers:
-                self.cancel(ticket)
+        """Transcripts as they are done, with the number of their recording. Recordings are taken as there is room. See
+        `results_of`."""
+        yield from results_of(self, recordings)
 
     # --- for one thread
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -116,78 +117,65 @@ def collate(items: Sequence[Item], prompt: AnyPrompt, masks: FeatureMasks | None
     )
 
 
+class _Sequence(NamedTuple):
+    """One sequence to pack: token ids, positions of the audio and of the labels in it, labels."""
+
+    ids: list[int]
+    audio: range
+    label_positions: Sequence[int]
+    labels: Sequence[int]
+
+
 def pack(examples: Sequence[Example], prompt: Prompt) -> Sequences:
     """Concatenates prompts and their targets; each prompt contains the audio tokens of its clip."""
-    ids: list[int] = []
-    positions: list[torch.Tensor] = []
-    bounds, audio_positions, label_positions, labels = [0], [], [], []
+    found = []
     for example in examples:
-        start = len(ids)
-        first_audio = start + example.prompt.index(prompt.audio)
-        audio_positions.append(torch.arange(first_audio, first_audio + example.prompt.count(prompt.audio)))
-        ids += example.prompt + example.target
-        first_target = start + len(example.prompt)
-        label_positions.append(torch.arange(first_target - 1, len(ids) - 1))  # a position predicts the next token
-        labels += example.target
-        positions.append(torch.arange(len(ids) - start))
-        bounds.append(len(ids))
-    return Sequences(
-        input_ids=torch.tensor(ids),
-        position_ids=torch.cat(positions),
-        bounds=torch.tensor(bounds, dtype=torch.int32),
-        max_length=max(len(p) for p in positions),
-        audio_positions=torch.cat(audio_positions),
-        label_positions=torch.cat(label_positions),
-        labels=torch.tensor(labels),
-    )
+        first_audio = example.prompt.index(prompt.audio)
+        audio = range(first_audio, first_audio + example.prompt.count(prompt.audio))
+        first_target, ids = len(example.prompt), example.prompt + example.target
+        labels_at = range(first_target - 1, len(ids) - 1)  # a position predicts the next token
+        found.append(_Sequence(ids, audio, labels_at, example.target))
+    return _packed(found)
 
 
 def pack_slots(items: Sequence[Item], audio_tokens: Sequence[int], prompt: AlignmentPrompt) -> Sequences:
     """Alignments one after another. A label is at the position of its slot, not before it."""
-    ids: list[int] = []
-    positions, audio_positions, slots, labels = [], [], [], []
-    bounds = [0]
+    found = []
     for item, count in zip(items, audio_tokens, strict=True):
         slotted = item.slotted or (True,) * len(item.words)
         example = prompt.example(count, [word.text for word in item.words], slotted)
-        audio_positions.append(torch.arange(len(ids) + 1, len(ids) + 1 + count))
-        slots += [len(ids) + slot for slot in example.slots]
-        for word, has_slots in zip(item.words, slotted, strict=True):
-            labels += [prompt.bin_of(word.start), prompt.bin_of(word.end)] if has_slots else []
-        positions.append(torch.arange(len(example.ids)))
-        ids += example.ids
-        bounds.append(len(ids))
-    return Sequences(
-        input_ids=torch.tensor(ids),
-        position_ids=torch.cat(positions),
-        bounds=torch.tensor(bounds, dtype=torch.int32),
-        max_length=max(len(p) for p in positions),
-        audio_positions=torch.cat(audio_positions),
-        label_positions=torch.tensor(slots),
-        labels=torch.tensor(labels),
-    )
+        timed = [word for word, has_slots in zip(item.words, slotted, strict=True) if has_slots]
+        labels = [prompt.bin_of(time) for word in timed for time in (word.start, word.end)]
+        found.append(_Sequence(example.ids, range(1, 1 + count), example.slots, labels))
+    return _packed(found)
 
 
 def pack_letters(items: Sequence[Item], audio_tokens: Sequence[int], prompt: LetterPrompt) -> Sequences:
     """Clips one after another. The labels of a position are those of its frames, FRAMES_PER_POSITION for each."""
-    ids: list[int] = []
-    positions, audio_positions, labels = [], [], []
-    bounds = [0]
+    found = []
     for item, count in zip(items, audio_tokens, strict=True):
-        audio_positions.append(torch.arange(len(ids) + 1, len(ids) + 1 + count))
-        labels.append(torch.from_numpy(prompt.labels(item.words, count)).flatten())
-        ids += prompt.ids(count)
-        positions.append(torch.arange(len(ids) - bounds[-1]))
-        bounds.append(len(ids))
-    audio = torch.cat(audio_positions)
+        audio, labels = range(1, 1 + count), prompt.labels(item.words, count).ravel().tolist()
+        found.append(_Sequence(prompt.ids(count), audio, audio, labels))
+    return _packed(found)
+
+
+def _packed(sequences: Sequence[_Sequence]) -> Sequences:
+    starts = list(itertools.accumulate((len(one.ids) for one in sequences), initial=0))
+
+    def moved(positions: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Positions in each sequence as positions in all."""
+        return torch.cat(
+            [torch.tensor(of, dtype=torch.long) + start for of, start in zip(positions, starts, strict=False)]
+        )
+
     return Sequences(
-        input_ids=torch.tensor(ids),
-        position_ids=torch.cat(positions),
-        bounds=torch.tensor(bounds, dtype=torch.int32),
-        max_length=max(len(p) for p in positions),
-        audio_positions=audio,
-        label_positions=audio,
-        labels=torch.cat(labels),
+        input_ids=torch.tensor([token for one in sequences for token in one.ids]),
+        position_ids=torch.cat([torch.arange(len(one.ids)) for one in sequences]),
+        bounds=torch.tensor(starts, dtype=torch.int32),
+        max_length=max(len(one.ids) for one in sequences),
+        audio_positions=moved([one.audio for one in sequences]),
+        label_positions=moved([one.label_positions for one in sequences]),
+        labels=torch.tensor([label for one in sequences for label in one.labels]),
     )
 
 

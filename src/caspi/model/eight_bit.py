@@ -56,7 +56,7 @@ def quantised(weights: Mapping[str, torch.Tensor], form: Format) -> dict[str, to
 
 
 def is_quantisable(name: str) -> bool:
-    """Whether a parameter belongs to a linear layer of the decoder; the encoder's have other names."""
+    """Whether a parameter belongs to a linear layer of the decoder."""
     return _LINEAR.search(name) is not None and "audio_tower" not in name
 
 

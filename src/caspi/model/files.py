@@ -18,8 +18,8 @@ WEIGHTS = "model.safetensors"
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a model folder, sharded or not. Raises UsageError if there are none, or if they are in eight
-    bits, from which only decoding starts."""
+    """All tensors of a model folder, sharded or not. Raises UsageError if there are none, or if they are stored in
+    eight bits, from which only decoding starts."""
     weights = read_tensors(folder)
     if separate(weights)[1]:
         raise UsageError(f"{folder} is an export in eight bits: use the model that it was exported from")

@@ -117,9 +117,8 @@ def label_hidden(model: Model, batch: Batch) -> torch.Tensor:
 
 
 def label_logits(model: Model, batch: Batch) -> torch.Tensor:
-    """Logits [labels, vocabulary] at the positions that predict a target token."""
-    logits: torch.Tensor = model.lm_head(label_hidden(model, batch))
-    return logits
+    """Logits at the positions that predict a label: [labels, vocabulary], or the outputs of an aligner's classifier."""
+    return nn.functional.linear(label_hidden(model, batch), output_weight(model))
 
 
 @contextlib.contextmanager

@@ -17,10 +17,9 @@ from caspi.export.formats import export
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest
-from caspi.inference.long_audio import MAX_WINDOW, windows
+from caspi.inference.long_audio import longest_window, windows
 from caspi.inference.transcriber import is_silent
 from caspi.model.config import ModelConfig
-from caspi.model.files import max_clip_seconds
 from caspi.model.loading import cast, load, load_tokenizer, resolve
 from caspi.model.prompt import Prompt
 from caspi.parity.clips import ParityClip
@@ -119,7 +118,7 @@ def token_limit(clip: ParityClip) -> int:
 
 def by_windows(model: str, clips: Sequence[ParityClip], recognise: Recognise) -> list[str]:
     """Texts of whole clips from a program that takes windows: caspi's, so that only what is in a window can differ."""
-    longest = longest_window(model)
+    longest = longest_window(AutoConfig.from_pretrained(resolve(model)).to_dict())
     pieces: list[ParityClip] = []
     of_clip: list[list[int]] = []
     for clip in clips:
@@ -128,11 +127,6 @@ def by_windows(model: str, clips: Sequence[ParityClip], recognise: Recognise) ->
         pieces += [replace(clip, samples=samples) for samples in inside]
     texts = recognise(pieces)
     return [" ".join(texts[number] for number in numbers if texts[number]) for numbers in of_clip]
-
-
-def longest_window(model: str) -> Seconds:
-    """Of a model's windows; see inference.transcriber."""
-    return min(MAX_WINDOW, max_clip_seconds(AutoConfig.from_pretrained(resolve(model)).to_dict()) or MAX_WINDOW)
 
 
 def _windows(samples: np.ndarray, longest: Seconds) -> list[np.ndarray]:

@@ -7,20 +7,20 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from torch.nn.functional import cross_entropy
 
-from caspi.alignment.timing import word_times
+from caspi.alignment.timing import times_in
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.aligner import LoadedAligner
 from caspi.model.batch import AlignerPrompt, collate
-from caspi.model.forward import evaluation_mode
+from caspi.model.forward import evaluation_mode, label_logits
 from caspi.model.tensors import to_device
 from caspi.randomness import seeded
 from caspi.training.config import TrainConfig
 from caspi.training.data.batch_plan import cut
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.distributed.processes import processes
-from caspi.training.objectives.build import aligner_objective
 from caspi.training.results import AlignmentMeasurement
 
 _NEAR_SECONDS = 0.08
@@ -64,7 +64,6 @@ class AlignmentValidation:
         """Cross-entropy summed over labels, their number, and the seconds that the start and the end of every word are
         late, [words, 2]."""
         device = next(loaded.model.parameters()).device
-        objective = aligner_objective(loaded, self._dtype)
         loss, labels = 0.0, 0
         shifts = [np.zeros((0, 2))]
         with evaluation_mode(loaded.model):
@@ -72,11 +71,13 @@ class AlignmentValidation:
                 if should_stop():
                     break
                 items = [self._data.item(int(row)) for row in part]
-                batch = collate(items, loaded.prompt)
-                loss += float(objective(to_device(batch, device)))
-                labels += int((batch.labels >= 0).sum())
+                batch = to_device(collate(items, loaded.prompt), device)
                 with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
-                    found = word_times(loaded, items)
+                    outputs = label_logits(loaded.model, batch).float()
+                # Of letters, each position has several labels.
+                loss += float(cross_entropy(outputs.view(len(batch.labels), -1), batch.labels, reduction="sum"))
+                labels += int((batch.labels >= 0).sum())
+                found = times_in(outputs, items, batch, loaded.prompt)
                 for item, times in zip(items, found, strict=True):
                     assert times is not None  # texts that do not fit into their clips are not in the set
                     true = np.array([word[1:] for word in item.words])

@@ -21,6 +21,7 @@ from caspi.inference.engine.generator import Generator, GeneratorOptions
 from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.packing import Continuation, PromptJob
 from caspi.inference.engine.requests import TOKENS_AT_LEAST, DecodeRequest, Hypothesis
+from caspi.inference.engine.streaming import results_of
 from caspi.inference.engine.weights import DecoderWeights
 from caspi.inference.engine.words import recognised_words
 from caspi.model.batch import AudioBatch
@@ -166,26 +167,10 @@ class Engine:
         self, requests: Iterable[DecodeRequest], should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Hypothesis]]:
         """Hypotheses as they are done, with the number of their request. should_stop: asked between tokens; when it
-        returns True, everything that is not done is dropped. Raises UsageError, CaspiError for a request that cannot be
-        done. Nobody else may poll meanwhile."""
-        numbers: dict[int, int] = {}
-        source = enumerate(requests)
-        exhausted = False
+        returns True, everything that is not done is dropped. See `results_of`."""
         try:
-            while (numbers or not exhausted) and not should_stop():
-                while not exhausted and self.wants_more:
-                    if (following := next(source, None)) is None:
-                        exhausted = True
-                    else:
-                        numbers[self.submit(following[1])] = following[0]
-                for ticket, result in self.poll():
-                    number = numbers.pop(ticket)
-                    if isinstance(result, CaspiError):
-                        raise result
-                    yield number, result
-        finally:  # stopped, failed, or left by the caller
-            for ticket in numbers:
-                self.cancel(ticket)
+            yield from results_of(self, requests, should_stop)
+        finally:
             self._forget_cancelled()
 
     def decode(self, requests: Sequence[DecodeRequest]) -> list[Hypothesis]:

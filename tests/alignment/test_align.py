@@ -139,3 +139,10 @@ def test_accuracy_by_hand() -> None:
     assert found.mean_ci is not None
     assert found.mean_ci[0] == 0.0
     assert evenly_spaced(2, 3.0) == ([0.0, 1.5], [1.5, 3.0])
+
+
+def test_an_aligner_neither_transcribes_nor_is_exported(model: Path, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is an aligner: it finds the times of words"):
+        commands.transcribe.run(str(model), [clip], "txt", None, "", None)
+    with pytest.raises(UsageError, match="is an aligner"):
+        commands.export.run(str(model), "hf", tmp_path / "out")

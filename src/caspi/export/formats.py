@@ -17,7 +17,7 @@ from caspi.export.cards import eight_bit_card, original_card
 from caspi.hub import CARD
 from caspi.model.eight_bit import Format, compressed_tensors_config, quantised
 from caspi.model.files import WEIGHTS, copy_model_files, max_clip_seconds, read_weights, write_weights
-from caspi.model.loading import load_tokenizer, resolve
+from caspi.model.loading import load_tokenizer, refuse_aligner, resolve
 
 _ARCHITECTURE = "Qwen3ASRForConditionalGeneration"
 # Native name to original name, first match wins (the projector sits inside the encoder there).
@@ -176,6 +176,7 @@ def export(model: str, to: str, out: Path) -> Path:
     source = Path(resolve(model))
     if not source.is_dir():
         raise UsageError(f"{model} is not a local folder: download it first, or export a checkpoint of your own")
+    refuse_aligner(AutoConfig.from_pretrained(source).to_dict(), model)
     if out.resolve() == source.resolve() or source.resolve() in out.resolve().parents:
         raise UsageError(f"--out {out} is the model that is exported: give another folder")
     partial = atomic_output.begin_atomic(out, "export")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -110,12 +110,19 @@ def load(config: ModelConfig, device: torch.device | str = "cpu") -> LoadedModel
     return LoadedModel(model.to(device), Prompt(processor.tokenizer), processor, eight_bit)
 
 
+def refuse_aligner(config: Mapping[str, Any], name: str) -> None:
+    """Raises UsageError if the content of a config.json is that of an aligner, which cannot transcribe."""
+    if "Qwen3ASRForTokenClassification" in (config.get("architectures") or ()):
+        raise UsageError(f"{name} is an aligner: it finds the times of words (caspi align) and cannot transcribe")
+
+
 def _from_files(
     source: str, revision: str | None
 ) -> tuple[Qwen3ASRForConditionalGeneration, dict[str, EightBitWeight]]:
     """The model in fp32, and its weights that are stored in eight bits. transformers would want another package for
     these, and give back a model that computes with them."""
     config = Qwen3ASRConfig.from_pretrained(source, revision=revision)
+    refuse_aligner(config.to_dict(), source)
     if eight_bit_format(config.to_dict()) is None:
         return Qwen3ASRForConditionalGeneration.from_pretrained(source, revision=revision, dtype=torch.float32), {}
     folder = Path(source) if Path(source).is_dir() else hub.weights_folder(source, revision)

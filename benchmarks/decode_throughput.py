@@ -2,9 +2,11 @@
 
     python benchmarks/decode_throughput.py MODEL CORPUS [--split test] [--clips 200] [--rounds 3]
 
+CORPUS: a corpus folder or a manifest.
+
 All three decode the same clips of a corpus greedily with the same weights and with the language given; on a CPU in
 fp32, on a GPU in bf16. The baseline is transformers' processor and `generate`, with batches in the order of the corpus.
-Prints one JSON line, with the share of clips whose text is the same.
+Prints one JSON line, with the share of clips whose text is the same, and every way's WER.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ import torch
 from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
 
 from caspi.audio import SAMPLE_RATE
+from caspi.commands.evaluate import open_sets
 from caspi.corpus.store import Corpus
+from caspi.evaluation.pairs import TranscriptPair
+from caspi.evaluation.summary import ScoredPairs, summarise
 from caspi.inference.engine.requests import TOKENS_AT_LEAST, TOKENS_PER_SECOND_LIMIT
 from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.config import ModelConfig
@@ -32,12 +36,12 @@ from caspi.model.loading import load, resolve
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("corpus")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    corpus = Corpus.open(options.corpus, options.split)
+    [corpus] = open_sets(options.corpus, options.split)
     rows = range(min(options.clips, len(corpus)))
     clips, spoken = [corpus.samples(row) for row in rows], corpus.utterance(0).language
     seconds = sum(map(len, clips)) / SAMPLE_RATE
@@ -60,8 +64,17 @@ def main() -> None:
     print(json.dumps({
         "model": options.model, "clips": len(clips), "seconds": seconds, "device": device, "rtfx": medians,
         "rounds": speeds, "ratio": {n: medians["ours"] / medians[n] for n in ("batch_1", "batch_16")},
-        "same_text": {n: _share(texts["ours"], texts[n]) for n in ("batch_1", "batch_16")}, "torch": torch.__version__,
+        "same_text": {n: _share(texts["ours"], texts[n]) for n in ("batch_1", "batch_16")},
+        "wer": {name: _wer(corpus, found) for name, found in texts.items()}, "torch": torch.__version__,
     }))  # fmt: skip
+
+
+def _wer(corpus: Corpus, texts: list[str]) -> float:
+    pairs = []
+    for row, text in enumerate(texts):
+        spoken = corpus.utterance(row)
+        pairs.append(TranscriptPair(spoken.id, spoken.text, text, language=spoken.language))
+    return summarise(ScoredPairs.of(pairs)).leaderboard.wer
 
 
 def _share(one: list[str], other: list[str]) -> float:

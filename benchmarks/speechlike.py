@@ -41,10 +41,10 @@ def clips(folder: Path, seconds: Sequence[float]) -> list[tuple[Path, str]]:
     return made
 
 
-def sources(folder: Path, made: list[tuple[Path, str]]) -> str:
-    """Writes manifests of the clips, the first HELD_OUT for validation. Returns a recipe's `corpus.sources`."""
+def sources(folder: Path, made: list[tuple[Path, str]], held_out: int = HELD_OUT) -> str:
+    """Writes manifests of the clips, the first `held_out` for validation. Returns a recipe's `corpus.sources`."""
     entries = []
-    for split, chosen in (("validation", made[:HELD_OUT]), ("train", made[HELD_OUT:])):
+    for split, chosen in (("validation", made[:held_out]), ("train", made[held_out:])):
         lines = [json.dumps({"audio": path.name, "text": text, "id": path.stem}) for path, text in chosen]
         (folder / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
         entries.append(f"{{kind: manifest, name: {split}, path: {folder / split}.jsonl, split: {split}}}")

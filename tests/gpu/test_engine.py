@@ -11,12 +11,18 @@ import torch
 from caspi.inference.engine.attention import gathered, over_spans
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
+from caspi.inference.engine.matrices import EightBitMatrix, joined, rounded, scaled
 from caspi.inference.engine.network import Cache
 from caspi.inference.engine.operations import PLAIN, Operations
 from caspi.inference.engine.requests import DecodeRequest, Sampling
 from caspi.inference.engine.weights import DecoderWeights
+from caspi.model.batch import Item, collate
 from caspi.model.config import ModelConfig
+from caspi.model.eight_bit import DTYPES as EIGHT_BIT
+from caspi.model.eight_bit import EightBitWeight, Format
+from caspi.model.forward import label_logits
 from caspi.model.loading import LoadedModel, cast, load
+from caspi.model.tensors import to_device
 from tests.support import generated
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
@@ -74,6 +80,35 @@ def test_fused_operations_equal_the_plain_ones(
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("form", list(EIGHT_BIT))
+@pytest.mark.parametrize("shape", [(1, 64), (40, 2048), (500, 6144)])
+def test_inputs_are_rounded_to_eight_bits_as_on_a_cpu(form: Format, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(*shape).to(torch.bfloat16)
+    inputs[0, : shape[1] // 2] = 0
+    for wanted, found in zip(rounded(inputs, EIGHT_BIT[form]), rounded(inputs.to(CUDA), EIGHT_BIT[form]), strict=True):
+        assert torch.equal(wanted.float(), found.float().cpu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_numbers_are_scaled_as_on_a_cpu(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    product = torch.randint(-(1 << 24), 1 << 24, (37, 1500), dtype=torch.int32)
+    given = product, torch.rand(37, 1), torch.rand(1500)
+    found = scaled(*(tensor.to(CUDA) for tensor in given), dtype)
+    assert torch.equal(scaled(*given, dtype), found.cpu())
+
+
+@pytest.mark.parametrize(("form", "rows"), [("int8", 3), ("int8", 40), ("fp8", 3), ("fp8", 40)])
+def test_products_in_eight_bits_are_nearly_those_of_floats(form: Format, rows: int) -> None:
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(1024, 512, device=CUDA), torch.randn(rows, 512, device=CUDA)
+    found = joined([EightBitWeight.of(weight, form)], CUDA, torch.bfloat16)
+    assert isinstance(found, EightBitMatrix)
+    wanted = inputs @ weight.t()
+    assert float((found(inputs.to(torch.bfloat16)).float() - wanted).norm()) < 0.05 * float(wanted.norm())
+
+
 def requests() -> list[DecodeRequest]:
     """Noise that swells and fades, of 0.3 to 20 seconds; the model takes it for speech."""
     draw = np.random.default_rng(0)
@@ -102,6 +137,25 @@ def test_in_bf16_the_neighbours_change_nearly_nothing() -> None:
     alone = [Engine(loaded, dtype=torch.bfloat16).decode([clip])[0] for clip in requests()]
     same = sum(one.tokens == alone[number % 8].tokens for number, one in enumerate(together))
     assert same >= 0.9 * len(clips)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.bfloat16, 0.2)])
+def test_log_probabilities_equal_those_of_a_forward_pass(dtype: torch.dtype, tolerance: float) -> None:
+    loaded = load(ModelConfig(start="tiny"), CUDA)
+    cast(loaded.model, dtype)
+    forced = loaded.prompt.language_prefix("Spanish")
+    compared = 0
+    asked = [replace(request, language="Spanish") for request in requests()]
+    for request, hypothesis in zip(asked, Engine(loaded, dtype=dtype).decode(asked), strict=True):
+        batch = collate([Item(request.samples, hypothesis.text, "Spanish", request.context)], loaded.prompt)
+        if batch.items[0].example.target != [*forced, *hypothesis.tokens]:
+            continue  # the text is tokenised otherwise than the model wrote it
+        with torch.no_grad():
+            scores = label_logits(loaded.model, to_device(batch, CUDA))[len(forced) :].float().log_softmax(dim=1).cpu()
+        wanted = scores.gather(1, torch.tensor(hypothesis.tokens)[:, None])[:, 0]
+        assert torch.tensor(hypothesis.log_probabilities) == pytest.approx(wanted, abs=tolerance)
+        compared += 1
+    assert compared
 
 
 def test_sampling_is_the_same_beside_others(on_gpu: LoadedModel) -> None:

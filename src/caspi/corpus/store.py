@@ -124,8 +124,10 @@ class Corpus:
 
     def __init__(self, folder: Path, split: Split, paths: Sequence[Path]) -> None:
         self.folder, self.split, self._paths = folder, split, paths
-        self._maps = [pa.memory_map(str(path)) for path in paths]
-        self._shards = shards = [pa.ipc.open_file(mapped) for mapped in self._maps]
+        maps = [pa.memory_map(str(path)) for path in paths]
+        # Where each file begins in memory: found here because a map has one position, which threads would share.
+        self._first_bytes = [mapped.read_buffer(1).address for mapped in maps]
+        self._shards = shards = [pa.ipc.open_file(mapped) for mapped in maps]
         self._locations: list[tuple[int, int]] = [
             (number, batch) for number, shard in enumerate(shards) for batch in range(shard.num_record_batches)
         ]
@@ -220,8 +222,7 @@ class Corpus:
             column = self._batch(index).column("audio").field("bytes")
             _, offsets, data = column.buffers()
             ends = np.frombuffer(offsets, np.int32, len(column) + 1, 4 * column.offset).astype(np.int64)
-            self._maps[number].seek(0)
-            start = data.address - self._maps[number].read_buffer(1).address
+            start = data.address - self._first_bytes[number]
             places.append(np.stack([np.full(len(column), number), start + ends[:-1], np.diff(ends)], axis=1))
         self._audio = np.concatenate(places)
 

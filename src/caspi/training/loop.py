@@ -267,13 +267,15 @@ class StageLoop:
         if self.ended_early:
             return
         loaded = self._inputs.model.loaded
+        began = time.monotonic()
         with self._state.weights_to_save(), uncompiled(), unsharded_copy(loaded, self._inputs.compute_dtype) as whole:
             measured = self._inputs.measure(whole)
         if measured is None:
             self.ended_early = True
             return
         self._last_measurement = self.step, measured
-        self._publish({f"eval_{name}": value for name, value in measured.as_json().items()})
+        figures = {f"eval_{name}": value for name, value in measured.as_json().items()}
+        self._publish(figures | {"evaluation_seconds": time.monotonic() - began})
 
     def _current_measurement(self) -> AnyMeasurement | None:
         """The evaluation of the current weights; None if the last evaluation was at another step."""

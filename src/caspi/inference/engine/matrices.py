@@ -27,29 +27,41 @@ class EightBitMatrix:
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         """[rows, in] to [rows, out], in the dtype of the inputs."""
-        if self.values.dtype == torch.int8:
-            return self._int8(inputs)
-        rounded, scales = _rounded(inputs, LARGEST["fp8"])
-        product = torch._scaled_mm(  # public since torch 2.12, as nn.functional.scaled_mm
-            rounded.to(torch.float8_e4m3fn), self.values.t(), scales, self.scales[None], out_dtype=torch.bfloat16
-        )
-        return product.to(inputs.dtype)
-
-    def _int8(self, inputs: torch.Tensor) -> torch.Tensor:
-        rounded, scales = _rounded(inputs, LARGEST["int8"])
-        values = rounded.round().to(torch.int8)
-        rows = len(values)
+        rows = len(inputs)
+        values, scales = rounded(inputs, self.values.dtype)
+        if self.values.dtype != torch.int8:
+            product = torch._scaled_mm(  # public since torch 2.12, as nn.functional.scaled_mm
+                values, self.values.t(), scales, self.scales[None], out_dtype=torch.bfloat16
+            )
+            return product.to(inputs.dtype)
         if values.is_cuda and rows < _FEWEST_ROWS:
             values = pad(values, (0, 0, 0, _FEWEST_ROWS - rows))
         product = torch._int_mm(values, self.values.t())[:rows]  # torch has no public name for it
-        return (product.float() * scales * self.scales).to(inputs.dtype)
+        return scaled(product, scales, self.scales, inputs.dtype)
 
 
-def _rounded(inputs: torch.Tensor, largest: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inputs over their scale, float32 [rows, in], at most `largest`; the scales, [rows, 1]."""
+def rounded(inputs: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inputs in eight bits [rows, in], and the scale of each row, float32 [rows, 1]."""
+    largest = LARGEST["int8" if dtype == torch.int8 else "fp8"]
+    if inputs.is_cuda:
+        from caspi.inference.engine import triton_eight_bit
+
+        return triton_eight_bit.rounded(inputs.contiguous(), dtype, largest, _SMALLEST)
     exact = inputs.float()
     scales = exact.abs().amax(dim=1, keepdim=True).clamp(min=_SMALLEST) / largest
-    return (exact / scales).clamp(-largest, largest), scales
+    values = (exact / scales).clamp(-largest, largest)
+    return (values.round() if dtype == torch.int8 else values).to(dtype), scales
+
+
+def scaled(
+    product: torch.Tensor, row_scales: torch.Tensor, column_scales: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """int32 [rows, out] times its scales [rows, 1] and [out], in `dtype`."""
+    if product.is_cuda:
+        from caspi.inference.engine import triton_eight_bit
+
+        return triton_eight_bit.scaled(product, row_scales, column_scales, dtype)
+    return (product.float() * row_scales * column_scales).to(dtype)
 
 
 Matrix = torch.Tensor | EightBitMatrix

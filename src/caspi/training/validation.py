@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.inference.engine.engine import Engine
@@ -36,9 +37,9 @@ from caspi.training.results import AnyMeasurement, Measurement
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """The decoding result of one utterance."""
+    """The decoding result of one utterance. row: of the corpus."""
 
-    index: int
+    row: int
     hypothesis: str
     truncated: bool
 
@@ -64,28 +65,29 @@ class Validation:
         """The measurement, the same on every process; None if one of them was stopped. Batches that do not fit into
         memory are made smaller."""
         state = processes()
-        indices = range(state.process_index, len(self._rows), state.num_processes)
+        rows = self._rows[state.process_index :: state.num_processes].tolist()
+        items = dict(zip(rows, read_ahead(self._data.item, rows), strict=True))
         while True:
             try:
-                items = [self._data.item(int(self._rows[index])) for index in indices]
-                loss, tokens = self._loss(loaded, self._rows[indices.start :: indices.step], should_stop)
-                measured = self._decoded(loaded, items, indices, should_stop)
+                loss, tokens = self._loss(loaded, items, should_stop)
+                measured = self._decoded(loaded, items, should_stop)
                 break
             except torch.OutOfMemoryError:
                 if self._budget.seconds < 1:
                     raise
                 self._budget = self._budget.halved()
                 torch.cuda.empty_cache()
-        results = sorted(gather_object(measured), key=lambda result: result.index)
+        results = {result.row: result for result in gather_object(measured)}
         if len(results) < len(self._rows):
             return None
+        hypotheses = [results[row].hypothesis for row in self._rows.tolist()]
         sums = gather_object([(loss, tokens)])
-        score, by_language = self._scores([result.hypothesis for result in results])
+        score, by_language = self._scores(hypotheses)
         return Measurement(
             loss=sum(value for value, _ in sums) / sum(count for _, count in sums),
             wer=score.wer,
             cer=score.cer,
-            truncated=sum(result.truncated for result in results) / len(results),
+            truncated=sum(result.truncated for result in results.values()) / len(results),
             by_language=by_language,
         )
 
@@ -110,28 +112,26 @@ class Validation:
             [language(self._data.languages[rows[index]]) for index in indices],
         )["leaderboard"]
 
-    def _decoded(
-        self, loaded: LoadedModel, items: list[Item], indices: range, should_stop: Callable[[], bool]
-    ) -> list[_Result]:
+    def _decoded(self, loaded: LoadedModel, items: dict[int, Item], should_stop: Callable[[], bool]) -> list[_Result]:
         """The results of all utterances, or of those decoded before the stop."""
-        engine = Engine(loaded, dtype=self._dtype)
-        requests = [DecodeRequest(item.samples, item.context, item.language) for item in items]
+        engine, rows = Engine(loaded, dtype=self._dtype), list(items)
+        requests = [DecodeRequest(item.samples, item.context, item.language) for item in items.values()]
         return [
-            _Result(indices[number], hypothesis.text, hypothesis.truncated)
+            _Result(rows[number], hypothesis.text, hypothesis.truncated)
             for number, hypothesis in engine.decode_each(requests, should_stop)
         ]
 
     @torch.no_grad()
-    def _loss(self, loaded: LoadedModel, rows: np.ndarray, should_stop: Callable[[], bool]) -> tuple[float, int]:
-        """Cross-entropy summed over the targets of `rows`, and the number of targets."""
+    def _loss(self, loaded: LoadedModel, items: dict[int, Item], should_stop: Callable[[], bool]) -> tuple[float, int]:
+        """Cross-entropy summed over the targets of the items, and the number of targets."""
         objective = CrossEntropy(loaded.model, self._dtype)
         device = next(loaded.model.parameters()).device
         total, tokens = 0.0, 0
         with evaluation_mode(loaded.model):
-            for part in cut(rows, self._data.seconds, self._data.plain.sequence_tokens, self._budget):
+            for part in cut(np.array(list(items)), self._data.seconds, self._data.plain.sequence_tokens, self._budget):
                 if should_stop():
                     break
-                batch = collate([self._data.item(int(row)) for row in part], loaded.prompt)
+                batch = collate([items[row] for row in part.tolist()], loaded.prompt)
                 total += float(objective(to_device(batch, device)))
                 tokens += len(batch.labels)
         return total, tokens

@@ -21,8 +21,9 @@ from caspi.inference.engine.network import Cache, Network
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis, Sampling
 from caspi.inference.loops import loops
 from caspi.model.batch import Item, collate
+from caspi.model.config import ModelConfig
 from caspi.model.forward import label_logits
-from caspi.model.loading import LoadedModel
+from caspi.model.loading import LoadedModel, cast, load
 from tests.support import generated, voice
 
 WORDS = "la casa grande el perro come pan muchas gracias una ciudad muy antigua el niño bebe leche".split()
@@ -416,3 +417,14 @@ def test_beam_searches_that_do_not_fit_together_wait(
     wanted = [hypothesis.tokens for hypothesis in Engine(tiny).decode(searched)]
     monkeypatch.setattr("caspi.inference.engine.engine._SEARCH_POSITIONS", 1_500)
     assert [hypothesis.tokens for hypothesis in Engine(tiny).decode(searched)] == wanted
+
+
+def test_weights_in_training_have_two_dtypes() -> None:
+    """Frozen weights are in 16 bits and trained ones in 32, as in a stage that trains upper encoder layers only."""
+    loaded = load(ModelConfig(start="tiny"))
+    cast(loaded.model, torch.bfloat16)
+    request = DecodeRequest(voice("la casa grande"), language="Spanish", max_tokens=8, min_tokens=8)
+    [frozen] = Engine(loaded, dtype=torch.bfloat16).decode([request])
+    loaded.model.model.audio_tower.layers[-1].float()
+    [trained] = Engine(loaded, dtype=torch.bfloat16).decode([request])
+    assert trained.log_probabilities[:3] == pytest.approx(frozen.log_probabilities[:3], abs=0.1)

@@ -253,7 +253,8 @@ class Engine:
     def _encoded(self, batch: AudioBatch) -> Sequence[torch.Tensor]:
         """The audio embeddings of each clip."""
         model, dtype = self._loaded.model, self._dtype
-        differs = dtype is not None and dtype != model.lm_head.weight.dtype  # otherwise autocast only converts to fp32
+        # Without need autocast only converts to fp32. In training, trained weights are fp32 and frozen ones are not.
+        differs = dtype is not None and any(weight.dtype != dtype for weight in model.parameters())
         with evaluation_mode(model), torch.autocast(self._device.type, dtype=dtype, enabled=differs):
             return torch.split(encode(model, to_device(batch, self._device)), batch.tokens)
 

@@ -102,6 +102,42 @@ def test_no_path_is_more_likely(seed: int, spellings: list[list[int]]) -> None:
     assert found.starts.tolist() == pytest.approx(starts)
 
 
+@pytest.mark.parametrize("band", [256, 1024])
+def test_a_band_of_letters_finds_the_way_through_a_long_text(band: int) -> None:
+    """With pauses of any length, and a stretch of 4 s that nobody has transcribed."""
+    draw = np.random.default_rng(0)
+    spellings = [draw.integers(1, 20, draw.integers(1, 9)).tolist() for _ in range(600)]
+    frames: list[int] = []
+    starts = []
+    for number, spelling in enumerate(spellings):
+        frames += [SILENCE] * int(draw.integers(0, 4) + 100 * (number % 50 == 0))
+        if number == 300:
+            frames += draw.integers(20, 30, 200).tolist()
+        starts.append(len(frames) * FRAME_SECONDS)
+        for letter in spelling:
+            frames += [letter] * int(draw.integers(1, 12))
+    scores = log_probabilities(frames, classes=30, sure=0.6)
+    found, wanted = word_paths(scores, spellings, band), word_paths(scores, spellings, 10_000)
+    assert found is not None
+    assert wanted is not None
+    assert found.starts.tolist() == wanted.starts.tolist()
+    assert (np.abs(found.starts - starts) < 0.03).mean() > 0.98  # neighbours that share a letter are ambiguous
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(8, 40))
+def test_a_band_never_loses_the_end_of_a_text(seed: int, band: int) -> None:
+    """Whatever the scores, the way ends with the last word."""
+    draw = np.random.default_rng(seed)
+    spellings = [draw.integers(1, 4, draw.integers(1, 6)).tolist() for _ in range(draw.integers(1, 30))]
+    letters = sum(map(len, spellings))
+    scores = np.log(draw.dirichlet(np.ones(4), letters + int(draw.integers(0, 60))))
+    found = word_paths(scores, spellings, band)
+    assert found is not None
+    assert (found.ends > found.starts).all()
+    assert (found.starts[1:] >= found.ends[:-1] - 1e-9).all()
+
+
 def _paths(states: list[int], frames: int) -> list[tuple[int, ...]]:
     """Every way through all letters, one state after the other, silence left out or not."""
     paths = [(0,), (1,)]

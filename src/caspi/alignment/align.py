@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from caspi.alignment.timing import word_times
+from caspi.alignment.timing import WordTimes, letter_scores, times_by_letters, word_times
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
@@ -19,9 +20,12 @@ from caspi.model.alignment import AlignmentPrompt
 from caspi.model.batch import Item
 from caspi.model.config import ModelConfig
 from caspi.model.files import max_clip_seconds
+from caspi.model.letters import FRAME_SECONDS, LetterPrompt
 from caspi.model.loading import cast
 
 MAX_WINDOW: Seconds = 30.0  # of a model that does not say how long its clips were
+_MARGIN = 1  # seconds at each end of a window that are heard for context only
+_FRAMES_PER_MARGIN = round(_MARGIN / FRAME_SECONDS)
 _BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
 
 
@@ -73,7 +77,8 @@ class Alignment:
 
 
 class Aligner:
-    """Aligns clips that the model takes in one pass."""
+    """Aligns clips. An aligner by letters also takes recordings of any length: it reads them in windows, whose letters
+    it knows without the text, and then finds one way through all of them."""
 
     def __init__(self, loaded: LoadedAligner) -> None:
         self._loaded = loaded
@@ -105,6 +110,11 @@ class Aligner:
         longest = 0.0
         for request in requests:
             words = self._words(request)
+            if request.seconds > self.longest:
+                yield from self._aligned(group)
+                group, longest = [], 0.0
+                yield self._aligned_in_windows(request, words)
+                continue
             longest = max(longest, request.seconds)
             if group and longest * (len(group) + 1) > _BATCH_SECONDS[self._device.type]:
                 yield from self._aligned(group)
@@ -115,32 +125,62 @@ class Aligner:
 
     def _words(self, request: AlignmentRequest) -> list[SpokenWord]:
         """Of a request that can be aligned. Raises UsageError."""
-        if request.seconds > self.longest:
+        if request.seconds > self.longest and not isinstance(self._loaded.prompt, LetterPrompt):
             raise UsageError(
-                f"a clip of {request.seconds:.1f} s: this aligner was trained on clips of at most {self.longest:.1f} s"
+                f"a clip of {request.seconds:.1f} s: this aligner was trained on clips of up to {self.longest:.1f} s, "
+                "and only an aligner by letters takes longer ones"
             )
         if not (words := spoken_words(request.text, language(request.language).unit)):
             raise UsageError(f"the text {request.text[:40]!r} has no word")
         return words
 
     def _aligned(self, group: Sequence[tuple[AlignmentRequest, list[SpokenWord]]]) -> list[Alignment]:
-        items = [
-            Item(request.samples, "", "", words=tuple(Word(word.spoken, 0.0, 0.0) for word in words))
-            for request, words in group
-        ]
-        alignments = []
-        for (request, words), times in zip(group, word_times(self._loaded, items), strict=True):
-            if times is None:
-                problem = f"more letters than fit into {request.seconds:.1f} s of audio"
-                alignments.append(Alignment((), request.seconds, 0.0, problem))
-                continue
-            columns = (times.starts, times.ends, times.confidence, times.repaired)
-            aligned = tuple(
-                AlignedWord(word.written, *values)
-                for word, *values in zip(words, *(column.tolist() for column in columns), strict=True)
-            )
-            alignments.append(Alignment(aligned, request.seconds, times.entropy))
-        return alignments
+        items = [_item(request, words) for request, words in group]
+        times = word_times(self._loaded, items) if items else []
+        return [_alignment(*asked, found) for asked, found in zip(group, times, strict=True)]
+
+    def _aligned_in_windows(self, request: AlignmentRequest, words: Sequence[SpokenWord]) -> Alignment:
+        prompt = self._loaded.prompt
+        assert isinstance(prompt, LetterPrompt)  # _words has checked it
+        starts = _window_starts(request.seconds, int(self.longest))
+        windows = [request.samples[first * SAMPLE_RATE :][: int(self.longest) * SAMPLE_RATE] for first in starts]
+        at_once = max(1, int(_BATCH_SECONDS[self._device.type] / self.longest))
+        scores: list[np.ndarray] = []
+        for first in range(0, len(windows), at_once):
+            scores += letter_scores(self._loaded, windows[first : first + at_once])
+        return _alignment(request, words, times_by_letters(_joined(scores, starts), _item(request, words), prompt))
+
+
+def _item(request: AlignmentRequest, words: Sequence[SpokenWord]) -> Item:
+    return Item(request.samples, "", "", words=tuple(Word(word.spoken, 0.0, 0.0) for word in words))
+
+
+def _alignment(request: AlignmentRequest, words: Sequence[SpokenWord], times: WordTimes | None) -> Alignment:
+    if times is None:
+        return Alignment((), request.seconds, 0.0, f"more letters than fit into {request.seconds:.1f} s of audio")
+    columns = (times.starts, times.ends, times.confidence, times.repaired)
+    aligned = tuple(
+        AlignedWord(word.written, *values)
+        for word, *values in zip(words, *(column.tolist() for column in columns), strict=True)
+    )
+    return Alignment(aligned, request.seconds, times.entropy)
+
+
+def _window_starts(seconds: Seconds, longest: int) -> list[int]:
+    """In whole seconds. Windows overlap by two margins, and the last is longer than one."""
+    step = longest - 2 * _MARGIN
+    return [step * number for number in range(max(1, math.ceil((seconds - _MARGIN) / step)))]
+
+
+def _joined(scores: Sequence[np.ndarray], starts: Sequence[int]) -> np.ndarray:
+    """The frames of all windows; where two overlap, the later begins at its margin."""
+    parts = []
+    for number, part in enumerate(scores):
+        first = _FRAMES_PER_MARGIN if number else 0
+        is_last = number + 1 == len(scores)
+        last = len(part) if is_last else round((starts[number + 1] - starts[number] + _MARGIN) / FRAME_SECONDS)
+        parts.append(part[first:last])
+    return np.concatenate(parts)
 
 
 def _is_trained(loaded: LoadedAligner) -> bool:

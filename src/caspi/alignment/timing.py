@@ -32,6 +32,16 @@ class WordTimes:
 
 
 @torch.no_grad()
+def letter_scores(loaded: LoadedAligner, clips: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Log-probabilities float32 [frames of 20 ms, classes] of each clip, from an aligner by letters."""
+    device = next(loaded.model.parameters()).device
+    batch = to_device(collate([Item(clip, "", "") for clip in clips], loaded.prompt), device)
+    with evaluation_mode(loaded.model):
+        logits = frame_logits(label_logits(loaded.model, batch).float(), batch.audio.tokens)
+    return [one.log_softmax(dim=1).cpu().numpy() for one in logits]
+
+
+@torch.no_grad()
 def word_times(loaded: LoadedAligner, items: Sequence[Item]) -> list[WordTimes | None]:
     """Of clips with their words, whose times are not read; None if a text has more letters than fit into its clip."""
     device = next(loaded.model.parameters()).device
@@ -52,18 +62,21 @@ def times_in(
 def _by_letters(
     outputs: torch.Tensor, items: Sequence[Item], batch: Batch, prompt: LetterPrompt
 ) -> list[WordTimes | None]:
-    found: list[WordTimes | None] = []
-    for logits, item in zip(frame_logits(outputs, batch.audio.tokens), items, strict=True):
-        log_probabilities = logits.log_softmax(dim=1).cpu().numpy().astype(np.float64)
-        paths = word_paths(log_probabilities, [prompt.spelling(word.text) for word in item.words])
-        if paths is None:
-            found.append(None)
-            continue
-        seconds = len(item.samples) / SAMPLE_RATE
-        entropy = float(-(np.exp(log_probabilities) * log_probabilities).sum(axis=1).mean())
-        in_clip = (paths.starts.clip(max=seconds), paths.ends.clip(max=seconds))
-        found.append(WordTimes(*in_clip, paths.confidence, np.zeros(len(item.words), bool), entropy))
-    return found
+    return [
+        times_by_letters(logits.log_softmax(dim=1).cpu().numpy(), item, prompt)
+        for logits, item in zip(frame_logits(outputs, batch.audio.tokens), items, strict=True)
+    ]
+
+
+def times_by_letters(log_probabilities: np.ndarray, item: Item, prompt: LetterPrompt) -> WordTimes | None:
+    """From log-probabilities [frames, classes]; None if the text has more letters than frames."""
+    paths = word_paths(log_probabilities, [prompt.spelling(word.text) for word in item.words])
+    if paths is None:
+        return None
+    seconds = len(item.samples) / SAMPLE_RATE
+    entropy = float(-(np.exp(log_probabilities) * log_probabilities).sum(axis=1).mean())
+    in_clip = (paths.starts.clip(max=seconds), paths.ends.clip(max=seconds))
+    return WordTimes(*in_clip, paths.confidence, np.zeros(len(item.words), bool), entropy)
 
 
 def _by_slots(outputs: torch.Tensor, items: Sequence[Item], prompt: AlignmentPrompt) -> list[WordTimes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,11 +19,12 @@ from caspi import audio
 from caspi.config import Cited, Seed, Unit
 from caspi.corpus.sources.base import Source
 from caspi.corpus.synthesis import hebrew_sentences
-from caspi.corpus.synthesis.espeak import Voice, speak, variants
+from caspi.corpus.synthesis.espeak import SPELLED, Voice, phonemes, speak, variants
+from caspi.corpus.synthesis.hebrew_words import pointed
 from caspi.corpus.utterance import Recording, Word
 from caspi.errors import MissingDependency, UsageError
 from caspi.language import TextPolicy, language
-from caspi.language.hebrew import without_niqqud
+from caspi.language.hebrew import script_share, without_niqqud
 
 SOURCE = "synthetic"
 
@@ -51,9 +52,8 @@ class SpokenAudio:
         except (OSError, RuntimeError, ValueError) as error:
             raise audio.AudioError("corrupt_audio", f"{type(error).__name__}: {error}") from error
         samples = audio.resample(speech.samples, speech.sample_rate)
-        ends = [*speech.word_starts[1:], len(samples) / audio.SAMPLE_RATE]
         stream = audio.Stream(speech.sample_rate, 1, None, iter([samples]))
-        return stream, tuple(map(Word, self.written.split(), speech.word_starts, ends))
+        return stream, tuple(map(Word, self.written.split(), speech.word_starts, speech.word_ends))
 
 
 _Position = Annotated[float, Unit("share"), Field(ge=0, le=1)]
@@ -75,6 +75,10 @@ class SyntheticSource(Source):
     """Voices that are not used."""
     texts: tuple[str, ...] = ()
     """Speak these sentences in turn, in one language, instead of drawn sentences."""
+    frequent_words: bool = False
+    """Hebrew: frequent words in any order, with vowels at random, instead of the demo's sentences. Their sounds are
+    those of their letters, which is what an aligner learns. Other languages always have frequent words; both need the
+    package wordfreq."""
     rate: Annotated[tuple[int, int], Unit("words/min"), _ESPEAK] = (140, 220)
     """Slowest and fastest speech."""
     pitch: Annotated[tuple[int, int], Unit("scale of espeak-ng, 0 to 100"), _ESPEAK] = (25, 75)
@@ -99,7 +103,7 @@ class SyntheticSource(Source):
     def _drawn(self) -> Iterator[Recording]:
         draw = random.Random(f"{SOURCE}/{self.seed}")
         voices = self._voices()
-        sentence_of = {name: _sentences(name) for name in self.languages if not self.texts}
+        sentence_of = {name: self._sentences(name) for name in self.languages if not self.texts}
         for index in range(self.utterances):
             name = self.languages[index % len(self.languages)]
             if self.texts:
@@ -131,11 +135,19 @@ class SyntheticSource(Source):
     def _ranges_hold_something(self) -> SyntheticSource:
         if self.texts and len(self.languages) > 1:
             raise ValueError("texts: needs exactly one language; add another source for another language")
+        if self.frequent_words and self.languages != ("Hebrew",):
+            raise ValueError("frequent_words: only for Hebrew alone; other languages always have frequent words")
         for name in ("sentences", "rate", "pitch"):
             low, high = getattr(self, name)
             if low > high or (name == "sentences" and high - low < 0.01):
                 raise ValueError(f"{name}: the range is empty, from {low} to {high}")
         return self
+
+    def _sentences(self, name: str) -> _Sentence:
+        """A function that draws (input of espeak, written text)."""
+        if name != "Hebrew":
+            return _in_any_order(frequent_words(name))
+        return _hebrew_words(frequent_words(name, shortest=2)) if self.frequent_words else _hebrew
 
     def _draw_sentence(self, sentence: _Sentence, draw: random.Random) -> tuple[str, str]:
         low, high = self.sentences
@@ -149,17 +161,35 @@ class SyntheticSource(Source):
 _Sentence = Callable[[random.Random], tuple[str, str]]
 
 
-def _sentences(name: str) -> _Sentence:
-    """A function that draws (input of espeak, written text)."""
-    if name == "Hebrew":
-        return _hebrew
-    words = frequent_words(name)
-    # Zipf, flattened at the top; summed once, because summing 20,000 weights per draw takes longer than the speech.
-    weights = list(itertools.accumulate(1.0 / (rank + 20) for rank in range(len(words))))
+def _in_any_order(words: Sequence[str]) -> _Sentence:
+    weights = _weights(len(words))
 
     def drawn(draw: random.Random) -> tuple[str, str]:
         text = " ".join(draw.choices(words, cum_weights=weights, k=draw.randint(2, 8)))
         return text, text
+
+    return drawn
+
+
+def _weights(words: int) -> list[float]:
+    """Zipf, flattened at the top; summed once, because summing 20,000 weights per draw takes longer than the speech."""
+    return list(itertools.accumulate(1.0 / (rank + 20) for rank in range(words)))
+
+
+_PAUSE_AFTER = 0.15  # share of words with a comma, at which espeak pauses
+
+
+def _hebrew_words(words: Sequence[str]) -> _Sentence:
+    words = [word for word in words if script_share(word) == 1.0]
+    weights = _weights(len(words))
+
+    def drawn(draw: random.Random) -> tuple[str, str]:
+        while True:
+            chosen = draw.choices(words, cum_weights=weights, k=draw.randint(2, 10))
+            commas = ["," if draw.random() < _PAUSE_AFTER else "" for _ in chosen[1:]] + [""]
+            spoken = " ".join(pointed(word, draw) + comma for word, comma in zip(chosen, commas, strict=True))
+            if SPELLED not in phonemes(spoken, "he"):
+                return spoken, " ".join(map(str.__add__, chosen, commas))
 
     return drawn
 
@@ -169,12 +199,12 @@ def _hebrew(draw: random.Random) -> tuple[str, str]:
     return pointed, without_niqqud(pointed)
 
 
-def frequent_words(name: str, count: int = 20_000) -> list[str]:
-    """The most frequent words of a language, without words of one or two letters and of other scripts."""
+def frequent_words(name: str, count: int = 20_000, shortest: int = 3) -> list[str]:
+    """The most frequent words of a language, without those of fewer letters than `shortest` and of other scripts."""
     try:
         import wordfreq
     except ImportError as error:
         raise MissingDependency(f"synthetic {name}", package="wordfreq", extra="base") from error
     rules = language(name)
     words = (rules.training_text(word, TextPolicy()) for word in wordfreq.top_n_list(rules.code, count))
-    return [word for word in words if len(word) > 2 and word.isalpha()]
+    return [word for word in words if len(word) >= shortest and word.isalpha()]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ _EVENT_LIST_TERMINATED = 0
 _EVENT_WORD = 1
 _RATE, _PITCH = 1, 3
 _IPA = 0x02
+_SILENT = 1e-3  # of full scale
+SPELLED = "(en)"  # espeak names letters in English
 DEFAULT_RATE = 175  # words per minute, espeak's own default
 DEFAULT_PITCH = 50  # 0 to 99, espeak's own default
 
@@ -59,11 +62,12 @@ class Voice:
 
 @dataclass(frozen=True, slots=True)
 class Speech:
-    """samples: float32 mono at `sample_rate`; word_starts: seconds, one for each word spoken."""
+    """samples: float32 mono at `sample_rate`; word_starts, word_ends: seconds, one for each word spoken."""
 
     samples: np.ndarray
     sample_rate: int
     word_starts: tuple[float, ...]
+    word_ends: tuple[float, ...]
 
 
 class _Library:
@@ -123,7 +127,8 @@ class _Library:
         if not self._blocks:
             raise RuntimeError(f"espeak-ng produced no audio for {text!r}")
         samples = np.concatenate(self._blocks).astype(np.float32) / 32768.0
-        return Speech(samples, self.sample_rate, self._starts(text))
+        starts = self._starts(text)
+        return Speech(samples, self.sample_rate, starts, _ends(samples, self.sample_rate, starts))
 
     def _starts(self, text: str) -> tuple[float, ...]:
         """Start of each written word: espeak may report a word twice or a part of one."""
@@ -148,6 +153,17 @@ class _Library:
         return " ".join(clauses)
 
 
+def _ends(samples: np.ndarray, sample_rate: int, starts: Sequence[float]) -> tuple[float, ...]:
+    """Where the sound of each word ends: espeak's pauses, which it counts to the word before, are exact silence."""
+    heard = np.abs(samples) > _SILENT
+    ends = []
+    for start, following in itertools.pairwise([*starts, len(samples) / sample_rate]):
+        first, last = round(start * sample_rate), round(following * sample_rate)
+        sounding = np.flatnonzero(heard[first:last])
+        ends.append((first + int(sounding[-1]) + 1) / sample_rate if len(sounding) else following)
+    return tuple(ends)
+
+
 def speak(text: str, language: str, voice: Voice) -> Speech:
     """Speaks `text` (words separated by blanks); `language` is an espeak code such as `he`. Deterministic.
 
@@ -159,7 +175,7 @@ def speak(text: str, language: str, voice: Voice) -> Speech:
 
 
 def phonemes(text: str, language: str) -> str:
-    """espeak's pronunciation of `text`, in IPA; `(en)` inside means that it spells letters in English."""
+    """espeak's pronunciation of `text`, in IPA, with `SPELLED` where it names letters instead of reading them."""
     with _Library() as library:
         library.select(language, Voice("m3"))
         return library.phonemes(text)

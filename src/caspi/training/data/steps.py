@@ -24,6 +24,7 @@ from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
 from caspi.training.data.dataset import MAX_REPLACEMENTS, UNREADABLE, TrainingSet, second_speaker_clip, slotted
+from caspi.training.data.pauses import without_pauses
 
 _RETRY_AFTER = (0.1, 1.0)  # seconds: enough for short faults of a network disk
 
@@ -164,7 +165,8 @@ class PlannedSteps(Dataset[OptimizerStep | CaspiError]):
             changes = lengths.tempo_and_padding(item.row)
             samples = self._augmenter(item.samples, changes, generator_of, draw_second_speaker)
             if item.words:
-                words = tuple(Word(w.text, *(t / changes.speed + changes.before for t in w[1:])) for w in item.words)
+                sounding = without_pauses(item.words, item.samples)
+                words = tuple(Word(w.text, *(t / changes.speed + changes.before for t in w[1:])) for w in sounding)
                 item = replace(item, words=words, slotted=slotted(words, generator_of("slots")))
             items.append(replace(item, samples=samples))
         masks = None

@@ -463,9 +463,18 @@ def transcribe(
     language: Annotated[
         Optional[str], typer.Option(help="Language of the audio, such as Hebrew (default: the model identifies it).")
     ] = None,
-    format: Annotated[str, typer.Option(help="Output format: txt, json, srt or vtt.")] = "txt",
+    format: Annotated[
+        str, typer.Option(help="Output format: txt, json, srt, vtt; with --word-times also karaoke (WebVTT) and ctm.")
+    ] = "txt",
     out: Annotated[
         Optional[Path], typer.Option(help="Output folder, with one file for each input (default: stdout).")
+    ] = None,
+    word_times: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="ALIGNER",
+            help="An aligner that finds the time of every word, for json and for subtitles of two lines.",
+        ),
     ] = None,
     times: Annotated[
         bool,
@@ -484,7 +493,9 @@ def transcribe(
     from caspi.inference.decoding_options import DecodingOptions
 
     decoding = DecodingOptions(beams, loop_guard, previous_text)
-    outcome = commands.transcribe.run(model, files, format, out, context, language, times=times, decoding=decoding)
+    outcome = commands.transcribe.run(
+        model, files, format, out, context, language, times=times, word_times=word_times, decoding=decoding
+    )
     _finish(outcome, json_)
 
 

@@ -19,6 +19,7 @@ from caspi.evaluation.results import RESULTS
 from caspi.evaluation.stress import CONDITIONS
 from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.transcriber import Recording, Transcript
+from caspi.model.files import model_fingerprint
 from caspi.reporting import report
 
 
@@ -168,15 +169,15 @@ def test_a_changed_configuration_is_a_different_model(small_run: Path, small_cor
     """Its weights are the same, but results of the other configuration must not be reused."""
     model = tmp_path / "model"
     shutil.copytree(json.loads((small_run / "report.json").read_text())["final"], model)
-    before = decode.model_fingerprint(model)
+    before = model_fingerprint(model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_clip_seconds": 1.0}))
-    assert decode.model_fingerprint(model) != before
+    assert model_fingerprint(model) != before
     (model / "config.json").write_text(json.dumps(config))
     (model / "README.md").write_text("another card")
     tokenizer = (model / "tokenizer.json").read_bytes()
     (model / "tokenizer.json").write_bytes(tokenizer + b" ")
-    assert decode.model_fingerprint(model) != before
+    assert model_fingerprint(model) != before
 
 
 def test_another_number_of_beams_is_decoded_anew(scripted: Scripted, small_corpus: Path, tmp_path: Path) -> None:

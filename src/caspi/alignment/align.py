@@ -98,6 +98,13 @@ class Aligner:
             cast(loaded.model, torch.bfloat16)
         return cls(loaded)
 
+    def check_long_recordings(self) -> None:
+        """Raises UsageError if it takes no clips longer than those it was trained on."""
+        if not isinstance(self._loaded.prompt, LetterPrompt):
+            raise UsageError(
+                f"this aligner takes clips of up to {self.longest:.1f} s; only one by letters takes longer ones"
+            )
+
     def align(self, requests: Sequence[AlignmentRequest]) -> list[Alignment]:
         """In the order of the requests. Raises UsageError for a clip that is too long, or a text without a word."""
         order = sorted(range(len(requests)), key=lambda number: requests[number].seconds)
@@ -125,11 +132,8 @@ class Aligner:
 
     def _words(self, request: AlignmentRequest) -> list[SpokenWord]:
         """Of a request that can be aligned. Raises UsageError."""
-        if request.seconds > self.longest and not isinstance(self._loaded.prompt, LetterPrompt):
-            raise UsageError(
-                f"a clip of {request.seconds:.1f} s: this aligner was trained on clips of up to {self.longest:.1f} s, "
-                "and only an aligner by letters takes longer ones"
-            )
+        if request.seconds > self.longest:
+            self.check_long_recordings()
         if not (words := spoken_words(request.text, language(request.language).unit)):
             raise UsageError(f"the text {request.text[:40]!r} has no word")
         return words

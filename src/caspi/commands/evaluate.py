@@ -61,9 +61,10 @@ def run(model: str, corpora: Sequence[str], out: Path, options: EvaluationOption
 
 def _inputs(model: str, corpora: Sequence[str], options: EvaluationOptions) -> EvaluationInputs:
     """Opens everything, so that bad input is reported before anything is written."""
-    from caspi.evaluation.decode import ModelHandle, devices, model_fingerprint
+    from caspi.evaluation.decode import ModelHandle, devices
     from caspi.evaluation.run import EvaluationInputs
     from caspi.language import language
+    from caspi.model.files import model_fingerprint
     from caspi.model.loading import resolve
 
     split = split_option(options.split)

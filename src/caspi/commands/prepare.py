@@ -16,6 +16,7 @@ from caspi.reporting.report import Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, plural
 
 if TYPE_CHECKING:
+    from caspi.corpus.pipeline.segmentation import Segmentation, WordTimer
     from caspi.corpus.pipeline.source_report import CorpusReport, Totals
 
 _log = logging.getLogger(__name__)
@@ -103,6 +104,14 @@ def _spread(percentiles: list[float]) -> str:
     return f"{middle} ({low} to {high})"
 
 
+def _timer(segmentation: Segmentation) -> WordTimer | None:
+    if segmentation.align is None:
+        return None
+    from caspi.alignment.recordings import RecordingAligner
+
+    return RecordingAligner.of(segmentation)
+
+
 def run(recipe: Recipe, engine: str = "local") -> Outcome:
     """Makes the corpus and writes the report."""
     from caspi.corpus.pipeline import prepare as stage
@@ -111,7 +120,7 @@ def run(recipe: Recipe, engine: str = "local") -> Outcome:
     if engine not in ENGINES:
         raise UsageError(f"--engine {engine}: not one of {', '.join(ENGINES)}")
     config = recipe.corpus
-    made, partial = stage.prepare(config, recipe.language, engine)
+    made, partial = stage.prepare(config, recipe.language, engine, _timer(config.segmentation))
     summary = {"stage": "prepare", "name": recipe.name, "engine": engine, **made.as_json()}
     report.write_report(partial, prepare_page(recipe.name, made), summary, recipes.dump(recipe))
     stage.finish(partial, config.path)

@@ -83,13 +83,15 @@ class BytesAudio:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A span of a recording with its own text. If words is empty, it cannot be cut further."""
+    """A span of a recording with its own text. If words is empty, it cannot be cut further. problem: why its text is
+    not to be trusted; it is then rejected."""
 
     start: Seconds
     end: Seconds
     text: str
     words: tuple[Word, ...] = ()
     id: str = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,6 @@ from caspi.evaluation.results import context_label
 from caspi.evaluation.stress import CLEAN, apply_condition
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
-from caspi.model.files import loaded_files
 from caspi.progress import Progress
 from caspi.reporting import report
 
@@ -92,12 +91,6 @@ class DecodedUtterance:
     probabilities: tuple[float, ...] = ()
     named_probability: float | None = None
     seconds: Seconds = 0.0
-
-
-def model_fingerprint(model: Path) -> str:
-    """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
-    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in loaded_files(model))
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def devices() -> list[str]:

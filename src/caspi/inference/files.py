@@ -15,7 +15,7 @@ from caspi.atomic_output import read_jsonl, write_whole
 from caspi.audio import AudioError
 from caspi.errors import CaspiError, UsageError
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
-from caspi.inference.subtitles import FORMATS
+from caspi.inference.subtitles import EXTENSIONS, FORMATS, described
 from caspi.inference.transcriber import Recording, Transcriber, Transcript
 
 _LIST_NAME = ".caspi-transcribe.jsonl"
@@ -23,7 +23,8 @@ _LIST_NAME = ".caspi-transcribe.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times."""
+    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times; aligner:
+    a model that gives words their times."""
 
     model: str
     format: str = "txt"
@@ -31,6 +32,7 @@ class FileRequest:
     language: str | None = None
     times: bool = False
     decoding: DecodingOptions = GREEDY
+    aligner: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Everything that the texts depend on, and their files."""
@@ -56,7 +58,7 @@ class FileResult:
             "file": str(self.file), "output": self.output, "written": str(self.written) if self.written else None,
             "error": self.error, "kept": self.kept, "warnings": list(self.warnings),
         }  # fmt: skip
-        return fields | (asdict(self.transcript) if self.transcript else {})
+        return fields | (described(self.transcript) if self.transcript else {})
 
 
 class Outputs:
@@ -73,7 +75,7 @@ class Outputs:
         if folder.is_file():
             raise UsageError(f"--out {folder} is a file: give a folder")
         for file in files:
-            path = folder / f"{file.stem}.{request.format}"
+            path = folder / f"{file.stem}.{EXTENSIONS.get(request.format, request.format)}"
             if path in self._paths.values():
                 raise UsageError(f"two files would both become {path}: transcribe them into different folders")
             self._paths[file] = path
@@ -84,7 +86,7 @@ class Outputs:
         assert self._list is not None  # only called with a folder
         if self._list.is_file():
             first, *rows = read_jsonl(self._list)
-            first = asdict(GREEDY) | first  # of version 0.1, which had none of these
+            first = asdict(GREEDY) | {"aligner": None} | first  # of version 0.1, which had none of these
             if first != settings:
                 changed = next(key for key in {**settings, **first} if first.get(key) != settings.get(key))
                 raise UsageError(
@@ -120,11 +122,19 @@ def _state(file: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
+TimeWords = Callable[[Transcript, np.ndarray], Transcript]
+
+
 def transcribe(
-    files: Sequence[Path], request: FileRequest, outputs: Outputs, load: Callable[[], Transcriber]
+    files: Sequence[Path],
+    request: FileRequest,
+    outputs: Outputs,
+    load: Callable[[], Transcriber],
+    load_timer: Callable[[], TimeWords] | None = None,
 ) -> Iterator[FileResult]:
     """Results in the order of the files. Texts are written as soon as they are ready, in any order. The first file that
-    needs the model loads it. Raises UsageError if the request itself cannot be transcribed."""
+    needs the models loads them. load_timer: of what gives the words of a transcript their times, from its samples.
+    Raises UsageError if the request itself cannot be transcribed."""
     running: _Running | None = None
     done: dict[int, FileResult] = {}
     following = 0
@@ -137,7 +147,7 @@ def transcribe(
             except AudioError as error:
                 done[index] = FileResult(file, error=str(error))
             else:
-                running = running or _Running(load(), request, outputs)
+                running = running or _Running(load(), request, outputs, load_timer() if load_timer else None)
                 running.add(index, file, samples, [audio.MEANING[note] for note in notes])
         while running and (not running.wants_more or (index == len(files) - 1 and running.pending)):
             done |= running.poll()
@@ -149,9 +159,12 @@ def transcribe(
 class _Running:
     """Files that are being decoded, by their tickets."""
 
-    def __init__(self, transcriber: Transcriber, request: FileRequest, outputs: Outputs) -> None:
+    def __init__(
+        self, transcriber: Transcriber, request: FileRequest, outputs: Outputs, time_words: TimeWords | None
+    ) -> None:
         self._transcriber, self._request, self._outputs = transcriber, request, outputs
-        self._files: dict[int, tuple[int, Path, list[str]]] = {}
+        self._time_words = time_words
+        self._files: dict[int, tuple[int, Path, np.ndarray, list[str]]] = {}
 
     @property
     def wants_more(self) -> bool:
@@ -165,17 +178,18 @@ class _Running:
         """notes: warnings about the audio."""
         asked = self._request
         recording = Recording(samples, asked.language, asked.context, times=asked.times, decoding=asked.decoding)
-        self._files[self._transcriber.submit(recording)] = (index, file, notes)
+        self._files[self._transcriber.submit(recording)] = (index, file, samples, notes)
 
     def poll(self) -> dict[int, FileResult]:
         """The results that are ready, by the index of their file."""
         found = {}
         for ticket, result in self._transcriber.poll():
-            index, file, notes = self._files.pop(ticket)
+            index, file, samples, notes = self._files.pop(ticket)
             if isinstance(result, CaspiError):
                 found[index] = FileResult(file, error=str(result))
                 continue
-            text = FORMATS[self._request.format](result)
-            warnings = (*notes, *result.warnings())
-            found[index] = FileResult(file, text, self._outputs.write(file, text), result, warnings=warnings)
+            transcript = self._time_words(result, samples) if self._time_words else result
+            text = FORMATS[self._request.format](transcript)
+            warnings = (*notes, *transcript.warnings())
+            found[index] = FileResult(file, text, self._outputs.write(file, text), transcript, warnings=warnings)
         return found

@@ -42,7 +42,8 @@ class TimedText:
 class Transcript:
     """retried: windows that reached the token limit; truncated: those that reached it again after the split; looping:
     those whose text repeats itself; guarded: those that were decoded again because it did; silent: those without sound,
-    which are not decoded; untimed: those whose phrases have no times, although they were requested.
+    which are not decoded; untimed: those whose phrases have no times, although they were requested; unaligned: those
+    whose words have none, although an aligner was to find them.
     language_probability: mean over the windows in which the model identified this language; None if the language was
     given."""
 
@@ -57,6 +58,7 @@ class Transcript:
     guarded: int = 0
     silent: int = 0
     language_probability: float | None = None
+    unaligned: int = 0
 
     def warnings(self) -> list[str]:
         """Warnings about the transcript, one line each."""

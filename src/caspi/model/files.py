@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from caspi.errors import UsageError
 from caspi.model.eight_bit import separate
+from caspi.reporting import report
 
 WEIGHTS = "model.safetensors"
 
@@ -73,6 +75,12 @@ _LOADED = ("model*.safetensors*", "*config.json", "tokenizer*", "vocab*", "merge
 def loaded_files(folder: Path) -> list[Path]:
     """The files of a model folder that loading reads: weights, configuration, tokenizer and processor."""
     return sorted({path for pattern in _LOADED for path in folder.glob(pattern) if path.is_file()})
+
+
+def model_fingerprint(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, configuration, tokenizer and processor."""
+    listing = "".join(f"{path.name} {report.fingerprint(path)}\n" for path in loaded_files(folder))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def model_files(folder: Path) -> list[Path]:

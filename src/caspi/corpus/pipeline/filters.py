@@ -15,7 +15,7 @@ Reason = (
     Literal[
         "bad_row", "missing_text", "missing_audio", "corrupt_audio", "no_audio_stream", "empty_audio",
         "non_finite_audio",
-        "out_of_phase", "truncated_audio", "damaged_audio", "decoder_crashed", "long_without_times",
+        "out_of_phase", "truncated_audio", "damaged_audio", "decoder_crashed", "long_without_times", "not_aligned",
         "times_outside_audio",
         "too_short", "too_long", "silent", "mostly_silence", "clipped", "narrow_band", "noisy", "low_quality",
         "empty_text", "not_in_language", "too_fast", "too_slow", "repeated_text",

@@ -30,6 +30,7 @@ from caspi.corpus.pipeline import shards
 from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.pipeline.engines import ENGINES, EngineName
 from caspi.corpus.pipeline.process import Rules
+from caspi.corpus.pipeline.segmentation import WordTimer
 from caspi.corpus.pipeline.selection import Selection, Selector, SourceRows
 from caspi.corpus.pipeline.source_report import (
     CorpusReport,
@@ -86,8 +87,11 @@ class CorpusConfig(Rules):
         return Rules(segmentation=self.segmentation, text=self.text, filters=self.filters)
 
 
-def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "local") -> tuple[CorpusReport, Path]:
-    """Makes the corpus in a folder beside the final one; returns the report and that folder.
+def prepare(
+    config: CorpusConfig, spoken_language: str, engine: EngineName = "local", timer: WordTimer | None = None
+) -> tuple[CorpusReport, Path]:
+    """Makes the corpus in a folder beside the final one; returns the report and that folder. timer: gives recordings
+    their times, in this process, before they go to the engine's.
 
     If killed at any point and started again, it resumes with the same result. Raises UsageError if no utterance is
     kept, CaspiError if the disk is full.
@@ -96,7 +100,7 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
     work = atomic_output.work_folder(config.path, "prepare")
     with atomic_output.locked(work, "prepare"):
         try:
-            report, partial = _prepare(config, spoken_language, engine, work)
+            report, partial = _prepare(config, spoken_language, engine, work, timer)
         except (OSError, pa.ArrowException) as error:
             if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error):
                 raise
@@ -106,11 +110,13 @@ def prepare(config: CorpusConfig, spoken_language: str, engine: EngineName = "lo
     return replace(report, seconds=time.monotonic() - started), partial
 
 
-def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path) -> tuple[CorpusReport, Path]:
+def _prepare(
+    config: CorpusConfig, spoken_language: str, engine: EngineName, work: Path, timer: WordTimer | None
+) -> tuple[CorpusReport, Path]:
     earlier = _earlier(config.path)
     evaluation, leaks, compared = evaluation_sets(config.evaluation, spoken_language, work)
     whole = digest(config.splits.model_dump_json(), config.filters.model_dump_json(), leaks)
-    keys = [_key(source, config, spoken_language) for source in config.sources]
+    keys = [_key(source, config, spoken_language, timer) for source in config.sources]
     known = _reusable(earlier, keys, whole)
     partial = atomic_output.begin_atomic(config.path, "prepare")
     judge = Selector(config.filters, config.splits, evaluation, _boundaries(earlier, config.splits))
@@ -120,7 +126,7 @@ def _prepare(config: CorpusConfig, spoken_language: str, engine: EngineName, wor
             reports.append(_link(known[number], config.path, partial, judge))
             continue
         folder = work / key
-        _make_parts(source, folder, config, spoken_language, engine)
+        _make_parts(source, folder, config, spoken_language, engine, timer)
         reports.append(_assemble(source, key, folder, partial, judge, _shards_so_far(reports)))
     _check_not_empty(reports, config.path, partial)
     _check_share(reports, config.max_rejected, partial)
@@ -144,9 +150,11 @@ def finish(partial: Path, folder: Path) -> None:
     shutil.rmtree(atomic_output.work_folder(folder, "prepare"), ignore_errors=True)
 
 
-def _key(source: Source, config: CorpusConfig, spoken_language: str) -> str:
+def _key(source: Source, config: CorpusConfig, spoken_language: str, timer: WordTimer | None) -> str:
     """A hash of everything the outcomes of a source depend on: its location, its settings, and the caspi version."""
-    inputs = (source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language)
+    inputs = [source.model_dump_json(), source.identity(), config.rules.model_dump_json(), spoken_language]
+    if timer is not None:
+        inputs.append(timer.fingerprint)
     return digest(*inputs, installed_version(), str(shards.SHARD_SCHEMA))
 
 
@@ -196,7 +204,10 @@ def _link_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_language: str, engine: EngineName) -> None:
+def _make_parts(
+    source: Source, folder: Path, config: CorpusConfig, spoken_language: str, engine: EngineName,
+    timer: WordTimer | None,
+) -> None:  # fmt: skip
     """Step 1. The marker file `complete` means that the source has no more recordings."""
     complete = folder / "complete"
     if complete.is_file():
@@ -207,7 +218,8 @@ def _make_parts(source: Source, folder: Path, config: CorpusConfig, spoken_langu
     _, done = shards.made_shards(folder)
     if done:
         _log.info(f"prepare: {done:,} recordings of this source are already processed")
-    found = shards.blocks(source.heard(spoken_language, done), done)
+    recordings = source.heard(spoken_language, done)
+    found = shards.blocks(recordings if timer is None else map(timer, recordings), done)
     missing = (block for block in found if not (folder / block.name).exists())
     total = source.count()
     with Progress(f"prepare {source.label}", unit="h of audio", total=total, done=done) as progress:

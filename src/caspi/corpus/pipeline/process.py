@@ -130,6 +130,8 @@ class _Maker:
     limit: float
 
     def outcome(self, name: str, piece: Span, samples: np.ndarray, previous: str) -> Accepted | Rejected:
+        if piece.problem:
+            return Rejected(name, self.recording.source, "not_aligned", f"{piece.problem}: {piece.text[:80]}")
         samples = self._without_padding(samples)
         seconds = len(samples) / SAMPLE_RATE
         if reason := self._misplaced(piece, seconds):

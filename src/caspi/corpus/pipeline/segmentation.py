@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from caspi.config import Config, Seconds
-from caspi.corpus.utterance import Segment, Word
+from caspi.config import Config, Seconds, Unit
+from caspi.corpus.utterance import Recording, Segment, Word
 
 _SLACK = 0.1  # seconds that a word may be outside its segment because of rounding
 
@@ -23,13 +23,19 @@ class Segmentation(Config):
     """`segment` makes one utterance of every segment; `pack` joins neighbouring segments while they fit."""
     max_gap: Seconds = Field(2.0, ge=0)
     """Segments with a longer gap between them are not joined, because the audio in the gap has no transcript."""
+    align: str | None = None
+    """An aligner by letters, a folder or a name on the Hub. What is longer than `max_seconds` and has no times is cut
+    where the aligner finds its words."""
+    min_confidence: Annotated[float, Unit("probability")] = Field(0.15, ge=0, le=1)
+    """Of what an aligner cut: smallest mean probability of the words of an utterance, of its first two and of its last
+    two. Others are rejected as `not_aligned`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """A span that becomes an utterance; times from the start of the recording. `end` None: up to the end of the audio.
 
-    id: of its segment; empty if it is a part of one segment, or several segments.
+    id: of its segment; empty if it is a part of one segment, or several segments. problem: of its segment.
     """
 
     start: Seconds
@@ -38,6 +44,20 @@ class Span:
     words: tuple[Word, ...] = ()
     phrases: tuple[Word, ...] = ()
     id: str = ""
+    problem: str = ""
+
+
+class WordTimer(Protocol):
+    """Finds the times of words in recordings that are too long without them."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything the times depend on."""
+        ...
+
+    def __call__(self, recording: Recording) -> Recording:
+        """The recording in segments that are short enough, or with times; as it is if it needs none."""
+        ...
 
 
 def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
@@ -45,7 +65,7 @@ def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
     without word times it is returned whole, and the duration filter decides."""
     ordered = sorted(map(_sound, segments), key=lambda segment: (segment.start, segment.end))
     for run in _runs(ordered, policy):
-        if len(run) > 1 or run[0].end - run[0].start <= policy.max_seconds or not _can_be_cut(run[0]):
+        if len(run) > 1 or not is_too_long(run[0], policy) or not can_be_cut(run[0]):
             yield Span(
                 start=run[0].start,
                 end=run[-1].end,
@@ -53,9 +73,15 @@ def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
                 words=tuple(word for segment in run for word in segment.words),
                 phrases=tuple(Word(segment.text, segment.start, segment.end) for segment in run),
                 id=run[0].id if len(run) == 1 else "",
+                problem=run[0].problem,
             )
         else:
-            yield from _cut(run[0], policy.max_seconds)
+            yield from cut(run[0], policy.max_seconds)
+
+
+def is_too_long(segment: Segment, policy: Segmentation) -> bool:
+    """Whether a segment must be cut."""
+    return segment.end - segment.start > policy.max_seconds
 
 
 def _sound(segment: Segment) -> Segment:
@@ -67,7 +93,7 @@ def _sound(segment: Segment) -> Segment:
     return _as_written(segment) if inside and forward else replace(segment, words=())
 
 
-def _can_be_cut(segment: Segment) -> bool:
+def can_be_cut(segment: Segment) -> bool:
     """False if the timed words are not the complete text, because a cut would lose the others."""
     return bool(segment.words) and " ".join(word.text for word in segment.words).split() == segment.text.split()
 
@@ -96,6 +122,8 @@ def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Se
         fits = (
             policy.by == "pack"
             and held
+            and not segment.problem
+            and not held[-1].problem
             and segment.end - held[0].start <= policy.max_seconds
             and 0 <= segment.start - held[-1].end + 1e-3 <= policy.max_gap
         )
@@ -107,7 +135,7 @@ def _runs(segments: Sequence[Segment], policy: Segmentation) -> Iterator[list[Se
         yield held
 
 
-def _cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
+def cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
     """Cuts between words so that every piece fits, at the longest pause near an equal share of the remaining time.
 
     A piece ends, and the next one starts, in the middle of the pause between them.
@@ -118,12 +146,12 @@ def _cut(segment: Segment, limit: Seconds) -> Iterator[Span]:
         left = segment.end - start
         pieces = max(1, int(-(-left // limit)))
         if pieces == 1:
-            cut, end = len(words), segment.end
+            following, end = len(words), segment.end
         else:
-            cut = _best_cut(words, first, start + left / pieces, start + limit)
-            end = _between(words, cut) if cut < len(words) else segment.end
-        yield Span(start, end, " ".join(word.text for word in words[first:cut]), words[first:cut])
-        first, start = cut, end
+            following = _best_cut(words, first, start + left / pieces, start + limit)
+            end = _between(words, following) if following < len(words) else segment.end
+        yield Span(start, end, " ".join(word.text for word in words[first:following]), words[first:following])
+        first, start = following, end
 
 
 def _between(words: Sequence[Word], index: int) -> Seconds:

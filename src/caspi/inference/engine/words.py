@@ -17,10 +17,13 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True, slots=True)
 class RecognisedWord:
-    """A word of a transcript. probability: that the model gives to all tokens that spell it, after the words before."""
+    """A word of a transcript. probability: that the model gives to all tokens that spell it, after the words before.
+    start, end: in seconds of the recording; None where no aligner has found them."""
 
     text: str
     probability: float
+    start: float | None = None
+    end: float | None = None
 
 
 def recognised_words(

@@ -211,21 +211,29 @@ def corpus_push(
 @app.command()
 def audit(
     corpus: CorpusFolder,
-    recipe: Annotated[Optional[Path], typer.Argument(metavar="RECIPE", help="Recipe to record in the report.")] = None,
-    model: Annotated[
-        str, typer.Option(help="Model that scores the transcripts: tiny, a folder or a Hub id.")
-    ] = "Qwen/Qwen3-ASR-1.7B-hf",
+    aligner: Annotated[Optional[str], typer.Option(help="An aligner: a folder or a Hub id.")] = None,
+    asr: Annotated[
+        Optional[list[str]], typer.Option(metavar="MODEL", help="A recogniser: a folder or a Hub id; may be repeated.")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Output folder (default: CORPUS-audit).")] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    share: Annotated[float, typer.Option(help="Share of every source that is audited; 1: all.")] = 0.1,
+    proceed_below: Annotated[float, typer.Option(help="PROCEED if surely fewer transcripts are faulty.")] = 0.10,
+    stop_above: Annotated[float, typer.Option(help="STOP, exit code 3, if surely more are.")] = 0.15,
     json_: Json = False,
 ) -> None:
-    """Check whether transcripts match their audio.
+    """Estimate how many transcripts are faulty, list them, and say whether to train.
 
-    Gives an upper bound on the number of transcripts that do not belong to their audio, and lists the worst fits.
+    An aligner, one or more recognisers, or both listen to a sample. Faults made on purpose show what they can find.
 
-    Example: caspi audit runs/demo/corpus --model runs/demo/train/average
+    Example: caspi audit runs/demo/corpus --aligner runs/aligner-tiny/train/best --asr runs/demo/train/average
     """
     from caspi import commands
+    from caspi.audit.audit import AuditConfig
+    from caspi.audit.sampling import Sampling
 
-    _finish(commands.audit.run(corpus, model, _recipe(recipe, None) if recipe else None), json_)
+    config = AuditConfig(sampling=Sampling(share=share), proceed_below=proceed_below, stop_above=stop_above)
+    _finish(commands.audit.run(corpus, aligner, asr or [], out, config, split), json_)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest
-from caspi.audio import SAMPLE_RATE, AudioError
+from caspi.audio import SAMPLE_RATE, AudioError, Seconds
 from caspi.corpus.pipeline.segmentation import Segmentation, can_be_cut, cut, is_too_long
+from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.corpus.utterance import Recording, Segment, Word
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
@@ -20,6 +22,8 @@ from caspi.model.loading import resolve
 from caspi.reporting.wording import percent
 
 _EDGE_WORDS = 2
+_PAUSE: Seconds = 0.2  # shorter ones may be inside of a word
+_FARTHEST: Seconds = 0.5  # from a boundary of words to a pause that is taken for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,18 @@ class RecordingAligner:
             samples = _whole(recording)
         except AudioError:
             return recording
+        found = self.pieces(recording, samples)
+        return (
+            replace(recording, segments=found)
+            if recording.segments or len(found) > 1 or found[0].problem
+            else recording
+        )
+
+    def pieces(self, recording: Recording, samples: np.ndarray) -> list[Segment]:
+        """The segments of a recording, or it as one, cut where they are too long without times."""
         whole = len(samples) / SAMPLE_RATE
         segments = recording.segments or [Segment(recording.start, min(recording.end or whole, whole), recording.text)]
-        found = [piece for segment in segments for piece in self._pieces(segment, samples, recording.language)]
-        return recording if found == list(segments) and not recording.segments else replace(recording, segments=found)
+        return [piece for segment in segments for piece in self._pieces(segment, samples, recording.language)]
 
     def _may_be_too_long(self, recording: Recording) -> bool:
         """Without reading audio: False only if it is short enough or has times."""
@@ -67,7 +79,8 @@ class RecordingAligner:
         [aligned] = self.aligner.align([AlignmentRequest(heard, segment.text, spoken)])
         if aligned.problem:
             return [replace(segment, problem=aligned.problem)]
-        words = tuple(Word(word.text, segment.start + word.start, segment.start + word.end) for word in aligned.words)
+        timed = at_pauses([Word(word.text, word.start, word.end) for word in aligned.words], heard)
+        words = tuple(Word(text, segment.start + start, segment.start + end) for text, start, end in timed)
         pieces, first = [], 0
         for span in cut(replace(segment, words=words), self.policy.max_seconds):
             following = first + len(span.words)
@@ -86,6 +99,24 @@ class RecordingAligner:
             if confidence < self.policy.min_confidence:
                 return f"{part}not found in the audio with confidence ({percent(confidence)})"
         return ""
+
+
+def at_pauses(words: Sequence[Word], samples: np.ndarray) -> list[Word]:
+    """The words of samples, float32 [n], such that neighbours touch unless the audio pauses between them: cuts are made
+    in pauses. A pause belongs to the nearest boundary of two words, if one is near."""
+    frames = np.flatnonzero(np.diff(quiet_frames(samples), prepend=False, append=False)).reshape(-1, 2)
+    pauses = frames * (QUIET_FRAME / SAMPLE_RATE)
+    boundaries = np.array([(one.end + other.start) / 2 for one, other in itertools.pairwise(words)])
+    starts = np.concatenate([[words[0].start], boundaries])
+    ends = np.concatenate([boundaries, [words[-1].end]])
+    for first, last in pauses:
+        distances = np.maximum(np.maximum(first - boundaries, boundaries - last), 0.0)
+        if last - first < _PAUSE or not len(boundaries) or distances.min() > _FARTHEST:
+            continue
+        nearest = int(distances.argmin())
+        if starts[nearest] < first and last < ends[nearest + 1]:
+            ends[nearest], starts[nearest + 1] = first, last
+    return [Word(word.text, *times) for word, *times in zip(words, starts.tolist(), ends.tolist(), strict=True)]
 
 
 def _whole(recording: Recording) -> np.ndarray:

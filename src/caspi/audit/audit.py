@@ -1,188 +1,209 @@
-"""What the losses of a recogniser can prove about a corpus.
-
-For every sampled utterance, the audit computes the model's loss per token on its own transcript, on the transcript of
-another utterance, and on its own without the second half of the words. The rate at which another transcript has the
-higher loss bounds the share of wrong transcripts in the corpus: against a wrong transcript, this happens only half of
-the time, for any model. A low rate may be caused by the corpus or by the model; the audit cannot tell which. The rate
-for half transcripts only shows whether this model detects missing words: a corpus of only halves would look the same.
-So the audit says neither PROCEED nor STOP.
-"""
+"""Audits a corpus: measures a sample, learns from faults made on purpose what it can find, and estimates how many
+transcripts are faulty. It judges only kinds of faults that it finds; and it cannot see a fault that most utterances of
+the corpus share, because it then is usual."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
+from caspi.alignment.align import Aligner
+from caspi.atomic_output import read_jsonl
 from caspi.audio import Seconds
-from caspi.config import Config
+from caspi.audit.calibration import Calibration, Estimate, Scores, calibrated, estimated, scored
+from caspi.audit.faults import FAULTS, Case, Surroundings, spoiled, texts_of_similar_length
+from caspi.audit.sampling import SampledRow, Sampling, sample
+from caspi.audit.signals import Recogniser, Signals, measured
+from caspi.config import Config, Unit
 from caspi.corpus.store import Corpus
-from caspi.model.batch import Item, collate
-from caspi.model.forward import label_logits
-from caspi.model.loading import LoadedModel
-from caspi.model.tensors import to_device
 from caspi.progress import Progress
 from caspi.randomness import seeded
 from caspi.reporting.wording import percent
 
-CAUTION = "CAUTION"
+Decision = Literal["PROCEED", "CAUTION", "STOP"]
+_BLOCK = 32  # utterances measured together
+_ENOUGH_FAULTS = 100  # of each kind
+_ROUNDS = 4  # faults made from one utterance, at most
+_REASONS = 3  # signals named for a flagged utterance
+_FEWEST = 20  # utterances of a part with an estimate of its own
 
 
 class AuditConfig(Config):
-    """sample: number of utterances of each source."""
+    """What is audited, and how it is decided."""
 
-    sample: int = Field(300, ge=10)
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the losses of some utterances prove. discernment: how often another transcript has the higher loss.
-    discernment_of_halves: the same for half transcripts. at_most: upper bound (95 %) for the share of transcripts that
-    belong to other utterances."""
-
-    discernment: float
-    discernment_of_halves: float
-    at_most: float
+    sampling: Sampling = Sampling()
+    """Which utterances."""
+    proceed_below: Annotated[float, Unit("share")] = Field(0.10, ge=0, le=1)
+    """PROCEED if the share of faulty transcripts is surely smaller."""
+    stop_above: Annotated[float, Unit("share")] = Field(0.15, ge=0, le=1)
+    """STOP if it is surely larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedUtterance:
-    """Losses are per token: of its own transcript, of another utterance's, of its own without the second half."""
+    """flagged: its score is above the threshold. reasons: the signals that say so most."""
 
     id: str
+    row: int
     source: str
+    stratum: str
+    weight: float
     text: str
     seconds: Seconds
-    characters_per_second: float
-    loss: float
-    wrong_text_loss: float
-    halved_text_loss: float
+    score: float
+    flagged: bool
+    reasons: tuple[str, ...]
+    signals: Signals
 
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The content of alignment_report.json. strata: source -> number of sampled utterances and their bounds."""
+    """The content of alignment_report.json. parts: source and stratum -> estimate, where there are enough."""
 
-    decision: str
+    decision: Decision
     reason: str
-    sampled: int
-    whole: Bounds
-    strata: dict[str, tuple[int, Bounds]]
     utterances: list[AuditedUtterance]
+    calibration: Calibration
+    parts: dict[str, Estimate]
 
     def as_json(self) -> dict[str, Any]:
+        faulty = self.calibration.faulty
         return {
             "decision": self.decision,
             "reason": self.reason,
-            "sampled": self.sampled,
-            **asdict(self.whole),
-            "low_quality_fraction": None,  # a bound is not an estimate
-            "low_quality_interval": (0.0, self.whole.at_most),
-            "strata": {name: {"sampled": sampled, **asdict(bounds)} for name, (sampled, bounds) in self.strata.items()},
+            "sampled": len(self.utterances),
+            "low_quality_fraction": faulty.share if faulty else None,
+            "low_quality_interval": (faulty.low, faulty.high) if faulty else None,
+            "recall": self.calibration.recall,
+            "seen": list(self.calibration.seen),
+            "threshold": self.calibration.threshold,
+            "strata": {name: asdict(one) for name, one in self.parts.items()},
             "utterances": [asdict(utterance) for utterance in self.utterances],
         }
 
 
-def audit(corpus: Corpus, loaded: LoadedModel, config: AuditConfig) -> AuditReport:
-    """Audits a sample of every source."""
-    rows = _sample(corpus, config)
-    utterances = [corpus.utterance(row) for row in rows]
-    swapped = _wrong_texts([u.text for u in utterances])
-    losses: list[list[float]] = []
-    with Progress("audit", unit="utterances", total=len(rows)) as progress:
-        for row, utterance, other in zip(rows, utterances, swapped, strict=True):
-            samples = corpus.samples(row)
-            texts = (utterance.text, other, _halved(utterance.text))
-            items = [Item(samples, text, utterance.language, utterance.context) for text in texts]
-            losses.append(token_losses(loaded, items))
-            progress.advance(1)
-    table = np.array(losses)
-    sources: defaultdict[str, list[int]] = defaultdict(list)
-    for place, utterance in enumerate(utterances):
-        sources[utterance.source].append(place)
-    whole = _bounds(table, config.seed)
+def audit(
+    corpus: Corpus, aligner: Aligner | None, recognisers: Sequence[Recogniser], config: AuditConfig, cache: Path
+) -> AuditReport:
+    """cache: a file that signals are appended to; what it holds is not measured again."""
+    rows = sample(corpus, config.sampling)
+    own, made = _measured(corpus, rows, aligner, recognisers, cache, config.sampling.seed)
+    scores = scored(own, made)
+    weights = np.array([one.weight for one in rows])
+    calibration = calibrated(scores, weights)
+    decision, reason = _decision(calibration, config)
     return AuditReport(
-        decision=CAUTION,
-        reason=f"at most {percent(whole.at_most)} of the transcripts belong to other utterances; missing or added "
-        "words are not checked: listen to the worst-fitting utterances",
-        sampled=len(rows),
-        whole=whole,
-        strata={
-            source: (len(places), _bounds(table[places], config.seed)) for source, places in sorted(sources.items())
-        },
-        utterances=[
-            AuditedUtterance(u.id, u.source, u.text, u.seconds, len(u.text) / u.seconds, *of_each)
-            for u, of_each in zip(utterances, losses, strict=True)
-        ],
+        decision,
+        reason,
+        [_audited(corpus, one, number, scores, calibration, own[number]) for number, one in enumerate(rows)],
+        calibration,
+        _parts(rows, scores, weights, calibration.seen),
     )
 
 
-def _halved(text: str) -> str:
-    """The text without the second half of its words; a single word becomes empty."""
-    words = text.split()
-    return " ".join(words[: len(words) // 2])
+def _decision(found: Calibration, config: AuditConfig) -> tuple[Decision, str]:
+    if found.faulty is None:
+        return "CAUTION", (
+            "these models cannot tell right transcripts from faulty ones here, so nothing is judged: give other models"
+        )
+    faulty, unseen = found.faulty, [kind for kind in found.recall if kind not in found.seen]
+    reason = f"{percent(faulty.share)} of the transcripts are faulty [{percent(faulty.low)}, {percent(faulty.high)}]"
+    if unseen:
+        reason += f"; not seen: {', '.join(unseen)}"
+    if faulty.high < config.proceed_below:
+        return "PROCEED", reason
+    return ("STOP" if faulty.low > config.stop_above else "CAUTION"), reason
 
 
-def _bounds(table: np.ndarray, seed: int) -> Bounds:
-    """From losses [utterances, 3]: how often a corrupted text has a higher loss than the utterance's own, over all
-    pairs, and the resulting bound. With a share w of wrong transcripts, at most 1 - w / 2 of the pairs can be right."""
-    draw = seeded(seed)
-    drawn = [draw.integers(0, len(table), len(table)) for _ in range(200)]
-    again = [discernment(table[places, 0], table[places, 1]) for places in drawn]
-    return Bounds(
-        discernment=discernment(table[:, 0], table[:, 1]),
-        discernment_of_halves=discernment(table[:, 0], table[:, 2]),
-        at_most=min(1.0, 2 * (1 - float(np.quantile(again, 0.05)))),
-    )
+def _parts(rows: Sequence[SampledRow], scores: Scores, weights: np.ndarray, seen: Sequence[str]) -> dict[str, Estimate]:
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, one in enumerate(rows):
+        places[one.source].append(place)
+        places[f"{one.source}, {one.stratum}"].append(place)
+    return {
+        name: estimated(scores.own[some], weights[some], [scores.made[kind] for kind in seen])
+        for name, some in sorted(places.items())
+        if seen and len(some) >= _FEWEST
+    }
 
 
-def _sample(corpus: Corpus, config: AuditConfig) -> list[int]:
-    """Up to `sample` rows of every source, in corpus order."""
-    by_source: defaultdict[str, list[int]] = defaultdict(list)
-    for row, source in enumerate(corpus.column("source")):
-        by_source[source].append(row)
-    draw = seeded(config.seed)
-    chosen: list[int] = []
-    for members in by_source.values():
-        chosen += draw.permutation(members)[: config.sample].tolist()
-    return sorted(chosen)
+def _audited(
+    corpus: Corpus, one: SampledRow, number: int, scores: Scores, calibration: Calibration, signals: Signals
+) -> AuditedUtterance:
+    utterance = corpus.utterance(one.row)
+    parts = scores.parts[number]
+    reasons = tuple(scores.names[n] for n in np.argsort(-parts)[:_REASONS] if parts[n] > 0)
+    score = float(scores.own[number])
+    flagged = calibration.faulty is not None and score >= calibration.threshold
+    return AuditedUtterance(
+        utterance.id, one.row, one.source, one.stratum, one.weight, utterance.text, utterance.seconds, score, flagged,
+        reasons if flagged else (), signals,
+    )  # fmt: skip
 
 
-def _wrong_texts(texts: Sequence[str]) -> list[str]:
-    """For every text, the text of the utterance with the most similar length, so that length is no cue."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    wrong = list(texts)
-    for place, index in enumerate(order):
-        others = (order[(place + step) % len(order)] for step in range(1, len(order)))
-        wrong[index] = next((texts[other] for other in others if texts[other] != texts[index]), "")
-    return wrong
+def _measured(
+    corpus: Corpus, rows: Sequence[SampledRow], aligner: Aligner | None, recognisers: Sequence[Recogniser],
+    cache: Path, seed: int,
+) -> tuple[list[Signals], list[tuple[str, int, Signals]]]:  # fmt: skip
+    """The signals of every row's own transcript, and of those with faults: kind, number of the row, signals."""
+    known = {(line["row"], line["fault"]): line["signals"] for line in read_jsonl(cache)} if cache.is_file() else {}
+    cases_of = _Cases(corpus, rows, seed)
+    with cache.open("a", encoding="utf-8") as lines, Progress("audit", unit="utterances", total=len(rows)) as progress:
+        for first in range(0, len(rows), _BLOCK):
+            block = range(first, min(first + _BLOCK, len(rows)))
+            if any((rows[number].row, "") not in known for number in block):
+                cases = [(number, case) for number in block for case in cases_of(number)]
+                for (number, case), signals in zip(
+                    cases, measured([case for _, case in cases], aligner, recognisers), strict=True
+                ):
+                    known[rows[number].row, case.fault] = signals
+                    line = {"row": rows[number].row, "fault": case.fault, "signals": signals}
+                    lines.write(json.dumps(line) + "\n")
+                lines.flush()
+            progress.advance(len(block))
+    number_of = {one.row: number for number, one in enumerate(rows)}
+    own = [known[one.row, ""] for one in rows]
+    return own, [(fault, number_of[row], signals) for (row, fault), signals in known.items() if fault]
 
 
-@torch.no_grad()
-def token_losses(loaded: LoadedModel, items: Sequence[Item]) -> list[float]:
-    """Mean cross-entropy of the text tokens of each item, without the language tokens before them."""
-    device = next(loaded.model.parameters()).device
-    batch = to_device(collate(items, loaded.prompt), device)
-    losses = torch.nn.functional.cross_entropy(
-        label_logits(loaded.model, batch).float(), batch.labels, reduction="none"
-    )
-    result, at = [], 0
-    for item in items:
-        length = int(loaded.prompt.target_lengths([item.text], [item.language])[0])
-        head = len(loaded.prompt.language_prefix(item.language))
-        result.append(float(losses[at + head : at + length].mean()))
-        at += length
-    return result
+class _Cases:
+    """The cases of a sampled row: its own text, and some faults, so that all kinds are about equally often."""
 
+    def __init__(self, corpus: Corpus, rows: Sequence[SampledRow], seed: int) -> None:
+        self._corpus, self._rows, self._seed = corpus, rows, seed
+        self._utterances = [corpus.utterance(one.row) for one in rows]
+        self._others = texts_of_similar_length([utterance.text for utterance in self._utterances])
+        self._rounds = min(_ROUNDS, -(-_ENOUGH_FAULTS * len(FAULTS) // max(1, len(rows))))
 
-def discernment(right: Sequence[float] | np.ndarray, wrong: Sequence[float] | np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a wrong transcript has the higher loss."""
-    ordered = np.sort(np.asarray(right))
-    below = np.searchsorted(ordered, wrong, side="left") + np.searchsorted(ordered, wrong, side="right")
-    return float(below.sum() / (2 * len(right) * len(wrong)))
+    def __call__(self, number: int) -> Iterator[Case]:
+        utterance, row = self._utterances[number], self._rows[number].row
+        own = Case(self._corpus.samples(row), utterance.text, utterance.language)
+        yield own
+        draw = seeded(self._seed, row)
+        around = Surroundings(
+            self._others[number], self._following(number), self._corpus.samples(self._rows[number - 1].row)
+        )
+        kinds = list(FAULTS)
+        first = number * self._rounds
+        made = 0
+        for step in range(len(kinds)):
+            case = spoiled(own, kinds[(first + step) % len(kinds)], around, draw)
+            if case is not None:
+                yield case
+                made += 1
+            if made == self._rounds:
+                return
+
+    def _following(self, number: int) -> str:
+        row, utterance = self._rows[number].row + 1, self._utterances[number]
+        if row >= len(self._corpus) or not utterance.group:
+            return ""
+        following = self._corpus.utterance(row)
+        return following.text if following.group == utterance.group else ""

@@ -136,8 +136,10 @@ def _requests(corpus: Corpus, rows: Sequence[int]) -> Iterator[AlignmentRequest]
 
 
 def _measured(corpus: Corpus, found: dict[int, Alignment]) -> _Measured | None:
-    """Against the word times of the corpus; None if no utterance has them for the same words."""
+    """Against the word times of the corpus, from where each word begins to sound until it ends; None if there are none
+    for the same words."""
     from caspi.alignment.accuracy import accuracy, evenly_spaced
+    from caspi.corpus.pauses import without_pauses
     from caspi.language.spoken_words import spoken_form
 
     true: list[Word] = []
@@ -147,6 +149,7 @@ def _measured(corpus: Corpus, found: dict[int, Alignment]) -> _Measured | None:
     for row, aligned in found.items():
         utterance = corpus.utterance(row)
         known = [word for word in utterance.words if spoken_form(word.text)]
+        known = list(without_pauses(known, corpus.samples(row)))
         if [spoken_form(w.text) for w in known] != [spoken_form(w.text) for w in aligned.words]:
             continue
         true += known
@@ -194,7 +197,10 @@ def _page(title: str, line: str, corpus: Corpus, found: dict[int, Alignment], me
     worst = sorted(found, key=lambda row: found[row].confidence)[:_SHOWN]
     parts: list[Table | Chart | Bars | Browser] = []
     if measured is not None:
-        note = "Distance from the corpus' own word times; the last columns: share of times that are as near."
+        note = (
+            "Distance from the corpus' own word times, without the pauses that it counts to words; the last columns: "
+            "share of times that are as near."
+        )
         parts.append(Table("Accuracy", _COLUMNS, [*_rows(measured)], note=note))
     parts.append(
         Table(

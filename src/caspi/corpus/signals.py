@@ -20,6 +20,9 @@ _QUIET_DB = -35.0  # a frame this far below the loud ones is a pause
 _NOTHING_DB = -60.0  # a frame below this level is also a pause
 _BAND = 8  # spectral bins averaged before looking for the upper edge: 250 Hz
 _EDGE_DB = -60.0  # the effective bandwidth ends where the spectrum has fallen this far below its peak
+QUIET_FRAME = SAMPLE_RATE // 50  # samples, 20 ms
+_BELOW_SPEECH_DB = 30.0  # below the loud frames of the clip
+_SHORTEST_PAUSE = 5  # frames: a stop consonant is silent for less
 _NEAR_PEAK = 0.97  # of the peak: samples above it count as clipped; in normal speech, one in thousands
 
 
@@ -91,3 +94,17 @@ def _bandwidth(power: np.ndarray) -> float:
     bands = power.sum(axis=0)[1:].reshape(-1, _BAND).sum(axis=1)
     above = np.flatnonzero(bands > max(bands.max() * 10 ** (_EDGE_DB / 10), _FLOOR))
     return float((above[-1] + 1) * _BAND * SAMPLE_RATE / FRAME) if len(above) else 0.0
+
+
+def quiet_frames(samples: np.ndarray) -> np.ndarray:
+    """bool [frames of 20 ms] of samples float32 [n]: inside a pause of at least 0.1 s."""
+    frames = samples[: len(samples) // QUIET_FRAME * QUIET_FRAME].reshape(-1, QUIET_FRAME)
+    if not len(frames):
+        return np.zeros(0, bool)
+    level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + _FLOOR)
+    quiet = level < np.percentile(level, 95) - _BELOW_SPEECH_DB
+    edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False))
+    for first, last in edges.reshape(-1, 2):
+        if last - first < _SHORTEST_PAUSE:
+            quiet[first:last] = False
+    return quiet

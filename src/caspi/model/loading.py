@@ -28,7 +28,9 @@ from caspi.model.forward import use_packed_attention
 from caspi.model.host_memory import keep_freed_memory
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
 
-TINY = Path(__file__).parent / "assets" / "tiny"
+_SHIPPED = Path(__file__).parent / "assets"
+TINY = _SHIPPED / "tiny"
+TINY_ALIGNER = "tiny-aligner"  # Hebrew, by letters, from synthetic speech (recipes/aligner-tiny.yaml)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class LoadedModel:
 
 def resolve(name: str) -> str:
     """The folder or Hub id that transformers loads for MODEL. Raises UsageError for a local path that is no model."""
-    if name == "tiny":
-        return str(TINY)
+    if name in ("tiny", TINY_ALIGNER):
+        return str(_SHIPPED / name)
     path = Path(name)
     if path.is_dir():
         _refuse_original_layout(path)

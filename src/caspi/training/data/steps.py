@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from caspi.augmentation.spec_augment import draw_masks
 from caspi.augmentation.waveform import Background, WaveformAugmenter
+from caspi.corpus.pauses import without_pauses
 from caspi.corpus.utterance import Word
 from caspi.errors import CaspiError
 from caspi.model.batch import AnyPrompt, Batch, Item, collate
@@ -24,7 +25,6 @@ from caspi.randomness import generator
 from caspi.training.config import Budget, StageConfig, TrainConfig
 from caspi.training.data.batch_plan import EpochPlan, cut
 from caspi.training.data.dataset import MAX_REPLACEMENTS, UNREADABLE, TrainingSet, second_speaker_clip, slotted
-from caspi.training.data.pauses import without_pauses
 
 _RETRY_AFTER = (0.1, 1.0)  # seconds: enough for short faults of a network disk
 

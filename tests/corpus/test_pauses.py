@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caspi.corpus.pauses import without_pauses
 from caspi.corpus.utterance import Word
-from caspi.training.data.pauses import without_pauses
 
 
 def sound(*stretches: tuple[bool, float]) -> np.ndarray:

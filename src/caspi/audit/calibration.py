@@ -1,0 +1,168 @@
+"""One score from many signals, learnt from transcripts as they are against the same with faults; what it can find, and
+how many transcripts of the corpus are faulty.
+
+The transcripts as they are count as right while the score is learnt, although some are not: that costs a little
+sharpness, no more, because a fault that was made is compared with all of them. How many are faulty follows from the
+scores: where faults are many and right transcripts few, at the top, the share of the corpus above a threshold over the
+share of made faults above it is the share of faulty transcripts (the mixture proportion of learning from positive and
+unlabelled data; Elkan and Noto 2008; Scott 2015). It is an upper limit if right transcripts get that far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from caspi.randomness import seeded
+
+FALSE_ALARMS = 0.05  # share of right transcripts that are flagged
+SEEN = 0.5  # smallest recall of a kind of fault that counts as seen
+_FOLDS, _ITERATIONS, _RIDGE = 5, 50, 1.0
+_FARTHEST = 8.0  # spreads from the median at which a signal stops to grow
+_MADE_ABOVE = (0.6, 0.98)  # share of made faults above the thresholds of the estimate: most, whatever their kind
+_RESAMPLES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share with its 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """own: of the transcripts as they are; made: of those with faults, by kind; names: of the signals; parts: float64
+    [own, signals], what each signal adds to a score."""
+
+    own: np.ndarray
+    made: dict[str, np.ndarray]
+    names: tuple[str, ...]
+    parts: np.ndarray
+
+
+def scored(own: Sequence[Mapping[str, float]], made: Sequence[tuple[str, int, Mapping[str, float]]]) -> Scores:
+    """Scores by a logistic regression over the signals, each utterance by one that has not seen it (five folds). made:
+    kind of fault, number of the utterance in `own`, signals. A signal that is missing counts as usual."""
+    names = tuple(sorted({name for signals in own for name in signals}))
+    usual = _table(own, names)
+    middle = np.nanmedian(usual, axis=0) if names else np.zeros(0)
+    spread = middle - np.nanquantile(usual, 0.16, axis=0)  # of the lower half, which faults do not widen
+    wide = np.nanstd(usual, axis=0)
+    spread = np.where(spread > 1e-6, spread, np.where(wide > 1e-6, wide, 1.0))
+
+    def scaled(table: np.ndarray) -> np.ndarray:
+        return np.nan_to_num((table - middle) / spread).clip(-_FARTHEST, _FARTHEST)
+
+    mine, theirs = scaled(usual), scaled(_table([signals for *_, signals in made], names))
+    owner = np.array([number for _, number, _ in made], np.int64)
+    fold_of = seeded(0).integers(0, _FOLDS, len(own))
+    own_scores, made_scores = np.zeros(len(own)), np.zeros(len(made))
+    parts = np.zeros_like(mine)
+    for fold in range(_FOLDS):
+        kept, left = fold_of != fold, fold_of == fold
+        weights = _fitted(mine[kept], theirs[kept[owner]])
+        parts[left] = mine[left] * weights[1:]
+        own_scores[left] = mine[left] @ weights[1:] + weights[0]
+        made_scores[left[owner]] = theirs[left[owner]] @ weights[1:] + weights[0]
+    kinds = np.array([kind for kind, *_ in made])
+    return Scores(
+        own_scores, {kind: made_scores[kinds == kind] for kind in dict.fromkeys(kinds.tolist())}, names, parts
+    )
+
+
+def _table(signals: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    return np.array([[one.get(name, np.nan) for name in names] for one in signals], np.float64).reshape(-1, len(names))
+
+
+def _fitted(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Weights of a logistic regression with as much weight on either side, the constant first (Newton's method)."""
+    inputs = np.concatenate([right, wrong])
+    inputs = np.concatenate([np.ones((len(inputs), 1)), inputs], axis=1)
+    target = np.repeat([0.0, 1.0], [len(right), len(wrong)])
+    each = np.where(target == 1, 0.5 / max(1, len(wrong)), 0.5 / max(1, len(right))) * len(inputs)
+    ridge = _RIDGE * np.eye(inputs.shape[1])
+    ridge[0, 0] = 1e-6
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(_ITERATIONS):
+        probability = 1 / (1 + np.exp(-(inputs @ weights).clip(-30, 30)))
+        gradient = inputs.T @ (each * (probability - target)) + ridge @ weights
+        curvature = (inputs * (each * probability * (1 - probability))[:, None]).T @ inputs + ridge
+        step = np.linalg.solve(curvature, gradient)
+        weights -= step
+        if np.abs(step).max() < 1e-8:
+            break
+    return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """threshold: scores above it are flagged, 5 % of the right transcripts among them. recall: share of made faults
+    that are flagged, by kind. seen: kinds that this audit can find; the share of faulty transcripts is of these.
+    faulty: None if it sees no kind."""
+
+    threshold: float
+    recall: dict[str, float]
+    seen: tuple[str, ...]
+    faulty: Estimate | None
+
+
+def calibrated(scores: Scores, weights: np.ndarray) -> Calibration:
+    """weights: of the transcripts, how many each stands for."""
+    seen = tuple(scores.made)
+    while seen:
+        share = faulty_share(scores.own, weights, [scores.made[kind] for kind in seen])
+        threshold, recall = _threshold(scores, weights, share, seen)
+        still = tuple(kind for kind in seen if recall[kind] >= SEEN)
+        if still == seen:
+            return Calibration(threshold, recall, seen, estimated(scores.own, weights, [scores.made[k] for k in seen]))
+        seen = still  # the share is of fewer kinds now, and the threshold moves with it
+    threshold, recall = _threshold(scores, weights, 0.0, ())
+    return Calibration(threshold, recall, (), None)
+
+
+def _threshold(
+    scores: Scores, weights: np.ndarray, share: float, seen: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """The lowest threshold with at most 5 % false alarms, if `share` of the transcripts are faulty; recall by kind."""
+    order = np.argsort(-scores.own)
+    above = np.cumsum(weights[order]) / weights.sum()
+    faults = np.zeros(len(order))
+    for kind in seen:
+        made = np.sort(scores.made[kind])
+        faults += (len(made) - np.searchsorted(made, scores.own[order])) / len(made) / len(seen)
+    false_alarms = (above - share * faults) / max(1e-9, 1 - share)
+    allowed = np.flatnonzero(false_alarms <= FALSE_ALARMS)
+    threshold = float(scores.own[order][allowed[-1]]) if len(allowed) else float(scores.own.max()) + 1e-9
+    return threshold, {kind: float((made >= threshold).mean()) for kind, made in scores.made.items()}
+
+
+def faulty_share(own: np.ndarray, weights: np.ndarray, made: Sequence[np.ndarray]) -> float:
+    """Of the transcripts with scores `own`, against those of every kind of made fault, which count the same. Taken at
+    the threshold where it is surely lowest: a higher one has fewer right transcripts, and fewer to count."""
+    thresholds = np.quantile(np.concatenate(made), 1 - np.linspace(*_MADE_ABOVE, 25))
+    of_made = np.array([np.mean([(one >= at).mean() for one in made]) for at in thresholds])
+    of_own = np.array([weights[own >= at].sum() for at in thresholds]) / weights.sum()
+    effective = weights.sum() ** 2 / np.square(weights).sum()
+    surely_below = of_own + 1.64 * np.sqrt((of_own + 1 / effective) / effective)
+    best = int(np.argmin(surely_below / np.maximum(of_made, 1e-9)))
+    return float(min(1.0, of_own[best] / max(of_made[best], 1e-9)))
+
+
+def estimated(own: np.ndarray, weights: np.ndarray, made: Sequence[np.ndarray]) -> Estimate:
+    """`faulty_share` with the interval of resampled utterances."""
+    share = faulty_share(own, weights, made)
+    draw = seeded(1)
+    again = []
+    for _ in range(_RESAMPLES):
+        places = draw.integers(0, len(own), len(own))
+        faults = [one[draw.integers(0, len(one), len(one))] for one in made]
+        again.append(faulty_share(own[places], weights[places], faults))
+    low, high = np.quantile(again, [0.025, 0.975])
+    # Nothing found in n transcripts: with 95 % certainty fewer than 3 / n are faulty (the rule of three).
+    effective = weights.sum() ** 2 / np.square(weights).sum()
+    return Estimate(share, float(min(low, share)), float(min(1.0, max(high, share, 3 / effective))))

@@ -1,0 +1,192 @@
+"""What can be measured about an utterance and its text. Higher means more suspicious; what is not known is missing."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from caspi.alignment.align import AlignedWord, Aligner, Alignment, AlignmentRequest
+from caspi.audio import SAMPLE_RATE
+from caspi.audit.faults import Case
+from caspi.corpus.signals import QUIET_FRAME, quiet_frames
+from caspi.inference.engine.engine import Engine
+from caspi.inference.engine.requests import DecodeRequest
+from caspi.inference.loops import loops
+from caspi.inference.transcriber import Recording, Transcriber
+from caspi.language import language
+from caspi.language.spoken_words import spoken_words
+from caspi.model.batch import Item, collate
+from caspi.model.config import ModelConfig
+from caspi.model.forward import evaluation_mode, label_logits
+from caspi.model.loading import LoadedModel, cast, load
+from caspi.model.tensors import to_device
+
+Signals = dict[str, float]
+
+_EDGE_WORDS, _EDGE_LETTERS = 2, 12
+_SQUEEZED = 0.03  # seconds a letter: no one speaks faster
+_BATCH_SECONDS = 60.0
+_LANGUAGE_TOKENS = 6  # to name a language
+
+
+def text_signals(case: Case) -> Signals:
+    """Of the text alone, and its length."""
+    seconds = max(0.01, len(case.samples) / SAMPLE_RATE)
+    rate = math.log(max(1, len(case.text)) / seconds)
+    return {"fast": rate, "slow": -rate, "repeats itself": float(loops(case.text))}
+
+
+def alignment_signals(case: Case, aligned: Alignment) -> Signals:
+    """Of words with their times. Speech is what is not quiet; where no word is, it has no transcript."""
+    if not aligned.words:
+        return {"words not in the audio": 1.0, "weakest words": 1.0, "weak edges": 1.0, "squeezed words": 1.0}
+    confidence = np.array([word.confidence for word in aligned.words])
+    edges = min(confidence[:_EDGE_WORDS].mean(), confidence[-_EDGE_WORDS:].mean())
+    runs = np.convolve(confidence, np.ones(3) / 3, "valid") if len(confidence) >= 3 else confidence
+    speech = ~quiet_frames(case.samples)
+    before, after, between = _speech_without_words(speech, aligned.words)
+    return {
+        "words not in the audio": 1 - float(confidence.mean()),
+        "weakest words": 1 - float(runs.min()),
+        "weak edges": 1 - float(edges),
+        "unsure letters": aligned.entropy,
+        "squeezed words": float(np.mean([_is_squeezed(word) for word in aligned.words])),
+        "words out of order": aligned.repaired / len(aligned.words),
+        "speech before the text": before,
+        "speech after the text": after,
+        "speech between words": between,
+    }
+
+
+def _is_squeezed(word: AlignedWord) -> bool:
+    return word.end - word.start < _SQUEEZED * sum(map(str.isalnum, word.text))
+
+
+def _speech_without_words(speech: np.ndarray, words: Sequence[AlignedWord]) -> tuple[float, float, float]:
+    """Seconds of speech before the first word, after the last, and in the longest gap between two."""
+    total = np.concatenate([[0], np.cumsum(speech)]) * (QUIET_FRAME / SAMPLE_RATE)
+
+    def spoken(start: float, end: float) -> float:
+        first, last = (min(len(speech), round(time * SAMPLE_RATE / QUIET_FRAME)) for time in (start, end))
+        return float(total[max(first, last)] - total[first])
+
+    gaps = [spoken(one.end, other.start) for one, other in itertools.pairwise(words)]
+    end = len(speech) * QUIET_FRAME / SAMPLE_RATE
+    return spoken(0.0, words[0].start), spoken(words[-1].end, end), max(gaps, default=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """A recogniser that transcribes, and scores texts. name: of its signals, if there are several."""
+
+    name: str
+    loaded: LoadedModel
+    engine: Engine
+
+    @classmethod
+    def of(cls, model: str, name: str) -> Recogniser:
+        """On the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded = load(ModelConfig(start=model), device)
+        if device == "cuda":
+            cast(loaded.model, torch.bfloat16)
+        return cls(name, loaded, Engine(loaded))
+
+    def heard(self, cases: Sequence[Case]) -> list[tuple[str, str | None]]:
+        """What it transcribes if it is told the language, and the language that it identifies; clips that several cases
+        have are decoded once."""
+        clips = {id(case.samples): case for case in cases}
+        transcriber = Transcriber(self.loaded, engine=self.engine)
+        said = transcriber.transcribe([Recording(case.samples, case.language) for case in clips.values()])
+        named = self.engine.decode(
+            [DecodeRequest(case.samples, max_tokens=_LANGUAGE_TOKENS) for case in clips.values()]
+        )
+        of_clip = {
+            key: (transcript.text, one.language) for key, transcript, one in zip(clips, said, named, strict=True)
+        }
+        return [of_clip[id(case.samples)] for case in cases]
+
+    @torch.no_grad()
+    def losses(self, cases: Sequence[Case], texts: Sequence[str]) -> list[float]:
+        """Mean cross-entropy of the tokens of each text, without those of the language."""
+        order = sorted(range(len(cases)), key=lambda number: len(cases[number].samples))
+        found = [0.0] * len(cases)
+        device = next(self.loaded.model.parameters()).device
+        for some in _batches(order, cases):
+            items = [Item(cases[n].samples, texts[n], cases[n].language) for n in some]
+            batch = to_device(collate(items, self.loaded.prompt), device)
+            with evaluation_mode(self.loaded.model):
+                logits = label_logits(self.loaded.model, batch).float()
+            each = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+            lengths = self.loaded.prompt.target_lengths([i.text for i in items], [i.language for i in items])
+            for number, item, losses in zip(some, items, torch.split(each, [int(n) for n in lengths]), strict=True):
+                found[number] = float(losses[len(self.loaded.prompt.language_prefix(item.language)) :].mean())
+        return found
+
+    def signals(self, cases: Sequence[Case]) -> list[Signals]:
+        """For every case."""
+        heard = self.heard(cases)
+        own = self.losses(cases, [case.text for case in cases])
+        best = self.losses(cases, [text for text, _ in heard])
+        return [
+            {f"{name}{self.name}": value for name, value in _compared(case, said, mine, its).items()}
+            for case, said, mine, its in zip(cases, heard, own, best, strict=True)
+        ]
+
+
+def _batches(order: Sequence[int], cases: Sequence[Case]) -> Iterator[list[int]]:
+    """Of about equal clips, padded within `_BATCH_SECONDS`; order: by length."""
+    some: list[int] = []
+    for number in order:
+        if some and len(cases[number].samples) * (len(some) + 1) > _BATCH_SECONDS * SAMPLE_RATE:
+            yield some
+            some = []
+        some.append(number)
+    if some:
+        yield some
+
+
+def _compared(case: Case, heard: tuple[str, str | None], own_loss: float, best_loss: float) -> Signals:
+    """The text against what a recogniser heard, normalised as for the fair score."""
+    said, identified = heard
+    normalised = language(case.language).normalisers["fair"]
+    text, said = normalised(case.text), normalised(said)
+    return {
+        "loss": own_loss,
+        "loss above that of the recognised text": own_loss - best_loss,
+        "letters differ": Levenshtein.distance(text, said) / max(1, len(text), len(said)),
+        "first words differ": _differs(text[:_EDGE_LETTERS], said[:_EDGE_LETTERS]),
+        "last words differ": _differs(text[-_EDGE_LETTERS:], said[-_EDGE_LETTERS:]),
+        "longer than recognised": (len(text) - len(said)) / max(1, len(said)),
+        "shorter than recognised": (len(said) - len(text)) / max(1, len(text)),
+        "numbers differ": float(_numbers(text) != _numbers(said)),
+        "another language": float(identified not in (None, case.language)),
+    }
+
+
+def _differs(one: str, other: str) -> float:
+    return Levenshtein.distance(one, other) / max(1, len(one), len(other))
+
+
+def _numbers(text: str) -> list[str]:
+    return [word for word in text.split() if any(map(str.isdigit, word))]
+
+
+def measured(cases: Sequence[Case], aligner: Aligner | None, recognisers: Sequence[Recogniser]) -> list[Signals]:
+    """All signals of every case."""
+    found = [text_signals(case) for case in cases]
+    if aligner is not None:
+        speakable = [n for n, case in enumerate(cases) if spoken_words(case.text, language(case.language).unit)]
+        requests = [AlignmentRequest(cases[n].samples, cases[n].text, cases[n].language) for n in speakable]
+        for number, aligned in zip(speakable, aligner.align(requests), strict=True):
+            found[number] |= alignment_signals(cases[number], aligned)
+    for recogniser in recognisers:
+        for mine, more in zip(found, recogniser.signals(cases), strict=True):
+            mine.update(more)
+    return found

@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.manifest.read_text(encoding="utf-8").splitlines()]
     samples, words = _joined([line for line in lines if not options.only or line["recording"] in options.only], options)
-    policy = Segmentation(align=options.aligner, max_seconds=options.max_seconds, min_confidence=0.0)
+    policy = Segmentation(align=options.aligner, max_seconds=options.max_seconds)
     aligner = RecordingAligner(Aligner.of(options.aligner), policy, "")
     path = options.manifest  # its audio is not read again
     recording = Recording("long", FileAudio(path), "", "", "Hebrew", " ".join(word.text for word in words))
@@ -53,6 +53,7 @@ def main() -> None:
     right = near | _in_its_pause(cuts, known[first], samples)
     print(json.dumps({
         "minutes": len(samples) / SAMPLE_RATE / 60, "words": len(words), "cuts": len(cuts), "right": right.mean(),
+        "rejected": sum(bool(piece.problem) for piece in pieces),
         "near_start": near.mean(), "seconds": seconds,
         "wrong": np.stack([cuts, known[first]], axis=1)[~right].round(2).tolist(),
     }))  # fmt: skip

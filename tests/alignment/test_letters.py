@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.alignment.viterbi import word_paths
+from caspi.alignment.viterbi import untranscribed, word_paths
 from caspi.corpus.utterance import Word
 from caspi.model.aligner import load_aligner
 from caspi.model.config import ModelConfig
@@ -80,6 +80,14 @@ def test_words_without_a_pause_between_them_touch() -> None:
     assert (found.starts.tolist(), found.ends.tolist()) == ([0.0, 0.08], [0.08, 0.16])
 
 
+def test_speech_before_and_after_the_text_belongs_to_no_word() -> None:
+    frames = [4] * 20 + [5] * 10 + [1] * 4 + [2] * 6 + [3] * 7 + [5] * 20
+    found = word_paths(log_probabilities(frames, sure=0.8), [[1, 2], [3]])
+    assert found is not None
+    assert found.starts.tolist() == pytest.approx([30 * FRAME_SECONDS, 40 * FRAME_SECONDS])
+    assert found.ends.tolist() == pytest.approx([40 * FRAME_SECONDS, 47 * FRAME_SECONDS])
+
+
 def test_a_text_with_more_letters_than_frames_has_no_path() -> None:
     assert word_paths(log_probabilities([1, 2]), [[1, 2, 3]]) is None
 
@@ -94,8 +102,9 @@ def test_no_path_is_more_likely(seed: int, spellings: list[list[int]]) -> None:
     states = [SILENCE]
     for spelling in spellings:
         states += [*spelling, SILENCE]
+    emissions = np.maximum(scores[:, states], scores.max(axis=1, keepdims=True) - untranscribed(np.array(states)))
     best = max(
-        (sum(scores[t, states[s]] for t, s in enumerate(path)), path) for path in _paths(states, len(scores))
+        (sum(emissions[t, s] for t, s in enumerate(path)), path) for path in _paths(states, len(scores))
     )  # fmt: skip
     first = list(itertools.accumulate([1, *(len(spelling) + 1 for spelling in spellings[:-1])]))
     starts = [best[1].index(state) * FRAME_SECONDS for state in first]

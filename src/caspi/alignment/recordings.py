@@ -12,7 +12,7 @@ import numpy as np
 
 from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
-from caspi.corpus.pipeline.segmentation import Segmentation, can_be_cut, cut, is_too_long
+from caspi.corpus.pipeline.segmentation import Segmentation, Span, can_be_cut, cut, is_too_long
 from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.corpus.utterance import Recording, Segment, Word
 from caspi.language import language
@@ -22,6 +22,7 @@ from caspi.model.loading import resolve
 from caspi.reporting.wording import percent
 
 _EDGE_WORDS = 2
+_NEARLY_ALL = 0.95
 _PAUSE: Seconds = 0.2  # shorter ones may be inside of a word
 _FARTHEST: Seconds = 0.5  # from a boundary of words to a pause that is taken for it
 
@@ -81,24 +82,54 @@ class RecordingAligner:
             return [replace(segment, problem=aligned.problem)]
         timed = at_pauses([Word(word.text, word.start, word.end) for word in aligned.words], heard)
         words = tuple(Word(text, segment.start + start, segment.start + end) for text, start, end in timed)
-        pieces, first = [], 0
-        for span in cut(replace(segment, words=words), self.policy.max_seconds):
-            following = first + len(span.words)
-            assert span.end is not None  # cut knows where the segment ends
-            problem = self._problem(aligned.words[first:following])
-            pieces.append(Segment(span.start, span.end, span.text, span.words, problem=problem))
-            first = following
-        return pieces
+        spans = list(cut(replace(segment, words=words), self.policy.max_seconds))
+        counts = [len(span.words) for span in spans]
+        ends = list(itertools.accumulate(counts))
+        found = [aligned.words[end - count : end] for count, end in zip(counts, ends, strict=True)]
+        problems = self._problems(spans, found, samples, spoken)
+        return [
+            Segment(span.start, span.end or segment.end, span.text, span.words, problem=problem)
+            for span, problem in zip(spans, problems, strict=True)
+        ]
 
-    def _problem(self, words: Sequence[AlignedWord]) -> str:
-        """Why a piece is not to be trusted; "" if it is."""
-        for part, some in (
-            ("", words), ("its first words ", words[:_EDGE_WORDS]), ("its last words ", words[-_EDGE_WORDS:])
-        ):  # fmt: skip
-            confidence = float(np.mean([word.confidence for word in some]))
-            if confidence < self.policy.min_confidence:
-                return f"{part}not found in the audio with confidence ({percent(confidence)})"
-        return ""
+    def _problems(
+        self, spans: Sequence[Span], found: Sequence[Sequence[AlignedWord]], samples: np.ndarray, spoken: str
+    ) -> list[str]:
+        """Why each piece is not to be trusted; "" if it is: its words are less sure than nearly all pieces with their
+        words in the reverse order, or those at its ends less than half of them."""
+        reversed_texts = [
+            AlignmentRequest(
+                samples[round(span.start * SAMPLE_RATE) : round((span.end or 0.0) * SAMPLE_RATE)],
+                " ".join(word.text for word in reversed(span.words)),
+                spoken,
+            )
+            for span in spans
+        ]
+        wrong = [one.words for one in self.aligner.align(reversed_texts) if len(one.words) > 1]
+        if not wrong:
+            return ["too few words to judge"] * len(spans)
+        least = float(np.quantile([_confidence(words) for words in wrong], _NEARLY_ALL))
+        least_at_ends = float(np.median([_confidence_at_ends(words) for words in wrong]))
+        problems = []
+        for span, words in zip(spans, found, strict=True):
+            sure, at_ends = _confidence(words), _confidence_at_ends(words)
+            if sure <= least:
+                problems.append(f"words not found in the audio: confidence {percent(sure)}, by chance {percent(least)}")
+            elif at_ends <= least_at_ends:
+                problems.append(f"first or last words not found in the audio: confidence {percent(at_ends)}")
+            elif (span.end or 0.0) - span.start > self.policy.max_seconds:
+                problems.append("too much audio without words")
+            else:
+                problems.append("")
+        return problems
+
+
+def _confidence(words: Sequence[AlignedWord]) -> float:
+    return float(np.mean([word.confidence for word in words]))
+
+
+def _confidence_at_ends(words: Sequence[AlignedWord]) -> float:
+    return min(_confidence(words[:_EDGE_WORDS]), _confidence(words[-_EDGE_WORDS:]))
 
 
 def at_pauses(words: Sequence[Word], samples: np.ndarray) -> list[Word]:

@@ -14,6 +14,9 @@ import numpy as np
 from caspi.model.letters import FRAME_SECONDS, SILENCE
 
 _IMPOSSIBLE = -1e30
+# Speech without a transcript is as likely as the likeliest letter, less so much; more readily at the ends of a text,
+# where words are often missing, than between its words. Without it the nearest letter is stretched over such speech.
+_AT_THE_ENDS, _BETWEEN_WORDS = 1.5, 2.5
 BAND = 4096  # letters and silences that are followed in a frame: some five minutes of speech
 
 
@@ -65,6 +68,14 @@ def _may_skip(count: int, first: Sequence[int]) -> np.ndarray:
     return may
 
 
+def untranscribed(states: np.ndarray) -> np.ndarray:
+    """float64 [states]: how much less likely than the likeliest letter a frame is, at most, in the state of silence: it
+    is also where speech is that the text does not have. Infinite for letters."""
+    worse = np.where(states == SILENCE, _BETWEEN_WORDS, np.inf)
+    worse[[0, -1]] = _AT_THE_ENDS
+    return worse
+
+
 def _best_path(log_probabilities: np.ndarray, states: np.ndarray, may_skip: np.ndarray, band: int) -> np.ndarray:
     """The state of every frame, int64 [frames], from the first or second state to one of the last two. states: their
     classes."""
@@ -72,8 +83,10 @@ def _best_path(log_probabilities: np.ndarray, states: np.ndarray, may_skip: np.n
     steps = np.zeros((frames, width), np.int8)  # number of states to go back
     lows = np.zeros(frames, np.int64)  # the first state of the band
     scores = np.full((3, width), _IMPOSSIBLE)  # that stay, come from the state before, and from the one before that
+    loudest, worse = log_probabilities.max(axis=1), untranscribed(states)
     best = np.full(width, _IMPOSSIBLE)
     best[:2] = log_probabilities[0, states[:2]]
+    best[0] = max(best[0], loudest[0] - worse[0])
     # From the last state of a band the end must be within reach, one letter a frame.
     letters_after = np.cumsum((states != SILENCE)[::-1])[::-1] - (states != SILENCE)
     needed = np.searchsorted(-letters_after, -np.arange(frames)[::-1])  # the first such state at each frame
@@ -90,7 +103,8 @@ def _best_path(log_probabilities: np.ndarray, states: np.ndarray, may_skip: np.n
         scores[2] = np.where(may_skip[low : low + width], padded[:-2], _IMPOSSIBLE)
         step = scores.argmax(axis=0)
         steps[frame] = step
-        emissions = log_probabilities[frame, states[low : low + width]]
+        in_band = slice(low, low + width)
+        emissions = np.maximum(log_probabilities[frame, states[in_band]], loudest[frame] - worse[in_band])
         best = np.take_along_axis(scores, step[None], axis=0)[0] + emissions
     state = len(states) - (1 if best[-1] >= best[-2] else 2)
     path = np.empty(frames, np.int64)

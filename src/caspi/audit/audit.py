@@ -28,6 +28,7 @@ from caspi.randomness import seeded
 from caspi.reporting.wording import percent
 
 Decision = Literal["PROCEED", "CAUTION", "STOP"]
+_NEEDED = "another transcript"  # models that do not find it never say PROCEED, nor do those that miss most kinds
 _BLOCK = 32  # utterances measured together
 _ENOUGH_FAULTS = 100  # of each kind
 _ROUNDS = 4  # faults made from one utterance, at most
@@ -117,8 +118,9 @@ def _decision(found: Calibration, config: AuditConfig) -> tuple[Decision, str]:
     reason = f"{percent(faulty.share)} of the transcripts are faulty [{percent(faulty.low)}, {percent(faulty.high)}]"
     if unseen:
         reason += f"; not seen: {', '.join(unseen)}"
+    sees_enough = _NEEDED in found.seen and 2 * len(found.seen) >= len(found.recall)
     if faulty.high < config.proceed_below:
-        return "PROCEED", reason
+        return ("PROCEED" if sees_enough else "CAUTION"), reason
     return ("STOP" if faulty.low > config.stop_above else "CAUTION"), reason
 
 

@@ -22,7 +22,8 @@ SEEN = 0.5  # smallest recall of a kind of fault that counts as seen
 _FOLDS, _ITERATIONS, _RIDGE = 5, 50, 1.0
 _FARTHEST = 8.0  # spreads from the median at which a signal stops to grow
 _MADE_ABOVE = (0.6, 0.98)  # share of made faults above the thresholds of the estimate: most, whatever their kind
-_RESAMPLES = 400
+_RESAMPLES = 200
+_MOST = 0.5  # share of faulty transcripts with which right ones can still be told: they must be usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,8 @@ def _threshold(
     for kind in seen:
         made = np.sort(scores.made[kind])
         faults += (len(made) - np.searchsorted(made, scores.own[order])) / len(made) / len(seen)
-    false_alarms = (above - share * faults) / max(1e-9, 1 - share)
+    share = min(share, _MOST)
+    false_alarms = (above - share * faults) / (1 - share)
     allowed = np.flatnonzero(false_alarms <= FALSE_ALARMS)
     threshold = float(scores.own[order][allowed[-1]]) if len(allowed) else float(scores.own.max()) + 1e-9
     return threshold, {kind: float((made >= threshold).mean()) for kind, made in scores.made.items()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field
 
-from caspi.config import Config, Seconds, Unit
+from caspi.config import Config, Seconds
 from caspi.corpus.utterance import Recording, Segment, Word
 
 _SLACK = 0.1  # seconds that a word may be outside its segment because of rounding
@@ -25,10 +25,8 @@ class Segmentation(Config):
     """Segments with a longer gap between them are not joined, because the audio in the gap has no transcript."""
     align: str | None = None
     """An aligner by letters, a folder or a name on the Hub. What is longer than `max_seconds` and has no times is cut
-    where the aligner finds its words."""
-    min_confidence: Annotated[float, Unit("probability")] = Field(0.15, ge=0, le=1)
-    """Of what an aligner cut: smallest mean probability of the words of an utterance, of its first two and of its last
-    two. Others are rejected as `not_aligned`."""
+    where the aligner finds its words. Utterances whose words it finds hardly better than the same words in another
+    order are rejected as `not_aligned`."""
 
 
 @dataclass(frozen=True, slots=True)

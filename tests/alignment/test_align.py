@@ -115,7 +115,7 @@ def test_json_has_times_in_milliseconds() -> None:
     [
         (
             AlignmentRequest(np.zeros(50 * 16_000, np.float32), TEXT, "Hebrew"),
-            "clip of 50.0 s: this aligner was trained",
+            "clips of up to 30.0 s; only one by letters",
         ),
         (AlignmentRequest(np.zeros(16_000, np.float32), " - … ", "Hebrew"), "has no word"),
     ],

@@ -63,7 +63,7 @@ def spans(segments: Sequence[Segment], policy: Segmentation) -> Iterator[Span]:
     without word times it is returned whole, and the duration filter decides."""
     ordered = sorted(map(_sound, segments), key=lambda segment: (segment.start, segment.end))
     for run in _runs(ordered, policy):
-        if len(run) > 1 or not is_too_long(run[0], policy) or not can_be_cut(run[0]):
+        if len(run) > 1 or run[0].problem or not is_too_long(run[0], policy) or not can_be_cut(run[0]):
             yield Span(
                 start=run[0].start,
                 end=run[-1].end,

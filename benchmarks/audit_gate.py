@@ -15,15 +15,18 @@ import json
 import tempfile
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from caspi.alignment.align import Aligner
-from caspi.audit import audit
+from caspi.audit.audit import AuditConfig, decision
 from caspi.audit.calibration import calibrated, scored
+from caspi.audit.faults import FAULTS
+from caspi.audit.measurements import MadeFault, measurements
 from caspi.audit.sampling import Sampling, sample
-from caspi.audit.signals import Recogniser, Signals
+from caspi.audit.signals import Listeners, Recogniser, Signals
 from caspi.corpus.store import Corpus
 from caspi.randomness import seeded
 
@@ -44,20 +47,20 @@ def main() -> None:
     aligner = Aligner.of(options.aligner) if options.aligner else None
     recognisers = [Recogniser.of(one, f" ({n})") for n, one in enumerate(options.asr, 1)]
     rows = sample(corpus, Sampling(share=1e-9, at_least=options.utterances))
-    audit._ROUNDS, audit._ENOUGH_FAULTS = len(audit.FAULTS), 10**9  # every kind from every utterance
+    listeners = Listeners(aligner, recognisers)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        own, made = audit._measured(corpus, rows, aligner, recognisers, Path(folder) / "signals.jsonl", 0)
+        own, made = measurements(corpus, rows, listeners, Path(folder) / "signals.jsonl", 0, faults_each=len(FAULTS))
     print(json.dumps({"utterances": len(own), "faults": len(made), "seconds": time.monotonic() - began}), flush=True)
-    faults_of: defaultdict[int, list[tuple[str, Signals]]] = defaultdict(list)
-    for kind, number, signals in made:
-        faults_of[number].append((kind, signals))
+    faults_of: defaultdict[int, list[MadeFault]] = defaultdict(list)
+    for fault in made:
+        faults_of[fault.number].append(fault)
     for share in _SHARES:
         print(json.dumps(_decided(own, faults_of, share, options.sample, options.draws)), flush=True)
 
 
 def _decided(
-    own: list[Signals], faults_of: dict[int, list[tuple[str, Signals]]], share: float, size: int, draws: int
+    own: list[Signals], faults_of: dict[int, list[MadeFault]], share: float, size: int, draws: int
 ) -> dict[str, object]:
     decisions: Counter[str] = Counter()
     estimates, held, recalls = [], 0, defaultdict(list)
@@ -69,10 +72,10 @@ def _decided(
         for place, number in enumerate(chosen):
             faults = faults_of[number]
             shown = [faults[n] for n in random.permutation(len(faults))[:4]]
-            mine.append(shown[0][1] if place in spoiled else own[number])
-            calibrating += [(kind, place, signals) for kind, signals in shown[1:]]
+            mine.append(shown[0].signals if place in spoiled else own[number])
+            calibrating += [replace(fault, number=place) for fault in shown[1:]]
         found = calibrated(scored(mine, calibrating), np.ones(size))
-        decisions[audit._decision(found, audit.AuditConfig())[0]] += 1
+        decisions[decision(found, AuditConfig())[0]] += 1
         for kind, recall in found.recall.items():
             recalls[kind].append(recall)
         if found.faulty is not None:

@@ -14,13 +14,13 @@ from caspi.alignment.align import Aligner, AlignmentRequest
 from caspi.audit.audit import AuditConfig
 from caspi.audit.faults import Case
 from caspi.audit.sampling import Sampling
-from caspi.audit.signals import Recogniser, alignment_signals, measured, text_signals
+from caspi.audit.signals import Listeners, Recogniser, Signals, alignment_signals, measured, text_signals
 from caspi.corpus.sources.synthetic import SyntheticSource
 from caspi.corpus.store import SCHEMA, ShardWriter, row
 from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
 
-SIZE = 90
+SIZE = 64  # two blocks
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,11 @@ def test_an_aligner_finds_transcripts_of_other_utterances(
     assert low - 0.02 <= faulty <= high + 0.02
     flagged = {utterance["id"] for utterance in summary["utterances"] if utterance["flagged"]}
     wrong = {f"u{n}" for n in range(round(faulty * SIZE))}
-    assert len(flagged & wrong) >= 0.7 * len(wrong)  # of 90 utterances; the threshold is uncertain
+    assert len(flagged & wrong) >= 0.7 * len(wrong)  # of few utterances; the threshold is uncertain
     assert len(flagged - wrong) <= 0.1 * SIZE
     assert all(utterance["reasons"] for utterance in summary["utterances"] if utterance["flagged"])
-    assert "What these models find" in (tmp_path / "corpus-audit" / "report.html").read_text()
+    page = (tmp_path / "corpus-audit" / "report.html").read_text()
+    assert page.count("<audio") == page.count('<svg class="waveform"') == 30
 
 
 def test_a_recogniser_that_knows_nothing_judges_nothing(
@@ -85,23 +86,23 @@ def test_a_recogniser_that_knows_nothing_judges_nothing(
 def test_after_a_kill_what_was_measured_is_not_measured_again(
     sentences: list[tuple[str, np.ndarray, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from caspi.audit import audit
+    from caspi.audit import measurements
 
     corpus = corpus_of(tmp_path / "corpus", sentences, 0.0)
     counts: list[int] = []
 
-    def counted(cases: list[Case], *models: object) -> object:
+    def counted(cases: list[Case], listeners: Listeners) -> list[Signals]:
         counts.append(len(cases))
         if len(counts) == 2:
             raise KeyboardInterrupt
-        return measured(cases, *models)  # type: ignore[arg-type]
+        return measured(cases, listeners)
 
-    monkeypatch.setattr(audit, "measured", counted)
+    monkeypatch.setattr(measurements, "measured", counted)
     with pytest.raises(KeyboardInterrupt):
         commands.audit.run(corpus, "tiny-aligner", [], tmp_path / "out", ALL)
     assert not (tmp_path / "out").exists()
     commands.audit.run(corpus, "tiny-aligner", [], tmp_path / "out", ALL)
-    assert len(counts) == 2 + 2  # three blocks of utterances, of which the first was done
+    assert len(counts) == 2 + 1  # of two blocks, the first was done
     resumed = (tmp_path / "out" / "alignment_report.json").read_text()
     commands.audit.run(corpus, "tiny-aligner", [], tmp_path / "again", ALL)
     assert (tmp_path / "again" / "alignment_report.json").read_text() == resumed

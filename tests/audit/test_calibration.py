@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caspi.audit.audit import AuditConfig, _decision
+from caspi.audit.audit import AuditConfig, decision
 from caspi.audit.calibration import FALSE_ALARMS, calibrated, estimated, scored
+from caspi.audit.measurements import MadeFault
 
-Made = list[tuple[str, int, dict[str, float]]]
 
-
-def signals(seed: int, faulty: float, able: float, size: int = 300) -> tuple[list[dict[str, float]], Made, np.ndarray]:
+def signals(
+    seed: int, faulty: float, able: float, size: int = 300
+) -> tuple[list[dict[str, float]], list[MadeFault], np.ndarray]:
     """Two useful signals and a useless one; a fault raises the first or the second by `able` standard deviations."""
     draw = np.random.default_rng(seed)
     is_faulty = draw.random(size) < faulty
@@ -25,7 +26,7 @@ def signals(seed: int, faulty: float, able: float, size: int = 300) -> tuple[lis
         return values
 
     own = [one(draw.choice(["another transcript", "cut"]) if bad else "") for bad in is_faulty]
-    made = [(kind, n, one(kind)) for n in range(size) for kind in ("another transcript", "cut")]
+    made = [MadeFault(kind, n, one(kind)) for n in range(size) for kind in ("another transcript", "cut")]
     return own, made, is_faulty
 
 
@@ -64,26 +65,29 @@ def test_models_that_hear_nothing_judge_nothing() -> None:
         own, made, _ = signals(0, faulty, able=0.0)
         found = calibrated(scored(own, made), np.ones(len(own)))
         assert (found.seen, found.faulty) == ((), None)
-        decision, reason = _decision(found, AuditConfig())
-        assert decision == "CAUTION"
+        decided, reason = decision(found, AuditConfig())
+        assert decided == "CAUTION"
         assert "nothing is judged" in reason
 
 
 def test_a_kind_that_is_not_heard_is_named_and_left_out() -> None:
     own, made, _ = signals(0, 0.1, 6.0)
     draw = np.random.default_rng(1)
-    made += [("late", n, {"loss": draw.normal(), "gap": draw.gamma(2.0), "noise": draw.normal()}) for n in range(300)]
+    made += [
+        MadeFault("late", n, {"loss": draw.normal(), "gap": draw.gamma(2.0), "noise": draw.normal()})
+        for n in range(300)
+    ]
     found = calibrated(scored(own, made), np.ones(300))
     assert set(found.seen) == {"another transcript", "cut"}
     assert found.recall["late"] < 0.2
-    assert "not seen: late" in _decision(found, AuditConfig())[1]
+    assert "not seen: late" in decision(found, AuditConfig())[1]
 
 
 def test_signals_that_are_missing_or_always_the_same_do_no_harm() -> None:
     own, made, _ = signals(0, 0.1, 6.0)
-    for values in [*own[::3], *(one for *_, one in made[::5])]:
+    for values in [*own[::3], *(one.signals for one in made[::5])]:
         del values["noise"]
-    for values in [*own, *(one for *_, one in made)]:
+    for values in [*own, *(one.signals for one in made)]:
         values["constant"] = 1.0
     assert calibrated(scored(own, made), np.ones(300)).faulty is not None
 
@@ -103,5 +107,5 @@ def test_decisions(faulty: float, allowed: set[str]) -> None:
     decisions = []
     for seed in range(5):
         own, made, _ = signals(seed, faulty, 7.0, size=600)
-        decisions.append(_decision(calibrated(scored(own, made), np.ones(len(own))), AuditConfig())[0])
-    assert sum(decision in allowed for decision in decisions) >= 4
+        decisions.append(decision(calibrated(scored(own, made), np.ones(len(own))), AuditConfig())[0])
+    assert sum(one in allowed for one in decisions) >= 4

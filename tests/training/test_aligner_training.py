@@ -12,6 +12,7 @@ from transformers import Qwen3ASRForTokenClassification
 
 from caspi import commands
 from caspi.alignment.align import Aligner
+from caspi.corpus.pauses import without_pauses
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
@@ -169,7 +170,7 @@ def test_letters_move_with_speed_and_silence(small_corpus: Path, tmp_path: Path)
         batch = planned.micro_batch(np.array([row]), 0)
         changes = plans[0].lengths.tempo_and_padding(row)
         labels = batch.labels[batch.labels != IGNORED].numpy()
-        for word in data.words[row]:
+        for word in without_pauses(data.words[row], data.corpus.samples(row)):
             first, last = (round((t / changes.speed + changes.before) / FRAME_SECONDS) for t in word[1:])
             assert list(dict.fromkeys(labels[first:last].tolist())) == list(dict.fromkeys(prompt.spelling(word.text)))
         silent = int(changes.before / FRAME_SECONDS)

@@ -25,6 +25,7 @@ from caspi.model.loading import cast
 
 MAX_WINDOW: Seconds = 30.0  # of a model that does not say how long its clips were
 _MARGIN = 1  # seconds at each end of a window that are heard for context only
+_SHORTEST_WINDOW = 2 * _MARGIN + 1
 _FRAMES_PER_MARGIN = round(_MARGIN / FRAME_SECONDS)
 _BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
 
@@ -98,9 +99,14 @@ class Aligner:
             cast(loaded.model, torch.bfloat16)
         return cls(loaded)
 
+    @property
+    def any_length(self) -> bool:
+        """Whether it also takes clips longer than those it was trained on."""
+        return isinstance(self._loaded.prompt, LetterPrompt)
+
     def check_long_recordings(self) -> None:
         """Raises UsageError if it takes no clips longer than those it was trained on."""
-        if not isinstance(self._loaded.prompt, LetterPrompt):
+        if not self.any_length:
             raise UsageError(
                 f"this aligner takes clips of up to {self.longest:.1f} s; only one by letters takes longer ones"
             )
@@ -146,8 +152,9 @@ class Aligner:
     def _aligned_in_windows(self, request: AlignmentRequest, words: Sequence[SpokenWord]) -> Alignment:
         prompt = self._loaded.prompt
         assert isinstance(prompt, LetterPrompt)  # _words has checked it
-        starts = _window_starts(request.seconds, int(self.longest))
-        windows = [request.samples[first * SAMPLE_RATE :][: int(self.longest) * SAMPLE_RATE] for first in starts]
+        seconds = max(_SHORTEST_WINDOW, int(self.longest))
+        starts = _window_starts(request.seconds, seconds)
+        windows = [request.samples[first * SAMPLE_RATE :][: seconds * SAMPLE_RATE] for first in starts]
         at_once = max(1, int(_BATCH_SECONDS[self._device.type] / self.longest))
         scores: list[np.ndarray] = []
         for first in range(0, len(windows), at_once):

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,8 +16,7 @@ from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.corpus.utterance import Recording, Segment, Word
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
-from caspi.model.files import model_fingerprint
-from caspi.model.loading import resolve
+from caspi.model.loading import content_of
 from caspi.reporting.wording import percent
 
 _EDGE_WORDS = 2
@@ -41,7 +39,7 @@ class RecordingAligner:
         assert policy.align is not None  # the caller asks for one
         aligner = Aligner.of(policy.align)
         aligner.check_long_recordings()
-        return cls(aligner, policy, model_fingerprint(Path(resolve(policy.align))))
+        return cls(aligner, policy, content_of(policy.align))
 
     def __call__(self, recording: Recording) -> Recording:
         """Audio that cannot be read is left to the pipeline, which says why."""
@@ -52,11 +50,9 @@ class RecordingAligner:
         except AudioError:
             return recording
         found = self.pieces(recording, samples)
-        return (
-            replace(recording, segments=found)
-            if recording.segments or len(found) > 1 or found[0].problem
-            else recording
-        )
+        if not recording.segments and len(found) == 1 and not found[0].problem:
+            return recording  # it was short enough
+        return replace(recording, segments=found)
 
     def pieces(self, recording: Recording, samples: np.ndarray) -> list[Segment]:
         """The segments of a recording, or it as one, cut where they are too long without times."""

@@ -10,11 +10,13 @@ unlabelled data; Elkan and Noto 2008; Scott 2015). It is an upper limit if right
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from caspi.audit.measurements import MadeFault
+from caspi.audit.signals import Signals
 from caspi.randomness import seeded
 
 FALSE_ALARMS = 0.05  # share of right transcripts that are flagged
@@ -46,9 +48,9 @@ class Scores:
     parts: np.ndarray
 
 
-def scored(own: Sequence[Mapping[str, float]], made: Sequence[tuple[str, int, Mapping[str, float]]]) -> Scores:
-    """Scores by a logistic regression over the signals, each utterance by one that has not seen it (five folds). made:
-    kind of fault, number of the utterance in `own`, signals. A signal that is missing counts as usual."""
+def scored(own: Sequence[Signals], made: Sequence[MadeFault]) -> Scores:
+    """Scores by a logistic regression over the signals, each utterance by one that has not seen it (five folds). A
+    signal that is missing counts as usual."""
     names = tuple(sorted({name for signals in own for name in signals}))
     usual = _table(own, names)
     middle = np.nanmedian(usual, axis=0) if names else np.zeros(0)
@@ -59,8 +61,8 @@ def scored(own: Sequence[Mapping[str, float]], made: Sequence[tuple[str, int, Ma
     def scaled(table: np.ndarray) -> np.ndarray:
         return np.nan_to_num((table - middle) / spread).clip(-_FARTHEST, _FARTHEST)
 
-    mine, theirs = scaled(usual), scaled(_table([signals for *_, signals in made], names))
-    owner = np.array([number for _, number, _ in made], np.int64)
+    mine, theirs = scaled(usual), scaled(_table([one.signals for one in made], names))
+    owner = np.array([one.number for one in made], np.int64)
     fold_of = seeded(0).integers(0, _FOLDS, len(own))
     own_scores, made_scores = np.zeros(len(own)), np.zeros(len(made))
     parts = np.zeros_like(mine)
@@ -70,13 +72,13 @@ def scored(own: Sequence[Mapping[str, float]], made: Sequence[tuple[str, int, Ma
         parts[left] = mine[left] * weights[1:]
         own_scores[left] = mine[left] @ weights[1:] + weights[0]
         made_scores[left[owner]] = theirs[left[owner]] @ weights[1:] + weights[0]
-    kinds = np.array([kind for kind, *_ in made])
+    kinds = np.array([one.kind for one in made])
     return Scores(
         own_scores, {kind: made_scores[kinds == kind] for kind in dict.fromkeys(kinds.tolist())}, names, parts
     )
 
 
-def _table(signals: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+def _table(signals: Sequence[Signals], names: Sequence[str]) -> np.ndarray:
     return np.array([[one.get(name, np.nan) for name in names] for one in signals], np.float64).reshape(-1, len(names))
 
 

@@ -178,15 +178,23 @@ def _numbers(text: str) -> list[str]:
     return [word for word in text.split() if any(map(str.isdigit, word))]
 
 
-def measured(cases: Sequence[Case], aligner: Aligner | None, recognisers: Sequence[Recogniser]) -> list[Signals]:
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The models of an audit; at least one."""
+
+    aligner: Aligner | None
+    recognisers: Sequence[Recogniser]
+
+
+def measured(cases: Sequence[Case], listeners: Listeners) -> list[Signals]:
     """All signals of every case."""
     found = [text_signals(case) for case in cases]
-    if aligner is not None:
+    if listeners.aligner is not None:
         speakable = [n for n, case in enumerate(cases) if spoken_words(case.text, language(case.language).unit)]
         requests = [AlignmentRequest(cases[n].samples, cases[n].text, cases[n].language) for n in speakable]
-        for number, aligned in zip(speakable, aligner.align(requests), strict=True):
+        for number, aligned in zip(speakable, listeners.aligner.align(requests), strict=True):
             found[number] |= alignment_signals(cases[number], aligned)
-    for recogniser in recognisers:
+    for recogniser in listeners.recognisers:
         for mine, more in zip(found, recogniser.signals(cases), strict=True):
             mine.update(more)
     return found

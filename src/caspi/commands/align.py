@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def _corpus(model: str, source: str, out: Path, format_name: str, split: str) ->
     atomic_output.check_owned(out, "align")
     corpus = open_set(source, split_option(split))
     aligner = Aligner.of(model)
-    fits = (corpus.numbers("seconds") <= aligner.longest).nonzero()[0].tolist()
+    longest = math.inf if aligner.any_length else aligner.longest
+    fits = (corpus.numbers("seconds") <= longest).nonzero()[0].tolist()
     partial = atomic_output.begin_atomic(out, "align")
     found: dict[int, Alignment] = {}
     with Progress("align", unit="utterances", total=len(fits)) as progress:

@@ -15,13 +15,17 @@ from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.charts import Bar, Bars
 from caspi.reporting.report import Browser, Page, Table
+from caspi.reporting.waveform import ShownWord, WaveformCell
 from caspi.reporting.wording import percent, plural
 
 if TYPE_CHECKING:
+    from caspi.alignment.align import Aligner
     from caspi.audit.audit import AuditConfig, AuditReport
     from caspi.audit.calibration import Estimate
+    from caspi.corpus.store import Corpus
 
 _STOP_EXIT = 3
+_LISTENED = 30  # utterances with players
 
 
 def run(
@@ -31,10 +35,9 @@ def run(
     """Audits a sample and writes the report. After a kill, the same call resumes. Exit code 3: STOP."""
     from caspi.alignment.align import Aligner
     from caspi.audit.audit import audit
-    from caspi.audit.signals import Recogniser
+    from caspi.audit.signals import Listeners, Recogniser
     from caspi.corpus.store import Corpus
-    from caspi.model.files import model_fingerprint
-    from caspi.model.loading import resolve
+    from caspi.model.loading import content_of
 
     models = [*([aligner] if aligner else []), *recognisers]
     if not models:
@@ -42,15 +45,17 @@ def run(
     out = out or corpus.with_name(corpus.name + "-audit")
     atomic_output.check_owned(out, "audit")
     opened = Corpus.open(corpus, split_option(split))
-    listener = Aligner.of(aligner) if aligner else None
     several = len(recognisers) > 1
-    judges = [Recogniser.of(one, f" ({n})" if several else "") for n, one in enumerate(recognisers, 1)]
+    listeners = Listeners(
+        Aligner.of(aligner) if aligner else None,
+        [Recogniser.of(one, f" ({n})" if several else "") for n, one in enumerate(recognisers, 1)],
+    )
     work = atomic_output.work_folder(out, "audit")
-    prints = [model_fingerprint(Path(resolve(one))) for one in models]
-    key = json.dumps([report.fingerprint(corpus), split, prints, config.sampling.model_dump()])
+    contents = [content_of(one) for one in models]
+    key = json.dumps([report.fingerprint(corpus), split, contents, config.sampling.model_dump()])
     with atomic_output.locked(work, "audit"):
         cache = work / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
-        audited = audit(opened, listener, judges, config, cache)
+        audited = audit(opened, listeners, config, cache)
         partial = atomic_output.begin_atomic(out, "audit")
         summary = {
             "stage": "audit", "corpus": str(corpus), "split": split, "corpus_fingerprint": report.fingerprint(corpus),
@@ -58,15 +63,39 @@ def run(
         }  # fmt: skip
         content = json.dumps(summary, ensure_ascii=False, indent=1)
         (partial / "alignment_report.json").write_text(content, encoding="utf-8")
-        report.write_report(partial, audit_page(str(corpus), audited), summary)
+        page = audit_page(str(corpus), audited, _to_listen_to(opened, audited, listeners.aligner))
+        report.write_report(partial, page, summary)
         atomic_output.commit_atomic(partial, out)
     shutil.rmtree(work)
     line = f"{audited.decision}: {audited.reason}"
     return Outcome(line, out / report.HTML, summary, _STOP_EXIT if audited.decision == "STOP" else 0)
 
 
-def audit_page(corpus: str, audited: AuditReport) -> Page:
-    """The decision, what these models can find, the share by source and stratum, and every utterance."""
+def _to_listen_to(corpus: Corpus, audited: AuditReport, aligner: Aligner | None) -> list[tuple[object, ...]]:
+    """Rows of the most suspicious utterances: score and reasons, text, player and waveform with words, id."""
+    from caspi.alignment.align import AlignmentRequest
+    from caspi.language.spoken_words import spoken_form
+
+    worst = sorted(audited.utterances, key=lambda one: -one.score)[:_LISTENED]
+    clips = [corpus.samples(one.row) for one in worst]
+    words: list[list[ShownWord]] = [[] for _ in worst]
+    speakable = [n for n, one in enumerate(worst) if spoken_form(one.text)]
+    if aligner is not None:
+        asked = [AlignmentRequest(clips[n], worst[n].text, corpus.utterance(worst[n].row).language) for n in speakable]
+        for number, found in zip(speakable, aligner.align(asked), strict=True):
+            words[number] = [ShownWord(word.text, word.start, word.end, word.confidence) for word in found.words]
+    return [
+        (
+            f"{one.score:.1f}: {'; '.join(one.reasons)}", one.text, WaveformCell.of(corpus.flac(one.row), clip, shown),
+            one.id,
+        )
+        for one, clip, shown in zip(worst, clips, words, strict=True)
+    ]  # fmt: skip
+
+
+def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, ...]]) -> Page:
+    """The decision, what these models can find, the share by source and stratum, the most suspicious utterances to
+    listen to, and all."""
     calibration = audited.calibration
     flagged = sum(utterance.flagged for utterance in audited.utterances)
     return Page(
@@ -91,6 +120,13 @@ def audit_page(corpus: str, audited: AuditReport) -> Page:
                 ("part", "faulty [95 %]"),
                 [(name, _interval(one)) for name, one in audited.parts.items()],
                 note="Noisy, clean: by signal-to-noise ratio. Tail: the longest and shortest, and unusual rates.",
+            ),
+            Table(
+                "Most suspicious",
+                ("score, because of", "text", "listen", "id"),
+                listened,
+                text=(1,),
+                note="Words from red to green: how sure the aligner is of each. White: no word of the text.",
             ),
             Browser(
                 "Utterances, most suspicious first",

@@ -64,16 +64,14 @@ def _inputs(model: str, corpora: Sequence[str], options: EvaluationOptions) -> E
     from caspi.evaluation.decode import ModelHandle, devices
     from caspi.evaluation.run import EvaluationInputs
     from caspi.language import language
-    from caspi.model.files import model_fingerprint
-    from caspi.model.loading import resolve
+    from caspi.model.loading import content_of
 
     split = split_option(options.split)
     spoken = language_option(options.language)
     opened = [corpus for name in corpora for corpus in open_sets(name, split, spoken, options.group_key)]
     others = [corpus for name in options.retention for corpus in open_sets(name, split)]
     equivalents = read_equivalents(options.equivalents, language(opened[0].utterance(0).language))
-    folder = Path(resolve(model))
-    handle = ModelHandle(model, model_fingerprint(folder) if folder.is_dir() else model)
+    handle = ModelHandle(model, content_of(model))
     handle.on(devices()[0])  # an invalid model is reported here
     return EvaluationInputs(handle, opened, others, equivalents)
 

@@ -23,7 +23,7 @@ from caspi.errors import UsageError, first_line
 from caspi.model.architectures import configuration
 from caspi.model.config import ModelConfig
 from caspi.model.eight_bit import EightBitWeight, eight_bit_format, separate
-from caspi.model.files import read_tensors
+from caspi.model.files import model_fingerprint, read_tensors
 from caspi.model.forward import use_packed_attention
 from caspi.model.host_memory import keep_freed_memory
 from caspi.model.prompt import CHAT_TEMPLATE, Prompt
@@ -60,6 +60,12 @@ def resolve(name: str) -> str:
     if name.startswith((".", "/")) or name.count("/") != 1:
         raise UsageError(f"no model at {name}: give a folder, a Hub id such as Qwen/Qwen3-ASR-1.7B-hf, or tiny")
     return name
+
+
+def content_of(model: str) -> str:
+    """The fingerprint of a model's files if they are in a local folder, else its name."""
+    folder = Path(resolve(model))
+    return model_fingerprint(folder) if folder.is_dir() else model
 
 
 def _refuse_original_layout(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import importlib.metadata
@@ -21,6 +20,7 @@ from markupsafe import Markup
 from caspi.atomic_output import REPORT, finite
 from caspi.errors import DISTRIBUTION
 from caspi.reporting.charts import Bars, Chart, draw
+from caspi.reporting.waveform import WaveformCell, embedded_audio
 from caspi.reporting.wording import rate
 
 HTML = "report.html"
@@ -36,7 +36,7 @@ class AudioCell:
 
     @property
     def source(self) -> str:
-        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode()
+        return embedded_audio(self.flac)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,7 @@ def render(page: Page, content: dict[str, Any]) -> str:
     templates.filters["svg"] = draw
     templates.filters["rate"] = rate
     templates.tests["clip"] = lambda cell: isinstance(cell, AudioCell)
+    templates.tests["waveform"] = lambda cell: isinstance(cell, WaveformCell)
     templates.tests["difference"] = lambda cell: isinstance(cell, DifferenceCell)
     templates.tests["chart"] = lambda part: isinstance(part, Chart)
     templates.tests["browser"] = lambda part: isinstance(part, Browser)

@@ -1,0 +1,90 @@
+"""Measures the sampled utterances of a corpus, as they are and with faults made on purpose; resumes from a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caspi.atomic_output import read_jsonl
+from caspi.audit.faults import FAULTS, Case, Surroundings, spoiled, texts_of_similar_length
+from caspi.audit.sampling import SampledRow
+from caspi.audit.signals import Listeners, Signals, measured
+from caspi.corpus.store import Corpus
+from caspi.progress import Progress
+from caspi.randomness import seeded
+
+_BLOCK = 32  # utterances measured together
+_ENOUGH_FAULTS = 100  # of each kind
+_MOST_FAULTS = 4  # made from one utterance
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFault:
+    """The signals of an utterance with a fault. number: of the utterance in the sample."""
+
+    kind: str
+    number: int
+    signals: Signals
+
+
+def measurements(
+    corpus: Corpus, rows: Sequence[SampledRow], listeners: Listeners, cache: Path, seed: int,
+    faults_each: int | None = None,
+) -> tuple[list[Signals], list[MadeFault]]:  # fmt: skip
+    """The signals of every row's own transcript, and of those with faults. cache: a file that signals are appended to;
+    what it holds is not measured again. faults_each: made from every utterance; None: enough of each kind in all."""
+    if faults_each is None:
+        faults_each = min(_MOST_FAULTS, -(-_ENOUGH_FAULTS * len(FAULTS) // max(1, len(rows))))
+    known = {(line["row"], line["fault"]): line["signals"] for line in read_jsonl(cache)} if cache.is_file() else {}
+    cases_of = _Cases(corpus, rows, seed, faults_each)
+    with cache.open("a", encoding="utf-8") as lines, Progress("audit", unit="utterances", total=len(rows)) as progress:
+        for first in range(0, len(rows), _BLOCK):
+            block = range(first, min(first + _BLOCK, len(rows)))
+            if any((rows[number].row, "") not in known for number in block):
+                cases = [(rows[number].row, case) for number in block for case in cases_of(number)]
+                found = measured([case for _, case in cases], listeners)
+                for (row, case), signals in zip(cases, found, strict=True):
+                    known[row, case.fault] = signals
+                    lines.write(json.dumps({"row": row, "fault": case.fault, "signals": signals}) + "\n")
+                lines.flush()
+            progress.advance(len(block))
+    number_of = {one.row: number for number, one in enumerate(rows)}
+    made = [MadeFault(kind, number_of[row], signals) for (row, kind), signals in known.items() if kind]
+    return [known[one.row, ""] for one in rows], made
+
+
+class _Cases:
+    """The cases of a sampled row: its own text, and some faults, so that all kinds are about equally often."""
+
+    def __init__(self, corpus: Corpus, rows: Sequence[SampledRow], seed: int, faults_each: int) -> None:
+        self._corpus, self._rows, self._seed, self._faults_each = corpus, rows, seed, faults_each
+        self._utterances = [corpus.utterance(one.row) for one in rows]
+        self._others = texts_of_similar_length([utterance.text for utterance in self._utterances])
+
+    def __call__(self, number: int) -> Iterator[Case]:
+        utterance, row = self._utterances[number], self._rows[number].row
+        own = Case(self._corpus.samples(row), utterance.text, utterance.language)
+        yield own
+        draw = seeded(self._seed, row)
+        around = Surroundings(
+            self._others[number], self._following(number), self._corpus.samples(self._rows[number - 1].row)
+        )
+        kinds = list(FAULTS)
+        first = number * self._faults_each
+        made = 0
+        for step in range(len(kinds)):
+            case = spoiled(own, kinds[(first + step) % len(kinds)], around, draw)
+            if case is not None:
+                yield case
+                made += 1
+            if made == self._faults_each:
+                return
+
+    def _following(self, number: int) -> str:
+        row, utterance = self._rows[number].row + 1, self._utterances[number]
+        if row >= len(self._corpus) or not utterance.group:
+            return ""
+        following = self._corpus.utterance(row)
+        return following.text if following.group == utterance.group else ""

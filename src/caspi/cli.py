@@ -211,7 +211,7 @@ def corpus_push(
 @app.command()
 def audit(
     corpus: CorpusFolder,
-    aligner: Annotated[Optional[str], typer.Option(help="An aligner: a folder or a Hub id.")] = None,
+    aligner: Annotated[Optional[str], typer.Option(help="An aligner: tiny-aligner, a folder or a Hub id.")] = None,
     asr: Annotated[
         Optional[list[str]], typer.Option(metavar="MODEL", help="A recogniser: a folder or a Hub id; may be repeated.")
     ] = None,
@@ -226,7 +226,7 @@ def audit(
 
     An aligner, one or more recognisers, or both listen to a sample. Faults made on purpose show what they can find.
 
-    Example: caspi audit runs/demo/corpus --aligner runs/aligner-tiny/train/best --asr runs/demo/train/average
+    Example: caspi audit runs/demo/corpus --aligner tiny-aligner --asr runs/demo/train/average
     """
     from caspi import commands
     from caspi.audit.audit import AuditConfig
@@ -509,22 +509,23 @@ def transcribe(
 
 @app.command()
 def align(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An aligner: a folder or a Hub id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An aligner: tiny-aligner, a folder or a Hub id.")],
     source: Annotated[
         str, typer.Argument(metavar="AUDIO|CORPUS", help="An audio file, or a corpus or manifest with texts.")
     ],
     text: Annotated[Optional[Path], typer.Argument(metavar="TEXT", help="A file with the text of AUDIO.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Output folder (default for AUDIO: stdout).")] = None,
-    format: Annotated[str, typer.Option(help="json, ctm or textgrid.")] = "json",
+    format: Annotated[str, typer.Option(help="json, ctm, textgrid or srt.")] = "json",
     language: Annotated[Optional[str], typer.Option(help="Language of TEXT (default: Hebrew).")] = None,
     split: Annotated[str, typer.Option(help="Of a corpus: train, validation or test.")] = "test",
     json_: Json = False,
 ) -> None:
     """Find the times of words whose text is known.
 
-    Train an aligner with model.task: align. If a corpus has word times, the accuracy is measured against them.
+    tiny-aligner knows Hebrew from synthetic speech; train your own with model.task: align. If a corpus has word times,
+    the accuracy is measured against them.
 
-    Example: caspi align runs/aligner-tiny/train/best clip.wav text.txt --format textgrid
+    Example: caspi align tiny-aligner talk.mp3 talk.txt --format srt
     """
     from caspi import commands
 

@@ -217,6 +217,17 @@ def test_formats_with_the_times_of_words(aligner: Aligner, sentences: list[Spoke
     assert max(len(line) for line in FORMATS["srt"](timed).splitlines()) <= 42
 
 
+def test_a_long_file_with_its_text_becomes_subtitles(long_recording: Spoken, tmp_path: Path) -> None:
+    samples, words = long_recording
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+    (tmp_path / "a.txt").write_text(text(words), encoding="utf-8")
+    given = {"format_name": "srt", "split": "test", "spoken": None}
+    shown = commands.align.run("tiny-aligner", str(tmp_path / "a.wav"), tmp_path / "a.txt", None, **given).text
+    blocks = [block.splitlines() for block in shown.strip().split("\n\n")]
+    assert " ".join(line for block in blocks for line in block[2:]) == text(words)
+    assert all(len(block) <= 4 for block in blocks)
+
+
 def test_a_window_that_cannot_be_aligned_stays_without_times(aligner: Aligner, sentences: list[Spoken]) -> None:
     samples, transcript = recognised(sentences, 6)
     long = " ".join(["מילה"] * 300)

@@ -1,4 +1,4 @@
-"""Aligned words as files: JSON, CTM of NIST's sclite, TextGrid of Praat. To add a format, add a function here."""
+"""Aligned words as files: JSON, NIST's CTM, Praat's TextGrid, SubRip. To add a format, add a function here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 from caspi.alignment.align import AlignedWord, Alignment
 from caspi.audio import Seconds
+from caspi.inference.cues import TimedWord, cues
+from caspi.inference.subtitles import srt
 
 _DIGITS = 3
 
@@ -63,5 +65,12 @@ def _intervals(words: Sequence[AlignedWord], seconds: Seconds) -> list[tuple[flo
     return intervals
 
 
-FORMATS: dict[str, Callable[[Alignment, str], str]] = {"json": as_json, "ctm": as_ctm, "textgrid": as_textgrid}
-EXTENSIONS = {"json": "json", "ctm": "ctm", "textgrid": "TextGrid"}
+def as_srt(alignment: Alignment, _: str) -> str:
+    """Subtitles, as those of `transcribe`."""
+    return srt(cues([TimedWord(word.text, word.start, word.end) for word in alignment.words]))
+
+
+FORMATS: dict[str, Callable[[Alignment, str], str]] = {
+    "json": as_json, "ctm": as_ctm, "textgrid": as_textgrid, "srt": as_srt,
+}  # fmt: skip
+EXTENSIONS = {"json": "json", "ctm": "ctm", "textgrid": "TextGrid", "srt": "srt"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -49,10 +49,14 @@ def _described_word(word: RecognisedWord) -> dict[str, Any]:
 
 
 def as_srt(transcript: Transcript) -> str:
+    return srt(_cues(transcript))
+
+
+def srt(shown: Sequence[Cue]) -> str:
     """SubRip: numbered cues, times with a comma. The format has no escapes: an arrow becomes one character."""
     return "".join(
         f"{number}\n{_timestamp(cue.start, ',')} --> {_timestamp(cue.end, ',')}\n{_arrowless(cue)}\n\n"
-        for number, cue in enumerate(_cues(transcript), 1)
+        for number, cue in enumerate(shown, 1)
     )
 
 

@@ -25,7 +25,7 @@ class ModelConfig(Config):
     task: Task = "transcribe"
     """What the model is trained for: `transcribe` writes text, `align` finds the times of words whose text is known."""
     start: str = "tiny"
-    """Where weights and tokenizer come from: `tiny`, a folder, or a name on the Hugging Face Hub."""
+    """Where weights and tokenizer come from: `tiny`, `tiny-aligner`, a folder, or a name on the Hugging Face Hub."""
     revision: str | None = None
     """The branch, tag or commit of `start` on the Hub. Without it, the newest version."""
     init: Literal["pretrained", "random"] = "pretrained"

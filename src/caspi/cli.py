@@ -217,9 +217,13 @@ def audit(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="Output folder (default: CORPUS-audit).")] = None,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
-    share: Annotated[float, typer.Option(help="Share of every source that is audited; 1: all.")] = 0.1,
-    proceed_below: Annotated[float, typer.Option(help="PROCEED if surely fewer transcripts are faulty.")] = 0.10,
-    stop_above: Annotated[float, typer.Option(help="STOP, exit code 3, if surely more are.")] = 0.15,
+    share: Annotated[
+        float, typer.Option(min=0.0001, max=1, help="Share of every source that is audited; 1: all.")
+    ] = 0.1,
+    proceed_below: Annotated[
+        float, typer.Option(min=0, max=1, help="PROCEED if surely fewer transcripts are faulty.")
+    ] = 0.10,
+    stop_above: Annotated[float, typer.Option(min=0, max=1, help="STOP, exit code 3, if surely more are.")] = 0.15,
     json_: Json = False,
 ) -> None:
     """Estimate how many transcripts are faulty, list them, and say whether to train.

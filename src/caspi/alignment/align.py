@@ -94,7 +94,7 @@ class Aligner:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         loaded = load_aligner(ModelConfig(task="align", start=model), device)
         if not _is_trained(loaded):
-            raise UsageError(f"{model} is not an aligner: train one with model.task: align")
+            raise UsageError(f"{model} is not an aligner: give tiny-aligner, or train one with model.task: align")
         if device.startswith("cuda"):
             cast(loaded.model, torch.bfloat16)
         return cls(loaded)

@@ -126,7 +126,7 @@ def test_what_cannot_be_aligned_is_refused(request_: AlignmentRequest, message: 
 
 
 def test_a_recogniser_is_no_aligner() -> None:
-    with pytest.raises(UsageError, match=r"tiny is not an aligner: train one with model\.task: align"):
+    with pytest.raises(UsageError, match=r"tiny is not an aligner: give tiny-aligner, or train one"):
         Aligner.of("tiny", "cpu")
 
 

@@ -30,8 +30,7 @@ def signals(
     return own, made, is_faulty
 
 
-@pytest.mark.parametrize("faulty", [0.0, 0.05, 0.2, 0.4])
-@pytest.mark.parametrize("able", [4.0, 7.0])
+@pytest.mark.parametrize(("faulty", "able"), [(0.0, 7.0), (0.05, 7.0), (0.2, 7.0), (0.4, 7.0), (0.2, 4.0)])
 def test_the_share_of_faulty_transcripts_is_found(faulty: float, able: float) -> None:
     found = []
     for seed in range(6):

@@ -22,7 +22,7 @@ import numpy as np
 
 from caspi.alignment.align import Aligner
 from caspi.audit.audit import AuditConfig, decision
-from caspi.audit.calibration import calibrated, scored
+from caspi.audit.calibration import Sampled, calibrated, scored
 from caspi.audit.faults import FAULTS
 from caspi.audit.measurements import MadeFault, measurements
 from caspi.audit.sampling import Sampling, sample
@@ -74,7 +74,7 @@ def _decided(
             shown = [faults[n] for n in random.permutation(len(faults))[:4]]
             mine.append(shown[0].signals if place in spoiled else own[number])
             calibrating += [replace(fault, number=place) for fault in shown[1:]]
-        found = calibrated(scored(mine, calibrating), np.ones(size))
+        found = calibrated(scored(mine, calibrating), Sampled.alike(size))
         decisions[decision(found, AuditConfig())[0]] += 1
         for kind, recall in found.recall.items():
             recalls[kind].append(recall)

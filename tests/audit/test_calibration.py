@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caspi.audit.audit import AuditConfig, decision
-from caspi.audit.calibration import FALSE_ALARMS, calibrated, estimated, scored
+from caspi.audit.calibration import FALSE_ALARMS, Sampled, calibrated, estimated, scored
 from caspi.audit.measurements import MadeFault
 
 
@@ -35,7 +35,7 @@ def test_the_share_of_faulty_transcripts_is_found(faulty: float, able: float) ->
     found = []
     for seed in range(6):
         own, made, is_faulty = signals(seed, faulty, able)
-        calibration = calibrated(scored(own, made), np.ones(len(own)))
+        calibration = calibrated(scored(own, made), Sampled.alike(len(own)))
         assert calibration.faulty is not None
         assert calibration.faulty.low <= calibration.faulty.share <= calibration.faulty.high
         found.append((calibration.faulty, is_faulty.mean()))
@@ -50,7 +50,7 @@ def test_one_of_twenty_right_transcripts_is_flagged(faulty: float) -> None:
     for seed in range(6):
         own, made, is_faulty = signals(seed, faulty, 4.0)
         scores = scored(own, made)
-        calibration = calibrated(scores, np.ones(len(own)))
+        calibration = calibrated(scores, Sampled.alike(len(own)))
         flagged = scores.own >= calibration.threshold
         alarms.append(flagged[~is_faulty].mean())
         recalls += calibration.recall.values()
@@ -62,7 +62,7 @@ def test_models_that_hear_nothing_judge_nothing() -> None:
     """Trap: a fallback that invents scores when the aligner fails is worse than stopping."""
     for faulty in (0.0, 0.5):
         own, made, _ = signals(0, faulty, able=0.0)
-        found = calibrated(scored(own, made), np.ones(len(own)))
+        found = calibrated(scored(own, made), Sampled.alike(len(own)))
         assert (found.seen, found.faulty) == ((), None)
         decided, reason = decision(found, AuditConfig())
         assert decided == "CAUTION"
@@ -76,7 +76,7 @@ def test_a_kind_that_is_not_heard_is_named_and_left_out() -> None:
         MadeFault("late", n, {"loss": draw.normal(), "gap": draw.gamma(2.0), "noise": draw.normal()})
         for n in range(300)
     ]
-    found = calibrated(scored(own, made), np.ones(300))
+    found = calibrated(scored(own, made), Sampled.alike(300))
     assert set(found.seen) == {"another transcript", "cut"}
     assert found.recall["late"] < 0.2
     assert "not seen: late" in decision(found, AuditConfig())[1]
@@ -88,12 +88,12 @@ def test_signals_that_are_missing_or_always_the_same_do_no_harm() -> None:
         del values["noise"]
     for values in [*own, *(one.signals for one in made)]:
         values["constant"] = 1.0
-    assert calibrated(scored(own, made), np.ones(300)).faulty is not None
+    assert calibrated(scored(own, made), Sampled.alike(300)).faulty is not None
 
 
 def test_nothing_found_in_few_transcripts_is_no_proof() -> None:
     made = [np.full(100, 5.0)]
-    few, many = (estimated(np.zeros(size), np.ones(size), made) for size in (20, 1000))
+    few, many = (estimated(np.zeros(size), Sampled.alike(size), made) for size in (20, 1000))
     assert (few.share, few.high) == (0.0, pytest.approx(0.15))
     assert many.high == pytest.approx(0.003)
 
@@ -106,5 +106,15 @@ def test_decisions(faulty: float, allowed: set[str]) -> None:
     decisions = []
     for seed in range(5):
         own, made, _ = signals(seed, faulty, 7.0, size=600)
-        decisions.append(decision(calibrated(scored(own, made), np.ones(len(own))), AuditConfig())[0])
+        decisions.append(decision(calibrated(scored(own, made), Sampled.alike(len(own))), AuditConfig())[0])
     assert sum(one in allowed for one in decisions) >= 4
+
+
+def test_faults_of_few_recordings_are_less_certain_than_those_of_many() -> None:
+    draw = np.random.default_rng(0)
+    own = np.where(np.arange(400) < 60, 5.0, draw.normal(size=400))
+    made = [np.full(200, 5.0)]
+    alone = estimated(own, Sampled.alike(400), made)
+    together = estimated(own, Sampled(np.ones(400), np.arange(400) // 20), made)  # the faulty ones: three recordings
+    assert alone.share == together.share == pytest.approx(0.15)
+    assert together.high - together.low > 2 * (alone.high - alone.low)

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from caspi.audio import Seconds
-from caspi.audit.calibration import Calibration, Estimate, Scores, calibrated, estimated, scored
+from caspi.audit.calibration import Calibration, Estimate, Sampled, Scores, calibrated, estimated, scored
 from caspi.audit.measurements import measurements
 from caspi.audit.sampling import SampledRow, Sampling, sample
 from caspi.audit.signals import Listeners, Signals
@@ -87,15 +87,16 @@ def audit(corpus: Corpus, listeners: Listeners, config: AuditConfig, cache: Path
     rows = sample(corpus, config.sampling)
     own, made = measurements(corpus, rows, listeners, cache, config.sampling.seed)
     scores = scored(own, made)
-    weights = np.array([one.weight for one in rows])
-    calibration = calibrated(scores, weights)
+    groups = [corpus.utterance(one.row).group or f"row {one.row}" for one in rows]
+    sampled = Sampled(np.array([one.weight for one in rows]), np.array(groups))
+    calibration = calibrated(scores, sampled)
     decided, reason = decision(calibration, config)
     return AuditReport(
         decided,
         reason,
         [_audited(corpus, one, number, scores, calibration, own[number]) for number, one in enumerate(rows)],
         calibration,
-        _parts(rows, scores, weights, calibration.seen),
+        _parts(rows, scores, sampled, calibration.seen),
     )
 
 
@@ -115,13 +116,13 @@ def decision(found: Calibration, config: AuditConfig) -> tuple[Decision, str]:
     return ("STOP" if faulty.low > config.stop_above else "CAUTION"), reason
 
 
-def _parts(rows: Sequence[SampledRow], scores: Scores, weights: np.ndarray, seen: Sequence[str]) -> dict[str, Estimate]:
+def _parts(rows: Sequence[SampledRow], scores: Scores, sampled: Sampled, seen: Sequence[str]) -> dict[str, Estimate]:
     places: defaultdict[str, list[int]] = defaultdict(list)
     for place, one in enumerate(rows):
         places[one.source].append(place)
         places[f"{one.source}, {one.stratum}"].append(place)
     return {
-        name: estimated(scores.own[some], weights[some], [scores.made[kind] for kind in seen])
+        name: estimated(scores.own[some], sampled[some], [scores.made[kind] for kind in seen])
         for name, some in sorted(places.items())
         if seen and len(some) >= _FEWEST
     }

@@ -114,17 +114,39 @@ class Calibration:
     faulty: Estimate | None
 
 
-def calibrated(scores: Scores, weights: np.ndarray) -> Calibration:
-    """weights: of the transcripts, how many each stands for."""
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Of transcripts: how many each stands for, and its recording or speaker, whose faults are alike."""
+
+    weights: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def alike(cls, count: int) -> Sampled:
+        """Transcripts that stand for themselves, each of another group."""
+        return cls(np.ones(count), np.arange(count))
+
+    def __getitem__(self, places: np.ndarray | list[int]) -> Sampled:
+        return Sampled(self.weights[places], self.groups[places])
+
+    @property
+    def effective(self) -> float:
+        """How many equal weights have the same variance (Kish)."""
+        return float(self.weights.sum() ** 2 / np.square(self.weights).sum())
+
+
+def calibrated(scores: Scores, sampled: Sampled) -> Calibration:
+    """What the scores can find, and how much of it there is."""
     seen = tuple(scores.made)
     while seen:
-        share = faulty_share(scores.own, weights, [scores.made[kind] for kind in seen])
-        threshold, recall = _threshold(scores, weights, share, seen)
+        made = [scores.made[kind] for kind in seen]
+        share = faulty_share(scores.own, sampled, made)
+        threshold, recall = _threshold(scores, sampled.weights, share, seen)
         still = tuple(kind for kind in seen if recall[kind] >= SEEN)
         if still == seen:
-            return Calibration(threshold, recall, seen, estimated(scores.own, weights, [scores.made[k] for k in seen]))
+            return Calibration(threshold, recall, seen, estimated(scores.own, sampled, made))
         seen = still  # the share is of fewer kinds now, and the threshold moves with it
-    threshold, recall = _threshold(scores, weights, 0.0, ())
+    threshold, recall = _threshold(scores, sampled.weights, 0.0, ())
     return Calibration(threshold, recall, (), None)
 
 
@@ -145,28 +167,38 @@ def _threshold(
     return threshold, {kind: float((made >= threshold).mean()) for kind, made in scores.made.items()}
 
 
-def faulty_share(own: np.ndarray, weights: np.ndarray, made: Sequence[np.ndarray]) -> float:
+def faulty_share(own: np.ndarray, sampled: Sampled, made: Sequence[np.ndarray]) -> float:
     """Of the transcripts with scores `own`, against those of every kind of made fault, which count the same. Taken at
     the threshold where it is surely lowest: a higher one has fewer right transcripts, and fewer to count."""
     thresholds = np.quantile(np.concatenate(made), 1 - np.linspace(*_MADE_ABOVE, 25))
     of_made = np.array([np.mean([(one >= at).mean() for one in made]) for at in thresholds])
-    of_own = np.array([weights[own >= at].sum() for at in thresholds]) / weights.sum()
-    effective = weights.sum() ** 2 / np.square(weights).sum()
-    surely_below = of_own + 1.64 * np.sqrt((of_own + 1 / effective) / effective)
+    of_own = np.array([sampled.weights[own >= at].sum() for at in thresholds]) / sampled.weights.sum()
+    surely_below = of_own + 1.64 * np.sqrt((of_own + 1 / sampled.effective) / sampled.effective)
     best = int(np.argmin(surely_below / np.maximum(of_made, 1e-9)))
     return float(min(1.0, of_own[best] / max(of_made[best], 1e-9)))
 
 
-def estimated(own: np.ndarray, weights: np.ndarray, made: Sequence[np.ndarray]) -> Estimate:
-    """`faulty_share` with the interval of resampled utterances."""
-    share = faulty_share(own, weights, made)
+def estimated(own: np.ndarray, sampled: Sampled, made: Sequence[np.ndarray]) -> Estimate:
+    """`faulty_share` with the wider of two intervals: of resampled utterances, and of resampled groups, which says too
+    little where groups are few."""
+    share = faulty_share(own, sampled, made)
+    bounds = [_resampled(own, sampled, made, groups) for groups in (np.arange(len(own)), sampled.groups)]
+    low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+    # Nothing found in n transcripts: with 95 % certainty fewer than 3 / n are faulty (the rule of three).
+    return Estimate(share, float(min(low, share)), float(min(1.0, max(high, share, 3 / sampled.effective))))
+
+
+def _resampled(
+    own: np.ndarray, sampled: Sampled, made: Sequence[np.ndarray], groups: np.ndarray
+) -> tuple[float, float]:
+    """The middle 95 % of `faulty_share` over draws of groups, and of made faults."""
     draw = seeded(1)
+    _, group_of = np.unique(groups, return_inverse=True)
+    members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(np.bincount(group_of))[:-1])
     again = []
     for _ in range(_RESAMPLES):
-        places = draw.integers(0, len(own), len(own))
+        places = np.concatenate([members[n] for n in draw.integers(0, len(members), len(members))])
         faults = [one[draw.integers(0, len(one), len(one))] for one in made]
-        again.append(faulty_share(own[places], weights[places], faults))
+        again.append(faulty_share(own[places], sampled[places], faults))
     low, high = np.quantile(again, [0.025, 0.975])
-    # Nothing found in n transcripts: with 95 % certainty fewer than 3 / n are faulty (the rule of three).
-    effective = weights.sum() ** 2 / np.square(weights).sum()
-    return Estimate(share, float(min(low, share)), float(min(1.0, max(high, share, 3 / effective))))
+    return float(low), float(high)

@@ -23,7 +23,7 @@ from caspi.alignment.align import Aligner
 from caspi.alignment.recordings import RecordingAligner
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.pipeline.segmentation import Segmentation
-from caspi.corpus.signals import QUIET_FRAME, quiet_frames
+from caspi.corpus.signals import pauses
 from caspi.corpus.utterance import FileAudio, Recording, Word
 
 _NEAR = 0.3
@@ -61,8 +61,7 @@ def main() -> None:
 
 def _in_its_pause(cuts: np.ndarray, known: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """bool [cuts]: inside of a pause that is near the known time."""
-    pauses = np.flatnonzero(np.diff(quiet_frames(samples), prepend=False, append=False)).reshape(-1, 2)
-    begin, end = (pauses * (QUIET_FRAME / SAMPLE_RATE)).T
+    begin, end = pauses(samples).T
     inside = (cuts[:, None] >= begin) & (cuts[:, None] <= end)
     near = (known[:, None] >= begin - _NEAR) & (known[:, None] <= end + _NEAR)
     return (inside & near).any(axis=1)

@@ -24,6 +24,7 @@ from caspi.model.letters import FRAME_SECONDS, LetterPrompt
 from caspi.model.loading import cast
 
 MAX_WINDOW: Seconds = 30.0  # of a model that does not say how long its clips were
+_EDGE_WORDS = 2
 _MARGIN = 1  # seconds at each end of a window that are heard for context only
 _SHORTEST_WINDOW = 2 * _MARGIN + 1
 _FRAMES_PER_MARGIN = round(_MARGIN / FRAME_SECONDS)
@@ -69,12 +70,22 @@ class Alignment:
     @property
     def confidence(self) -> float:
         """Mean of the words; 0 if there is none."""
-        return float(np.mean([word.confidence for word in self.words])) if self.words else 0.0
+        return confidence(self.words) if self.words else 0.0
 
     @property
     def repaired(self) -> int:
         """Number of words whose times were out of order."""
         return sum(word.repaired for word in self.words)
+
+
+def confidence(words: Sequence[AlignedWord]) -> float:
+    """Mean of the words; at least one."""
+    return float(np.mean([word.confidence for word in words]))
+
+
+def confidence_at_ends(words: Sequence[AlignedWord]) -> float:
+    """Of the first two words or of the last two: of those that are less sure."""
+    return min(confidence(words[:_EDGE_WORDS]), confidence(words[-_EDGE_WORDS:]))
 
 
 class Aligner:
@@ -133,8 +144,7 @@ class Aligner:
                 yield from self._aligned(group)
                 group, longest = [], request.seconds
             group.append((request, words))
-        if group:
-            yield from self._aligned(group)
+        yield from self._aligned(group)
 
     def _words(self, request: AlignmentRequest) -> list[SpokenWord]:
         """Of a request that can be aligned. Raises UsageError."""

@@ -73,4 +73,4 @@ def as_srt(alignment: Alignment, _: str) -> str:
 FORMATS: dict[str, Callable[[Alignment, str], str]] = {
     "json": as_json, "ctm": as_ctm, "textgrid": as_textgrid, "srt": as_srt,
 }  # fmt: skip
-EXTENSIONS = {"json": "json", "ctm": "ctm", "textgrid": "TextGrid", "srt": "srt"}
+EXTENSIONS = {"textgrid": "TextGrid"}  # of formats whose files are not called like them

@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest
+from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest, confidence, confidence_at_ends
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
+from caspi.corpus.pipeline.process import clips
 from caspi.corpus.pipeline.segmentation import Segmentation, Span, can_be_cut, cut, is_too_long
-from caspi.corpus.signals import QUIET_FRAME, quiet_frames
+from caspi.corpus.signals import pauses
 from caspi.corpus.utterance import Recording, Segment, Word
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
 from caspi.model.loading import content_of
 from caspi.reporting.wording import percent
 
-_EDGE_WORDS = 2
 _NEARLY_ALL = 0.95
+_NO_END: Seconds = 1e9
 _PAUSE: Seconds = 0.2  # shorter ones may be inside of a word
 _FARTHEST: Seconds = 0.5  # from a boundary of words to a pause that is taken for it
 
@@ -104,11 +105,11 @@ class RecordingAligner:
         wrong = [one.words for one in self.aligner.align(reversed_texts) if len(one.words) > 1]
         if not wrong:
             return ["too few words to judge"] * len(spans)
-        least = float(np.quantile([_confidence(words) for words in wrong], _NEARLY_ALL))
-        least_at_ends = float(np.median([_confidence_at_ends(words) for words in wrong]))
+        least = float(np.quantile([confidence(words) for words in wrong], _NEARLY_ALL))
+        least_at_ends = float(np.median([confidence_at_ends(words) for words in wrong]))
         problems = []
         for span, words in zip(spans, found, strict=True):
-            sure, at_ends = _confidence(words), _confidence_at_ends(words)
+            sure, at_ends = confidence(words), confidence_at_ends(words)
             if sure <= least:
                 problems.append(f"words not found in the audio: confidence {percent(sure)}, by chance {percent(least)}")
             elif at_ends <= least_at_ends:
@@ -120,23 +121,13 @@ class RecordingAligner:
         return problems
 
 
-def _confidence(words: Sequence[AlignedWord]) -> float:
-    return float(np.mean([word.confidence for word in words]))
-
-
-def _confidence_at_ends(words: Sequence[AlignedWord]) -> float:
-    return min(_confidence(words[:_EDGE_WORDS]), _confidence(words[-_EDGE_WORDS:]))
-
-
 def at_pauses(words: Sequence[Word], samples: np.ndarray) -> list[Word]:
     """The words of samples, float32 [n], such that neighbours touch unless the audio pauses between them: cuts are made
     in pauses. A pause belongs to the nearest boundary of two words, if one is near."""
-    frames = np.flatnonzero(np.diff(quiet_frames(samples), prepend=False, append=False)).reshape(-1, 2)
-    pauses = frames * (QUIET_FRAME / SAMPLE_RATE)
     boundaries = np.array([(one.end + other.start) / 2 for one, other in itertools.pairwise(words)])
     starts = np.concatenate([[words[0].start], boundaries])
     ends = np.concatenate([boundaries, [words[-1].end]])
-    for first, last in pauses:
+    for first, last in pauses(samples):
         distances = np.maximum(np.maximum(first - boundaries, boundaries - last), 0.0)
         if last - first < _PAUSE or not len(boundaries) or distances.min() > _FARTHEST:
             continue
@@ -149,11 +140,4 @@ def at_pauses(words: Sequence[Word], samples: np.ndarray) -> list[Word]:
 def _whole(recording: Recording) -> np.ndarray:
     """All samples up to the recording's end, float32 [n] at 16 kHz."""
     stream, _ = recording.audio.open()
-    blocks, read = [], 0
-    limit = math.inf if recording.end is None else recording.end * SAMPLE_RATE
-    for block in stream.blocks:
-        blocks.append(block)
-        read += len(block)
-        if read >= limit:
-            break
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    return next(clips(stream, [(0.0, recording.end or _NO_END)]))

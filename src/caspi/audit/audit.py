@@ -20,6 +20,7 @@ from caspi.audit.sampling import SampledRow, Sampling, sample
 from caspi.audit.signals import Listeners, Signals
 from caspi.config import Config, Unit
 from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Utterance
 from caspi.reporting.wording import percent
 
 Decision = Literal["PROCEED", "CAUTION", "STOP"]
@@ -66,6 +67,11 @@ class AuditReport:
     calibration: Calibration
     parts: dict[str, Estimate]
 
+    @property
+    def most_suspicious(self) -> list[AuditedUtterance]:
+        """All utterances, those with the highest scores first."""
+        return sorted(self.utterances, key=lambda one: -one.score)
+
     def as_json(self) -> dict[str, Any]:
         faulty = self.calibration.faulty
         return {
@@ -87,14 +93,18 @@ def audit(corpus: Corpus, listeners: Listeners, config: AuditConfig, cache: Path
     rows = sample(corpus, config.sampling)
     own, made = measurements(corpus, rows, listeners, cache, config.sampling.seed)
     scores = scored(own, made)
-    groups = [corpus.utterance(one.row).group or f"row {one.row}" for one in rows]
+    utterances = [corpus.utterance(one.row) for one in rows]
+    groups = [utterance.group or f"row {one.row}" for one, utterance in zip(rows, utterances, strict=True)]
     sampled = Sampled(np.array([one.weight for one in rows]), np.array(groups))
     calibration = calibrated(scores, sampled)
     decided, reason = decision(calibration, config)
     return AuditReport(
         decided,
         reason,
-        [_audited(corpus, one, number, scores, calibration, own[number]) for number, one in enumerate(rows)],
+        [
+            _audited(utterances[number], one, number, scores, calibration, own[number])
+            for number, one in enumerate(rows)
+        ],
         calibration,
         _parts(rows, scores, sampled, calibration.seen),
     )
@@ -129,9 +139,8 @@ def _parts(rows: Sequence[SampledRow], scores: Scores, sampled: Sampled, seen: S
 
 
 def _audited(
-    corpus: Corpus, one: SampledRow, number: int, scores: Scores, calibration: Calibration, signals: Signals
+    utterance: Utterance, one: SampledRow, number: int, scores: Scores, calibration: Calibration, signals: Signals
 ) -> AuditedUtterance:
-    utterance = corpus.utterance(one.row)
     parts = scores.parts[number]
     reasons = tuple(scores.names[n] for n in np.argsort(-parts)[:_REASONS] if parts[n] > 0)
     score = float(scores.own[number])

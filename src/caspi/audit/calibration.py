@@ -182,7 +182,9 @@ def estimated(own: np.ndarray, sampled: Sampled, made: Sequence[np.ndarray]) -> 
     """`faulty_share` with the wider of two intervals: of resampled utterances, and of resampled groups, which says too
     little where groups are few."""
     share = faulty_share(own, sampled, made)
-    bounds = [_resampled(own, sampled, made, groups) for groups in (np.arange(len(own)), sampled.groups)]
+    bounds = [_resampled(own, sampled, made, np.arange(len(own)))]
+    if len(np.unique(sampled.groups)) < len(own):
+        bounds.append(_resampled(own, sampled, made, sampled.groups))
     low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
     # Nothing found in n transcripts: with 95 % certainty fewer than 3 / n are faulty (the rule of three).
     return Estimate(share, float(min(low, share)), float(min(1.0, max(high, share, 3 / sampled.effective))))

@@ -62,8 +62,8 @@ def _strata(rows: np.ndarray, seconds: np.ndarray, rate: np.ndarray, snr: np.nda
     noise is not known count as clean."""
     count = math.ceil(_EXTREME * len(rows))
     by_length = rows[np.argsort(seconds[rows], kind="stable")]
-    unusual = np.abs(np.log(np.maximum(rate[rows], 1e-3)) - np.median(np.log(np.maximum(rate[rows], 1e-3))))
-    by_rate = rows[np.argsort(-unusual, kind="stable")]
+    log_rate = np.log(np.maximum(rate[rows], 1e-3))
+    by_rate = rows[np.argsort(-np.abs(log_rate - np.median(log_rate)), kind="stable")]
     tail = np.unique(np.concatenate([by_length[:count], by_length[-count:], by_rate[:count]]))
     others = np.setdiff1d(rows, tail)
     known = snr[others][~np.isnan(snr[others])]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from caspi.alignment.align import AlignedWord, Aligner, Alignment, AlignmentRequest
+from caspi.alignment.align import AlignedWord, Aligner, Alignment, AlignmentRequest, confidence_at_ends
 from caspi.audio import SAMPLE_RATE
 from caspi.audit.faults import Case
 from caspi.corpus.signals import QUIET_FRAME, quiet_frames
@@ -22,14 +22,13 @@ from caspi.inference.transcriber import Recording, Transcriber
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
 from caspi.model.batch import Item, collate
-from caspi.model.config import ModelConfig
 from caspi.model.forward import evaluation_mode, label_logits
-from caspi.model.loading import LoadedModel, cast, load
+from caspi.model.loading import LoadedModel, load_to_decode
 from caspi.model.tensors import to_device
 
 Signals = dict[str, float]
 
-_EDGE_WORDS, _EDGE_LETTERS = 2, 12
+_EDGE_LETTERS = 12
 _SQUEEZED = 0.03  # seconds a letter: no one speaks faster
 _BATCH_SECONDS = 60.0
 _LANGUAGE_TOKENS = 6  # to name a language
@@ -47,14 +46,13 @@ def alignment_signals(case: Case, aligned: Alignment) -> Signals:
     if not aligned.words:
         return {"words not in the audio": 1.0, "weakest words": 1.0, "weak edges": 1.0, "squeezed words": 1.0}
     confidence = np.array([word.confidence for word in aligned.words])
-    edges = min(confidence[:_EDGE_WORDS].mean(), confidence[-_EDGE_WORDS:].mean())
     runs = np.convolve(confidence, np.ones(3) / 3, "valid") if len(confidence) >= 3 else confidence
     speech = ~quiet_frames(case.samples)
     before, after, between = _speech_without_words(speech, aligned.words)
     return {
-        "words not in the audio": 1 - float(confidence.mean()),
+        "words not in the audio": 1 - aligned.confidence,
         "weakest words": 1 - float(runs.min()),
-        "weak edges": 1 - float(edges),
+        "weak edges": 1 - confidence_at_ends(aligned.words),
         "unsure letters": aligned.entropy,
         "squeezed words": float(np.mean([_is_squeezed(word) for word in aligned.words])),
         "words out of order": aligned.repaired / len(aligned.words),
@@ -92,10 +90,7 @@ class Recogniser:
     @classmethod
     def of(cls, model: str, name: str) -> Recogniser:
         """On the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = load(ModelConfig(start=model), device)
-        if device == "cuda":
-            cast(loaded.model, torch.bfloat16)
+        loaded = load_to_decode(model)
         return cls(name, loaded, Engine(loaded))
 
     def heard(self, cases: Sequence[Case]) -> list[tuple[str, str | None]]:

@@ -65,7 +65,7 @@ def _file(
     path = Path()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{source.stem}.{EXTENSIONS[format_name]}"
+        path = out / f"{source.stem}.{EXTENSIONS.get(format_name, format_name)}"
         atomic_output.write_whole(path, written)
     summary = {"stage": "align", "file": str(source), "words": [asdict(word) for word in aligned.words]}
     return Outcome(_line([aligned]), path, summary, text="" if out else written)
@@ -110,7 +110,7 @@ def _corpus(model: str, source: str, out: Path, format_name: str, split: str) ->
     if format_name != "json":
         for row, aligned in found.items():
             name = corpus.utterance(row).id
-            file = partial / format_name / f"{name.replace('/', '_')}.{EXTENSIONS[format_name]}"
+            file = partial / format_name / f"{name.replace('/', '_')}.{EXTENSIONS.get(format_name, format_name)}"
             file.parent.mkdir(exist_ok=True)
             file.write_text(FORMATS[format_name](aligned, name), encoding="utf-8")
     measured = _measured(corpus, found)
@@ -151,10 +151,9 @@ def _measured(corpus: Corpus, found: dict[int, Alignment]) -> _Measured | None:
     for row, aligned in found.items():
         utterance = corpus.utterance(row)
         known = [word for word in utterance.words if spoken_form(word.text)]
-        known = list(without_pauses(known, corpus.samples(row)))
         if [spoken_form(w.text) for w in known] != [spoken_form(w.text) for w in aligned.words]:
             continue
-        true += known
+        true += without_pauses(known, corpus.samples(row))
         ours += aligned.words
         even += zip(*evenly_spaced(len(known), utterance.seconds), strict=True)
         groups += [utterance.group or utterance.id] * len(known)

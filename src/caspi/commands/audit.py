@@ -52,13 +52,14 @@ def run(
     )
     work = atomic_output.work_folder(out, "audit")
     contents = [content_of(one) for one in models]
-    key = json.dumps([report.fingerprint(corpus), split, contents, config.sampling.model_dump()])
+    fingerprint = report.fingerprint(corpus)
+    key = json.dumps([fingerprint, split, contents, config.sampling.model_dump()])
     with atomic_output.locked(work, "audit"):
         cache = work / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl"
         audited = audit(opened, listeners, config, cache)
         partial = atomic_output.begin_atomic(out, "audit")
         summary = {
-            "stage": "audit", "corpus": str(corpus), "split": split, "corpus_fingerprint": report.fingerprint(corpus),
+            "stage": "audit", "corpus": str(corpus), "split": split, "corpus_fingerprint": fingerprint,
             "aligner": aligner, "recognisers": list(recognisers), **audited.as_json(),
         }  # fmt: skip
         content = json.dumps(summary, ensure_ascii=False, indent=1)
@@ -76,7 +77,7 @@ def _to_listen_to(corpus: Corpus, audited: AuditReport, aligner: Aligner | None)
     from caspi.alignment.align import AlignmentRequest
     from caspi.language.spoken_words import spoken_form
 
-    worst = sorted(audited.utterances, key=lambda one: -one.score)[:_LISTENED]
+    worst = audited.most_suspicious[:_LISTENED]
     clips = [corpus.samples(one.row) for one in worst]
     words: list[list[ShownWord]] = [[] for _ in worst]
     speakable = [n for n, one in enumerate(worst) if spoken_form(one.text)]
@@ -136,7 +137,7 @@ def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, .
                         round(one.score, 2), "yes" if one.flagged else "", "; ".join(one.reasons), one.text,
                         round(one.seconds, 1), one.source, one.id,
                     )
-                    for one in sorted(audited.utterances, key=lambda one: -one.score)
+                    for one in audited.most_suspicious
                 ],
                 text=(3,),
                 note=f"{plural(flagged, 'utterance')} flagged. Because of: the signals that add most to the score.",

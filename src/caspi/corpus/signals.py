@@ -103,8 +103,17 @@ def quiet_frames(samples: np.ndarray) -> np.ndarray:
         return np.zeros(0, bool)
     level = 10 * np.log10(np.square(frames, dtype=np.float64).mean(axis=1) + _FLOOR)
     quiet = level < np.percentile(level, 95) - _BELOW_SPEECH_DB
-    edges = np.flatnonzero(np.diff(quiet, prepend=False, append=False))
-    for first, last in edges.reshape(-1, 2):
+    for first, last in _stretches(quiet):
         if last - first < _SHORTEST_PAUSE:
             quiet[first:last] = False
     return quiet
+
+
+def pauses(samples: np.ndarray) -> np.ndarray:
+    """float64 [pauses, 2]: start and end in seconds of each pause of at least 0.1 s in samples, float32 [n]."""
+    return _stretches(quiet_frames(samples)) * (QUIET_FRAME / SAMPLE_RATE)
+
+
+def _stretches(quiet: np.ndarray) -> np.ndarray:
+    """int64 [stretches, 2]: where each begins, and the frame after it."""
+    return np.flatnonzero(np.diff(quiet, prepend=False, append=False)).reshape(-1, 2)

@@ -21,7 +21,7 @@ _PHRASE_BONUS: Seconds = 0.5  # a comma is as good a place to break as a pause o
 
 @dataclass(frozen=True, slots=True)
 class TimedWord:
-    """A written word, without spaces."""
+    """A written word; or a whole text, where its words have no times."""
 
     text: str
     start: Seconds

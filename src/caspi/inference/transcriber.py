@@ -22,9 +22,8 @@ from caspi.inference.engine.streaming import results_of
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import longest_window, windows
 from caspi.inference.loops import loops
-from caspi.model.config import ModelConfig
 from caspi.model.hotwords import joined, tail
-from caspi.model.loading import LoadedModel, cast, load
+from caspi.model.loading import LoadedModel, load_to_decode
 from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
 
 
@@ -143,10 +142,7 @@ class Transcriber:
     @classmethod
     def of(cls, model: str, device: str | None = None, options: GeneratorOptions | None = None) -> Transcriber:
         """MODEL on the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        loaded = load(ModelConfig(start=model), device)
-        if device.startswith("cuda"):
-            cast(loaded.model, torch.bfloat16)
+        loaded = load_to_decode(model, device)
         transcriber = cls(loaded, engine=Engine(loaded, options=options))
         loaded.model.model.language_model.layers = torch.nn.ModuleList()  # the engine has its own copy
         return transcriber

@@ -150,6 +150,15 @@ def cast(model: Qwen3ASRForConditionalGeneration, dtype: torch.dtype) -> Qwen3AS
     return model
 
 
+def load_to_decode(model: str, device: str | None = None) -> LoadedModel:
+    """On the GPU in bf16 if there is one, else on the CPU in fp32. Raises UsageError if it cannot be loaded."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load(ModelConfig(start=model), device)
+    if device.startswith("cuda"):
+        cast(loaded.model, torch.bfloat16)
+    return loaded
+
+
 def random_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen3ASRForConditionalGeneration:
     """A model with random weights, the same for the same seed."""
     scale = config.scale or ("tiny" if config.start == "tiny" else "1.7b")

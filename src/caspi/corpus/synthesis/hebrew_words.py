@@ -1,7 +1,8 @@
 """Vowel points at random, for words of an open vocabulary.
 
-espeak-ng reads Hebrew without points almost without vowels. Where nobody knows the points, drawn ones still give every
-letter its sound and every syllable a vowel, which is what an aligner learns from; the words are not pronounced rightly.
+espeak-ng reads Hebrew without vowel points almost without vowels. For most words the right points are not known. Random
+ones still give every letter its sound and every syllable a vowel, which is what an aligner learns from, but the words
+are not pronounced as they should be.
 """
 
 from __future__ import annotations

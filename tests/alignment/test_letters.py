@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caspi.alignment.viterbi import untranscribed, word_paths
+from caspi.alignment.viterbi import BAND, WordPaths, untranscribed, word_paths
 from caspi.corpus.utterance import Word
 from caspi.model.aligner import load_aligner
 from caspi.model.config import ModelConfig
@@ -59,6 +59,12 @@ def test_logits_are_in_the_order_of_time(prompt: LetterPrompt) -> None:
     assert second[0, 0] == counts[0] * 4
 
 
+def way(scores: np.ndarray, spellings: list[list[int]], band: int = BAND) -> WordPaths | None:
+    """Of one clip alone."""
+    [found] = word_paths([scores], [spellings], band)
+    return found
+
+
 def log_probabilities(frames: list[int], classes: int = 6, sure: float = 0.9) -> np.ndarray:
     found = np.full((len(frames), classes), (1 - sure) / (classes - 1))
     found[np.arange(len(frames)), frames] = sure
@@ -67,7 +73,7 @@ def log_probabilities(frames: list[int], classes: int = 6, sure: float = 0.9) ->
 
 def test_words_are_where_their_letters_are() -> None:
     frames = [0] * 5 + [1] * 4 + [2] * 6 + [0] * 3 + [3] * 7 + [0] * 5
-    found = word_paths(log_probabilities(frames), [[1, 2], [3]])
+    found = way(log_probabilities(frames), [[1, 2], [3]])
     assert found is not None
     assert found.starts.tolist() == pytest.approx([5 * FRAME_SECONDS, 18 * FRAME_SECONDS])
     assert found.ends.tolist() == pytest.approx([15 * FRAME_SECONDS, 25 * FRAME_SECONDS])
@@ -75,21 +81,21 @@ def test_words_are_where_their_letters_are() -> None:
 
 
 def test_words_without_a_pause_between_them_touch() -> None:
-    found = word_paths(log_probabilities([1] * 4 + [2] * 4), [[1], [2]])
+    found = way(log_probabilities([1] * 4 + [2] * 4), [[1], [2]])
     assert found is not None
     assert (found.starts.tolist(), found.ends.tolist()) == ([0.0, 0.08], [0.08, 0.16])
 
 
 def test_speech_before_and_after_the_text_belongs_to_no_word() -> None:
     frames = [4] * 20 + [5] * 10 + [1] * 4 + [2] * 6 + [3] * 7 + [5] * 20
-    found = word_paths(log_probabilities(frames, sure=0.8), [[1, 2], [3]])
+    found = way(log_probabilities(frames, sure=0.8), [[1, 2], [3]])
     assert found is not None
     assert found.starts.tolist() == pytest.approx([30 * FRAME_SECONDS, 40 * FRAME_SECONDS])
     assert found.ends.tolist() == pytest.approx([40 * FRAME_SECONDS, 47 * FRAME_SECONDS])
 
 
 def test_a_text_with_more_letters_than_frames_has_no_path() -> None:
-    assert word_paths(log_probabilities([1, 2]), [[1, 2, 3]]) is None
+    assert way(log_probabilities([1, 2]), [[1, 2, 3]]) is None
 
 
 @settings(max_examples=60, deadline=None)
@@ -97,7 +103,7 @@ def test_a_text_with_more_letters_than_frames_has_no_path() -> None:
 def test_no_path_is_more_likely(seed: int, spellings: list[list[int]]) -> None:
     """Against all paths of eight frames."""
     scores = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), 8))
-    found = word_paths(scores, spellings)
+    found = way(scores, spellings)
     assert found is not None
     states = [SILENCE]
     for spelling in spellings:
@@ -126,11 +132,29 @@ def test_a_band_of_letters_finds_the_way_through_a_long_text(band: int) -> None:
         for letter in spelling:
             frames += [letter] * int(draw.integers(1, 12))
     scores = log_probabilities(frames, classes=30, sure=0.6)
-    found, wanted = word_paths(scores, spellings, band), word_paths(scores, spellings, 10_000)
+    found, wanted = way(scores, spellings, band), way(scores, spellings, 10_000)
     assert found is not None
     assert wanted is not None
     assert found.starts.tolist() == wanted.starts.tolist()
     assert (np.abs(found.starts - starts) < 0.03).mean() > 0.98  # neighbours that share a letter are ambiguous
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.sampled_from([12, BAND]))
+def test_clips_together_have_the_ways_that_they_have_alone(seed: int, clips: int, band: int) -> None:
+    """Of any lengths; those with too many letters for their frames, or for the band, among them."""
+    draw = np.random.default_rng(seed)
+    spellings = [
+        [draw.integers(1, 4, draw.integers(1, 5)).tolist() for _ in range(draw.integers(1, 9))] for _ in range(clips)
+    ]
+    scores = [np.log(draw.dirichlet(np.ones(4), int(draw.integers(5, 60)))) for _ in range(clips)]
+    for together, one, spelling in zip(word_paths(scores, spellings, band), scores, spellings, strict=True):
+        alone = way(one, spelling, band)
+        assert (together is None) == (alone is None)
+        if together is not None and alone is not None:
+            assert together.starts.tolist() == alone.starts.tolist()
+            assert together.ends.tolist() == alone.ends.tolist()
+            assert together.confidence.tolist() == alone.confidence.tolist()
 
 
 @settings(max_examples=40, deadline=None)
@@ -141,7 +165,7 @@ def test_a_band_never_loses_the_end_of_a_text(seed: int, band: int) -> None:
     spellings = [draw.integers(1, 4, draw.integers(1, 6)).tolist() for _ in range(draw.integers(1, 30))]
     letters = sum(map(len, spellings))
     scores = np.log(draw.dirichlet(np.ones(4), letters + int(draw.integers(0, 60))))
-    found = word_paths(scores, spellings, band)
+    found = way(scores, spellings, band)
     assert found is not None
     assert (found.ends > found.starts).all()
     assert (found.starts[1:] >= found.ends[:-1] - 1e-9).all()

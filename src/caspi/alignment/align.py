@@ -94,7 +94,7 @@ class Aligner:
 
     def __init__(self, loaded: LoadedAligner) -> None:
         self._loaded = loaded
-        self._device = next(loaded.model.parameters()).device
+        self.device = next(loaded.model.parameters()).device
         stated = max_clip_seconds(loaded.model.config.to_dict()) or MAX_WINDOW
         prompt = loaded.prompt
         self.longest = min(stated, prompt.max_seconds) if isinstance(prompt, AlignmentPrompt) else stated
@@ -140,7 +140,7 @@ class Aligner:
                 yield self._aligned_in_windows(request, words)
                 continue
             longest = max(longest, request.seconds)
-            if group and longest * (len(group) + 1) > _BATCH_SECONDS[self._device.type]:
+            if group and longest * (len(group) + 1) > _BATCH_SECONDS[self.device.type]:
                 yield from self._aligned(group)
                 group, longest = [], request.seconds
             group.append((request, words))
@@ -165,11 +165,12 @@ class Aligner:
         seconds = max(_SHORTEST_WINDOW, int(self.longest))
         starts = _window_starts(request.seconds, seconds)
         windows = [request.samples[first * SAMPLE_RATE :][: seconds * SAMPLE_RATE] for first in starts]
-        at_once = max(1, int(_BATCH_SECONDS[self._device.type] / self.longest))
+        at_once = max(1, int(_BATCH_SECONDS[self.device.type] / self.longest))
         scores: list[np.ndarray] = []
         for first in range(0, len(windows), at_once):
             scores += letter_scores(self._loaded, windows[first : first + at_once])
-        return _alignment(request, words, times_by_letters(_joined(scores, starts), _item(request, words), prompt))
+        [times] = times_by_letters([_joined(scores, starts)], [_item(request, words)], prompt)
+        return _alignment(request, words, times)
 
 
 def _item(request: AlignmentRequest, words: Sequence[SpokenWord]) -> Item:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from caspi.alignment.times import in_order, slot_times
-from caspi.alignment.viterbi import word_paths
+from caspi.alignment.viterbi import WordPaths, word_paths
 from caspi.audio import SAMPLE_RATE
 from caspi.model.aligner import LoadedAligner
 from caspi.model.alignment import AlignmentPrompt
@@ -37,8 +37,7 @@ def letter_scores(loaded: LoadedAligner, clips: Sequence[np.ndarray]) -> list[np
     device = next(loaded.model.parameters()).device
     batch = to_device(collate([Item(clip, "", "") for clip in clips], loaded.prompt), device)
     with evaluation_mode(loaded.model):
-        logits = frame_logits(label_logits(loaded.model, batch).float(), batch.audio.tokens)
-    return [one.log_softmax(dim=1).cpu().numpy() for one in logits]
+        return _log_probabilities(label_logits(loaded.model, batch).float(), batch)
 
 
 @torch.no_grad()
@@ -62,17 +61,29 @@ def times_in(
 def _by_letters(
     outputs: torch.Tensor, items: Sequence[Item], batch: Batch, prompt: LetterPrompt
 ) -> list[WordTimes | None]:
+    return times_by_letters(_log_probabilities(outputs, batch), items, prompt)
+
+
+def _log_probabilities(outputs: torch.Tensor, batch: Batch) -> list[np.ndarray]:
+    """[frames, classes] of each clip."""
+    logits = frame_logits(outputs, batch.audio.tokens)
+    joined = torch.cat(logits).log_softmax(dim=1).cpu().numpy()  # one transfer from the device
+    return np.split(joined, np.cumsum([len(one) for one in logits])[:-1])
+
+
+def times_by_letters(
+    log_probabilities: Sequence[np.ndarray], items: Sequence[Item], prompt: LetterPrompt
+) -> list[WordTimes | None]:
+    """From log-probabilities [frames, classes] of each clip; None if a text has more letters than frames."""
+    spellings = [[prompt.spelling(word.text) for word in item.words] for item in items]
+    found = word_paths(log_probabilities, spellings)
     return [
-        times_by_letters(logits.log_softmax(dim=1).cpu().numpy(), item, prompt)
-        for logits, item in zip(frame_logits(outputs, batch.audio.tokens), items, strict=True)
+        None if paths is None else _times(scores, paths, item)
+        for scores, paths, item in zip(log_probabilities, found, items, strict=True)
     ]
 
 
-def times_by_letters(log_probabilities: np.ndarray, item: Item, prompt: LetterPrompt) -> WordTimes | None:
-    """From log-probabilities [frames, classes]; None if the text has more letters than frames."""
-    paths = word_paths(log_probabilities, [prompt.spelling(word.text) for word in item.words])
-    if paths is None:
-        return None
+def _times(log_probabilities: np.ndarray, paths: WordPaths, item: Item) -> WordTimes:
     seconds = len(item.samples) / SAMPLE_RATE
     entropy = float(-(np.exp(log_probabilities) * log_probabilities).sum(axis=1).mean())
     in_clip = (paths.starts.clip(max=seconds), paths.ends.clip(max=seconds))

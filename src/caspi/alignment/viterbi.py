@@ -29,13 +29,34 @@ class WordPaths:
     confidence: np.ndarray
 
 
-def word_paths(log_probabilities: np.ndarray, spellings: Sequence[Sequence[int]], band: int = BAND) -> WordPaths | None:
-    """log_probabilities [frames, classes]; spellings: classes of each word's letters. Every letter has at least one
-    frame; between words there may be silence. None if there are more letters than frames."""
-    states, first = _states(spellings)
-    if sum(map(len, spellings)) > len(log_probabilities):
-        return None
-    path = _best_path(log_probabilities, states, _may_skip(len(states), first), band)
+def word_paths(
+    log_probabilities: Sequence[np.ndarray], spellings: Sequence[Sequence[Sequence[int]]], band: int = BAND
+) -> list[WordPaths | None]:
+    """Of clips of about equal length, together. log_probabilities [frames, classes] of each; spellings: classes of each
+    word's letters. Every letter has at least one frame; between words there may be silence. None if there are more
+    letters than frames."""
+    fit = [
+        number
+        for number, (scores, words) in enumerate(zip(log_probabilities, spellings, strict=True))
+        if sum(map(len, words)) <= len(scores)
+    ]
+    found: list[WordPaths | None] = [None] * len(spellings)
+    layouts = {number: _states(spellings[number]) for number in fit}
+    long = [number for number in fit if len(layouts[number][0]) > band]
+    for some in (*([number] for number in long), [number for number in fit if number not in long]):
+        scores = [log_probabilities[number] for number in some]
+        states, first = [layouts[number][0] for number in some], [layouts[number][1] for number in some]
+        paths = _best_paths(scores, states, first, band) if some else []
+        for number, path in zip(some, paths, strict=True):
+            found[number] = _word_paths(log_probabilities[number], spellings[number], path, *layouts[number])
+    return found
+
+
+def _word_paths(
+    log_probabilities: np.ndarray, spellings: Sequence[Sequence[int]], path: np.ndarray, states: np.ndarray,
+    first: Sequence[int],
+) -> WordPaths:  # fmt: skip
+    """Of one clip. path: the state of every frame; states: their classes; first: of each word."""
     words = len(spellings)
     # The word of every state; silence between words belongs to none.
     of_state = np.full(len(states), words)
@@ -61,13 +82,6 @@ def _states(spellings: Sequence[Sequence[int]]) -> tuple[np.ndarray, list[int]]:
     return np.array(states), first
 
 
-def _may_skip(count: int, first: Sequence[int]) -> np.ndarray:
-    """bool [states]: whether a state follows the one before the last, without the silence between two words."""
-    may = np.zeros(count, bool)
-    may[list(first[1:])] = True
-    return may
-
-
 def untranscribed(states: np.ndarray) -> np.ndarray:
     """float64 [states]: how much less likely than the likeliest letter a frame is, at most, in the state of silence: it
     is also where speech is that the text does not have. Infinite for letters."""
@@ -76,39 +90,92 @@ def untranscribed(states: np.ndarray) -> np.ndarray:
     return worse
 
 
-def _best_path(log_probabilities: np.ndarray, states: np.ndarray, may_skip: np.ndarray, band: int) -> np.ndarray:
-    """The state of every frame, int64 [frames], from the first or second state to one of the last two. states: their
-    classes."""
-    frames, width = len(log_probabilities), min(band, len(states))
-    steps = np.zeros((frames, width), np.int8)  # number of states to go back
+class _Grid:
+    """The states of several clips, padded to the most: arrays [clips, states]. classes: of the states; worse: see
+    `untranscribed`; skipped: 0 where a state may follow the one before the last, without the silence between two words,
+    else the score of what is impossible."""
+
+    def __init__(self, states: Sequence[np.ndarray], first: Sequence[list[int]]) -> None:
+        shape = (len(states), max(map(len, states)))
+        self.classes = np.zeros(shape, np.int64)
+        self.worse = np.full(shape, np.inf)
+        self.skipped = np.full(shape, _IMPOSSIBLE)
+        for number, (one, begins) in enumerate(zip(states, first, strict=True)):
+            self.classes[number, : len(one)] = one
+            self.worse[number, : len(one)] = untranscribed(one)
+            self.skipped[number, begins[1:]] = 0.0
+
+
+def _best_paths(
+    log_probabilities: Sequence[np.ndarray], states: Sequence[np.ndarray], first: Sequence[list[int]], band: int
+) -> list[np.ndarray]:
+    """The state of every frame of each clip, int64 [frames], from the first or second state to one of the last two.
+    states: their classes; first: of each word. Only one clip may have more states than the band."""
+    grid, scores = _Grid(states, first), _padded(log_probabilities)
+    loudest = scores.max(axis=2, keepdims=True)
+    frames, clips, _ = scores.shape
+    count = grid.classes.shape[1]
+    width = min(band, count)
+    needed = _needed(states[0], frames)
+    steps = np.zeros((frames, clips, width), np.int8)  # number of states to go back
     lows = np.zeros(frames, np.int64)  # the first state of the band
-    scores = np.full((3, width), _IMPOSSIBLE)  # that stay, come from the state before, and from the one before that
-    loudest, worse = log_probabilities.max(axis=1), untranscribed(states)
-    best = np.full(width, _IMPOSSIBLE)
-    best[:2] = log_probabilities[0, states[:2]]
-    best[0] = max(best[0], loudest[0] - worse[0])
-    # From the last state of a band the end must be within reach, one letter a frame.
-    letters_after = np.cumsum((states != SILENCE)[::-1])[::-1] - (states != SILENCE)
-    needed = np.searchsorted(-letters_after, -np.arange(frames)[::-1])  # the first such state at each frame
-    needed[-1] = len(states) - 1
+    lengths, ends = np.array([len(one) for one in log_probabilities]), np.array([len(one) for one in states])
+    last = np.zeros(clips, np.int64)  # the state of each clip's last frame
+    before = np.empty((clips, width + 2))  # scores of states low - 2 to low + width - 1, a frame ago
+    best = np.full((clips, width), _IMPOSSIBLE)
     low = 0
-    for frame in range(1, frames):
-        before, middle = low, low + int(best.argmax())
-        low = max(low, min(len(states) - width, max(middle - width // 2, int(needed[frame]) - width + 1)))
+    for frame in range(frames):
+        shift = 0
+        if width < count and frame:
+            middle = low + int(best[0].argmax())
+            following = max(low, min(count - width, max(middle - width // 2, int(needed[frame]) - width + 1)))
+            low, shift = following, following - low
         lows[frame] = low
-        padded = np.full(width + 2, _IMPOSSIBLE)  # scores of states low - 2 to low + width - 1
-        from_, to = max(before, low - 2), min(before + width, low + width)
-        padded[from_ - low + 2 : to - low + 2] = best[from_ - before : to - before]
-        scores[0], scores[1] = padded[2:], padded[1:-1]
-        scores[2] = np.where(may_skip[low : low + width], padded[:-2], _IMPOSSIBLE)
-        step = scores.argmax(axis=0)
-        steps[frame] = step
         in_band = slice(low, low + width)
-        emissions = np.maximum(log_probabilities[frame, states[in_band]], loudest[frame] - worse[in_band])
-        best = np.take_along_axis(scores, step[None], axis=0)[0] + emissions
-    state = len(states) - (1 if best[-1] >= best[-2] else 2)
-    path = np.empty(frames, np.int64)
+        heard = np.take_along_axis(scores[frame], grid.classes[:, in_band], axis=1)
+        emissions = np.maximum(heard, loudest[frame] - grid.worse[:, in_band])
+        if frame == 0:
+            best[:, :2] = emissions[:, :2]
+        else:
+            before.fill(_IMPOSSIBLE)
+            kept = best[:, max(0, shift - 2) :]
+            before[:, max(0, 2 - shift) :][:, : kept.shape[1]] = kept
+            stays, follows = before[:, 2:], before[:, 1:-1]
+            skips = before[:, :-2] + grid.skipped[:, in_band]
+            best = np.maximum(stays, follows)
+            step = (follows > stays).view(np.int8)
+            step[skips > best] = 2
+            steps[frame] = step
+            best = np.maximum(best, skips) + emissions
+        for clip in np.flatnonzero(lengths == frame + 1):
+            end = int(ends[clip]) - low
+            last[clip] = ends[clip] - (1 if best[clip, end - 1] >= best[clip, end - 2] else 2)
+    return _walked_back(last, lengths, steps, lows)
+
+
+def _padded(log_probabilities: Sequence[np.ndarray]) -> np.ndarray:
+    """[frames of the longest, clips, classes]."""
+    shape = (max(map(len, log_probabilities)), len(log_probabilities), log_probabilities[0].shape[1])
+    padded = np.zeros(shape, log_probabilities[0].dtype)
+    for number, one in enumerate(log_probabilities):
+        padded[: len(one), number] = one
+    return padded
+
+
+def _needed(states: np.ndarray, frames: int) -> np.ndarray:
+    """int64 [frames]: the first state from which the end is within reach, one letter a frame."""
+    letters_after = np.cumsum((states != SILENCE)[::-1])[::-1] - (states != SILENCE)
+    needed = np.searchsorted(-letters_after, -np.arange(frames)[::-1])
+    needed[-1] = len(states) - 1
+    return needed
+
+
+def _walked_back(last: np.ndarray, lengths: np.ndarray, steps: np.ndarray, lows: np.ndarray) -> list[np.ndarray]:
+    """The paths that end in the states `last`. steps [frames, clips, band]: number of states to go back."""
+    frames, clips, _ = steps.shape
+    every, state = np.arange(clips), last
+    paths = np.empty((frames, clips), np.int64)
     for frame in range(frames - 1, -1, -1):
-        path[frame] = state
-        state -= int(steps[frame, state - lows[frame]])
-    return path
+        paths[frame] = state
+        state = np.where(frame < lengths, state - steps[frame, every, state - lows[frame]], state)
+    return [paths[:length, number] for number, length in enumerate(lengths.tolist())]

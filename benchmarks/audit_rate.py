@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4096, help="clips")
     options = parser.parse_args()
     requests.TOKENS_AT_LEAST, requests.TOKENS_PER_SECOND_LIMIT = 0, _TOKENS_PER_SECOND
-    Transcriber.transcribe = _in_hebrew(Transcriber.transcribe)  # type: ignore[method-assign]
+    Transcriber.transcribe = _in_hebrew(Transcriber.transcribe)
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
         folder = Path(name)
         corpus = _corpus(folder, options.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from caspi.randomness import seeded
 _BLOCK = {"cpu": 32, "cuda": 2048}  # utterances measured together: some seconds
 _ENOUGH_FAULTS = 100  # of each kind
 _MOST_FAULTS = 4  # made from one utterance
-_AHEAD = 64  # utterances read before they are needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ def measurements(
     corpus.find_audio()  # before threads read it
     size = _BLOCK[listeners.device.type]
     with cache.open("a", encoding="utf-8") as lines, Progress("audit", unit="utterances", total=len(rows)) as progress:
-        for first in range(0, len(rows), size):
-            block = range(first, min(first + size, len(rows)))
-            if any((rows[number].row, "") not in known for number in block):
-                of_each = zip(block, read_ahead(cases_of, block, _AHEAD), strict=True)
-                cases = [(rows[number].row, case) for number, some in of_each for case in some]
-                found = measured([case for _, case in cases], listeners)
-                for (row, case), signals in zip(cases, found, strict=True):
-                    known[row, case.fault] = signals
-                    lines.write(json.dumps({"row": row, "fault": case.fault, "signals": signals}) + "\n")
-                lines.flush()
+        left = [number for number, one in enumerate(rows) if (one.row, "") not in known]
+        progress.advance(len(rows) - len(left))
+        read = zip(left, read_ahead(cases_of, left, size), strict=True)  # the next block, while this one is measured
+        while block := list(itertools.islice(read, size)):
+            cases = [(rows[number].row, case) for number, some in block for case in some]
+            found = measured([case for _, case in cases], listeners)
+            for (row, case), signals in zip(cases, found, strict=True):
+                known[row, case.fault] = signals
+                lines.write(json.dumps({"row": row, "fault": case.fault, "signals": signals}) + "\n")
+            lines.flush()
             progress.advance(len(block))
     number_of = {one.row: number for number, one in enumerate(rows)}
     made = [MadeFault(kind, number_of[row], signals) for (row, kind), signals in known.items() if kind]

@@ -14,13 +14,14 @@ from rapidfuzz.distance import Levenshtein
 from caspi.alignment.align import AlignedWord, Aligner, Alignment, AlignmentRequest, confidence_at_ends
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.audit.faults import Case
+from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.inference.engine.engine import Engine
 from caspi.inference.loops import loops
 from caspi.inference.transcriber import Recording, Transcriber
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
-from caspi.model.batch import Item, collate
+from caspi.model.batch import Batch, Item, collate
 from caspi.model.forward import evaluation_mode, label_logits
 from caspi.model.loading import LoadedModel, load_to_decode
 from caspi.model.tensors import to_device
@@ -29,6 +30,7 @@ Signals = dict[str, float]
 
 _EDGE_LETTERS = 12
 _SQUEEZED = 0.03  # seconds a letter: no one speaks faster
+_BATCHES_AHEAD = 2  # made while the one before is computed
 _BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
 
 
@@ -110,15 +112,19 @@ class Recogniser:
         order = sorted(range(len(cases)), key=lambda number: len(cases[number].samples))
         found = [0.0] * len(cases)
         device = next(self.loaded.model.parameters()).device
-        for some in _batches(order, cases, _BATCH_SECONDS[device.type]):
-            items = [Item(cases[n].samples, texts[n], cases[n].language) for n in some]
-            batch = to_device(collate(items, self.loaded.prompt), device)
+        prompt = self.loaded.prompt
+
+        def made(some: list[int]) -> tuple[list[int], Batch]:
+            return some, collate([Item(cases[n].samples, texts[n], cases[n].language) for n in some], prompt)
+
+        batches = _batches(order, cases, _BATCH_SECONDS[device.type])
+        for some, batch in read_ahead(made, batches, _BATCHES_AHEAD):
             with evaluation_mode(self.loaded.model):
-                logits = label_logits(self.loaded.model, batch).float()
-            each = torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none").cpu()
-            lengths = self.loaded.prompt.target_lengths([i.text for i in items], [i.language for i in items])
-            for number, item, losses in zip(some, items, torch.split(each, [int(n) for n in lengths]), strict=True):
-                found[number] = float(losses[len(self.loaded.prompt.language_prefix(item.language)) :].mean())
+                logits = label_logits(self.loaded.model, to_device(batch, device)).float()
+            each = torch.nn.functional.cross_entropy(logits, batch.labels.to(device), reduction="none").cpu()
+            lengths = [len(item.example.target) for item in batch.items]
+            for number, losses in zip(some, torch.split(each, lengths), strict=True):
+                found[number] = float(losses[len(prompt.language_prefix(cases[number].language)) :].mean())
         return found
 
     def signals(self, cases: Sequence[Case]) -> list[Signals]:

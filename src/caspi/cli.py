@@ -241,6 +241,29 @@ def audit(
 
 
 @app.command()
+def repair(
+    corpus: CorpusFolder,
+    audit: Annotated[Path, typer.Option("--from", metavar="AUDIT", help="Folder that caspi audit wrote.")],
+    policy: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="YAML: what is done with flagged utterances (docs/stages.md)."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the new corpus (default: CORPUS-repaired).")] = None,
+    json_: Json = False,
+) -> None:
+    """Make a new corpus in which what an audit flags is mended or left out. The old one stays as it is.
+
+    Boundaries are moved, clips are cut to the part that has their words, numbers are written as they were heard; each
+    change must pass the audit. What nothing helps is dropped, or marked for people.
+
+    Example: caspi repair runs/demo/corpus --from runs/demo/corpus-audit
+    """
+    from caspi import commands
+
+    _finish(commands.repair.run(corpus, audit, out, commands.repair.policy_of(policy)), json_)
+
+
+@app.command()
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,

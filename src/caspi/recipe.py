@@ -8,7 +8,7 @@ import logging
 import re
 import typing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
@@ -58,6 +58,9 @@ class _Loader(yaml.SafeLoader):
     """Reads YAML 1.2 floats: PyYAML alone reads 2e-4 as a string."""
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
 def _unique_keys(loader: Any, node: Any) -> dict[Any, Any]:
     """Refuses duplicate keys: PyYAML would silently keep the last one."""
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
@@ -78,13 +81,8 @@ _Loader.add_implicit_resolver(
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe and applies `key.to.value=yaml` overrides. Raises UsageError, which names key, value and fix."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise UsageError(f"recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
+    values = _values(path, f"recipe {path}")
+    if not values:
         raise UsageError(f"recipe {path} holds no keys; see recipes/ for examples")
     old: set[str] = set()
     if "train" in values:
@@ -95,11 +93,32 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         _log.warning(
             f"recipe {path}: the key {key} was renamed to {RENAMED_KEYS[key]}; the next version will not accept it"
         )
+    return _checked(Recipe, values, f"recipe {path}")
+
+
+def load_as(model: type[AnyConfig], path: Path, what: str) -> AnyConfig:
+    """Reads another YAML file of settings; what: its name in messages. Raises UsageError as `load` does."""
+    return _checked(model, _values(path, f"{what} {path}"), f"{what} {path}")
+
+
+def _values(path: Path, named: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise UsageError(f"{named}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{named} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict | None):
+        raise UsageError(f"{named} holds no keys")
+    return values or {}
+
+
+def _checked(model: type[AnyConfig], values: dict[str, Any], named: str) -> AnyConfig:
     try:
         # As JSON, because there `strict` still accepts a list for a tuple and text for a path, and no other conversion.
-        return Recipe.model_validate_json(json.dumps(values), strict=True)
+        return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        raise UsageError(f"recipe {path}: {_explain(error)}") from error
+        raise UsageError(f"{named}: {_explain(error, model)}") from error
 
 
 def dump(recipe: Recipe) -> str:
@@ -174,7 +193,7 @@ _ELSEWHERE = {
 }
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, model: type[Config]) -> str:
     """All problems in one line; for an unknown key with the known ones."""
     found = error.errors()
     places = [one["loc"] for one in found]
@@ -185,13 +204,13 @@ def _explain(error: ValidationError) -> str:
         inside = any(other[: len(place)] == place and len(other) > len(place) for other in places)
         return one["type"] == "too_short" and inside
 
-    return "; ".join(_problem(one) for one in found if not is_of_another(one))
+    return "; ".join(_problem(one, model) for one in found if not is_of_another(one))
 
 
-def _problem(found: Any) -> str:
+def _problem(found: Any, model: type[Config]) -> str:
     where = ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {_meant(found['loc'])}"
+        return f"{where}: unknown key; {_meant(found['loc'], model)}"
     if found["type"] == "missing":
         return f"{where}: missing"
     message = found["msg"].removeprefix("Value error, ")
@@ -201,9 +220,9 @@ def _problem(found: Any) -> str:
     return f"{where}: {message}, got {given!r}"
 
 
-def _meant(place: tuple[str | int, ...]) -> str:
+def _meant(place: tuple[str | int, ...], model: type[Config]) -> str:
     """A suggestion for an unknown key."""
-    key, siblings = str(place[-1]), sorted(_keys_at(Recipe, list(place[:-1])))
+    key, siblings = str(place[-1]), sorted(_keys_at(model, list(place[:-1])))
     if near := difflib.get_close_matches(key, siblings, n=1):
         return f"did you mean {near[0]}?"
     if key in _ELSEWHERE:

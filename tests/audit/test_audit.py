@@ -6,55 +6,29 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from caspi import audio, commands
+from caspi import commands
 from caspi.alignment.align import Aligner, AlignmentRequest
 from caspi.audit.audit import AuditConfig
 from caspi.audit.faults import Case
 from caspi.audit.sampling import Sampling
 from caspi.audit.signals import Listeners, Recogniser, Signals, alignment_signals, measured, text_signals
-from caspi.corpus.sources.synthetic import SyntheticSource
-from caspi.corpus.store import SCHEMA, ShardWriter, row
-from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
-
-SIZE = 64  # two blocks
-
-
-@pytest.fixture(scope="module")
-def sentences() -> list[tuple[str, np.ndarray, str]]:
-    """Texts, samples and voices of Hebrew sentences."""
-    source = SyntheticSource(kind="synthetic", utterances=SIZE, seed=5, only=("m3", "f3", "Andrea"), rate=(140, 190))
-    found = []
-    for recording in source.recordings("Hebrew"):
-        stream, _ = recording.audio.open()
-        found.append((recording.text, np.concatenate(list(stream.blocks)), recording.group))
-    return found
+from tests.audit.spoken import ALL, SIZE, Spoken, write_corpus
 
 
-def corpus_of(folder: Path, sentences: list[tuple[str, np.ndarray, str]], faulty: float) -> Path:
+def corpus_of(folder: Path, sentences: list[Spoken], faulty: float) -> Path:
     """A corpus of which a share has the transcript of another utterance."""
-    rows = []
-    for number, (text, samples, group) in enumerate(sentences):
-        written = sentences[(number + 37) % SIZE][0] if number < faulty * SIZE else text
-        utterance = Utterance(f"u{number}", written, len(samples) / 16_000, "spoken", group)
-        rows.append(row(utterance, audio.encode_flac(samples)))
-    folder.mkdir(parents=True)
-    writer = ShardWriter(folder, "train")
-    writer.write(pa.RecordBatch.from_pylist(rows, schema=SCHEMA))
-    writer.close()
-    (folder / "report.json").write_text('{"stage": "prepare"}')
-    return folder
-
-
-ALL = AuditConfig(sampling=Sampling(share=1.0))
+    texts = [text for text, _, _ in sentences]
+    wrong = round(faulty * SIZE)
+    written = [*(texts[(number + 37) % SIZE] for number in range(wrong)), *texts[wrong:]]
+    return write_corpus(folder, [(text, *one[1:]) for text, one in zip(written, sentences, strict=True)])
 
 
 @pytest.mark.parametrize(("faulty", "decision", "code"), [(0.0, "PROCEED", 0), (0.4, "STOP", 3)])
 def test_an_aligner_finds_transcripts_of_other_utterances(
-    sentences: list[tuple[str, np.ndarray, str]], tmp_path: Path, faulty: float, decision: str, code: int
+    sentences: list[Spoken], tmp_path: Path, faulty: float, decision: str, code: int
 ) -> None:
     corpus = corpus_of(tmp_path / "corpus", sentences, faulty)
     outcome = commands.audit.run(corpus, "tiny-aligner", [], None, ALL)
@@ -71,9 +45,7 @@ def test_an_aligner_finds_transcripts_of_other_utterances(
     assert page.count("<audio") == page.count('<svg class="waveform"') == 30
 
 
-def test_a_recogniser_that_knows_nothing_judges_nothing(
-    sentences: list[tuple[str, np.ndarray, str]], tmp_path: Path
-) -> None:
+def test_a_recogniser_that_knows_nothing_judges_nothing(sentences: list[Spoken], tmp_path: Path) -> None:
     """`tiny` has never heard Hebrew."""
     corpus = corpus_of(tmp_path / "corpus", sentences[:SIZE], 0.0)
     few = AuditConfig(sampling=Sampling(share=0.01, at_least=32))
@@ -85,7 +57,7 @@ def test_a_recogniser_that_knows_nothing_judges_nothing(
 
 
 def test_after_a_kill_what_was_measured_is_not_measured_again(
-    sentences: list[tuple[str, np.ndarray, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sentences: list[Spoken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from caspi.audit import measurements
 
@@ -112,7 +84,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
         commands.audit.run(tmp_path, None, [], None, ALL)
 
 
-def test_signals_say_where_words_are_missing(sentences: list[tuple[str, np.ndarray, str]]) -> None:
+def test_signals_say_where_words_are_missing(sentences: list[Spoken]) -> None:
     text, samples, _ = max(sentences, key=lambda one: len(one[0]))
     words = text.split()
     aligner = Aligner.of("tiny-aligner", "cpu")

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from caspi.audio import Seconds
-from caspi.audit.calibration import Calibration, Estimate, Sampled, Scores, calibrated, estimated, scored
+from caspi.audit.calibration import Calibration, Estimate, Sampled, Scorer, Scores, calibrated, estimated, scored
 from caspi.audit.measurements import measurements
 from caspi.audit.sampling import SampledRow, Sampling, sample
 from caspi.audit.signals import Listeners, Signals
@@ -66,6 +66,7 @@ class AuditReport:
     utterances: list[AuditedUtterance]
     calibration: Calibration
     parts: dict[str, Estimate]
+    scorer: Scorer
 
     @property
     def most_suspicious(self) -> list[AuditedUtterance]:
@@ -83,6 +84,7 @@ class AuditReport:
             "recall": self.calibration.recall,
             "seen": list(self.calibration.seen),
             "threshold": self.calibration.threshold,
+            "scorer": self.scorer.as_json(),
             "strata": {name: asdict(one) for name, one in self.parts.items()},
             "utterances": [asdict(utterance) for utterance in self.utterances],
         }
@@ -107,6 +109,7 @@ def audit(corpus: Corpus, listeners: Listeners, config: AuditConfig, cache: Path
         ],
         calibration,
         _parts(rows, scores, sampled, calibration.seen),
+        scores.scorer,
     )
 
 

@@ -11,7 +11,8 @@ unlabelled data; Elkan and Noto 2008; Scott 2015). It is an upper limit if right
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,30 +39,62 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Scorer:
+    """A linear score over signals. middle, spread: of each signal in the corpus; weights: the constant first. A signal
+    that is missing counts as usual."""
+
+    names: tuple[str, ...]
+    middle: np.ndarray
+    spread: np.ndarray
+    weights: np.ndarray
+
+    def scaled(self, signals: Sequence[Signals]) -> np.ndarray:
+        """float64 [signals, names], in spreads from the middle."""
+        table = (_table(signals, self.names) - self.middle) / self.spread
+        return np.nan_to_num(table).clip(-_FARTHEST, _FARTHEST)
+
+    def __call__(self, signals: Sequence[Signals]) -> np.ndarray:
+        """float64 [signals]."""
+        return np.asarray(self.scaled(signals) @ self.weights[1:] + self.weights[0])
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names), "middle": self.middle.tolist(), "spread": self.spread.tolist(),
+            "weights": self.weights.tolist(),
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Scorer:
+        arrays = (np.array(content[name], np.float64) for name in ("middle", "spread", "weights"))
+        return cls(tuple(content["names"]), *arrays)
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
-    """own: of the transcripts as they are; made: of those with faults, by kind; names: of the signals; parts: float64
-    [own, signals], what each signal adds to a score."""
+    """own: of the transcripts as they are; made: of those with faults, by kind; parts: float64 [own, signals], what
+    each signal adds to a score; scorer: for other utterances of the corpus."""
 
     own: np.ndarray
     made: dict[str, np.ndarray]
-    names: tuple[str, ...]
     parts: np.ndarray
+    scorer: Scorer
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the signals."""
+        return self.scorer.names
 
 
 def scored(own: Sequence[Signals], made: Sequence[MadeFault]) -> Scores:
-    """Scores by a logistic regression over the signals, each utterance by one that has not seen it (five folds). A
-    signal that is missing counts as usual."""
+    """Scores by a logistic regression over the signals, each utterance by one that has not seen it (five folds)."""
     names = tuple(sorted({name for signals in own for name in signals}))
     usual = _table(own, names)
     middle = np.nanmedian(usual, axis=0) if names else np.zeros(0)
     spread = middle - np.nanquantile(usual, 0.16, axis=0)  # of the lower half, which faults do not widen
     wide = np.nanstd(usual, axis=0)
     spread = np.where(spread > 1e-6, spread, np.where(wide > 1e-6, wide, 1.0))
-
-    def scaled(table: np.ndarray) -> np.ndarray:
-        return np.nan_to_num((table - middle) / spread).clip(-_FARTHEST, _FARTHEST)
-
-    mine, theirs = scaled(usual), scaled(_table([one.signals for one in made], names))
+    scaling = Scorer(names, middle, spread, np.zeros(1 + len(names)))
+    mine, theirs = scaling.scaled(own), scaling.scaled([one.signals for one in made])
     owner = np.array([one.number for one in made], np.int64)
     fold_of = seeded(0).integers(0, _FOLDS, len(own))
     own_scores, made_scores = np.zeros(len(own)), np.zeros(len(made))
@@ -74,8 +107,9 @@ def scored(own: Sequence[Signals], made: Sequence[MadeFault]) -> Scores:
         made_scores[left[owner]] = theirs[left[owner]] @ weights[1:] + weights[0]
     kinds = np.array([one.kind for one in made])
     return Scores(
-        own_scores, {kind: made_scores[kinds == kind] for kind in dict.fromkeys(kinds.tolist())}, names, parts
-    )
+        own_scores, {kind: made_scores[kinds == kind] for kind in dict.fromkeys(kinds.tolist())}, parts,
+        replace(scaling, weights=_fitted(mine, theirs)),
+    )  # fmt: skip
 
 
 def _table(signals: Sequence[Signals], names: Sequence[str]) -> np.ndarray:

@@ -18,7 +18,6 @@ from caspi.corpus.store import Corpus
 from caspi.progress import Progress
 from caspi.randomness import seeded
 
-_BLOCK = {"cpu": 32, "cuda": 2048}  # utterances measured together: some seconds
 _ENOUGH_FAULTS = 100  # of each kind
 _MOST_FAULTS = 4  # made from one utterance
 
@@ -41,7 +40,7 @@ def measurements(
     known = {(line["row"], line["fault"]): line["signals"] for line in read_jsonl(cache)} if cache.is_file() else {}
     cases_of = _Cases(corpus, rows, seed, faults_each)
     corpus.find_audio()  # before threads read it
-    size = _BLOCK[listeners.device.type]
+    size = listeners.at_once
     with cache.open("a", encoding="utf-8") as lines, Progress("audit", unit="utterances", total=len(rows)) as progress:
         left = [number for number, one in enumerate(rows) if (one.row, "") not in known]
         progress.advance(len(rows) - len(left))

@@ -27,9 +27,11 @@ from caspi.model.loading import LoadedModel, load_to_decode
 from caspi.model.tensors import to_device
 
 Signals = dict[str, float]
+WEAKEST_WORDS = "weakest words"
 
 _EDGE_LETTERS = 12
 _SQUEEZED = 0.03  # seconds a letter: no one speaks faster
+_AT_ONCE = {"cpu": 32, "cuda": 2048}
 _BATCHES_AHEAD = 2  # made while the one before is computed
 _BATCH_SECONDS: dict[str, Seconds] = {"cpu": 60.0, "cuda": 800.0}
 
@@ -44,14 +46,14 @@ def text_signals(case: Case) -> Signals:
 def alignment_signals(case: Case, aligned: Alignment) -> Signals:
     """Of words with their times. Speech is what is not quiet; where no word is, it has no transcript."""
     if not aligned.words:
-        return {"words not in the audio": 1.0, "weakest words": 1.0, "weak edges": 1.0, "squeezed words": 1.0}
+        return {"words not in the audio": 1.0, WEAKEST_WORDS: 1.0, "weak edges": 1.0, "squeezed words": 1.0}
     confidence = np.array([word.confidence for word in aligned.words])
     runs = np.convolve(confidence, np.ones(3) / 3, "valid") if len(confidence) >= 3 else confidence
     speech = ~quiet_frames(case.samples)
     before, after, between = _speech_without_words(speech, aligned.words)
     return {
         "words not in the audio": 1 - aligned.confidence,
-        "weakest words": 1 - float(runs.min()),
+        WEAKEST_WORDS: 1 - float(runs.min()),
         "weak edges": 1 - confidence_at_ends(aligned.words),
         "unsure letters": aligned.entropy,
         "squeezed words": float(np.mean([_is_squeezed(word) for word in aligned.words])),
@@ -68,15 +70,16 @@ def _is_squeezed(word: AlignedWord) -> bool:
 
 def _speech_without_words(speech: np.ndarray, words: Sequence[AlignedWord]) -> tuple[float, float, float]:
     """Seconds of speech before the first word, after the last, and in the longest gap between two."""
-    total = np.concatenate([[0], np.cumsum(speech)]) * (QUIET_FRAME / SAMPLE_RATE)
-
-    def spoken(start: float, end: float) -> float:
-        first, last = (min(len(speech), round(time * SAMPLE_RATE / QUIET_FRAME)) for time in (start, end))
-        return float(total[max(first, last)] - total[first])
-
-    gaps = [spoken(one.end, other.start) for one, other in itertools.pairwise(words)]
+    gaps = [speech_within(speech, one.end, other.start) for one, other in itertools.pairwise(words)]
     end = len(speech) * QUIET_FRAME / SAMPLE_RATE
-    return spoken(0.0, words[0].start), spoken(words[-1].end, end), max(gaps, default=0.0)
+    before, after = speech_within(speech, 0.0, words[0].start), speech_within(speech, words[-1].end, end)
+    return before, after, max(gaps, default=0.0)
+
+
+def speech_within(speech: np.ndarray, start: Seconds, end: Seconds) -> Seconds:
+    """Seconds of speech between two times. speech: bool [frames of 20 ms]."""
+    first, last = (min(len(speech), round(time * SAMPLE_RATE / QUIET_FRAME)) for time in (start, end))
+    return float(np.count_nonzero(speech[first : max(first, last)])) * QUIET_FRAME / SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +189,11 @@ class Listeners:
     recognisers: Sequence[Recogniser]
 
     @property
-    def device(self) -> torch.device:
-        """Of the models."""
+    def at_once(self) -> int:
+        """Utterances that are measured together: some seconds of the models' device."""
         if self.aligner is not None:
-            return self.aligner.device
-        return next(self.recognisers[0].loaded.model.parameters()).device
+            return _AT_ONCE[self.aligner.device.type]
+        return _AT_ONCE[next(self.recognisers[0].loaded.model.parameters()).device.type]
 
 
 def measured(cases: Sequence[Case], listeners: Listeners) -> list[Signals]:

@@ -15,12 +15,13 @@ from caspi.corpus.utterance import SPLITS, Split, Utterance
 from caspi.errors import UsageError
 from caspi.randomness import seeded
 
+_MAKERS = ("prepare", "repair", "label")  # stages that make corpora
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
 def splits_of(folder: Path) -> list[Corpus]:
     """The non-empty splits. Raises UsageError if the folder is not a corpus."""
-    if stage_of(folder) != "prepare":
+    if stage_of(folder) not in _MAKERS:
         raise UsageError(f"{folder} is not a corpus: make one with caspi prepare RECIPE")
     return [Corpus.open(folder, split) for split in SPLITS if any(folder.glob(f"{split}-*.arrow"))]
 

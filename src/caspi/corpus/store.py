@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,8 +48,10 @@ SCHEMA = pa.schema(
         ("position", pa.int64()),
         ("audio_hash", pa.binary(16)),
         ("fingerprint", pa.binary()),
+        ("labelled", pa.bool_()),
     ]
 )
+_LATER = ("labelled",)  # columns that corpora of version 0.2 and before do not have: False
 METADATA = [name for name in SCHEMA.names if name != "audio"]
 _FIELDS = [name for name in METADATA if name in Utterance.__dataclass_fields__]
 ROWS_PER_BATCH = 64
@@ -149,7 +151,8 @@ class Corpus:
             corpus = cls(folder, split, paths)
         except pa.ArrowInvalid as error:
             raise UsageError(f"corpus {folder}: a shard is damaged ({error}); run caspi prepare again") from error
-        if any(not set(SCHEMA.names) <= set(shard.schema.names) for shard in corpus._shards):
+        needed = set(SCHEMA.names) - set(_LATER)
+        if any(not needed <= set(shard.schema.names) for shard in corpus._shards):
             raise UsageError(f"corpus {folder} was made by an older caspi: run caspi prepare again")
         return corpus
 
@@ -173,7 +176,15 @@ class Corpus:
 
     def column(self, name: str) -> list[Any]:
         """One metadata column of the whole split, in row order."""
-        return [value for i in range(len(self._locations)) for value in self._batch(i).column(name).to_pylist()]
+        return [value for _, batch in self.batches() for value in _column(batch, name)]
+
+    def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Record batches in row order, with the number of their first row."""
+        first = 0
+        for index in range(len(self._locations)):
+            batch = self._batch(index)
+            yield first, batch
+            first += batch.num_rows
 
     def numbers(self, name: str) -> np.ndarray:
         """A numeric column of the whole split."""
@@ -189,7 +200,7 @@ class Corpus:
     def utterance(self, row: int) -> Utterance:
         """The record of a row, without its audio."""
         batch, offset = self._locate(row)
-        values = {name: batch.column(name)[offset].as_py() for name in _FIELDS}
+        values = {name: batch.column(name)[offset].as_py() for name in _FIELDS if name in batch.schema.names}
         for name in ("words", "segments"):
             values[name] = tuple(Word(**word) for word in values[name])
         signals = {name: batch.column(name)[offset].as_py() for name in SIGNALS}
@@ -229,6 +240,19 @@ class Corpus:
     def samples(self, row: int) -> np.ndarray:
         """float32 [n] at 16 kHz."""
         return audio.decode_flac(self.flac(row))
+
+
+def with_all_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch with the columns of `SCHEMA`, also if an earlier version wrote it."""
+    columns = [pa.array(_column(batch, name)) if name in _LATER else batch.column(name) for name in SCHEMA.names]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _column(batch: pa.RecordBatch, name: str) -> list[Any]:
+    if name in _LATER and name not in batch.schema.names:
+        return [False] * batch.num_rows
+    values: list[Any] = batch.column(name).to_pylist()
+    return values
 
 
 def _numbers(column: pa.Array) -> np.ndarray:

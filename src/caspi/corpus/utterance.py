@@ -29,7 +29,7 @@ class Utterance:
 
     context: hotwords; previous: the preceding text of the same recording. segments: phrases with their times.
     quality: the source's own score. sample_rate, channels: of the original file. repeat: number of earlier utterances
-    in the corpus with (nearly) the same text.
+    in the corpus with (nearly) the same text. labelled: recognisers wrote the text (caspi label); only to train on.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Utterance:
     dead_channel: bool = False
     signals: Signals | None = None
     repeat: int = 0
+    labelled: bool = False
 
 
 class Audio(Protocol):
@@ -98,7 +99,7 @@ class Segment:
 class Recording:
     """What a source yields: audio with its text, whole or in timed segments.
 
-    `split` is set if the source itself names the split; `problem` if its row cannot be used.
+    `split` is set if the source itself names the split; `problem` if its row cannot be used. labelled: see `Utterance`.
     """
 
     id: str
@@ -115,5 +116,6 @@ class Recording:
     synthetic: bool = False
     quality: float | None = None
     split: Split | None = None
+    labelled: bool = False
     problem: str = ""
     problem_is: Literal["bad_row", "missing_text"] = "bad_row"

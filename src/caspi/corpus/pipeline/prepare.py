@@ -26,6 +26,7 @@ from pydantic import Field, model_validator
 
 from caspi import atomic_output
 from caspi.config import Unit
+from caspi.corpus.derived import link
 from caspi.corpus.pipeline import shards
 from caspi.corpus.pipeline.contamination import evaluation_sets
 from caspi.corpus.pipeline.engines import ENGINES, EngineName
@@ -190,18 +191,11 @@ def _link(report: SourceReport, corpus: Path, partial: Path, judge: Selector) ->
     rows = SourceRows()
     for split in SPLITS:
         for name in report.shards[split]:
-            _link_file(corpus / name, partial / name)
+            link(corpus / name, partial / name)
             for batch in shards.read_shard(corpus / name):
                 rows.extend(batch, split)
     judge.remember(rows)
     return report
-
-
-def _link_file(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _make_parts(

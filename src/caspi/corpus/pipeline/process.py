@@ -166,6 +166,7 @@ class _Maker:
             segments=_moved(self._cleaned(piece.phrases), piece.start, seconds),
             synthetic=self.recording.synthetic,
             quality=self.recording.quality,
+            labelled=self.recording.labelled,
             sample_rate=self.stream.sample_rate,
             channels=self.stream.channels,
             dead_channel=self.stream.findings.dead_channel,

@@ -1,0 +1,115 @@
+"""New corpora from an earlier one: rows that stay are copied, others are measured and encoded again, the other splits
+are linked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from caspi import audio
+from caspi.atomic_output import report_of
+from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.corpus.dedup import acoustic_fingerprint
+from caspi.corpus.signals import measure_signals, spectrogram
+from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, Corpus, ShardWriter, row, with_all_columns
+from caspi.corpus.utterance import SPLITS, Utterance
+
+_KEPT = ("name", "language", "text_policy", "licences", "evaluation_sets")  # of the earlier corpus's report
+
+
+@dataclass(frozen=True, slots=True)
+class NewUtterance:
+    """An utterance that is a part of earlier ones. rows: of the earlier corpus, whose clips are joined; start, end: in
+    seconds of the joined audio; its length and signals are measured when it is written."""
+
+    utterance: Utterance
+    rows: tuple[int, ...]
+    start: Seconds
+    end: Seconds
+
+    def samples(self, corpus: Corpus) -> np.ndarray:
+        """float32 [n] at 16 kHz."""
+        joined = np.concatenate([corpus.samples(row) for row in self.rows])
+        return joined[round(self.start * SAMPLE_RATE) : round(self.end * SAMPLE_RATE)]
+
+    def as_row(self, corpus: Corpus) -> dict[str, Any]:
+        """A row of `SCHEMA`."""
+        samples = self.samples(corpus)
+        pcm, power = audio.pcm16(samples), spectrogram(samples)
+        measured = replace(self.utterance, seconds=len(samples) / SAMPLE_RATE, signals=measure_signals(samples, power))
+        exact, words = acoustic_fingerprint.exact(pcm), acoustic_fingerprint.words(power)
+        return row(measured, audio.encode_flac(pcm), exact, words.tobytes())
+
+
+def write_derived(
+    corpus: Corpus, partial: Path, replaced: Mapping[int, Sequence[NewUtterance]], untold: frozenset[int] = frozenset()
+) -> dict[str, Any]:
+    """Writes a corpus in which some rows of one split are replaced by others, or by none, at their place. untold: rows
+    that lose their previous text. Returns what its report has in common with that of the earlier corpus."""
+    writer = ShardWriter(partial, corpus.split)
+    hours: dict[str, float] = {}
+    for first, batch in corpus.batches():
+        affected = any(n in replaced or n in untold for n in range(first, first + batch.num_rows))
+        for written in _changed(corpus, batch, first, replaced, untold) if affected else [with_all_columns(batch)]:
+            writer.write(written)
+            _add_hours(hours, written)
+    writer.close()
+    earlier = report_of(corpus.folder)
+    splits = {
+        corpus.split: {
+            "utterances": writer.count,
+            "hours": writer.seconds / 3600,
+            "fingerprint": writer.fingerprint,
+        }
+    }
+    for split in SPLITS:
+        if split != corpus.split:
+            for path in sorted(corpus.folder.glob(f"{split}-*.arrow")):
+                link(path, partial / path.name)
+                for _, batch in Corpus(corpus.folder, split, [path]).batches():
+                    _add_hours(hours, batch)
+            splits[split] = earlier.get("splits", {}).get(split, {"utterances": 0, "hours": 0.0, "fingerprint": ""})
+    return {
+        **{name: earlier[name] for name in _KEPT if name in earlier},
+        "hours": sum(hours.values()),
+        "hours_by_source": hours,
+        "splits": {split: splits[split] for split in SPLITS},
+        "made_from": {"corpus": str(corpus.folder), "fingerprints": earlier.get("splits", {})},
+    }
+
+
+def _changed(
+    corpus: Corpus, batch: pa.RecordBatch, first: int, replaced: Mapping[int, Sequence[NewUtterance]],
+    untold: frozenset[int],
+) -> list[pa.RecordBatch]:  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for number, content in enumerate(with_all_columns(batch).to_pylist(), first):
+        if number in replaced:
+            rows += [{**one.as_row(corpus), "position": content["position"]} for one in replaced[number]]
+        else:
+            rows.append({**content, "previous": ""} if number in untold else content)
+    return [
+        pa.RecordBatch.from_pylist(rows[start : start + ROWS_PER_BATCH], schema=SCHEMA)
+        for start in range(0, len(rows), ROWS_PER_BATCH)
+    ]
+
+
+def _add_hours(hours: dict[str, float], batch: pa.RecordBatch) -> None:
+    columns = (batch.column(name).to_pylist() for name in ("source", "seconds"))
+    for source, seconds in zip(*columns, strict=True):
+        hours[source] = hours.get(source, 0.0) + seconds / 3600
+
+
+def link(source: Path, target: Path) -> None:
+    """A second name of a file that is never changed, or a copy where there are no links."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)

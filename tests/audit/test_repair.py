@@ -15,6 +15,9 @@ from caspi.audit.repair import RepairPolicy
 from caspi.corpus.inspection import splits_of
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
+from caspi.reporting.report import environment
+from caspi.training.checkpoint.model_card import model_card
+from caspi.training.checkpoint.provenance import Provenance
 from tests.audit.spoken import ALL, SIZE, Spoken, write_corpus
 
 # Rows with a fault, by kind.
@@ -122,6 +125,14 @@ def test_the_text_before_is_not_told_if_it_is_gone_or_changed(spoiled: Path, tmp
     assert sum(map(bool, old.column("previous"))) == len(LATE) - 1
     repaired(spoiled, tmp_path / "out")
     assert not any(Corpus.open(tmp_path / "out", "train").column("previous"))
+
+
+def test_the_card_of_a_model_trained_on_it_says_what_was_repaired(spoiled: Path, tmp_path: Path) -> None:
+    made = repaired(spoiled, tmp_path / "out")
+    card = model_card(Provenance("test", "", "Hebrew", "tiny", tmp_path / "out"), "stage all", {}, environment(), 6.0)
+    total = made["splits"]["train"]["utterances"] + made["splits"]["validation"]["utterances"]
+    assert f"{total} utterances" in card
+    assert f"{made['changed']} were changed and {made['dropped']} dropped" in card
 
 
 def test_wrong_use_is_one_line(spoiled: Path, sentences: list[Spoken], tmp_path: Path) -> None:

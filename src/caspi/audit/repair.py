@@ -51,7 +51,7 @@ class RepairPolicy(Config):
     """Shortest part that is kept."""
     min_words: int = Field(2, ge=1)
     """Fewest words of a part that is kept."""
-    min_share: Annotated[float, Unit("share")] = Field(0.5, ge=0, le=1)
+    min_share: Annotated[float, Unit("share")] = Field(0.3, ge=0, le=1)
     """Smallest share of an utterance's words that its parts keep: of a text that is wrong, a few words may be found by
     chance."""
 

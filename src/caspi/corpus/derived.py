@@ -21,7 +21,8 @@ from caspi.corpus.signals import measure_signals, spectrogram
 from caspi.corpus.store import ROWS_PER_BATCH, SCHEMA, Corpus, ShardWriter, row, with_all_columns
 from caspi.corpus.utterance import SPLITS, Utterance
 
-_KEPT = ("name", "language", "text_policy", "licences", "evaluation_sets")  # of the earlier corpus's report
+# Of the earlier corpus's report, with what stands for them where it has none.
+_KEPT: dict[str, Any] = {"name": "", "language": "Hebrew", "text_policy": {}, "licences": {}, "evaluation_sets": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ def write_derived(
     that lose their previous text. Returns what its report has in common with that of the earlier corpus."""
     writer = ShardWriter(partial, corpus.split)
     hours: dict[str, float] = {}
+    synthetic = 0
     for first, batch in corpus.batches():
         affected = any(n in replaced or n in untold for n in range(first, first + batch.num_rows))
         for written in _changed(corpus, batch, first, replaced, untold) if affected else [with_all_columns(batch)]:
             writer.write(written)
-            _add_hours(hours, written)
+            synthetic += _add_hours(hours, written)
     writer.close()
     earlier = report_of(corpus.folder)
     splits = {
@@ -74,10 +76,11 @@ def write_derived(
             for path in sorted(corpus.folder.glob(f"{split}-*.arrow")):
                 link(path, partial / path.name)
                 for _, batch in Corpus(corpus.folder, split, [path]).batches():
-                    _add_hours(hours, batch)
+                    synthetic += _add_hours(hours, batch)
             splits[split] = earlier.get("splits", {}).get(split, {"utterances": 0, "hours": 0.0, "fingerprint": ""})
     return {
-        **{name: earlier[name] for name in _KEPT if name in earlier},
+        **{name: earlier.get(name, missing) for name, missing in _KEPT.items()},
+        "synthetic": synthetic,
         "hours": sum(hours.values()),
         "hours_by_source": hours,
         "splits": {split: splits[split] for split in SPLITS},
@@ -101,10 +104,12 @@ def _changed(
     ]
 
 
-def _add_hours(hours: dict[str, float], batch: pa.RecordBatch) -> None:
+def _add_hours(hours: dict[str, float], batch: pa.RecordBatch) -> int:
+    """Adds the hours of each source; returns the number of synthetic utterances."""
     columns = (batch.column(name).to_pylist() for name in ("source", "seconds"))
     for source, seconds in zip(*columns, strict=True):
         hours[source] = hours.get(source, 0.0) + seconds / 3600
+    return sum(map(bool, batch.column("synthetic").to_pylist()))
 
 
 def link(source: Path, target: Path) -> None:

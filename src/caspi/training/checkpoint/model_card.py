@@ -40,11 +40,21 @@ def model_card(
         provenance=provenance,
         description=description,
         figures=figures,
-        corpus=corpus,
+        corpus={**corpus, "utterances": sum(split["utterances"] for split in corpus["splits"].values())},
+        history=_history(corpus),
         environment=environment,
         limit=clip_limit_notice(max_clip_seconds),
     )
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n\n{text}"))
+
+
+def _history(corpus: Mapping[str, Any]) -> str:
+    """What the stage that made the corpus did with its input."""
+    if corpus["stage"] == "repair":
+        done = f"{corpus['changed']:,} were changed and {corpus['dropped']:,} dropped"
+        return f"of {corpus['input']:,} in the train split of `{corpus['made_from']['corpus']}`, `caspi repair` {done}"
+    what = "labelled by recognisers, not by people; " if corpus["stage"] == "label" else ""
+    return f"{what}{corpus['input'] - corpus['kept']:,} of {corpus['input']:,} were rejected"
 
 
 def clip_limit_notice(max_clip_seconds: Seconds | None) -> str:

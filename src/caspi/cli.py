@@ -264,6 +264,42 @@ def repair(
 
 
 @app.command()
+def label(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="CORPUS|AUDIO...", help="A corpus, or audio files and folders.")
+    ],
+    asr: Annotated[
+        list[str], typer.Option(metavar="MODEL", help="A recogniser; give two. The first writes the labels.")
+    ],
+    known: Annotated[
+        Optional[Path], typer.Option(metavar="CORPUS", help="A corpus with transcripts of people: how sure is a label?")
+    ] = None,
+    known_split: Annotated[str, typer.Option(help="Its split: train, validation or test.")] = "validation",
+    precision: Annotated[
+        float, typer.Option(min=0.01, max=0.999, help="Share of the labels that shall surely be right.")
+    ] = 0.9,
+    language: Annotated[
+        Optional[str], typer.Option(help="Spoken language of audio files: a name or an ISO code (default: Hebrew).")
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the new corpus (default: INPUT-labelled).")] = None,
+    json_: Json = False,
+) -> None:
+    """Write transcripts for speech that has none, where two recognisers agree.
+
+    Labels are training data only: they never become validation or test data. With transcripts that are known
+    (--known), every label has a confidence, and only those are kept of which the wanted share is surely right.
+
+    Example: caspi label recordings/ --asr runs/a/train/best --asr runs/b/train/best --known runs/a/corpus
+    """
+    from caspi import commands
+    from caspi.audit.label import LabelConfig
+
+    config = LabelConfig(precision=precision)
+    outcome = commands.label.run(inputs, asr, known, out, config, known_split=known_split, language_name=language)
+    _finish(outcome, json_)
+
+
+@app.command()
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,

@@ -21,13 +21,13 @@ Spoken: TypeAlias = tuple[str, np.ndarray, str]
 """Text, samples float32 [n], and voice or recording."""
 
 
-def write_corpus(folder: Path, spoken: Sequence[Spoken], split: Split = "train") -> Path:
+def write_corpus(folder: Path, spoken: Sequence[Spoken], split: Split = "train", language: str = "Hebrew") -> Path:
     """A corpus with one split; its utterances are u0, u1, ... An existing one gets another split."""
     rows = []
     previous: Spoken = ("", np.zeros(0), "")
     for number, (text, samples, group) in enumerate(spoken):
         told = previous[0] if previous[2] == group else ""
-        utterance = Utterance(f"u{number}", text, len(samples) / 16_000, "spoken", group, previous=told)
+        utterance = Utterance(f"u{number}", text, len(samples) / 16_000, "spoken", group, language, previous=told)
         rows.append({**row(utterance, audio.encode_flac(samples)), "position": number})
         previous = spoken[number]
     folder.mkdir(parents=True, exist_ok=True)

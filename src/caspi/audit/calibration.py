@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from caspi.audit.measurements import MadeFault
+from caspi.audit.regression import logistic
 from caspi.audit.signals import Signals
 from caspi.randomness import seeded
 
 FALSE_ALARMS = 0.05  # share of right transcripts that are flagged
 SEEN = 0.5  # smallest recall of a kind of fault that counts as seen
-_FOLDS, _ITERATIONS, _RIDGE = 5, 50, 1.0
+_FOLDS, _RIDGE = 5, 1.0
 _FARTHEST = 8.0  # spreads from the median at which a signal stops to grow
 _MADE_ABOVE = (0.6, 0.98)  # share of made faults above the thresholds of the estimate: most, whatever their kind
 _RESAMPLES = 200
@@ -117,23 +118,11 @@ def _table(signals: Sequence[Signals], names: Sequence[str]) -> np.ndarray:
 
 
 def _fitted(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """Weights of a logistic regression with as much weight on either side, the constant first (Newton's method)."""
+    """Weights of a logistic regression with as much weight on either side, the constant first."""
     inputs = np.concatenate([right, wrong])
-    inputs = np.concatenate([np.ones((len(inputs), 1)), inputs], axis=1)
     target = np.repeat([0.0, 1.0], [len(right), len(wrong)])
     each = np.where(target == 1, 0.5 / max(1, len(wrong)), 0.5 / max(1, len(right))) * len(inputs)
-    ridge = _RIDGE * np.eye(inputs.shape[1])
-    ridge[0, 0] = 1e-6
-    weights = np.zeros(inputs.shape[1])
-    for _ in range(_ITERATIONS):
-        probability = 1 / (1 + np.exp(-(inputs @ weights).clip(-30, 30)))
-        gradient = inputs.T @ (each * (probability - target)) + ridge @ weights
-        curvature = (inputs * (each * probability * (1 - probability))[:, None]).T @ inputs + ridge
-        step = np.linalg.solve(curvature, gradient)
-        weights -= step
-        if np.abs(step).max() < 1e-8:
-            break
-    return weights
+    return logistic(inputs, target, each, _RIDGE)
 
 
 @dataclass(frozen=True, slots=True)

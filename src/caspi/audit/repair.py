@@ -263,7 +263,7 @@ class _Repair:
         heard = [recogniser.heard(cases) for recogniser in self._listeners.recognisers]
         proposed = []
         for row, case, *said in zip(rows, cases, *heard, strict=True):
-            texts = {with_numbers_as_heard(case.text, text, case.language) for text, _ in said}
+            texts = {with_numbers_as_heard(case.text, its.text, case.language) for its in said}
             text = texts.pop()
             if text is not None and not texts:
                 utterance = self._corpus.utterance(row)

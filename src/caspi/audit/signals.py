@@ -18,9 +18,10 @@ from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.inference.engine.engine import Engine
 from caspi.inference.loops import loops
-from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcriber import Recording, Transcriber, Transcript
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
+from caspi.language.stock_phrases import is_stock_phrase
 from caspi.model.batch import Batch, Item, collate
 from caspi.model.forward import evaluation_mode, label_logits
 from caspi.model.loading import LoadedModel, load_to_decode
@@ -40,7 +41,10 @@ def text_signals(case: Case) -> Signals:
     """Of the text alone, and its length."""
     seconds = max(0.01, len(case.samples) / SAMPLE_RATE)
     rate = math.log(max(1, len(case.text)) / seconds)
-    return {"fast": rate, "slow": -rate, "repeats itself": float(loops(case.text))}
+    return {
+        "fast": rate, "slow": -rate, "repeats itself": float(loops(case.text)),
+        "stock phrase": float(is_stock_phrase(case.text, case.language)),
+    }  # fmt: skip
 
 
 def alignment_signals(case: Case, aligned: Alignment) -> Signals:
@@ -83,6 +87,21 @@ def speech_within(speech: np.ndarray, start: Seconds, end: Seconds) -> Seconds:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What a recogniser transcribes if it is told the language. language: that it identifies. probability: mean of the
+    words; 0 if there is none."""
+
+    text: str
+    language: str | None
+    probability: float
+
+    @classmethod
+    def of(cls, transcript: Transcript, identified: str | None) -> Heard:
+        found = [word.probability for segment in transcript.segments for word in segment.words]
+        return cls(transcript.text, identified, float(np.mean(found)) if found else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Recogniser:
     """A recogniser that transcribes, and scores texts. name: of its signals, if there are several."""
 
@@ -96,17 +115,16 @@ class Recogniser:
         loaded = load_to_decode(model)
         return cls(name, loaded, Engine(loaded))
 
-    def heard(self, cases: Sequence[Case]) -> list[tuple[str, str | None]]:
-        """What it transcribes if it is told the language, and the language that it identifies; clips that several cases
-        have are decoded once."""
+    def heard(self, cases: Sequence[Case]) -> list[Heard]:
+        """Clips that several cases have are decoded once."""
         clips = {id(case.samples): case for case in cases}
         transcriber = Transcriber(self.loaded, engine=self.engine)
         asked = transcriber.transcribe([Recording(case.samples) for case in clips.values()])
-        found = {key: (one.text, one.language) for key, one in zip(clips, asked, strict=True)}
+        found = {key: Heard.of(one, one.language) for key, one in zip(clips, asked, strict=True)}
         # With the right language it would have said the same.
-        others = {key: case for key, case in clips.items() if found[key][1] != case.language}
+        others = {key: case for key, case in clips.items() if found[key].language != case.language}
         told = transcriber.transcribe([Recording(case.samples, case.language) for case in others.values()])
-        found |= {key: (one.text, found[key][1]) for key, one in zip(others, told, strict=True)}
+        found |= {key: Heard.of(one, found[key].language) for key, one in zip(others, told, strict=True)}
         return [found[id(case.samples)] for case in cases]
 
     @torch.no_grad()
@@ -133,7 +151,7 @@ class Recogniser:
     def signals(self, cases: Sequence[Case]) -> list[Signals]:
         """For every case."""
         heard = self.heard(cases)
-        said = {id(case.samples): (case, text) for case, (text, _) in zip(cases, heard, strict=True)}
+        said = {id(case.samples): (case, its.text) for case, its in zip(cases, heard, strict=True)}
         of_said = self.losses([case for case, _ in said.values()], [text for _, text in said.values()])
         best = dict(zip(said, of_said, strict=True))  # once for all cases of a clip
         own = self.losses(cases, [case.text for case in cases])
@@ -155,25 +173,25 @@ def _batches(order: Sequence[int], cases: Sequence[Case], limit: Seconds) -> Ite
         yield some
 
 
-def _compared(case: Case, heard: tuple[str, str | None], own_loss: float, best_loss: float) -> Signals:
+def _compared(case: Case, heard: Heard, own_loss: float, best_loss: float) -> Signals:
     """The text against what a recogniser heard, normalised as for the fair score."""
-    said, identified = heard
     normalised = language(case.language).normalisers["fair"]
-    text, said = normalised(case.text), normalised(said)
+    text, said = normalised(case.text), normalised(heard.text)
     return {
         "loss": own_loss,
         "loss above that of the recognised text": own_loss - best_loss,
-        "letters differ": Levenshtein.distance(text, said) / max(1, len(text), len(said)),
-        "first words differ": _differs(text[:_EDGE_LETTERS], said[:_EDGE_LETTERS]),
-        "last words differ": _differs(text[-_EDGE_LETTERS:], said[-_EDGE_LETTERS:]),
+        "letters differ": differs(text, said),
+        "first words differ": differs(text[:_EDGE_LETTERS], said[:_EDGE_LETTERS]),
+        "last words differ": differs(text[-_EDGE_LETTERS:], said[-_EDGE_LETTERS:]),
         "longer than recognised": (len(text) - len(said)) / max(1, len(said)),
         "shorter than recognised": (len(said) - len(text)) / max(1, len(text)),
         "numbers differ": float(_numbers(text) != _numbers(said)),
-        "another language": float(identified not in (None, case.language)),
+        "another language": float(heard.language not in (None, case.language)),
     }
 
 
-def _differs(one: str, other: str) -> float:
+def differs(one: str, other: str) -> float:
+    """Letters to change over those of the longer one: 0 to 1, the same in either direction."""
     return Levenshtein.distance(one, other) / max(1, len(one), len(other))
 
 

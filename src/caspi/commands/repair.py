@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LISTENED = 20  # changes with players
+_LISTED = 5000  # changes on the page
 _FOR_PEOPLE = "for_people.jsonl"
 
 
@@ -152,7 +153,7 @@ def repair_page(corpus: str, done: Repaired, listened: list[tuple[object, ...]])
                 note="The first of every action; of several parts, the first.",
             ),
             Browser(
-                "All changes",
+                "Changes",
                 ("action", "score", "score after", "text before", "text after", "because of", "id"),
                 [
                     (
@@ -160,10 +161,10 @@ def repair_page(corpus: str, done: Repaired, listened: list[tuple[object, ...]])
                         _score(max((v.score for v in one.after if v.score is not None), default=None)),
                         one.before.text, _texts(one), "; ".join(one.reasons), one.before.id,
                     )
-                    for one in done.changes
+                    for one in done.changes[:_LISTED]
                 ],
                 text=(3, 4),
-                note=f"{plural(len(done.changes), 'utterance')}.",
+                note=f"{plural(len(done.changes), 'utterance')}; here are at most {_LISTED:,}, report.json has all.",
             ),
         ],
     )  # fmt: skip

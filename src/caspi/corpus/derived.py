@@ -42,11 +42,14 @@ class NewUtterance:
 
     def as_row(self, corpus: Corpus) -> dict[str, Any]:
         """A row of `SCHEMA`."""
-        samples = self.samples(corpus)
-        pcm, power = audio.pcm16(samples), spectrogram(samples)
-        measured = replace(self.utterance, seconds=len(samples) / SAMPLE_RATE, signals=measure_signals(samples, power))
-        exact, words = acoustic_fingerprint.exact(pcm), acoustic_fingerprint.words(power)
-        return row(measured, audio.encode_flac(pcm), exact, words.tobytes())
+        return _measured_row(self.utterance, self.samples(corpus))
+
+
+def _measured_row(utterance: Utterance, samples: np.ndarray) -> dict[str, Any]:
+    pcm, power = audio.pcm16(samples), spectrogram(samples)
+    measured = replace(utterance, seconds=len(samples) / SAMPLE_RATE, signals=measure_signals(samples, power))
+    exact, words = acoustic_fingerprint.exact(pcm), acoustic_fingerprint.words(power)
+    return row(measured, audio.encode_flac(pcm), exact, words.tobytes())
 
 
 def write_derived(
@@ -64,13 +67,7 @@ def write_derived(
             synthetic += _add_hours(hours, written)
     writer.close()
     earlier = report_of(corpus.folder)
-    splits = {
-        corpus.split: {
-            "utterances": writer.count,
-            "hours": writer.seconds / 3600,
-            "fingerprint": writer.fingerprint,
-        }
-    }
+    splits = {corpus.split: _total(writer)}
     for split in SPLITS:
         if split != corpus.split:
             for path in sorted(corpus.folder.glob(f"{split}-*.arrow")):
@@ -86,6 +83,46 @@ def write_derived(
         "splits": {split: splits[split] for split in SPLITS},
         "made_from": {"corpus": str(corpus.folder), "fingerprints": earlier.get("splits", {})},
     }
+
+
+class CorpusWriter:
+    """Writes utterances as the train split of a new corpus."""
+
+    def __init__(self, partial: Path) -> None:
+        self._writer = ShardWriter(partial, "train")
+        self._rows: list[dict[str, Any]] = []
+        self._hours: dict[str, float] = {}
+        self._synthetic = 0
+
+    def add(self, utterance: Utterance, samples: np.ndarray) -> None:
+        """samples: float32 [n] at 16 kHz."""
+        self._rows.append({**_measured_row(utterance, samples), "position": self._writer.count + len(self._rows)})
+        if len(self._rows) == ROWS_PER_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch = pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA)
+        self._writer.write(batch)
+        self._synthetic += _add_hours(self._hours, batch)
+        self._rows = []
+
+    def finish(self) -> dict[str, Any]:
+        """What every corpus's report says about its content."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+        nothing = {"utterances": 0, "hours": 0.0, "fingerprint": ""}
+        return {
+            **_KEPT,
+            "synthetic": self._synthetic,
+            "hours": sum(self._hours.values()),
+            "hours_by_source": self._hours,
+            "splits": {split: _total(self._writer) if split == "train" else nothing for split in SPLITS},
+        }
+
+
+def _total(writer: ShardWriter) -> dict[str, Any]:
+    return {"utterances": writer.count, "hours": writer.seconds / 3600, "fingerprint": writer.fingerprint}
 
 
 def _changed(

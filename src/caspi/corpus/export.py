@@ -35,7 +35,7 @@ def to_jsonl(folder: Path, out: Path, final: Path) -> dict[str, int]:
                     "id": utterance.id,
                     "group": utterance.group,
                     "source": utterance.source,
-                }
+                } | ({"labelled": True} if utterance.labelled else {})
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         written[corpus.split] = len(corpus)
     return written

@@ -36,6 +36,7 @@ _COLUMNS = (
     "source",
     "position",
     "previous",
+    "labelled",
 )
 _ENOUGH_FOR_A_RATE = 50  # minimum number of utterances to estimate the speaking rate of a source
 
@@ -57,6 +58,7 @@ class SourceRows:
     source: list[str] = field(default_factory=list)
     position: list[int | None] = field(default_factory=list)
     previous: list[str] = field(default_factory=list)
+    labelled: list[bool] = field(default_factory=list)
 
     @classmethod
     def read(cls, paths: Iterable[Path]) -> SourceRows:
@@ -144,6 +146,10 @@ class Selector:
                 found.append("train")
                 continue
             group, wanted = rows.group[n], rows.split[n]
+            if rows.labelled[n] and self._split_of.get(hash(group), "train") != "train":
+                reasons[n] = "held_out_group"  # of a speaker or recording that is tested with transcripts of people
+                found.append("train")
+                continue
             stands = self._split_of.setdefault(
                 hash(group), wanted or split_of(group, self._splits, furthest[group] or None)
             )

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from caspi.corpus.sources.base import Source
+from caspi.corpus.sources.corpus import CorpusSource
 from caspi.corpus.sources.folder import FolderSource
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.sources.kaldi import KaldiSource
@@ -15,7 +16,7 @@ from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.sources.synthetic import SyntheticSource
 
 SourceConfig = Annotated[
-    ManifestSource | HuggingFaceSource | SyntheticSource | FolderSource | KaldiSource | LhotseSource,
+    ManifestSource | HuggingFaceSource | SyntheticSource | FolderSource | KaldiSource | LhotseSource | CorpusSource,
     Field(discriminator="kind"),
 ]
 

@@ -65,13 +65,18 @@ class FolderSource(Source):
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
             raise UsageError(f"folder {self.path} does not exist; check sources.path in the recipe")
-        home = self.path.resolve()
-        found = (
-            path
-            for path in self.path.rglob("*")
-            if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: macOS
-        )
-        return sorted(path for path in found if path.resolve().is_relative_to(home))
+        return audio_files(self.path)
+
+
+def audio_files(folder: Path) -> list[Path]:
+    """The audio files of a folder, at any depth, in order; no links to files outside of it."""
+    home = folder.resolve()
+    found = (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: macOS
+    )
+    return sorted(path for path in found if path.resolve().is_relative_to(home))
 
 
 def _text_beside(path: Path) -> Path | None:

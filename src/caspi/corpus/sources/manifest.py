@@ -121,13 +121,14 @@ class ManifestSource(Source):
             context=_text(row.get("context") or row.get("prompt")),
             previous=_text(row.get("previous")),
             quality=None if quality is None else float(quality),
-            split=_split(row.get("split")) or self.split,
+            split="train" if row.get("labelled") else _split(row.get("split")) or self.split,
+            labelled=bool(row.get("labelled")),
         )
 
 
 _KNOWN = frozenset(
     "audio audio_filepath text segments words start end offset duration id source language context prompt previous "
-    "quality split channel".split()
+    "quality split channel labelled".split()
 ) | frozenset(SPEAKER_KEYS)
 
 

@@ -25,9 +25,10 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert outcome.line.endswith("on 12 held-out utterances, 2 unseen voices")
     run = [step["command"].split()[1] for step in outcome.summary["steps"]]
     evaluations = ["evaluate"] * 4
-    assert run == ["prepare", "prepare", "plan", "train", "average", *evaluations, "compare", "transcribe"]
+    assert run == ["prepare", "prepare", "audit", "plan", "train", "average", *evaluations, "compare", "transcribe"]
     for name in (
         "corpus",
+        "corpus-audit",
         "others",
         "train",
         "evaluation",
@@ -50,6 +51,7 @@ def test_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert page.index("Transcripts before and after training") < page.index("Commands")
     assert "<audio" in page
     assert "Synthetic speech" in (out / "report.html").read_text(encoding="utf-8")
+    assert (out / "subtitles" / "sample.srt").is_file()
     commands.demo.clean(out)  # what begins another demo
     assert [path.name for path in out.iterdir()] == [demo.DEMO_MARK]
 

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from caspi import recipe
 from caspi.atomic_output import REPORT, report_of
 from caspi.audio import Seconds
-from caspi.commands import average, compare, evaluate, plan, prepare, train, transcribe
+from caspi.audit.audit import AuditConfig
+from caspi.commands import audit, average, compare, evaluate, plan, prepare, train, transcribe
 from caspi.commands.outcome import Outcome
 from caspi.commands.train import train_page
 from caspi.corpus.store import Corpus
@@ -31,6 +32,7 @@ from caspi.training.results import StageResult
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
+_ALIGNER = "tiny-aligner"
 OTHERS = "demo-others.yaml"  # other languages, to measure forgetting
 _STRESSED = 30  # utterances in the stress set
 _OTHERS = 10  # utterances of each other language
@@ -55,6 +57,9 @@ def run(out: Path, seed: int) -> Outcome:
     steps = _Steps()
     steps.run(f"caspi prepare {written}", lambda: prepare.run(loaded))
     steps.run(f"caspi prepare {out / OTHERS}", lambda: prepare.run(others))
+    steps.run(
+        f"caspi audit {corpus} --aligner {_ALIGNER}", lambda: audit.run(corpus, _ALIGNER, [], None, AuditConfig())
+    )
     steps.run(f"caspi plan {written}", lambda: plan.run(loaded, PlanOptions()))
     trained = steps.run(f"caspi train {written}", lambda: train.run(loaded))
     averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: average.run(run_folder, 3))
@@ -64,10 +69,10 @@ def run(out: Path, seed: int) -> Outcome:
         f"caspi compare {out / _LAST} {out / _BEST} --out {out / 'compare'}",
         lambda: compare.run(out / _LAST, out / _BEST, out / "compare"),
     )
-    sample = _write_sample(corpus, out)
+    sample, subtitles = _write_sample(corpus, out), out / "subtitles"
     transcribed = steps.run(
-        f"caspi transcribe {best} {sample} --language Hebrew",
-        lambda: transcribe.run(str(best), [sample], "txt", None, "", "Hebrew"),
+        f"caspi transcribe {best} {sample} --language Hebrew --format srt --word-times {_ALIGNER} --out {subtitles}",
+        lambda: transcribe.run(str(best), [sample], "srt", subtitles, "", "Hebrew", word_times=_ALIGNER),
     )
     others_before = results.others.by["language"].parts
     summary = {
@@ -206,8 +211,8 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
 
 _SHOWN = 3  # test utterances at the top of the page
 _PAGES = (
-    "corpus/report.html", "train/report.html", "evaluation/report.html", "evaluation-start/report.html",
-    "compare/report.html",
+    "corpus/report.html", "corpus-audit/report.html", "train/report.html", "evaluation/report.html",
+    "evaluation-start/report.html", "compare/report.html",
 )  # fmt: skip
 
 

@@ -229,7 +229,7 @@ class _Repair:
     def _runs(self, rows: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """The rows with their neighbours of the same recording, as runs of two rows or more."""
         run: list[int] = []
-        near = {beside for row in rows for beside in (row - 1, row, row + 1)} & set(range(len(self._corpus)))
+        near = {beside for row in rows for beside in (row - 1, row, row + 1) if 0 <= beside < len(self._corpus)}
         for row in sorted(near - self._changes.keys()):
             if run and (row != run[-1] + 1 or len(run) == _MOST_NEIGHBOURS or not self._follows(row)):
                 yield from _long_enough(run)

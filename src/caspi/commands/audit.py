@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _STOP_EXIT = 3
 _LISTENED = 30  # utterances with players
+_LISTED = 5000  # utterances on the page
 
 
 def run(
@@ -65,6 +66,7 @@ def run(
         content = json.dumps(summary, ensure_ascii=False, indent=1)
         (partial / "alignment_report.json").write_text(content, encoding="utf-8")
         page = audit_page(str(corpus), audited, _to_listen_to(opened, audited, listeners.aligner))
+        del summary["utterances"]  # of a whole corpus they are many
         report.write_report(partial, page, summary)
         atomic_output.commit_atomic(partial, out)
     shutil.rmtree(work)
@@ -137,10 +139,11 @@ def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, .
                         round(one.score, 2), "yes" if one.flagged else "", "; ".join(one.reasons), one.text,
                         round(one.seconds, 1), one.source, one.id,
                     )
-                    for one in audited.most_suspicious
+                    for one in audited.most_suspicious[:_LISTED]
                 ],
                 text=(3,),
-                note=f"{plural(flagged, 'utterance')} flagged. Because of: the signals that add most to the score.",
+                note=f"{plural(flagged, 'utterance')} flagged. Because of: the signals that add most to the score. "
+                f"alignment_report.json has all utterances; here are at most {_LISTED:,}.",
             ),
         ],
     )  # fmt: skip

@@ -120,11 +120,17 @@ def test_what_nothing_helps_can_be_marked_for_people(spoiled: Path, tmp_path: Pa
     assert Corpus.open(tmp_path / "out", "train").column("text") == Corpus.open(spoiled, "train").column("text")
 
 
-def test_the_text_before_is_not_told_if_it_is_gone_or_changed(spoiled: Path, tmp_path: Path) -> None:
+def test_the_text_before_is_told_only_if_it_is_still_the_text_before(spoiled: Path, tmp_path: Path) -> None:
+    """Clips whose boundaries moved keep it; one that follows an utterance that was cut or dropped does not."""
     old = Corpus.open(spoiled, "train")
     assert sum(map(bool, old.column("previous"))) == len(LATE) - 1
     repaired(spoiled, tmp_path / "out")
-    assert not any(Corpus.open(tmp_path / "out", "train").column("previous"))
+    assert sum(map(bool, Corpus.open(tmp_path / "out", "train").column("previous"))) == len(LATE) - 1
+    made = repaired(spoiled, tmp_path / "dropped", actions=["cut"])
+    new = Corpus.open(tmp_path / "dropped", "train")
+    changed = {change["row"] for change in made["changes"]}
+    told = {old.column("id")[row] for row in LATE[1:] if row - 1 not in changed and row not in changed}
+    assert {one for one, text in zip(new.column("id"), new.column("previous"), strict=True) if text} == told
 
 
 def test_the_card_of_a_model_trained_on_it_says_what_was_repaired(spoiled: Path, tmp_path: Path) -> None:

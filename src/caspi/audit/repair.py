@@ -183,9 +183,21 @@ class _Repair:
             left = [row for row in left if row not in self._changes]
         for row in left:
             self._give_up(row)
-        untold = frozenset(row + 1 for row in self._replaced if row + 1 < len(self._corpus)) - self._replaced.keys()
+        untold = self._untold()
+        for row in untold & self._replaced.keys():
+            self._replaced[row] = [
+                replace(new, utterance=replace(new.utterance, previous="")) for new in self._replaced[row]
+            ]
         changes = [self._changes[row] for row in sorted(self._changes)]
         return Repaired(len(self._corpus), len(self._audited.scores), changes, self._replaced, untold)
+
+    def _untold(self) -> frozenset[int]:
+        """Rows after one whose text is gone, or another."""
+        return frozenset(
+            row + 1
+            for row, new in self._replaced.items()
+            if row + 1 < len(self._corpus) and [one.utterance.text for one in new] != [self._corpus.utterance(row).text]
+        )
 
     # --- actions
 
@@ -195,9 +207,11 @@ class _Repair:
         for row, words in zip(rows, self._words_of([(row,) for row in rows]), strict=True):
             utterance, samples = self._corpus.utterance(row), self._corpus.samples(row)
             parts = found_parts(words, samples, self._least, policy.min_seconds, policy.min_words) if words else []
+            if [part.text for part in parts] == [utterance.text] and parts[0].end - parts[0].start == utterance.seconds:
+                continue  # nothing to cut
             for number, part in enumerate(parts, 1):
                 name = utterance.id if len(parts) == 1 else f"{utterance.id}-{number}"
-                made = replace(_without_times(utterance), id=name, text=part.text)
+                made = replace(_without_times(utterance), id=name, text=part.text, previous="")
                 proposed.append(_New(row, NewUtterance(made, (row,), part.start, part.end)))
         scores = self._scores(proposed)
         good = [(new, score) for new, score in zip(proposed, scores, strict=True) if score < self._threshold]
@@ -350,8 +364,8 @@ def _words(utterance: Utterance) -> list[SpokenWord]:
 
 
 def _without_times(utterance: Utterance) -> Utterance:
-    """Times and the text before it may be wrong for another text or part of the audio."""
-    return replace(utterance, words=(), segments=(), previous="")
+    """Times are wrong for another text, or for another part of the audio."""
+    return replace(utterance, words=(), segments=())
 
 
 def _blocks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:

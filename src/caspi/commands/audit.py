@@ -61,7 +61,7 @@ def run(
         partial = atomic_output.begin_atomic(out, "audit")
         summary = {
             "stage": "audit", "corpus": str(corpus), "split": split, "corpus_fingerprint": fingerprint,
-            "aligner": aligner, "recognisers": list(recognisers), **audited.as_json(),
+            "aligner": aligner, "recognisers": list(recognisers), "model_contents": contents, **audited.as_json(),
         }  # fmt: skip
         content = json.dumps(summary, ensure_ascii=False, indent=1)
         (partial / "alignment_report.json").write_text(content, encoding="utf-8")

@@ -39,6 +39,7 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
     from caspi.audit.signals import Listeners, Recogniser
     from caspi.corpus.derived import write_derived
     from caspi.corpus.store import Corpus
+    from caspi.model.loading import content_of
 
     found = _audit_of(audit, corpus)
     audited = AuditedCorpus.from_json(found)
@@ -47,6 +48,9 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
         raise UsageError(f"{out} is the corpus itself, which is never changed: give another --out")
     opened = Corpus.open(corpus, split_option(found["split"]))
     names = found["recognisers"]
+    for model, content in zip([*filter(None, [found["aligner"]]), *names], found["model_contents"], strict=True):
+        if content_of(model) != content:
+            raise UsageError(f"{model} is not as it was when {audit} was made: audit again")
     listeners = Listeners(
         Aligner.of(found["aligner"]) if found["aligner"] else None,
         [Recogniser.of(one, f" ({n})" if len(names) > 1 else "") for n, one in enumerate(names, 1)],

@@ -1,6 +1,6 @@
-"""Makes a copy of a corpus in which a share of the training transcripts is faulty.
+"""Makes a copy of a corpus in which a share of the transcripts of a split is faulty.
 
-    python benchmarks/spoiled_corpus.py CORPUS OUT [--share 0.2] [--seed 0]
+    python benchmarks/spoiled_corpus.py CORPUS OUT [--split train] [--share 0.2] [--seed 0]
 
 The faults are those of `caspi audit` (src/caspi/audit/faults.py), each kind equally often. `faults.jsonl` in the new
 corpus says which rows have which fault.
@@ -19,6 +19,7 @@ from caspi.audit.faults import FAULTS, Case, Surroundings, spoiled, texts_of_sim
 from caspi.corpus.dedup import acoustic_fingerprint
 from caspi.corpus.derived import link
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
+from caspi.corpus.utterance import SPLITS
 from caspi.randomness import seeded
 
 
@@ -26,16 +27,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    corpus = Corpus.open(options.corpus, "train")
+    corpus = Corpus.open(options.corpus, options.split)
     draw = seeded(options.seed)
     chosen = draw.permutation(len(corpus))[: round(options.share * len(corpus))].tolist()
     kind_of = {number: list(FAULTS)[n % len(FAULTS)] for n, number in enumerate(chosen)}
     others = texts_of_similar_length(corpus.column("text"))
     partial = atomic_output.begin_atomic(options.out, "prepare")
-    writer = ShardWriter(partial, "train")
+    writer = ShardWriter(partial, options.split)
     made: list[dict[str, object]] = []
     for number in range(len(corpus)):
         utterance, samples = corpus.utterance(number), corpus.samples(number)
@@ -56,10 +58,10 @@ def main() -> None:
         writer.write(pa.RecordBatch.from_pylist([{**line, "position": number}], SCHEMA))
     writer.close()
     for path in options.corpus.glob("*.arrow"):
-        if not path.name.startswith("train-"):
+        if not path.name.startswith(f"{options.split}-"):
             link(path, partial / path.name)
     report = atomic_output.report_of(options.corpus)
-    report["splits"]["train"]["fingerprint"] = writer.fingerprint
+    report["splits"][options.split]["fingerprint"] = writer.fingerprint
     (partial / atomic_output.REPORT).write_text(json.dumps(report), encoding="utf-8")
     (partial / "faults.jsonl").write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in made), "utf-8")
     atomic_output.commit_atomic(partial, options.out)

@@ -80,7 +80,7 @@ def test_all_utterances_are_kept_changed_or_dropped(spoiled: Path, tmp_path: Pat
 def test_what_is_changed_is_what_was_spoken(spoiled: Path, sentences: list[Spoken], tmp_path: Path) -> None:
     """Texts of two sentences lose the second; clips whose first words have no text lose them; the clips that were cut
     late get their words back, whole."""
-    made = repaired(spoiled, tmp_path / "out")
+    made = repaired(spoiled, tmp_path / "out", by_chance=0.2)  # few utterances: a small share would be of one or two
     changes = {change["row"]: change for change in made["changes"]}
     spoken = sorted(sentences, key=lambda one: -len(one[0].split()))
     assert [changes[n]["action"] for n in OTHERS] == ["drop"] * len(OTHERS)
@@ -109,6 +109,13 @@ def test_an_audit_of_the_result_finds_less(spoiled: Path, tmp_path: Path) -> Non
     before = json.loads((spoiled.with_name("corpus-audit") / "report.json").read_text())
     assert before["low_quality_fraction"] > 0.12
     assert again.summary["low_quality_fraction"] < before["low_quality_fraction"] / 2
+
+
+def test_what_a_wrong_text_would_often_pass_is_not_accepted(spoiled: Path, tmp_path: Path) -> None:
+    """The smaller the share of wrong texts that may pass, the fewer changes."""
+    counts = [repaired(spoiled, tmp_path / f"{n}", by_chance=n)["changed"] for n in (0.001, 0.1, 0.5)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
 
 
 def test_what_nothing_helps_can_be_marked_for_people(spoiled: Path, tmp_path: Path) -> None:

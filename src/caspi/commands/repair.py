@@ -86,6 +86,8 @@ def _audit_of(folder: Path, corpus: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{folder} is not an audit (it has no {path.name}): caspi audit {corpus} makes one")
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "model_contents" not in content:
+        raise UsageError(f"{folder} was made by an older caspi: audit again")
     if not (corpus / atomic_output.REPORT).is_file():
         raise UsageError(f"{corpus} is not a corpus: make one with caspi prepare RECIPE")
     if content["corpus_fingerprint"] != report.fingerprint(corpus):

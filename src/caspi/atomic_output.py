@@ -39,6 +39,12 @@ def report_of(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def default_output(source: Path, what: str) -> Path:
+    """The folder of a stage beside its input: `corpus-audit`; also where the input is `.`."""
+    named = source if source.name else source.resolve()
+    return named.with_name(f"{named.name}-{what}")
+
+
 def begin_atomic(folder: Path, stage: str) -> Path:
     """An empty folder beside `folder` to write into. Raises UsageError as `check_owned` does."""
     _put_back(folder)

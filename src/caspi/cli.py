@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.console import Console
 
+from caspi.atomic_output import default_output
 from caspi.errors import UsageError
 
 if TYPE_CHECKING:  # a command imports the modules that it needs when it runs
@@ -167,7 +168,7 @@ def corpus_sample(
     """
     from caspi import commands
 
-    page = out or corpus.with_name(corpus.name + "-sample")
+    page = out or default_output(corpus, "sample")
     _finish(commands.corpus.sample(corpus, count, seed, split, page), json_)
 
 
@@ -340,7 +341,7 @@ def augment_preview(
     from caspi import commands
 
     made = _recipe(recipe, overrides)
-    page = out or made.corpus.path.with_name(made.corpus.path.name + "-augmented")
+    page = out or default_output(made.corpus.path, "augmented")
     _finish(commands.augment_preview.run(made, stage, count, page), json_)
 
 

@@ -43,7 +43,7 @@ def run(
     models = [*([aligner] if aligner else []), *recognisers]
     if not models:
         raise UsageError("give --aligner, --asr or both: something must listen")
-    out = out or corpus.with_name(corpus.name + "-audit")
+    out = out or atomic_output.default_output(corpus, "audit")
     atomic_output.check_owned(out, "audit")
     opened = Corpus.open(corpus, split_option(split))
     several = len(recognisers) > 1

@@ -46,7 +46,7 @@ def run(
     recognisers, contents = _two(models)
     opened = Corpus.open(known, split_option(known_split)) if known else None
     clips = _clips(inputs, recognisers, language_option(language_name) or "Hebrew")
-    out = out or inputs[0].with_name(f"{inputs[0].stem}-labelled")
+    out = out or atomic_output.default_output(inputs[0], "labelled")
     if out.resolve() in {path.resolve() for path in inputs}:
         raise UsageError(f"{out} is what is labelled: give another --out")
     work = atomic_output.work_folder(out, "label")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from caspi import recipe as recipes
+from caspi.atomic_output import default_output
 from caspi.commands.outcome import Outcome
 from caspi.progress import duration
 from caspi.recipe import Recipe
@@ -97,7 +98,7 @@ def run(recipe: Recipe, options: PlanOptions) -> Outcome:
 
     made = plan_run(recipe.model, recipe.require_train(), recipe.corpus.path, recipe.seed, options)
     summary = {"stage": "plan", "name": recipe.name, **made.as_json()}
-    out = recipe.corpus.path.with_name(recipe.corpus.path.name + "-plan")
+    out = default_output(recipe.corpus.path, "plan")
     page = report.write_report(out, plan_page(recipe.name, made), summary, recipes.dump(recipe))
     return Outcome(_plan_line(made), page, summary)
 

@@ -43,7 +43,7 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
 
     found = _audit_of(audit, corpus)
     audited = AuditedCorpus.from_json(found)
-    out = out or corpus.with_name(corpus.name + "-repaired")
+    out = out or atomic_output.default_output(corpus, "repaired")
     if out.resolve() == corpus.resolve():
         raise UsageError(f"{out} is the corpus itself, which is never changed: give another --out")
     opened = Corpus.open(corpus, split_option(found["split"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caspi.atomic_output import REPORT
+from caspi.atomic_output import REPORT, default_output
 from caspi.model.config import Task
 
 
@@ -31,5 +31,5 @@ class Provenance:
     @property
     def reports(self) -> list[Path]:
         """The existing reports of `prepare` and `audit` about the corpus."""
-        folders = (self.corpus, self.corpus.with_name(self.corpus.name + "-audit"))
+        folders = (self.corpus, default_output(self.corpus, "audit"))
         return [folder / REPORT for folder in folders if (folder / REPORT).is_file()]

@@ -152,6 +152,17 @@ def read_jsonl(path: Path) -> list[Any]:
     return values
 
 
+def read_whole_lines(path: Path) -> list[Any]:
+    """The complete lines of a JSONL file that a process appends to; none if there is no file. A last line that was cut
+    off by a kill is dropped, and removed from the file too."""
+    if not path.is_file():
+        return []
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        path.write_bytes(data[: data.rfind(b"\n") + 1])
+    return read_jsonl(path)
+
+
 def finite(value: Any) -> Any:
     """Replaces non-finite numbers (NaN, infinity), which JSON does not have, by null."""
     if isinstance(value, dict):

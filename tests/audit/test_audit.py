@@ -74,6 +74,9 @@ def test_after_a_kill_what_was_measured_is_not_measured_again(
     with pytest.raises(KeyboardInterrupt):
         commands.audit.run(corpus, "tiny-aligner", [], tmp_path / "out", ALL)
     assert not (tmp_path / "out").exists()
+    [cache] = (tmp_path / "out.work").glob("*.jsonl")
+    whole = cache.read_text()
+    cache.write_text(whole + whole[:40])  # killed while it wrote a line
     commands.audit.run(corpus, "tiny-aligner", [], tmp_path / "out", ALL)
     assert len(counts) == 2 + 1  # of two blocks, the first was done
     assert len(json.loads((tmp_path / "out" / "alignment_report.json").read_text())["utterances"]) == SIZE

@@ -11,18 +11,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caspi import commands, recipe
 from caspi.audit.label import LabelConfig
 from caspi.audit.label_confidence import Agreement, KnownClip, learnt
 from caspi.audit.signals import Heard, Recogniser
 from caspi.corpus.inspection import splits_of
+from caspi.corpus.pipeline.filters import Filters
 from caspi.corpus.sources.synthetic import SyntheticSource
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.language.stock_phrases import is_stock_phrase
 from caspi.model.config import ModelConfig
 from caspi.model.loading import load
+from caspi.recipe import Recipe
 from tests.audit.spoken import Spoken, write_corpus
 
 CLIPS = 60
@@ -58,7 +62,8 @@ def known(spanish: list[Spoken], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return write_corpus(tmp_path_factory.mktemp("known") / "corpus", spanish, "validation", "Spanish")
 
 
-LOOSE = LabelConfig(right_below=0.3, precision=0.5)
+LOOSE = LabelConfig(right_below=0.1, precision=0.5, max_difference=1.0)
+LOOSE_ALL = LabelConfig(max_difference=1.0, filters=Filters(min_characters_per_second=0, min_script_share=0))
 
 
 def labelled(out: Path, *inputs: Path, models: tuple[str, str], **options: Any) -> dict[str, Any]:
@@ -114,7 +119,8 @@ def test_files_are_cut_in_pauses_and_a_damaged_one_is_named(
     soundfile.write(folder / "long.wav", joined, 16_000)
     soundfile.write(folder / "short.flac", spanish[12][1], 16_000)
     (folder / "damaged.wav").write_bytes(b"RIFF no audio")
-    made = labelled(tmp_path / "out", folder, models=("tiny", other_recogniser), language_name="es")
+    models = ("tiny", other_recogniser)
+    made = labelled(tmp_path / "out", folder, models=models, language_name="es", config=LabelConfig())
     assert made["input"] == made["kept"] + sum(made["rejected"].values())
     assert made["rejected"]["corrupt_audio"] == 1
     assert "damaged.wav" in caplog.text
@@ -147,6 +153,9 @@ def test_after_a_kill_what_was_heard_is_not_heard_again(
     with pytest.raises(KeyboardInterrupt):
         labelled(tmp_path / "out", corpus, models=("tiny", other_recogniser))
     assert not (tmp_path / "out").exists()
+    [cache] = (tmp_path / "out.work").glob("*.jsonl")
+    whole = cache.read_text()
+    cache.write_text(whole + whole[:40])  # killed while it wrote a line
     labelled(tmp_path / "out", corpus, models=("tiny", other_recogniser))
     assert [count for count in counts[3:] if count] == [8, 8]  # the first 32 were known
 
@@ -189,7 +198,42 @@ def test_labels_are_only_trained_on(spanish: list[Spoken], other_recogniser: str
     assert all(one["labelled"] for one in both["train"])
     assert {one["group"] for one in both["train"]} == groups - {spanish[0][2]}
     report = json.loads((tmp_path / "three" / "report.json").read_text())
-    assert report["rejected"]["held_out_group"] >= 5
+    assert report["rejected"]["held_out"] >= 5
+
+
+def test_labels_of_audio_that_is_tested_are_refused_however_it_is_named_and_cut(
+    spanish: list[Spoken], other_recogniser: str, tmp_path: Path
+) -> None:
+    """Files that are labelled have other names and cuts than the manifest of the same recording."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    joined = np.concatenate([samples for _, samples, _ in spanish[:20]])
+    soundfile.write(folder / "long.wav", joined, 16_000)
+    ends = np.cumsum([len(samples) for _, samples, _ in spanish[:20]]) / 16_000
+    segments = [
+        {"start": end - len(samples) / 16_000, "end": end, "text": text}
+        for end, (text, samples, _) in zip(ends.tolist(), spanish[:20], strict=True)
+    ]
+    (tmp_path / "people.jsonl").write_text(json.dumps({"audio": "recordings/long.wav", "segments": segments}))
+    labelled(tmp_path / "labels", folder, models=("tiny", other_recogniser), language_name="es", config=LOOSE_ALL)
+    people = f"{{kind: manifest, path: {tmp_path / 'people.jsonl'}, split: test}}"
+    labels = f"{{kind: corpus, path: {tmp_path / 'labels'}}}"
+
+    def prepared(*sources: str) -> Recipe:
+        return recipe.load(
+            Path("recipes/demo.yaml"),
+            (
+                "language=Spanish", f"corpus.path={tmp_path / 'mixed'}", f"corpus.sources=[{', '.join(sources)}]",
+                "corpus.filters={max_seconds: 30, min_characters_per_second: 0, min_script_share: 0}",
+            ),
+        )  # fmt: skip
+
+    commands.prepare.run(prepared(people, labels))
+    assert [split.split for split in splits_of(tmp_path / "mixed")] == ["test"]
+    report = json.loads((tmp_path / "mixed" / "report.json").read_text())
+    assert report["rejected"]["held_out"] == len(Corpus.open(tmp_path / "labels", "train"))
+    with pytest.raises(UsageError, match="put the source with labels last"):
+        commands.prepare.run(prepared(labels, people))
 
 
 def test_labels_of_people_are_learnt_from_and_not_those_of_recognisers(
@@ -217,6 +261,7 @@ def test_wrong_use_is_one_line(known: Path, other_recogniser: str, tmp_path: Pat
         ([tmp_path / "missing.wav"], two, "no such file"),
         ([tmp_path / "empty"], two, "no audio file"),
         ([known, audio], two, "give one corpus, or audio"),
+        ([audio], two, "no clip would be labelled: empty_text"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UsageError, match=message):
@@ -232,7 +277,7 @@ def test_a_threshold_is_chosen_that_keeps_the_wanted_share_right() -> None:
         for differ in draw.uniform(0, 0.6, count).tolist():
             wrong = draw.random() < min(1.0, 3 * max(0.0, differ - 0.1))
             sure = float(np.clip(0.95 - differ + 0.05 * draw.standard_normal(), 0, 1))
-            found.append(KnownClip(Agreement(differ, (sure, sure), 40), 20 if wrong else 0, 40, 4.0))
+            found.append(KnownClip(Agreement(differ, (sure, sure)), 20 if wrong else 0, 40, 4.0))
         return found
 
     found = learnt(clips(600), 0.1, 0.9)
@@ -250,11 +295,34 @@ def test_a_threshold_is_chosen_that_keeps_the_wanted_share_right() -> None:
 
 
 def test_nothing_is_sure_enough_if_recognisers_are_bad_or_known_clips_few() -> None:
-    bad = [KnownClip(Agreement(0.3, (0.5, 0.5), 40), 20, 40, 4.0) for _ in range(200)]
+    bad = [KnownClip(Agreement(0.3, (0.5, 0.5)), 20 if n % 10 else 0, 40, 4.0) for n in range(200)]
     found = learnt(bad, 0.1, 0.9)
     assert found is not None
     assert found.threshold is None
     assert learnt(bad[:20], 0.1, 0.9) is None
+
+
+@pytest.mark.parametrize("errors", [0, 20])
+def test_nothing_is_learnt_where_all_are_right_or_all_wrong(errors: int) -> None:
+    same = [KnownClip(Agreement(0.01 * (n % 5), (0.9, 0.9)), errors, 40, 4.0) for n in range(200)]
+    assert learnt(same, 0.1, 0.9) is None
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1))
+def test_more_doubt_never_makes_a_label_surer(seed: int) -> None:
+    """Whatever the known clips are."""
+    draw = np.random.default_rng(seed)
+    known = [
+        KnownClip(Agreement(*pair[:1], (pair[1], pair[2])), int(20 * draw.integers(0, 2)), 40, 4.0)
+        for pair in draw.random((80, 3)).tolist()
+    ]
+    found = learnt(known, 0.1, 0.9)
+    assert found is not None
+    differ, one, other = draw.random(3).tolist()
+    worse = [Agreement(differ, (one, other)), Agreement(min(1.0, differ + 0.2), (one / 2, other / 3))]
+    sure, less_sure = found(worse)
+    assert less_sure <= sure + 1e-12
 
 
 @pytest.mark.parametrize(

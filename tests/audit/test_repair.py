@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from caspi import commands
-from caspi.audit.repair import RepairPolicy
+from caspi.audit.repair import AuditedCorpus, RepairPolicy
 from caspi.corpus.inspection import splits_of
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
@@ -103,6 +103,18 @@ def test_what_is_changed_is_what_was_spoken(spoiled: Path, sentences: list[Spoke
     assert all(v["score"] < c["before"]["score"] for c in changes.values() for v in c["after"] if c["before"]["score"])
 
 
+def test_what_is_not_flagged_is_changed_only_for_the_better(spoiled: Path, tmp_path: Path) -> None:
+    audit = json.loads((spoiled.with_name("corpus-audit") / "alignment_report.json").read_text())
+    flagged = {one["row"] for one in audit["utterances"] if one["flagged"]}
+    scorer = AuditedCorpus.from_json(audit).scorer
+    signals = {one["row"]: one["signals"] for one in audit["utterances"]}
+    made = repaired(spoiled, tmp_path / "out", by_chance=0.5)
+    for change in made["changes"]:
+        [before] = scorer([signals[change["row"]]]).tolist()
+        assert before >= audit["threshold"] or change["row"] not in flagged
+        assert all(version["score"] < before for version in change["after"])
+
+
 def test_an_audit_of_the_result_finds_less(spoiled: Path, tmp_path: Path) -> None:
     repaired(spoiled, tmp_path / "out")
     again = commands.audit.run(tmp_path / "out", "tiny-aligner", [], None, ALL)
@@ -158,6 +170,16 @@ def test_wrong_use_is_one_line(spoiled: Path, sentences: list[Spoken], tmp_path:
         commands.repair.run(spoiled, tmp_path, None, RepairPolicy())
     with pytest.raises(UsageError, match="is the corpus itself"):
         commands.repair.run(spoiled, audit, spoiled, RepairPolicy())
+    with pytest.raises(UsageError, match="or inside of it"):
+        commands.repair.run(spoiled, audit, spoiled / "sub", RepairPolicy())
+    with pytest.raises(UsageError, match="would be dropped"):
+        commands.repair.run(spoiled, audit, None, RepairPolicy(threshold=-100.0, actions=()))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for content in ("", "{}", "[]", "{"):
+        (damaged / "alignment_report.json").write_text(content)
+        with pytest.raises(UsageError, match="audit again"):
+            commands.repair.run(spoiled, damaged, None, RepairPolicy())
     policy = tmp_path / "policy.yaml"
     policy.write_text("action: [cut]")
     with pytest.raises(UsageError, match=r"policy.*action: unknown key; did you mean actions"):

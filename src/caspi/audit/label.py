@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 from rapidfuzz.distance import Levenshtein
 
-from caspi.atomic_output import read_jsonl
+from caspi.atomic_output import read_whole_lines
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.audit.faults import Case
 from caspi.audit.label_clips import Clip
@@ -38,8 +38,7 @@ class LabelConfig(Config):
     """Which labels are kept."""
 
     max_difference: Annotated[float, Unit("share")] = Field(0.25, ge=0, le=1)
-    """Largest difference of the two texts, in letters over those of the longer one, where no known transcripts say how
-    sure a label is."""
+    """Largest difference of the two texts, in letters over those of the longer one, however sure a label is."""
     right_below: Annotated[float, Unit("share")] = Field(0.1, ge=0, le=1)
     """Largest character error rate of a label that counts as right."""
     precision: Annotated[float, Unit("share")] = Field(0.9, gt=0, lt=1)
@@ -67,7 +66,7 @@ def hear(
 ) -> dict[str, tuple[Heard, Heard]]:
     """What both recognisers hear in every clip, by id. cache: a file that it is appended to; what it holds is not heard
     again."""
-    known = {line["id"]: _pair(line["heard"]) for line in read_jsonl(cache)} if cache.is_file() else {}
+    known = {line["id"]: _pair(line["heard"]) for line in read_whole_lines(cache)}
     device = next(recognisers[0].loaded.model.parameters()).device.type
     with cache.open("a", encoding="utf-8") as lines, Progress("label", unit="clips", total=total) as progress:
         waiting = iter(clips)
@@ -131,6 +130,8 @@ def _failed_check(clip: Clip, text: str, one: Heard, other: Heard, config: Label
         return "stock_phrase"
     signals = measure_signals(clip.samples, spectrogram(clip.samples))
     share = language(spoken).script_share(text)
+    if reason := language(spoken).rejection_reason(text, TextPolicy()):
+        return reason
     lengths = ClipLengths(len(clip.samples) / SAMPLE_RATE, text, share, signals, None)
     return reject(lengths, config.filters)
 
@@ -138,6 +139,8 @@ def _failed_check(clip: Clip, text: str, one: Heard, other: Heard, config: Label
 def _unsure(
     agreement: Agreement, sure: float | None, confidence: Confidence | None, config: LabelConfig
 ) -> LabelReason | None:
+    if agreement.differ > config.max_difference:
+        return "recognisers_differ"
     if sure is None or confidence is None:
-        return "recognisers_differ" if agreement.differ > config.max_difference else None
+        return None
     return None if confidence.threshold is not None and sure >= confidence.threshold else "not_sure"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class FileClips(Iterable[Clip]):
     files: Sequence[tuple[Path, str]]  # with the name of each, which its clips' ids begin with
     language: str
     longest: Seconds
-    unreadable: dict[Path, str] = field(default_factory=dict)
+    unreadable: dict[Path, AudioError] = field(default_factory=dict)
 
     @classmethod
     def of(cls, paths: Sequence[Path], language: str, longest: Seconds) -> FileClips:
@@ -61,9 +62,9 @@ class FileClips(Iterable[Clip]):
                 files.append((path, path.name))
             else:
                 raise UsageError(f"{path}: no such file or folder")
-        names = [name for _, name in files]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise UsageError(f"two files are called {twice}: give the folder that both are in")
+        [(name, times)] = Counter(name for _, name in files).most_common(1) or [("", 0)]
+        if times > 1:
+            raise UsageError(f"{times} files are called {name}: give the folder that all are in")
         if not files:
             raise UsageError(f"no audio file in {', '.join(map(str, paths))}")
         return cls(files, language, longest)
@@ -71,7 +72,7 @@ class FileClips(Iterable[Clip]):
     def __iter__(self) -> Iterator[Clip]:
         for (path, name), samples in zip(self.files, read_ahead(self._read, self.files, _FILES_AHEAD), strict=True):
             if isinstance(samples, AudioError):
-                self.unreadable[path] = str(samples)
+                self.unreadable[path] = samples
                 continue
             cuts = windows(samples, self.longest)
             for first, last in cuts:

@@ -1,9 +1,9 @@
 """How sure a label is: the probability that it is right, learnt from clips whose transcripts are known.
 
 Two recognisers of different weights agree on what both hear well; one model's agreement with itself says little. The
-probability follows from how far they differ, how sure each is of its words, and the length (a logistic regression, as
-confidences of recognisers are commonly calibrated). The known clips also say how many labels are right above each
-threshold, and how much speech is left.
+probability follows from how far they differ and how sure each is of its words (a logistic regression, as confidences of
+recognisers are commonly calibrated, in which doubts never count for a label). The known clips also say how many labels
+are right above each threshold, and how much speech is left.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from caspi.randomness import seeded
 
 _FOLDS, _RIDGE = 5, 1.0
 _FEWEST = 50  # known clips; of fewer, nothing can be said about a share of 90 %
+_FEWEST_OF_EACH = 8  # right ones and wrong ones: what tells them apart cannot be learnt from fewer
 _95_PERCENT = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """Of a clip's two texts. differ: letters to change over those of the longer one, normalised as for the fair score;
-    probabilities: mean of the words of each; letters: of the first."""
+    probabilities: mean of the words of each."""
 
     differ: float
     probabilities: tuple[float, float]
-    letters: int
 
     @classmethod
     def of(cls, one: Heard, other: Heard, spoken: str) -> Agreement:
         normalised = language(spoken).normalisers["fair"]
-        text = normalised(one.text)
-        return cls(differs(text, normalised(other.text)), (one.probability, other.probability), len(text))
+        differ = differs(normalised(one.text), normalised(other.text))
+        return cls(differ, (one.probability, other.probability))
 
     @property
-    def inputs(self) -> tuple[float, ...]:
-        """Of the regression."""
-        return self.differ, *(math.log(1.01 - p) for p in self.probabilities), math.log1p(self.letters)
+    def doubts(self) -> tuple[float, ...]:
+        """The inputs of the regression: each can only make a label less sure."""
+        return self.differ, *(math.log(1.01 - p) for p in self.probabilities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,12 @@ class Confidence:
 
 
 def learnt(known: Sequence[KnownClip], most_errors: float, wanted: float) -> Confidence | None:
-    """From clips whose transcripts are known; None if they are too few. most_errors: the error rate (letters) of a
-    label that still counts as right; wanted: share of the labels that shall be right."""
-    if len(known) < _FEWEST:
+    """From clips whose transcripts are known; None if they, or the right or the wrong ones, are too few. most_errors:
+    the error rate (letters) of a label that still counts as right; wanted: share of the labels that shall be right."""
+    right = np.array([clip.error_rate <= most_errors for clip in known], np.float64)
+    if len(known) < _FEWEST or min(right.sum(), len(known) - right.sum()) < _FEWEST_OF_EACH:
         return None
     inputs = _inputs([clip.agreement for clip in known])
-    right = np.array([clip.error_rate <= most_errors for clip in known], np.float64)
     fold_of = seeded(0).integers(0, _FOLDS, len(known))
     unseen = np.zeros(len(known))  # each clip by a regression that has not seen it
     for fold in range(_FOLDS):
@@ -128,11 +128,21 @@ def _at_least(share: float, count: int) -> float:
 
 
 def _inputs(agreements: Sequence[Agreement]) -> np.ndarray:
-    return np.array([one.inputs for one in agreements], np.float64).reshape(len(agreements), -1)
+    return np.array([one.doubts for one in agreements], np.float64).reshape(len(agreements), -1)
 
 
 def _fitted(inputs: np.ndarray, right: np.ndarray) -> np.ndarray:
-    return logistic(inputs, right, np.ones(len(right)), _RIDGE)
+    """Weights, the constant first; of doubts none is above 0: one that would be is left out."""
+    used = list(range(inputs.shape[1]))
+    while True:
+        found = logistic(inputs[:, used], right, np.ones(len(right)), _RIDGE)
+        wrong = [n for n, weight in zip(used, found[1:].tolist(), strict=True) if weight > 0]
+        if not wrong:
+            break
+        used = [n for n in used if n not in wrong]
+    weights = np.zeros(1 + inputs.shape[1])
+    weights[[0, *(1 + n for n in used)]] = found
+    return weights
 
 
 def _probability(weights: np.ndarray, inputs: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from caspi.atomic_output import read_jsonl
+from caspi.atomic_output import read_whole_lines
 from caspi.audit.faults import FAULTS, Case, Surroundings, spoiled, texts_of_similar_length
 from caspi.audit.sampling import SampledRow
 from caspi.audit.signals import Listeners, Signals, measured
@@ -37,7 +37,7 @@ def measurements(
 ) -> tuple[list[Signals], list[MadeFault]]:  # fmt: skip
     """The signals of every row's own transcript, and of those with faults. cache: a file that signals are appended to;
     what it holds is not measured again. faults_each: made from every utterance; None: enough of each kind in all."""
-    known = {(line["row"], line["fault"]): line["signals"] for line in read_jsonl(cache)} if cache.is_file() else {}
+    known = {(line["row"], kind): signals for line in read_whole_lines(cache) for kind, signals in line["of"].items()}
     cases_of = _Cases(corpus, rows, seed, faults_each)
     corpus.find_audio()  # before threads read it
     size = listeners.at_once
@@ -48,9 +48,11 @@ def measurements(
         while block := list(itertools.islice(read, size)):
             cases = [(rows[number].row, case) for number, some in block for case in some]
             found = measured([case for _, case in cases], listeners)
+            of_row: dict[int, dict[str, Signals]] = {}
             for (row, case), signals in zip(cases, found, strict=True):
-                known[row, case.fault] = signals
-                lines.write(json.dumps({"row": row, "fault": case.fault, "signals": signals}) + "\n")
+                known[row, case.fault] = of_row.setdefault(row, {})[case.fault] = signals
+            for row, of in of_row.items():  # a row and its faults are there together, or not at all
+                lines.write(json.dumps({"row": row, "of": of}) + "\n")
             lines.flush()
             progress.advance(len(block))
     number_of = {one.row: number for number, one in enumerate(rows)}

@@ -49,12 +49,13 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """Of the rows of a corpus. texts: in place of those of the corpus, by row."""
+    """Of the rows of a corpus. ids: of all of them; texts: in place of those of the corpus, by row."""
 
     corpus: Corpus
     listeners: Listeners
     scorer: Scorer
     limits: PartLimits
+    ids: frozenset[str]
     texts: Mapping[int, str] | None = None
 
     def with_texts_of_others(self, rows: Sequence[int]) -> Proposals:
@@ -71,11 +72,20 @@ class Proposals:
             parts = found_parts(words, samples, limits.confidence, limits.seconds, limits.words) if words else []
             if [part.text for part in parts] == [utterance.text] and parts[0].end - parts[0].start == utterance.seconds:
                 continue
-            for number, part in enumerate(parts, 1):
-                name = utterance.id if len(parts) == 1 else f"{utterance.id}-{number}"
+            names = [utterance.id] if len(parts) == 1 else self._new_ids(utterance.id, len(parts))
+            for name, part in zip(names, parts, strict=True):
                 made = replace(_without_times(utterance), id=name, text=part.text, previous="")
                 proposed.append((row, NewUtterance(made, (row,), part.start, part.end)))
         return _by_row(self._scored(proposed))
+
+    def _new_ids(self, identifier: str, count: int) -> list[str]:
+        """Ids for the parts of an utterance that no other has."""
+        marks = itertools.chain(["-"], (f"-part{n}-" for n in itertools.count(1)))
+        return next(
+            names
+            for mark in marks
+            if not self.ids.intersection(names := [f"{identifier}{mark}{n + 1}" for n in range(count)])
+        )
 
     def is_enough(self, row: int, parts: Sequence[Proposal]) -> bool:
         """Whether parts keep enough of a row's words."""
@@ -97,12 +107,12 @@ class Proposals:
         scored = iter(self._scored([one for some in proposed for one in some]))
         return [[next(scored) for _ in some] for some in proposed]
 
-    def runs(self, rows: Sequence[int], without: AbstractSet[int]) -> list[tuple[int, ...]]:
-        """The rows with their neighbours of the same recording, as runs of two rows or more."""
+    def runs(self, rows: Sequence[int], known: AbstractSet[int]) -> list[tuple[int, ...]]:
+        """The rows with their neighbours of the same recording, as runs of two rows or more, all of them known."""
         found: list[tuple[int, ...]] = []
         run: list[int] = []
-        near = {beside for row in rows for beside in (row - 1, row, row + 1) if 0 <= beside < len(self.corpus)}
-        for row in sorted(near - without):
+        near = {beside for row in rows for beside in (row - 1, row, row + 1)}
+        for row in sorted(near & known):
             if run and (row != run[-1] + 1 or len(run) == _MOST_NEIGHBOURS or not self.follows(row)):
                 found += _long_enough(run)
                 run = []

@@ -38,9 +38,9 @@ class RepairPolicy(Config):
     otherwise: Literal["drop", "mark"] = "drop"
     """What becomes of an utterance that nothing helps: it is left out, or it stays as it is and is listed for people
     to look at."""
-    threshold: float | None = None
+    threshold: float | None = Field(None, allow_inf_nan=False)
     """Scores from which an utterance is repaired. Without it, that of the audit."""
-    min_seconds: Seconds = Field(1.0, gt=0)
+    min_seconds: Seconds = Field(1.0, gt=0, allow_inf_nan=False)
     """Shortest part that is kept."""
     min_words: int = Field(2, ge=1)
     """Fewest words of a part that is kept."""
@@ -50,17 +50,20 @@ class RepairPolicy(Config):
     by_chance: Annotated[float, Unit("share")] = Field(0.05, gt=0, lt=1)
     """Share of texts that are wrong altogether for which an action may propose something that is accepted. It is
     measured on utterances that are not flagged, with texts of others."""
+    max_dropped: Annotated[float, Unit("share")] = Field(0.5, gt=0, le=1)
+    """If more than this share of the utterances would be dropped, no corpus is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedCorpus:
     """What an audit says about a corpus. scores: of the audited rows; signals: of each; reasons: of the flagged ones;
-    threshold: from which a row is flagged."""
+    threshold: from which a row is flagged; faulty: share of the transcripts that are."""
 
     scores: dict[int, float]
     signals: dict[int, Signals]
     reasons: dict[int, tuple[str, ...]]
     threshold: float
+    faulty: float
     scorer: Scorer
 
     @classmethod
@@ -74,6 +77,7 @@ class AuditedCorpus:
             {one["row"]: one["signals"] for one in utterances},
             {one["row"]: tuple(one["reasons"]) for one in utterances if one["flagged"]},
             content["threshold"],
+            content["low_quality_fraction"],
             Scorer.from_json(content["scorer"]),
         )
 
@@ -154,13 +158,18 @@ class _Repair:
         limits = PartLimits(
             _least_confidence(audited, self._threshold), policy.min_seconds, policy.min_words, policy.min_share
         )
-        self._proposals = Proposals(corpus, listeners, audited.scorer, limits)
+        self._proposals = Proposals(corpus, listeners, audited.scorer, limits, frozenset(corpus.column("id")))
+        # By the score that changes have: an utterance that it would not flag is left as it is.
+        rows = list(audited.scores)
+        again = audited.scorer([audited.signals[row] for row in rows]).tolist()
+        self._scores = {row: min(audited.scores[row], score) for row, score in zip(rows, again, strict=True)}
+        self._before_by_scorer = dict(zip(rows, again, strict=True))
         self._changes: dict[int, Change] = {}
         self._replaced: dict[int, list[NewUtterance]] = {}
 
     def run(self) -> Repaired:
-        flagged = {row for row, score in self._audited.scores.items() if score >= self._threshold}
-        trusted = sorted(self._audited.scores.keys() - flagged)
+        flagged = {row for row, score in self._scores.items() if score >= self._threshold}
+        trusted = sorted(self._scores.keys() - flagged)
         left = sorted(flagged)
         for action in self._policy.actions:
             if not left or (action == "numbers" and len(self._listeners.recognisers) < FEWEST_RECOGNISERS):
@@ -215,11 +224,12 @@ class _Repair:
     def _move_boundaries(self, rows: Sequence[int], flagged: AbstractSet[int], below: float) -> None:
         """All clips of a run whose boundaries move are good, or none is taken. A clip that this does not help is left
         out, and those beside it are tried without it."""
-        runs = self._proposals.runs(rows, self._changes.keys())
+        runs = self._proposals.runs(rows, self._scores.keys() - self._changes.keys())
         while runs:
             following: list[tuple[int, ...]] = []
+            before = self._before_by_scorer  # one that is not flagged must not get worse
             for run, some in zip(runs, self._proposals.move_boundaries(runs), strict=True):
-                bad = {one.row for one in some if one.score >= (below if one.row in flagged else self._threshold)}
+                bad = {one.row for one in some if one.score >= (below if one.row in flagged else before[one.row])}
                 if bad:
                     following += [part for part in parted(run, bad) if flagged & set(part)]
                 elif flagged & {one.row for one in some}:

@@ -49,6 +49,8 @@ def run(
     out = out or atomic_output.default_output(inputs[0], "labelled")
     if out.resolve() in {path.resolve() for path in inputs}:
         raise UsageError(f"{out} is what is labelled: give another --out")
+    if any(path.is_dir() and out.resolve().is_relative_to(path.resolve()) for path in inputs):
+        raise UsageError(f"{out} is inside of what is labelled: give another --out")
     work = atomic_output.work_folder(out, "label")
     with atomic_output.locked(work, "label"):
         confidence = None
@@ -133,14 +135,17 @@ def _write(
                 if len(listened) < _LISTENED:
                     player = AudioCell(audio.encode_flac(audio.pcm16(clip.samples)))
                     listened.append((_sure(label), label.text, player, label.texts[1], label.id))
-    rejected = Counter(str(label.reason) for label in found if label.reason is not None)
     unreadable = getattr(clips, "unreadable", {})
-    if unreadable:
-        rejected["corrupt_audio"] += len(unreadable)
+    rejected = Counter(str(label.reason) for label in found if label.reason is not None)
+    rejected.update(error.reason for error in unreadable.values())
+    if rejected.total() == len(found) + len(unreadable):
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
+        shutil.rmtree(partial)
+        raise UsageError(f"no clip would be labelled: {reasons}; no corpus is made")
     summary = {
         "stage": "label", **writer.finish(), "input": len(found) + len(unreadable),
-        "kept": len(found) - rejected.total() + len(unreadable), "rejected": dict(sorted(rejected.items())),
-        "unreadable": {str(path): why for path, why in unreadable.items()},
+        "kept": len(found) + len(unreadable) - rejected.total(), "rejected": dict(sorted(rejected.items())),
+        "unreadable": {str(path): str(error) for path, error in unreadable.items()},
         "threshold": confidence.threshold if confidence else None,
         "curve": [asdict(point) for point in confidence.curve] if confidence else None,
     }  # fmt: skip

@@ -16,7 +16,7 @@ from caspi.reporting.report import AudioCell, Browser, Page, Table
 from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
-    from caspi.audit.repair import Change, Repaired, RepairPolicy
+    from caspi.audit.repair import AuditedCorpus, Change, Repaired, RepairPolicy
     from caspi.corpus.store import Corpus
 
 _log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
     found = _audit_of(audit, corpus)
     audited = AuditedCorpus.from_json(found)
     out = out or atomic_output.default_output(corpus, "repaired")
-    if out.resolve() == corpus.resolve():
-        raise UsageError(f"{out} is the corpus itself, which is never changed: give another --out")
+    if out.resolve().is_relative_to(corpus.resolve()):
+        raise UsageError(f"{out} is the corpus itself, or inside of it, and it is never changed: give another --out")
     opened = Corpus.open(corpus, split_option(found["split"]))
     names = found["recognisers"]
     for model, content in zip([*filter(None, [found["aligner"]]), *names], found["model_contents"], strict=True):
@@ -58,6 +58,7 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
     work = atomic_output.work_folder(out, "repair")
     with atomic_output.locked(work, "repair"):
         done = repair(opened, audited, listeners, policy)
+        _check_share(done, policy)
         partial = atomic_output.begin_atomic(out, "repair")
         made = write_derived(opened, partial, done.replaced, done.untold)
         if done.marked:
@@ -68,6 +69,7 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
         report.write_report(partial, repair_page(str(corpus), done, _to_listen_to(opened, done)), summary)
         atomic_output.commit_atomic(partial, out)
     shutil.rmtree(work)
+    _warn(done, audited, policy, len(names))
     if done.audited < done.input:
         _log.warning(
             f"{done.input - done.audited:,} of {done.input:,} utterances were not audited and are kept as they are: "
@@ -85,14 +87,39 @@ def _audit_of(folder: Path, corpus: Path) -> dict[str, Any]:
     path = folder / "alignment_report.json"
     if not path.is_file():
         raise UsageError(f"{folder} is not an audit (it has no {path.name}): caspi audit {corpus} makes one")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "model_contents" not in content:
-        raise UsageError(f"{folder} was made by an older caspi: audit again")
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({error}): audit again") from error
+    if not isinstance(content, dict) or not {"model_contents", "scorer", "utterances"} <= content.keys():
+        raise UsageError(f"{path} is not complete, or of an older caspi: audit again")
     if not (corpus / atomic_output.REPORT).is_file():
         raise UsageError(f"{corpus} is not a corpus: make one with caspi prepare RECIPE")
     if content["corpus_fingerprint"] != report.fingerprint(corpus):
         raise UsageError(f"{folder} is an audit of another corpus, or of {corpus} before it changed: audit it again")
     return content
+
+
+def _check_share(done: Repaired, policy: RepairPolicy) -> None:
+    if done.dropped > policy.max_dropped * done.input or not done.kept + done.changed:
+        raise UsageError(
+            f"{done.dropped:,} of {done.input:,} utterances would be dropped: look at the audit, or allow it with "
+            "max_dropped in the policy"
+        )
+
+
+def _warn(done: Repaired, audited: AuditedCorpus, policy: RepairPolicy, recognisers: int) -> None:
+    from caspi.audit.calibration import FALSE_ALARMS
+
+    acted_on = len(done.changes)
+    right = round(FALSE_ALARMS * (1 - audited.faulty) * done.audited)
+    if acted_on and 2 * right > acted_on:
+        _log.warning(
+            f"about {min(right, acted_on):,} of the {plural(acted_on, 'utterance')} acted on are right: an audit flags "
+            "5 % of the right ones, and few are faulty here; a higher threshold in the policy spares more of them"
+        )
+    if "actions" in policy.model_fields_set and "numbers" in policy.actions and recognisers < 2:
+        _log.warning("numbers was not tried: it needs an audit with two recognisers (--asr twice)")
 
 
 def _write_marked(path: Path, done: Repaired) -> None:

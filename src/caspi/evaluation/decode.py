@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from caspi.atomic_output import read_jsonl
+from caspi.atomic_output import read_whole_lines
 from caspi.audio import Seconds
 from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.store import Corpus
@@ -102,7 +102,7 @@ def decode(model: ModelHandle, job: DecodeJob, file: Path, on: Sequence[str]) ->
     """Every utterance of a job with its hypothesis, and the decoding time. One line per utterance is written to the
     cache file as it is decoded; an utterance that already has a line there is not decoded again."""
     ids = job.corpus.column("id")
-    decoded = {row["id"]: DecodedUtterance(**row) for row in _whole_lines(file)}
+    decoded = {row["id"]: DecodedUtterance(**row) for row in read_whole_lines(file)}
     seconds_of = job.corpus.numbers("seconds")
     # Longest first: all devices, and all rows of a batch, finish at about the same time.
     todo = sorted((row for row in job.rows if ids[row] not in decoded), key=lambda row: -seconds_of[row])
@@ -121,16 +121,6 @@ def decode(model: ModelHandle, job: DecodeJob, file: Path, on: Sequence[str]) ->
     wanted = [decoded[ids[row]] for row in job.rows]
     pairs = [_pair(job.corpus.utterance(row), one, job) for row, one in zip(job.rows, wanted, strict=True)]
     return pairs, math.fsum(one.seconds for one in wanted)
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of the file. A truncated last line is dropped, and removed from the file too."""
-    if not path.is_file():
-        return []
-    data = path.read_bytes()
-    if not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
-    return read_jsonl(path)
 
 
 def _decoded(

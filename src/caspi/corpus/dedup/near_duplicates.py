@@ -227,7 +227,7 @@ class EvaluationSets:
 
     def leaks(self, audio_hash: bytes, words: np.ndarray, text: str) -> bool:
         """Whether an utterance's audio or text is in an evaluation set."""
-        return audio_hash in self.exact or self._text_leaks(text) or self._audio_leaks(words)
+        return audio_hash in self.exact or self._text_leaks(text) or self.has_audio(words)
 
     def _text_leaks(self, text: str) -> bool:
         """Whether a text is nearly equal to an evaluation text, or a part of one: half of its 4-grams are known, or all
@@ -240,7 +240,8 @@ class EvaluationSets:
             return known >= _LEAK_SHARE * len(grams)
         return len(grams) > 1 and known == len(grams)
 
-    def _audio_leaks(self, words: np.ndarray) -> bool:
+    def has_audio(self, words: np.ndarray) -> bool:
+        """Whether two seconds of an utterance, or half of it, are in an evaluation set, wherever they are cut."""
         self._index()
         keys = acoustic_fingerprint.keys(words)
         at = np.minimum(np.searchsorted(self._keys, keys), max(0, len(self._keys) - 1))

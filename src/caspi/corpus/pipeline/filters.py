@@ -19,7 +19,7 @@ Reason = (
         "times_outside_audio",
         "too_short", "too_long", "silent", "mostly_silence", "clipped", "narrow_band", "noisy", "low_quality",
         "empty_text", "not_in_language", "too_fast", "too_slow", "repeated_text",
-        "duplicate_id", "duplicate_audio", "leak", "held_out_group",
+        "duplicate_id", "duplicate_audio", "leak", "held_out",
     ]
     | TextReason
     | LookalikeReason

@@ -103,12 +103,17 @@ class Selector:
         self._split_of: dict[int, Split] = {}  # by the hash of each group's name: a split never divides a group
         self._copies = AudioCopies()
         self._repeats = TextRepeats()
+        self._held_out = EvaluationSets()  # audio of validation and test
+        self._has_labels = False
 
     def remember(self, rows: SourceRows) -> None:
         """Adds the utterances of a source that was decided in an earlier run, in their original order."""
         for n in sorted(range(len(rows.id)), key=lambda n: rows.position[n] or 0):
             self._ids.add(rows.id[n])
-            self._split_of[hash(rows.group[n])] = rows.split[n] or "train"
+            split = rows.split[n] or "train"
+            self._split_of[hash(rows.group[n])] = split
+            self._has_labels |= bool(rows.labelled[n])
+            self._hold_out(rows, n, split)
             compared = _compared(rows, n)
             self._copies.add(rows.audio_hash[n], np.frombuffer(rows.fingerprint[n], np.uint16), compared)
             self._repeats.add(compared)
@@ -140,16 +145,16 @@ class Selector:
             if reason is None:
                 group = rows.group[n]
                 furthest[group] = max(furthest.get(group, 0.0), boundaries.get(rows.source[n], 0.0))
-        found: list[Split] = []
-        for n, reason in enumerate(reasons):
-            if reason is not None:
-                found.append("train")
+        found: list[Split] = ["train"] * len(reasons)
+        for n in sorted(range(len(reasons)), key=lambda n: bool(rows.labelled[n])):  # labels last
+            if reasons[n] is not None:
                 continue
             group, wanted = rows.group[n], rows.split[n]
-            if rows.labelled[n] and self._split_of.get(hash(group), "train") != "train":
-                reasons[n] = "held_out_group"  # of a speaker or recording that is tested with transcripts of people
-                found.append("train")
-                continue
+            if rows.labelled[n]:
+                self._has_labels = True
+                if self._is_held_out(rows, n):
+                    reasons[n] = "held_out"
+                    continue
             stands = self._split_of.setdefault(
                 hash(group), wanted or split_of(group, self._splits, furthest[group] or None)
             )
@@ -158,8 +163,26 @@ class Selector:
                     f"group {group} is already in {stands}, but its source sets split: {wanted}. A group can be in one "
                     "split only: put the source that sets `split` first, or give the sources different names"
                 )
-            found.append(stands)
+            found[n] = stands
+            self._hold_out(rows, n, stands)
         return found
+
+    def _is_held_out(self, rows: SourceRows, n: int) -> bool:
+        """Whether a label is of a speaker, a recording or audio with transcripts of people in validation or test."""
+        if self._split_of.get(hash(rows.group[n]), "train") != "train":
+            return True
+        return any(self._held_out.has_audio(words) for words in _phases(rows, n))
+
+    def _hold_out(self, rows: SourceRows, n: int, split: Split) -> None:
+        """Keeps the audio of validation and test away from labels. Raises UsageError if labels were there first."""
+        if split == "train":
+            return
+        if self._has_labels:
+            raise UsageError(
+                f"source {rows.source[n]} has {split} data, but comes after labels of recognisers, which may be of the "
+                "same audio: put the source with labels last in corpus.sources"
+            )
+        self._held_out.add(rows.audio_hash[n], _phases(rows, n), "")
 
     def _may_be_told(self, rows: SourceRows, reasons: list[Reason | None], n: int) -> bool:
         """Whether the previous text may be in the prompt of an utterance: not if it was rejected or is test data."""
@@ -201,6 +224,12 @@ class Selector:
         return {
             source: boundary_of(groups, self._splits, self._drawn.get(source, 0.0)) for source, groups in hours.items()
         }
+
+
+def _phases(rows: SourceRows, n: int) -> list[np.ndarray]:
+    """The fingerprints of an utterance: of its frames and, unless it was kept in an earlier run, half a frame later."""
+    found = (rows.fingerprint[n], rows.shifted[n])
+    return [np.frombuffer(words, np.uint16) for words in found if words]
 
 
 def _compared(rows: SourceRows, n: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 from caspi import commands
 from caspi.alignment.align import Aligner, AlignmentRequest
 from caspi.audit.audit import AuditConfig
-from caspi.audit.faults import Case
+from caspi.audit.faults import FAULTS, Case
 from caspi.audit.sampling import Sampling
 from caspi.audit.signals import Listeners, Recogniser, Signals, alignment_signals, measured, text_signals
 from caspi.errors import UsageError
@@ -41,6 +41,7 @@ def test_an_aligner_finds_transcripts_of_other_utterances(
     assert len(flagged & wrong) >= 0.7 * len(wrong)  # of few utterances; the threshold is uncertain
     assert len(flagged - wrong) <= 0.1 * SIZE
     assert all(utterance["reasons"] for utterance in summary["utterances"] if utterance["flagged"])
+    assert all((one["looks_like"] in FAULTS) == one["flagged"] for one in summary["utterances"])
     page = (tmp_path / "corpus-audit" / "report.html").read_text()
     assert page.count("<audio") == page.count('<svg class="waveform"') == 30
 

@@ -118,3 +118,12 @@ def test_faults_of_few_recordings_are_less_certain_than_those_of_many() -> None:
     together = estimated(own, Sampled(np.ones(400), np.arange(400) // 20), made)  # the faulty ones: three recordings
     assert alone.share == together.share == pytest.approx(0.15)
     assert together.high - together.low > 2 * (alone.high - alone.low)
+
+
+def test_a_faulty_transcript_looks_like_its_own_kind_of_fault() -> None:
+    own, made, is_faulty = signals(0, 0.2, 7.0)
+    likely = np.array(scored(own, made).looks_like)
+    gaps = np.array([one["gap"] for one in own])
+    losses = np.array([one["loss"] for one in own])
+    assert (likely[is_faulty & (losses > 4)] == "another transcript").mean() > 0.95
+    assert (likely[is_faulty & (gaps > 8)] == "cut").mean() > 0.95

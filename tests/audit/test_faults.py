@@ -65,6 +65,15 @@ def test_wrong_numbers_have_as_many_digits_and_none_is_right() -> None:
 
 def test_kinds_that_a_clip_cannot_have_are_left_out() -> None:
     assert made("wrong numbers", case("no digits here at all")) is None
+
+
+def test_number_words_become_others_of_the_same_form() -> None:
+    hebrew = Case(np.zeros(64_000, np.float32), "הילד קנה שלושה ספרים ב-12 שקלים", "Hebrew")
+    found = made("wrong numbers", hebrew)
+    assert found is not None
+    before, after = hebrew.text.split(), found.text.split()
+    assert [n for n in range(len(before)) if before[n] != after[n]] == [2, 4]
+    assert after[2] in {"ארבעה", "חמישה", "שישה", "שבעה", "תשעה", "עשרה"}
     assert made("first words missing", case("only three words")) is None
     assert made("audio 1 s late", case(seconds=2.0)) is None
     assert made("the following transcript", case(), Surroundings("x", "", AROUND.other_samples)) is None

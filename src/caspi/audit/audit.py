@@ -42,7 +42,8 @@ class AuditConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class AuditedUtterance:
-    """flagged: its score is above the threshold. reasons: the signals that say so most."""
+    """flagged: its score is above the threshold. reasons: the signals that say so most; looks_like: the kind of fault
+    that its signals are most like."""
 
     id: str
     row: int
@@ -54,6 +55,7 @@ class AuditedUtterance:
     score: float
     flagged: bool
     reasons: tuple[str, ...]
+    looks_like: str
     signals: Signals
 
 
@@ -150,5 +152,5 @@ def _audited(
     flagged = calibration.faulty is not None and score >= calibration.threshold
     return AuditedUtterance(
         utterance.id, one.row, one.source, one.stratum, one.weight, utterance.text, utterance.seconds, score, flagged,
-        reasons if flagged else (), signals,
+        reasons if flagged else (), scores.looks_like[number] if flagged else "", signals,
     )  # fmt: skip

@@ -26,6 +26,7 @@ SEEN = 0.5  # smallest recall of a kind of fault that counts as seen
 _FOLDS, _RIDGE = 5, 1.0
 _FARTHEST = 8.0  # spreads from the median at which a signal stops to grow
 _MADE_ABOVE = (0.6, 0.98)  # share of made faults above the thresholds of the estimate: most, whatever their kind
+_LEAST_SPREAD = 0.5  # of a signal inside of a kind of fault
 _RESAMPLES = 200
 _MOST = 0.5  # share of faulty transcripts with which right ones can still be told: they must be usual
 
@@ -73,11 +74,13 @@ class Scorer:
 @dataclass(frozen=True, slots=True)
 class Scores:
     """own: of the transcripts as they are; made: of those with faults, by kind; parts: float64 [own, signals], what
-    each signal adds to a score; scorer: for other utterances of the corpus."""
+    each signal adds to a score; looks_like: the kind of made fault that each transcript is most like, if it has one;
+    scorer: for other utterances of the corpus."""
 
     own: np.ndarray
     made: dict[str, np.ndarray]
     parts: np.ndarray
+    looks_like: tuple[str, ...]
     scorer: Scorer
 
     @property
@@ -109,8 +112,21 @@ def scored(own: Sequence[Signals], made: Sequence[MadeFault]) -> Scores:
     kinds = np.array([one.kind for one in made])
     return Scores(
         own_scores, {kind: made_scores[kinds == kind] for kind in dict.fromkeys(kinds.tolist())}, parts,
-        replace(scaling, weights=_fitted(mine, theirs)),
+        _nearest_kinds(mine, theirs, kinds), replace(scaling, weights=_fitted(mine, theirs)),
     )  # fmt: skip
+
+
+def _nearest_kinds(own: np.ndarray, made: np.ndarray, kinds: np.ndarray) -> tuple[str, ...]:
+    """The kind whose made faults are nearest, by the signals' own spread inside of a kind (a discriminant analysis with
+    the same, diagonal covariance for all kinds)."""
+    names = list(dict.fromkeys(kinds.tolist()))
+    if not names:
+        return ("",) * len(own)
+    middles = np.stack([made[kinds == name].mean(axis=0) for name in names])
+    inside = made - middles[[names.index(kind) for kind in kinds.tolist()]]
+    spread = np.sqrt(np.square(inside).mean(axis=0)) + _LEAST_SPREAD
+    distances = np.square((own[:, None] - middles) / spread).sum(axis=2)
+    return tuple(names[n] for n in distances.argmin(axis=1).tolist())
 
 
 def _table(signals: Sequence[Signals], names: Sequence[str]) -> np.ndarray:

@@ -65,13 +65,19 @@ def _shifted(case: Case, around: Surroundings, seconds: float) -> tuple[np.ndarr
 
 
 def _wrong_numbers(case: Case, _: Surroundings, draw: np.random.Generator) -> tuple[np.ndarray, str] | None:
-    """Other digits, as many."""
+    """Other digits, as many, and other number words of the same form."""
+    known = language(case.language)
 
     def other(match: re.Match[str]) -> str:
         digits = [str((int(digit) + int(draw.integers(1, 10))) % 10) for digit in match[0]]
         return "".join(digits)
 
-    return (case.samples, _DIGITS.sub(other, case.text)) if _DIGITS.search(case.text) else None
+    def other_word(word: str) -> str:
+        choices = known.other_numbers(word)
+        return choices[int(draw.integers(len(choices)))] if choices else word
+
+    text = _DIGITS.sub(other, " ".join(map(other_word, case.text.split())))
+    return (case.samples, text) if text != " ".join(case.text.split()) else None
 
 
 def _foreign(case: Case, _: Surroundings, draw: np.random.Generator) -> tuple[np.ndarray, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from caspi.reporting.wording import percent, plural
 
 if TYPE_CHECKING:
     from caspi.alignment.align import Aligner
-    from caspi.audit.audit import AuditConfig, AuditReport
+    from caspi.audit.audit import AuditConfig, AuditedUtterance, AuditReport
     from caspi.audit.calibration import Estimate
     from caspi.corpus.store import Corpus
 
@@ -79,7 +80,7 @@ def _to_listen_to(corpus: Corpus, audited: AuditReport, aligner: Aligner | None)
     from caspi.alignment.align import AlignmentRequest
     from caspi.language.spoken_words import spoken_form
 
-    worst = audited.most_suspicious[:_LISTENED]
+    worst = _worst_by_kind(audited)
     clips = [corpus.samples(one.row) for one in worst]
     words: list[list[ShownWord]] = [[] for _ in worst]
     speakable = [n for n, one in enumerate(worst) if spoken_form(one.text)]
@@ -89,11 +90,23 @@ def _to_listen_to(corpus: Corpus, audited: AuditReport, aligner: Aligner | None)
             words[number] = [ShownWord(word.text, word.start, word.end, word.confidence) for word in found.words]
     return [
         (
-            f"{one.score:.1f}: {'; '.join(one.reasons)}", one.text, WaveformCell.of(corpus.flac(one.row), clip, shown),
-            one.id,
+            one.looks_like, f"{one.score:.1f}: {'; '.join(one.reasons)}", one.text,
+            WaveformCell.of(corpus.flac(one.row), clip, shown), one.id,
         )
         for one, clip, shown in zip(worst, clips, words, strict=True)
     ]  # fmt: skip
+
+
+def _worst_by_kind(audited: AuditReport) -> list[AuditedUtterance]:
+    """Those with the highest scores of every kind that they look like, as many of each; those that are not flagged
+    last."""
+    place: Counter[str] = Counter()
+    ranked = []
+    for one in audited.most_suspicious:
+        place[one.looks_like] += 1
+        ranked.append((not one.flagged, place[one.looks_like], one))
+    chosen = [one for *_, one in sorted(ranked, key=lambda entry: entry[:2])[:_LISTENED]]
+    return sorted(chosen, key=lambda one: (not one.flagged, one.looks_like, -one.score))
 
 
 def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, ...]]) -> Page:
@@ -126,22 +139,23 @@ def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, .
             ),
             Table(
                 "Most suspicious",
-                ("score, because of", "text", "listen", "id"),
+                ("looks like", "score, because of", "text", "listen", "id"),
                 listened,
-                text=(1,),
-                note="Words from red to green: how sure the aligner is of each. White: no word of the text.",
+                text=(2,),
+                note="The worst of every kind of fault that the flagged ones look like. Words from red to green: how "
+                "sure the aligner is of each. White: no word of the text.",
             ),
             Browser(
                 "Utterances, most suspicious first",
-                ("score", "flagged", "because of", "text", "seconds", "source", "id"),
+                ("score", "flagged", "looks like", "because of", "text", "seconds", "source", "id"),
                 [
                     (
-                        round(one.score, 2), "yes" if one.flagged else "", "; ".join(one.reasons), one.text,
-                        round(one.seconds, 1), one.source, one.id,
+                        round(one.score, 2), "yes" if one.flagged else "", one.looks_like, "; ".join(one.reasons),
+                        one.text, round(one.seconds, 1), one.source, one.id,
                     )
                     for one in audited.most_suspicious[:_LISTED]
                 ],
-                text=(3,),
+                text=(4,),
                 note=f"{plural(flagged, 'utterance')} flagged. Because of: the signals that add most to the score. "
                 f"alignment_report.json has all utterances; here are at most {_LISTED:,}.",
             ),

@@ -92,9 +92,10 @@ class Language:
     values of a key, if not all. normalisers: score name -> text normalisation. standard: the origin of the
     normalisation of the score `leaderboard`. script_share: share of a text's letters in the language's own script, 0 to
     1. relaxations: differences that `fair` may ignore, name -> further normalisation of a text that `fair` has
-    normalised. loses_points: whether a text without its vowel points has a non-standard spelling. unit: what error
-    rates count, `word`, or `character` in languages written without spaces. right_to_left: of its script. lookalikes:
-    languages that are refused where this one is expected.
+    normalised. loses_points: whether a text without its vowel points has a non-standard spelling. other_numbers: number
+    words that could stand in the place of a word, none if it is no number word. unit: what error rates count, `word`,
+    or `character` in languages written without spaces. right_to_left: of its script. lookalikes: languages that are
+    refused where this one is expected.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Language:
     relaxations: dict[str, Normaliser] = field(default_factory=dict)
     confusable_letters: ConfusableLetters = ConfusableLetters()
     loses_points: Callable[[str], bool] = lambda text: False
+    other_numbers: Callable[[str], tuple[str, ...]] = lambda word: ()
     lookalikes: tuple[Lookalike, ...] = ()
     unit: Literal["word", "character"] = "word"
     right_to_left: bool = False

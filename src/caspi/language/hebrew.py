@@ -15,7 +15,7 @@ from num2words import num2words
 
 from caspi.language import markup
 from caspi.language.base import ConfusableLetters, Language, Lookalike, TextPolicy, TextReason
-from caspi.language.hebrew_numbers import as_digits, units_unified
+from caspi.language.hebrew_numbers import as_digits, other_numbers, units_unified
 from caspi.language.plain import whisper_basic, without_punctuation
 
 MAQAF = "\u05be"
@@ -306,6 +306,7 @@ LANGUAGE = Language(
         alike=("חכ", "טת", "אעה", "סש", "כק", "בו", "צס"), prefixes="ובהלמשכ", name_like=name_like
     ),
     loses_points=loses_points,
+    other_numbers=other_numbers,
     lookalikes=(YIDDISH,),
     right_to_left=True,
 )

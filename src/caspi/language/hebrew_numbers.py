@@ -23,6 +23,18 @@ _TENS = {
     )
     for word in words.split()
 }
+# Number words of the same form: of one row of these tables at the same place (שלוש, ארבע; שלושה, ארבעה).
+_FORMS = tuple(
+    tuple(forms)
+    for forms in (
+        ("שלוש", "ארבע", "חמש", "שש", "שבע", "שמונה", "תשע", "עשר"),
+        ("שלושה", "ארבעה", "חמישה", "שישה", "שבעה", "תשעה", "עשרה"),
+        ("שלשה", "ארבעה", "חמשה", "ששה", "שבעה", "תשעה", "עשרה"),
+        ("עשרים", "שלושים", "ארבעים", "חמישים", "שישים", "שבעים", "שמונים", "תשעים"),
+        ("אלף", "מיליון", "מיליארד"),
+        ("מאה", "מאתיים"),
+    )
+)
 _TEN, _HUNDREDS, _THOUSANDS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים")
 _MILLIONS = (
     dict.fromkeys(("מיליון", "מליון"), 10**6) | dict.fromkeys(("מיליארד", "מליארד"), 10**9) | {"טריליון": 10**12}
@@ -38,6 +50,12 @@ _STANDALONE_HUNDREDS = {"מאה": 100, "מאתיים": 200, "מאתים": 200}
 _YEARS = "שנים"  # means two only in שנים עשר
 _TWO_THOUSAND = "אלפיים"
 _SPACED_THOUSANDS = re.compile(r"(?<!\d )(?<!\d)(\d{1,3})((?: \d{3})+)(?! ?\d)")  # 1,948 without its comma
+
+
+def other_numbers(word: str) -> tuple[str, ...]:
+    """Number words that could stand in the place of one; none if it is no number word."""
+    forms = next((forms for forms in _FORMS if word in forms), ())
+    return tuple(form for form in forms if form != word)
 
 
 def units_unified(text: str) -> str:

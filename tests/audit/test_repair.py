@@ -117,6 +117,7 @@ def test_what_is_not_flagged_is_changed_only_for_the_better(spoiled: Path, tmp_p
         assert all(version["score"] < before for version in change["after"])
 
 
+@pytest.mark.slow
 def test_an_audit_of_the_result_finds_less(spoiled: Path, tmp_path: Path) -> None:
     repaired(spoiled, tmp_path / "out")
     again = commands.audit.run(tmp_path / "out", "tiny-aligner", [], None, ALL)
@@ -125,9 +126,10 @@ def test_an_audit_of_the_result_finds_less(spoiled: Path, tmp_path: Path) -> Non
     assert again.summary["low_quality_fraction"] < before["low_quality_fraction"] / 2
 
 
+@pytest.mark.slow
 def test_what_a_wrong_text_would_often_pass_is_not_accepted(spoiled: Path, tmp_path: Path) -> None:
     """The smaller the share of wrong texts that may pass, the fewer changes."""
-    counts = [repaired(spoiled, tmp_path / f"{n}", by_chance=n)["changed"] for n in (0.001, 0.1, 0.5)]
+    counts = [repaired(spoiled, tmp_path / f"{n}", by_chance=n)["changed"] for n in (0.001, 0.5)]
     assert counts == sorted(counts)
     assert counts[0] < counts[-1]
 

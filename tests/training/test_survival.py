@@ -259,6 +259,7 @@ def command_of(folder: Path, made: recipe.Recipe) -> list[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="needs root to mount a small disk")
+@pytest.mark.slow
 def test_a_small_mounted_disk_that_is_full(small_corpus: Path, small_run: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

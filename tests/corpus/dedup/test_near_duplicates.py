@@ -70,6 +70,7 @@ AAC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*DAMAGE, *AAC])
 def test_copies_of_real_recordings_are_detected(damage: str, real_speech_folder: Path) -> None:
     rows = [json.loads(line) for line in (real_speech_folder / "torah/manifest.jsonl").open(encoding="utf-8")][:2]

@@ -20,13 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from caspi.alignment.align import Aligner
 from caspi.audit.audit import AuditConfig, decision
 from caspi.audit.calibration import Sampled, calibrated, scored
 from caspi.audit.faults import FAULTS
 from caspi.audit.measurements import MadeFault, measurements
 from caspi.audit.sampling import Sampling, sample
-from caspi.audit.signals import Listeners, Recogniser, Signals
+from caspi.audit.signals import Listeners, Signals
 from caspi.corpus.store import Corpus
 from caspi.randomness import seeded
 
@@ -44,10 +43,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
     corpus = Corpus.open(options.corpus, options.split)
-    aligner = Aligner.of(options.aligner) if options.aligner else None
-    recognisers = [Recogniser.of(one, f" ({n})") for n, one in enumerate(options.asr, 1)]
     rows = sample(corpus, Sampling(share=1e-9, at_least=options.utterances))
-    listeners = Listeners(aligner, recognisers)
+    listeners = Listeners.of(options.aligner, options.asr)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         own, made = measurements(corpus, rows, listeners, Path(folder) / "signals.jsonl", 0, faults_each=len(FAULTS))

@@ -16,7 +16,7 @@ from rapidfuzz.distance import Levenshtein
 from caspi.atomic_output import read_whole_lines
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.audit.faults import Case
-from caspi.audit.label_clips import Clip
+from caspi.audit.label_clips import Clip, CorpusClips, FileClips
 from caspi.audit.label_confidence import Agreement, Confidence, KnownClip, learnt
 from caspi.audit.signals import Heard, Recogniser
 from caspi.config import Config, Unit
@@ -31,7 +31,6 @@ from caspi.progress import Progress
 LabelReason: TypeAlias = (
     Reason | Literal["another_language", "repeats_itself", "stock_phrase", "recognisers_differ", "not_sure"]
 )
-_AT_ONCE = {"cpu": 32, "cuda": 2048}  # clips that are transcribed together: some seconds
 
 
 class LabelConfig(Config):
@@ -62,15 +61,14 @@ class Label:
 
 
 def hear(
-    clips: Iterable[Clip], total: int | None, recognisers: Sequence[Recogniser], cache: Path
+    clips: CorpusClips | FileClips, recognisers: Sequence[Recogniser], cache: Path
 ) -> dict[str, tuple[Heard, Heard]]:
     """What both recognisers hear in every clip, by id. cache: a file that it is appended to; what it holds is not heard
     again."""
     known = {line["id"]: _pair(line["heard"]) for line in read_whole_lines(cache)}
-    device = next(recognisers[0].loaded.model.parameters()).device.type
-    with cache.open("a", encoding="utf-8") as lines, Progress("label", unit="clips", total=total) as progress:
+    with cache.open("a", encoding="utf-8") as lines, Progress("label", unit="clips", total=clips.count) as progress:
         waiting = iter(clips)
-        while block := list(itertools.islice(waiting, _AT_ONCE[device])):
+        while block := list(itertools.islice(waiting, recognisers[0].at_once)):
             new = [clip for clip in block if clip.utterance.id not in known]
             cases = [Case(clip.samples, "", clip.utterance.language) for clip in new]
             both = [recogniser.heard(cases) for recogniser in recognisers]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Utterance
 from caspi.errors import UsageError
 from caspi.inference.long_audio import windows
+from caspi.reporting.report import fingerprint
 
 _FILES_AHEAD = 2
 
@@ -34,6 +36,16 @@ class CorpusClips(Iterable[Clip]):
     """Those of a split, in order."""
 
     corpus: Corpus
+    unreadable: Mapping[Path, AudioError] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int | None:
+        return len(self.corpus)
+
+    @property
+    def identity(self) -> str:
+        """Changes when the clips do."""
+        return fingerprint(self.corpus.folder)
 
     def __iter__(self) -> Iterator[Clip]:
         self.corpus.find_audio()
@@ -50,6 +62,17 @@ class FileClips(Iterable[Clip]):
     language: str
     longest: Seconds
     unreadable: dict[Path, AudioError] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int | None:
+        """Not known before they are cut."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """Changes when the clips do."""
+        states = [(name, path.stat().st_size, path.stat().st_mtime_ns) for path, name in self.files]
+        return json.dumps([self.language, self.longest, states])
 
     @classmethod
     def of(cls, paths: Sequence[Path], language: str, longest: Seconds) -> FileClips:

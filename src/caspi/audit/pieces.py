@@ -101,7 +101,7 @@ def with_numbers_as_heard(text: str, heard: str, spoken: str) -> str | None:
 
 
 def _number(words: Sequence[str], spoken: str) -> str:
-    """The words in digits, without punctuation; "" if one of them is no number."""
+    """The words in digits, without punctuation; "" if one of them is not a number."""
     known = language(spoken)
     as_digits = known.relaxations.get("numerals", str)
     digits = as_digits(known.normalisers["fair"](" ".join(words)))

@@ -115,6 +115,15 @@ class Recogniser:
         loaded = load_to_decode(model)
         return cls(name, loaded, Engine(loaded))
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.loaded.model.parameters()).device
+
+    @property
+    def at_once(self) -> int:
+        """Clips that are transcribed together: some seconds of its device."""
+        return _AT_ONCE[self.device.type]
+
     def heard(self, cases: Sequence[Case]) -> list[Heard]:
         """Clips that several cases have are decoded once."""
         clips = {id(case.samples): case for case in cases}
@@ -132,7 +141,7 @@ class Recogniser:
         """Mean cross-entropy of the tokens of each text, without those of the language."""
         order = sorted(range(len(cases)), key=lambda number: len(cases[number].samples))
         found = [0.0] * len(cases)
-        device = next(self.loaded.model.parameters()).device
+        device = self.device
         prompt = self.loaded.prompt
 
         def made(some: list[int]) -> tuple[list[int], Batch]:
@@ -206,12 +215,17 @@ class Listeners:
     aligner: Aligner | None
     recognisers: Sequence[Recogniser]
 
+    @classmethod
+    def of(cls, aligner: str | None, recognisers: Sequence[str]) -> Listeners:
+        """The models by their names; several recognisers are numbered. Raises UsageError."""
+        names = [f" ({n})" if len(recognisers) > 1 else "" for n in range(1, len(recognisers) + 1)]
+        heard_by = [Recogniser.of(model, name) for model, name in zip(recognisers, names, strict=True)]
+        return cls(Aligner.of(aligner) if aligner else None, heard_by)
+
     @property
     def at_once(self) -> int:
         """Utterances that are measured together: some seconds of the models' device."""
-        if self.aligner is not None:
-            return _AT_ONCE[self.aligner.device.type]
-        return _AT_ONCE[next(self.recognisers[0].loaded.model.parameters()).device.type]
+        return self.recognisers[0].at_once if self.aligner is None else _AT_ONCE[self.aligner.device.type]
 
 
 def measured(cases: Sequence[Case], listeners: Listeners) -> list[Signals]:

@@ -15,7 +15,7 @@ from caspi.commands.outcome import Outcome, split_option
 from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.charts import Bar, Bars
-from caspi.reporting.report import Browser, Page, Table
+from caspi.reporting.report import LISTED, Browser, Page, Table
 from caspi.reporting.waveform import ShownWord, WaveformCell
 from caspi.reporting.wording import percent, plural
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 _STOP_EXIT = 3
 _LISTENED = 30  # utterances with players
-_LISTED = 5000  # utterances on the page
 
 
 def run(
@@ -35,9 +34,8 @@ def run(
     split: str = "train",
 ) -> Outcome:  # fmt: skip
     """Audits a sample and writes the report. After a kill, the same call resumes. Exit code 3: STOP."""
-    from caspi.alignment.align import Aligner
     from caspi.audit.audit import audit
-    from caspi.audit.signals import Listeners, Recogniser
+    from caspi.audit.signals import Listeners
     from caspi.corpus.store import Corpus
     from caspi.model.loading import content_of
 
@@ -47,11 +45,7 @@ def run(
     out = out or atomic_output.default_output(corpus, "audit")
     atomic_output.check_owned(out, "audit")
     opened = Corpus.open(corpus, split_option(split))
-    several = len(recognisers) > 1
-    listeners = Listeners(
-        Aligner.of(aligner) if aligner else None,
-        [Recogniser.of(one, f" ({n})" if several else "") for n, one in enumerate(recognisers, 1)],
-    )
+    listeners = Listeners.of(aligner, recognisers)
     work = atomic_output.work_folder(out, "audit")
     contents = [content_of(one) for one in models]
     fingerprint = report.fingerprint(corpus)
@@ -153,11 +147,11 @@ def audit_page(corpus: str, audited: AuditReport, listened: list[tuple[object, .
                         round(one.score, 2), "yes" if one.flagged else "", one.looks_like, "; ".join(one.reasons),
                         one.text, round(one.seconds, 1), one.source, one.id,
                     )
-                    for one in audited.most_suspicious[:_LISTED]
+                    for one in audited.most_suspicious[:LISTED]
                 ],
                 text=(4,),
                 note=f"{plural(flagged, 'utterance')} flagged. Because of: the signals that add most to the score. "
-                f"alignment_report.json has all utterances; here are at most {_LISTED:,}.",
+                f"alignment_report.json has all utterances; here are at most {LISTED:,}.",
             ),
         ],
     )  # fmt: skip

@@ -17,7 +17,7 @@ from caspi.commands.outcome import Outcome, language_option, split_option
 from caspi.errors import UsageError
 from caspi.reporting import report
 from caspi.reporting.charts import Chart, Line
-from caspi.reporting.report import AudioCell, Browser, Page, Table
+from caspi.reporting.report import LISTED, AudioCell, Browser, Page, Table
 from caspi.reporting.wording import SYNTHETIC_NOTE, hours_or_minutes, percent, plural
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LISTENED = 20  # labels with players
-_LISTED = 5000  # clips on the page
 _LABELS = "labels.jsonl"
 
 
@@ -47,19 +46,16 @@ def run(
     opened = Corpus.open(known, split_option(known_split)) if known else None
     clips = _clips(inputs, recognisers, language_option(language_name) or "Hebrew")
     out = out or atomic_output.default_output(inputs[0], "labelled")
-    if out.resolve() in {path.resolve() for path in inputs}:
-        raise UsageError(f"{out} is what is labelled: give another --out")
-    if any(path.is_dir() and out.resolve().is_relative_to(path.resolve()) for path in inputs):
-        raise UsageError(f"{out} is inside of what is labelled: give another --out")
+    if any(out.resolve().is_relative_to(path.resolve()) for path in inputs):
+        raise UsageError(f"{out} is what is labelled, or inside of it: give another --out")
     work = atomic_output.work_folder(out, "label")
     with atomic_output.locked(work, "label"):
         confidence = None
         if opened is not None:
             cache = work / f"known-{_digest(contents, str(known), report.fingerprint(opened.folder))}.jsonl"
-            heard = hear(CorpusClips(opened), len(opened), recognisers, cache)
+            heard = hear(CorpusClips(opened), recognisers, cache)
             confidence = confidence_of(opened, heard, config)
-        total = len(clips.corpus) if isinstance(clips, CorpusClips) else None
-        heard = hear(clips, total, recognisers, work / f"{_digest(contents, _identity(clips))}.jsonl")
+        heard = hear(clips, recognisers, work / f"{_digest(contents, clips.identity)}.jsonl")
         partial = atomic_output.begin_atomic(out, "label")
         summary, listened, found = _write(partial, clips, heard, confidence, config)
         summary |= {
@@ -101,15 +97,6 @@ def _clips(inputs: Sequence[Path], recognisers: Sequence[Recogniser], language: 
     return FileClips.of(inputs, language, longest)
 
 
-def _identity(clips: CorpusClips | FileClips) -> str:
-    from caspi.audit.label_clips import CorpusClips
-
-    if isinstance(clips, CorpusClips):
-        return report.fingerprint(clips.corpus.folder)
-    states = [(name, path.stat().st_size, path.stat().st_mtime_ns) for path, name in clips.files]
-    return json.dumps([clips.language, clips.longest, states])
-
-
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -135,17 +122,17 @@ def _write(
                 if len(listened) < _LISTENED:
                     player = AudioCell(audio.encode_flac(audio.pcm16(clip.samples)))
                     listened.append((_sure(label), label.text, player, label.texts[1], label.id))
-    unreadable = getattr(clips, "unreadable", {})
     rejected = Counter(str(label.reason) for label in found if label.reason is not None)
-    rejected.update(error.reason for error in unreadable.values())
-    if rejected.total() == len(found) + len(unreadable):
+    rejected.update(error.reason for error in clips.unreadable.values())
+    count = len(found) + len(clips.unreadable)
+    if rejected.total() == count:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in rejected.most_common())
         shutil.rmtree(partial)
         raise UsageError(f"no clip would be labelled: {reasons}; no corpus is made")
     summary = {
-        "stage": "label", **writer.finish(), "input": len(found) + len(unreadable),
-        "kept": len(found) + len(unreadable) - rejected.total(), "rejected": dict(sorted(rejected.items())),
-        "unreadable": {str(path): str(error) for path, error in unreadable.items()},
+        "stage": "label", **writer.finish(), "input": count, "kept": count - rejected.total(),
+        "rejected": dict(sorted(rejected.items())),
+        "unreadable": {str(path): str(error) for path, error in clips.unreadable.items()},
         "threshold": confidence.threshold if confidence else None,
         "curve": [asdict(point) for point in confidence.curve] if confidence else None,
     }  # fmt: skip
@@ -200,11 +187,11 @@ def label_page(
                         one.text, one.texts[1], _sure(one), percent(one.difference), one.reason or "",
                         round(one.seconds, 1), one.id,
                     )
-                    for one in found[:_LISTED]
+                    for one in found[:LISTED]
                 ],
                 text=(0, 1),
                 note=f"Differ: letters to change over those of the longer text. {_LABELS} has all clips; here are at "
-                f"most {_LISTED:,}.",
+                f"most {LISTED:,}.",
             ),
         ],
     )  # fmt: skip

@@ -12,7 +12,7 @@ from caspi import atomic_output, recipe
 from caspi.commands.outcome import Outcome, split_option
 from caspi.errors import UsageError
 from caspi.reporting import report
-from caspi.reporting.report import AudioCell, Browser, Page, Table
+from caspi.reporting.report import LISTED, AudioCell, Browser, Page, Table
 from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LISTENED = 20  # changes with players
-_LISTED = 5000  # changes on the page
 _FOR_PEOPLE = "for_people.jsonl"
 
 
@@ -34,9 +33,8 @@ def policy_of(path: Path | None) -> RepairPolicy:
 
 def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Outcome:
     """Repairs what the audit in a folder flags. The old corpus stays as it is."""
-    from caspi.alignment.align import Aligner
     from caspi.audit.repair import AuditedCorpus, repair
-    from caspi.audit.signals import Listeners, Recogniser
+    from caspi.audit.signals import Listeners
     from caspi.corpus.derived import write_derived
     from caspi.corpus.store import Corpus
     from caspi.model.loading import content_of
@@ -51,10 +49,7 @@ def run(corpus: Path, audit: Path, out: Path | None, policy: RepairPolicy) -> Ou
     for model, content in zip([*filter(None, [found["aligner"]]), *names], found["model_contents"], strict=True):
         if content_of(model) != content:
             raise UsageError(f"{model} is not as it was when {audit} was made: audit again")
-    listeners = Listeners(
-        Aligner.of(found["aligner"]) if found["aligner"] else None,
-        [Recogniser.of(one, f" ({n})" if len(names) > 1 else "") for n, one in enumerate(names, 1)],
-    )
+    listeners = Listeners.of(found["aligner"], names)
     work = atomic_output.work_folder(out, "repair")
     with atomic_output.locked(work, "repair"):
         done = repair(opened, audited, listeners, policy)
@@ -194,10 +189,10 @@ def repair_page(corpus: str, done: Repaired, listened: list[tuple[object, ...]])
                         _score(max((v.score for v in one.after if v.score is not None), default=None)),
                         one.before.text, _texts(one), "; ".join(one.reasons), one.before.id,
                     )
-                    for one in done.changes[:_LISTED]
+                    for one in done.changes[:LISTED]
                 ],
                 text=(3, 4),
-                note=f"{plural(len(done.changes), 'utterance')}; here are at most {_LISTED:,}, report.json has all.",
+                note=f"{plural(len(done.changes), 'utterance')}; here are at most {LISTED:,}, report.json has all.",
             ),
         ],
     )  # fmt: skip

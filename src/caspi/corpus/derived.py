@@ -57,30 +57,26 @@ def write_derived(
 ) -> dict[str, Any]:
     """Writes a corpus in which some rows of one split are replaced by others, or by none, at their place. untold: rows
     that lose their previous text. Returns what its report has in common with that of the earlier corpus."""
-    writer = ShardWriter(partial, corpus.split)
-    hours: dict[str, float] = {}
-    synthetic = 0
+    writer, content = ShardWriter(partial, corpus.split), _Content()
     for first, batch in corpus.batches():
         affected = any(n in replaced or n in untold for n in range(first, first + batch.num_rows))
         for written in _changed(corpus, batch, first, replaced, untold) if affected else [with_all_columns(batch)]:
             writer.write(written)
-            synthetic += _add_hours(hours, written)
+            content.add(written)
     writer.close()
     earlier = report_of(corpus.folder)
-    splits = {corpus.split: _total(writer)}
+    splits: dict[str, dict[str, Any]] = {corpus.split: _total(writer)}
     for split in SPLITS:
         if split != corpus.split:
             for path in sorted(corpus.folder.glob(f"{split}-*.arrow")):
                 link(path, partial / path.name)
                 for _, batch in Corpus(corpus.folder, split, [path]).batches():
-                    synthetic += _add_hours(hours, batch)
-            splits[split] = earlier.get("splits", {}).get(split, {"utterances": 0, "hours": 0.0, "fingerprint": ""})
+                    content.add(batch)
+            if split in earlier.get("splits", {}):
+                splits[split] = earlier["splits"][split]
     return {
         **{name: earlier.get(name, missing) for name, missing in _KEPT.items()},
-        "synthetic": synthetic,
-        "hours": sum(hours.values()),
-        "hours_by_source": hours,
-        "splits": {split: splits[split] for split in SPLITS},
+        **content.as_json(splits),
         "made_from": {"corpus": str(corpus.folder), "fingerprints": earlier.get("splits", {})},
     }
 
@@ -91,8 +87,7 @@ class CorpusWriter:
     def __init__(self, partial: Path) -> None:
         self._writer = ShardWriter(partial, "train")
         self._rows: list[dict[str, Any]] = []
-        self._hours: dict[str, float] = {}
-        self._synthetic = 0
+        self._content = _Content()
 
     def add(self, utterance: Utterance, samples: np.ndarray) -> None:
         """samples: float32 [n] at 16 kHz."""
@@ -103,7 +98,7 @@ class CorpusWriter:
     def _flush(self) -> None:
         batch = pa.RecordBatch.from_pylist(self._rows, schema=SCHEMA)
         self._writer.write(batch)
-        self._synthetic += _add_hours(self._hours, batch)
+        self._content.add(batch)
         self._rows = []
 
     def finish(self) -> dict[str, Any]:
@@ -111,13 +106,30 @@ class CorpusWriter:
         if self._rows:
             self._flush()
         self._writer.close()
+        return {**_KEPT, **self._content.as_json({"train": _total(self._writer)})}
+
+
+class _Content:
+    """Hours of each source, and synthetic utterances, of the batches of a corpus."""
+
+    def __init__(self) -> None:
+        self._hours: dict[str, float] = {}
+        self._synthetic = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        columns = (batch.column(name).to_pylist() for name in ("source", "seconds", "synthetic"))
+        for source, seconds, synthetic in zip(*columns, strict=True):
+            self._hours[source] = self._hours.get(source, 0.0) + seconds / 3600
+            self._synthetic += bool(synthetic)
+
+    def as_json(self, splits: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+        """splits: those that have utterances."""
         nothing = {"utterances": 0, "hours": 0.0, "fingerprint": ""}
         return {
-            **_KEPT,
             "synthetic": self._synthetic,
             "hours": sum(self._hours.values()),
             "hours_by_source": self._hours,
-            "splits": {split: _total(self._writer) if split == "train" else nothing for split in SPLITS},
+            "splits": {split: splits.get(split, nothing) for split in SPLITS},
         }
 
 
@@ -139,14 +151,6 @@ def _changed(
         pa.RecordBatch.from_pylist(rows[start : start + ROWS_PER_BATCH], schema=SCHEMA)
         for start in range(0, len(rows), ROWS_PER_BATCH)
     ]
-
-
-def _add_hours(hours: dict[str, float], batch: pa.RecordBatch) -> int:
-    """Adds the hours of each source; returns the number of synthetic utterances."""
-    columns = (batch.column(name).to_pylist() for name in ("source", "seconds"))
-    for source, seconds in zip(*columns, strict=True):
-        hours[source] = hours.get(source, 0.0) + seconds / 3600
-    return sum(map(bool, batch.column("synthetic").to_pylist()))
 
 
 def link(source: Path, target: Path) -> None:

@@ -244,7 +244,8 @@ class Corpus:
 
 def with_all_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
     """A batch with the columns of `SCHEMA`, also if an earlier version wrote it."""
-    columns = [pa.array(_column(batch, name)) if name in _LATER else batch.column(name) for name in SCHEMA.names]
+    known = set(batch.schema.names)
+    columns = [batch.column(name) if name in known else pa.array(_column(batch, name)) for name in SCHEMA.names]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 

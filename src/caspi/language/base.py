@@ -92,8 +92,8 @@ class Language:
     values of a key, if not all. normalisers: score name -> text normalisation. standard: the origin of the
     normalisation of the score `leaderboard`. script_share: share of a text's letters in the language's own script, 0 to
     1. relaxations: differences that `fair` may ignore, name -> further normalisation of a text that `fair` has
-    normalised. loses_points: whether a text without its vowel points has a non-standard spelling. other_numbers: number
-    words that could stand in the place of a word, none if it is no number word. unit: what error rates count, `word`,
+    normalised. loses_points: whether a text without its vowel points has a non-standard spelling. other_numbers: the
+    other number words of the same form, none if a word is not a number word. unit: what error rates count, `word`,
     or `character` in languages written without spaces. right_to_left: of its script. lookalikes: languages that are
     refused where this one is expected.
     """

@@ -23,17 +23,14 @@ _TENS = {
     )
     for word in words.split()
 }
-# Number words of the same form: of one row of these tables at the same place (שלוש, ארבע; שלושה, ארבעה).
-_FORMS = tuple(
-    tuple(forms)
-    for forms in (
-        ("שלוש", "ארבע", "חמש", "שש", "שבע", "שמונה", "תשע", "עשר"),
-        ("שלושה", "ארבעה", "חמישה", "שישה", "שבעה", "תשעה", "עשרה"),
-        ("שלשה", "ארבעה", "חמשה", "ששה", "שבעה", "תשעה", "עשרה"),
-        ("עשרים", "שלושים", "ארבעים", "חמישים", "שישים", "שבעים", "שמונים", "תשעים"),
-        ("אלף", "מיליון", "מיליארד"),
-        ("מאה", "מאתיים"),
-    )
+# Number words of the same form (gender, spelling), one form a row.
+_FORMS = (
+    ("שלוש", "ארבע", "חמש", "שש", "שבע", "שמונה", "תשע", "עשר"),
+    ("שלושה", "ארבעה", "חמישה", "שישה", "שבעה", "תשעה", "עשרה"),
+    ("שלשה", "ארבעה", "חמשה", "ששה", "שבעה", "תשעה", "עשרה"),
+    ("עשרים", "שלושים", "ארבעים", "חמישים", "שישים", "שבעים", "שמונים", "תשעים"),
+    ("אלף", "מיליון", "מיליארד"),
+    ("מאה", "מאתיים"),
 )
 _TEN, _HUNDREDS, _THOUSANDS = ("עשר", "עשרה"), "מאות", ("אלף", "אלפים")
 _MILLIONS = (
@@ -53,7 +50,7 @@ _SPACED_THOUSANDS = re.compile(r"(?<!\d )(?<!\d)(\d{1,3})((?: \d{3})+)(?! ?\d)")
 
 
 def other_numbers(word: str) -> tuple[str, ...]:
-    """Number words that could stand in the place of one; none if it is no number word."""
+    """The other number words of the same form; none if the word is not a number word."""
     forms = next((forms for forms in _FORMS if word in forms), ())
     return tuple(form for form in forms if form != word)
 

@@ -1,4 +1,4 @@
-"""What recognisers that learnt from subtitles write where nobody speaks."""
+"""Phrases that recognisers trained on subtitles write where nobody speaks."""
 
 from __future__ import annotations
 

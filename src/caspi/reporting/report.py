@@ -48,6 +48,9 @@ class DifferenceCell:
     direction: str
 
 
+LISTED = 5_000  # rows of a browser whose content is also in a file: a page of all would be slow
+
+
 @dataclass(frozen=True, slots=True)
 class Browser:
     """A table of any length: the page shows fifty rows at a time, and sorts and searches all. text: as in Table."""

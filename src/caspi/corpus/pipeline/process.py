@@ -175,7 +175,7 @@ class _Maker:
         return Accepted(
             utterance,
             audio.encode_flac(pcm),
-            self.recording.split,
+            "train" if self.recording.labelled else self.recording.split,
             acoustic_fingerprint.exact(pcm),
             acoustic_fingerprint.words(power),
             acoustic_fingerprint.words(spectrogram(samples[FRAME // 2 :])),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from caspi.atomic_output import REPORT
-from caspi.corpus.sources.base import Source
+from caspi.corpus.sources.base import Source, listing
 from caspi.corpus.store import Corpus
-from caspi.corpus.utterance import SPLITS, BytesAudio, Recording, Segment, Utterance, Word
+from caspi.corpus.utterance import SPLITS, BytesAudio, Recording, Segment
 from caspi.errors import UsageError
 
 
@@ -40,18 +40,18 @@ class CorpusSource(Source):
             group=one.group,
             language=one.language,
             text="" if one.words else one.text,
-            segments=[_segment(one)] if one.words else (),
+            segments=[Segment(0.0, one.seconds, one.text, one.words, one.id)] if one.words else (),
             context=one.context,
             previous=one.previous,
             synthetic=one.synthetic,
             quality=one.quality,
-            split="train" if one.labelled else self.split or corpus.split,
+            split=self.split or corpus.split,
             labelled=one.labelled,
         )
 
     def identity(self) -> str:
-        files = [self.path / REPORT, *sorted(self.path.glob("*.arrow"))]
-        return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
+        self._check()
+        return listing([self.path / REPORT, *sorted(self.path.glob("*.arrow"))], self.path)
 
     def count(self) -> int | None:
         return sum(map(len, self._splits()))
@@ -59,11 +59,10 @@ class CorpusSource(Source):
     def default_name(self) -> tuple[str, Path] | None:
         return self.path.name, self.path.resolve()
 
-    def _splits(self) -> list[Corpus]:
+    def _check(self) -> None:
         if not (self.path / REPORT).is_file():
             raise UsageError(f"{self.path} is not a corpus: check sources.path in the recipe")
+
+    def _splits(self) -> list[Corpus]:
+        self._check()
         return [Corpus.open(self.path, split) for split in SPLITS if any(self.path.glob(f"{split}-*.arrow"))]
-
-
-def _segment(one: Utterance) -> Segment:
-    return Segment(0.0, one.seconds, one.text, tuple(Word(*word) for word in one.words), one.id)

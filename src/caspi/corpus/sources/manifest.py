@@ -121,7 +121,7 @@ class ManifestSource(Source):
             context=_text(row.get("context") or row.get("prompt")),
             previous=_text(row.get("previous")),
             quality=None if quality is None else float(quality),
-            split="train" if row.get("labelled") else _split(row.get("split")) or self.split,
+            split=_split(row.get("split")) or self.split,
             labelled=bool(row.get("labelled")),
         )
 

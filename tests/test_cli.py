@@ -107,18 +107,6 @@ def test_a_folder_with_user_files_is_never_replaced(command: str, manifest: Path
     assert (mine / "thesis.tex").read_text() == "years of work"
 
 
-def test_two_files_with_the_same_name_do_not_overwrite_each_other(tmp_path: Path, speech) -> None:  # type: ignore[no-untyped-def]
-    import soundfile
-
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        soundfile.write(tmp_path / folder / "0.wav", speech, 22_050)
-    files = [str(tmp_path / folder / "0.wav") for folder in ("a", "b")]
-    result = caspi("transcribe", "tiny", *files, "--out", str(tmp_path / "subs"))
-    assert result.returncode == 2
-    assert "two files would both become" in result.stderr
-
-
 def test_debug_shows_the_traceback() -> None:
     result = caspi("--debug", "prepare", "no-such.yaml")
     assert result.returncode == 2

@@ -34,7 +34,10 @@ Overrides = Annotated[
 ]
 
 Beams = Annotated[
-    int, typer.Option(min=1, max=32, help="Beams of a beam search; 1 takes the most likely token at every step.")
+    int,
+    typer.Option(
+        "--beams", "--beam-size", min=1, max=32, help="Beams of a beam search; 1 takes the most likely token each time."
+    ),
 ]
 LoopGuard = Annotated[
     bool,
@@ -530,45 +533,80 @@ def _beside(path: Path, name: str) -> Path:
 @app.command()
 def transcribe(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Audio files in any format.")],
-    context: Annotated[str, typer.Option(help="Hotwords (names and terms), or the previous text.")] = "",
-    language: Annotated[
-        Optional[str], typer.Option(help="Language of the audio, such as Hebrew (default: the model identifies it).")
-    ] = None,
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE",
+            help="Audio or video files in any format, folders, patterns such as 'talks/*.mp3', JSONL manifests, or - "
+            "for stdin.",
+        ),
+    ],
     format: Annotated[
-        str, typer.Option(help="Output format: txt, json, srt, vtt; with --word-times also karaoke (WebVTT) and ctm.")
+        str,
+        typer.Option(
+            help="Output formats, separated by commas: txt, json, srt, vtt, tsv, csv, karaoke (WebVTT with the time of "
+            "every word), ctm, textgrid; or all."
+        ),
     ] = "txt",
     out: Annotated[
-        Optional[Path], typer.Option(help="Output folder, with one file for each input (default: stdout).")
+        Optional[Path], typer.Option(help="Output folder, with one file for each input and format (default: stdout).")
     ] = None,
-    word_times: Annotated[
-        Optional[str],
+    language: Annotated[
+        Optional[str], typer.Option(help="Language of the audio: he, Hebrew, ... or auto: the model identifies it.")
+    ] = None,
+    hotwords: Annotated[Optional[Path], typer.Option(help="A file with a name or term per line.")] = None,
+    context: Annotated[
+        str, typer.Option("--context", "--initial-prompt", help="Names and terms, or the text before the audio.")
+    ] = "",
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Find the time of every word (subtitles always have them).")
+    ] = False,
+    aligner: Annotated[
+        Optional[str], typer.Option(help="The model that finds them (default: tiny-aligner, which knows Hebrew).")
+    ] = None,
+    vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Transcribe only where somebody speaks.")] = True,
+    clip: Annotated[
+        Optional[str], typer.Option(metavar="START-END", help="Only this part: 90-120, 1:30-2:00, 1:30- (to the end).")
+    ] = None,
+    channel: Annotated[
+        Optional[int], typer.Option(min=0, help="Only this channel, from 0 (default: the mean of all).")
+    ] = None,
+    beams: Beams = 1,
+    temperature: Annotated[
+        str,
         typer.Option(
-            metavar="ALIGNER",
-            help="An aligner that finds the time of every word, for json and for subtitles of two lines.",
+            metavar="T[,T...]",
+            help="0: the most likely token. Above: random. Further values are tried where a text is unlikely or "
+            "repeats itself: 0,0.2,0.4,0.6,0.8,1.",
         ),
-    ] = None,
+    ] = "0",
+    loop_guard: LoopGuard = False,
+    previous_text: PreviousText = False,
     times: Annotated[
         bool,
         typer.Option("--times", help="Write the times of every phrase; needs a model trained with train.timestamps."),
     ] = False,
-    beams: Beams = 1,
-    loop_guard: LoopGuard = False,
-    previous_text: PreviousText = False,
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|auto", help="Windows that are decoded at once (default: what the device can use).")
+    ] = "auto",
     json_: Json = False,
 ) -> None:
     """Transcribe audio of any length to text or subtitles.
 
-    Example: caspi transcribe runs/demo/train/average talk.mp3 --language Hebrew --format srt --out subtitles
+    The same command continues a run that was stopped: files that are done are kept. A bad file is named at the end and
+    costs nothing else.
+
+    Example: caspi transcribe runs/demo/train/average talks --language he --format srt,json --out subtitles
     """
     from caspi import commands
-    from caspi.inference.decoding_options import DecodingOptions
 
-    decoding = DecodingOptions(beams, loop_guard, previous_text)
-    outcome = commands.transcribe.run(
-        model, files, format, out, context, language, times=times, word_times=word_times, decoding=decoding
-    )
-    _finish(outcome, json_)
+    options = commands.transcribe.TranscribeOptions(
+        formats=format, out=out, context=context, hotwords=hotwords, language=language, times=times,
+        word_timestamps=word_timestamps, aligner=aligner, clip=clip, channel=channel, detect_speech=vad,
+        rows=commands.transcribe.rows_option(batch_size),
+        decoding=commands.transcribe.decoding_options(beams, loop_guard, previous_text, temperature),
+    )  # fmt: skip
+    _finish(commands.transcribe.run(model, files, options), json_)
 
 
 @app.command()

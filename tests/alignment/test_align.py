@@ -14,6 +14,7 @@ from caspi import commands
 from caspi.alignment.accuracy import accuracy, evenly_spaced
 from caspi.alignment.align import AlignedWord, Aligner, Alignment, AlignmentRequest
 from caspi.alignment.formats import FORMATS
+from caspi.commands.transcribe import TranscribeOptions
 from caspi.errors import UsageError
 from caspi.evaluation.transcript_files import paired_files
 from caspi.model.aligner import LoadedAligner
@@ -143,6 +144,6 @@ def test_accuracy_by_hand() -> None:
 
 def test_an_aligner_neither_transcribes_nor_is_exported(model: Path, clip: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is an aligner: it finds the times of words"):
-        commands.transcribe.run(str(model), [clip], "txt", None, "", None)
+        commands.transcribe.run(str(model), [str(clip)], TranscribeOptions())
     with pytest.raises(UsageError, match="is an aligner"):
         commands.export.run(str(model), "hf", tmp_path / "out")

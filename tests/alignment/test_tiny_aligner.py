@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ from caspi.alignment.align import Aligner, AlignmentRequest
 from caspi.alignment.recordings import at_pauses
 from caspi.alignment.transcripts import with_word_times
 from caspi.audio import SAMPLE_RATE
+from caspi.commands.transcribe import TranscribeOptions
 from caspi.corpus.sources.synthetic import SyntheticSource
 from caspi.corpus.store import Corpus
 from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
+from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
+from caspi.inference.files import TimedWindow
+from caspi.inference.long_audio import Window
 from caspi.inference.subtitles import FORMATS, described
-from caspi.inference.transcriber import TimedText, Transcript
+from caspi.inference.transcriber import HeardWindow, TimedText, Transcript
 from caspi.model.loading import resolve
 
 UNHEARD = ("m3", "Andrea", "Denis", "michel")
@@ -174,23 +179,28 @@ def test_words_moved_to_pauses_keep_their_order(stretches: list[tuple[bool, floa
     assert (moved[0].start, moved[-1].end) == (words[0].start, words[-1].end)
 
 
-def recognised(sentences: list[Spoken], number: int) -> tuple[np.ndarray, Transcript]:
-    """A transcript of two windows, with a dash that stands alone, without times."""
+def recognised(sentences: list[Spoken], number: int) -> list[HeardWindow]:
+    """Two windows, with a dash that stands alone, without times."""
     (one, first), (other, second) = sentences[number], sentences[number + 1]
     texts = [text(first), f"{second[0].text} - {text(second[1:])}"]
-    lengths = [len(one) / SAMPLE_RATE, len(other) / SAMPLE_RATE]
-    segments = [
-        TimedText(start, start + length, written, tuple(RecognisedWord(word, 0.9) for word in written.split()))
-        for start, length, written in zip((0.0, lengths[0]), lengths, texts, strict=True)
-    ]
-    whole = Transcript(" ".join(texts), tuple(segments), "Hebrew", sum(lengths), 0)
-    return np.concatenate([one, other]), whole
+    windows = [Window(0, one), Window(len(one), other)]
+    return [heard(window, written) for window, written in zip(windows, texts, strict=True)]
+
+
+def heard(window: Window, written: str) -> HeardWindow:
+    words = tuple(RecognisedWord(word, 0.9) for word in written.split())
+    segment = TimedText(window.start, window.end, written, words)
+    return HeardWindow(0, window, Hypothesis(written, "Hebrew", truncated=False), (segment,), untimed=False)
+
+
+def transcript(timed: list[TimedWindow], window: Window) -> Transcript:
+    segments = tuple(segment for found in timed for segment in found.segments)
+    return Transcript(" ".join(segment.text for segment in segments), segments, "Hebrew", window.end, 0)
 
 
 def test_a_transcript_gets_the_times_of_its_words(aligner: Aligner, sentences: list[Spoken]) -> None:
-    samples, transcript = recognised(sentences, 2)
-    timed = with_word_times(aligner, transcript, samples)
-    found = [word for segment in timed.segments for word in segment.words]
+    timed = with_word_times(aligner, "Hebrew", recognised(sentences, 2))
+    found = [word for window in timed for segment in window.segments for word in segment.words]
     offset = len(sentences[2][0]) / SAMPLE_RATE
     true = [*sentences[2][1], *(Word(w.text, offset + w.start, offset + w.end) for w in sentences[3][1])]
     spoken = [word for word in found if word.text != "-"]
@@ -198,23 +208,23 @@ def test_a_transcript_gets_the_times_of_its_words(aligner: Aligner, sentences: l
     assert np.mean([abs((one.start or 0.0) - other.start) for one, other in zip(spoken, true, strict=True)]) < 0.06
     [dash] = [word for word in found if word.text == "-"]
     assert dash.start is not None
-    assert timed.unaligned == 0
+    assert [window.unaligned for window in timed] == [0, 0]
 
 
 def test_formats_with_the_times_of_words(aligner: Aligner, sentences: list[Spoken]) -> None:
-    samples, transcript = recognised(sentences, 4)
-    timed = with_word_times(aligner, transcript, samples)
+    windows = recognised(sentences, 4)
+    timed = transcript(with_word_times(aligner, None, windows), windows[-1].window)
     first = described(timed)["segments"][0]
-    assert set(first) == {"id", "start", "end", "text", "words"}
+    assert set(first) >= {"id", "seek", "start", "end", "text", "tokens", "temperature", "avg_logprob", "words"}
     assert set(first["words"][0]) == {"word", "start", "end", "probability"}
     count = len(timed.text.split())
-    ctm = [line.split() for line in FORMATS["ctm"](timed).splitlines()]
+    ctm = [line.split() for line in FORMATS["ctm"](timed, "").splitlines()]
     assert [len(line) for line in ctm] == [6] * count
     assert [line[4] for line in ctm] == timed.text.split()
-    karaoke = FORMATS["karaoke"](timed)
+    karaoke = FORMATS["karaoke"](timed, "")
     assert karaoke.startswith("WEBVTT\n\n")
     assert karaoke.count("<c>") == count
-    assert max(len(line) for line in FORMATS["srt"](timed).splitlines()) <= 42
+    assert max(len(line) for line in FORMATS["srt"](timed, "").splitlines()) <= 42
 
 
 def test_a_long_file_with_its_text_becomes_subtitles(long_recording: Spoken, tmp_path: Path) -> None:
@@ -229,27 +239,22 @@ def test_a_long_file_with_its_text_becomes_subtitles(long_recording: Spoken, tmp
 
 
 def test_a_window_that_cannot_be_aligned_stays_without_times(aligner: Aligner, sentences: list[Spoken]) -> None:
-    samples, transcript = recognised(sentences, 6)
-    long = " ".join(["מילה"] * 300)
-    first, second = transcript.segments
-    broken = TimedText(first.start, first.end, long, tuple(RecognisedWord(word, 0.5) for word in long.split()))
-    timed = with_word_times(aligner, Transcript("", (broken, second), "Hebrew", transcript.seconds, 0), samples)
-    assert timed.unaligned == 1
-    assert timed.segments[0] == broken
-    assert timed.segments[1].words[0].start is not None
-    assert FORMATS["srt"](timed).count("-->") >= 2
+    first, second = recognised(sentences, 6)
+    long, foreign = heard(first.window, " ".join(["מילה"] * 300)), heard(first.window, "la casa grande y el perro")
+    timed = with_word_times(aligner, "Hebrew", [long, second, foreign])
+    assert [window.unaligned for window in timed] == [1, 0, 1]
+    assert (timed[0].segments, timed[2].segments) == (long.segments, foreign.segments)
+    assert timed[1].segments[0].words[0].start is not None
+    assert FORMATS["srt"](transcript(timed, second.window), "").count("-->") >= 3
 
 
 def test_transcribe_writes_subtitles_of_words(tmp_path: Path, sentences: list[Spoken]) -> None:
     soundfile.write(tmp_path / "a.wav", sentences[0][0], SAMPLE_RATE)
-    outcome = commands.transcribe.run(
-        "tiny", [tmp_path / "a.wav"], "karaoke", tmp_path / "out", "", "Hebrew", word_times="tiny-aligner"
-    )
-    assert outcome.exit_code == 0
-    assert (tmp_path / "out" / "a.vtt").read_text().startswith("WEBVTT")
+    files = [str(tmp_path / "a.wav")]
+    options = TranscribeOptions("karaoke", tmp_path / "out", language="Hebrew")
+    assert commands.transcribe.run("tiny", files, options).exit_code == 0
+    assert (tmp_path / "out" / "a.karaoke.vtt").read_text().startswith("WEBVTT")
     with pytest.raises(UsageError, match="aligner = 'tiny-aligner'"):
-        commands.transcribe.run(
-            "tiny", [tmp_path / "a.wav"], "karaoke", tmp_path / "out", "", "Hebrew", word_times="tiny"
-        )
-    with pytest.raises(UsageError, match="--word-times"):
-        commands.transcribe.run("tiny", [tmp_path / "a.wav"], "ctm", None, "", "Hebrew")
+        commands.transcribe.run("tiny", files, replace(options, aligner="tiny"))
+    with pytest.raises(UsageError, match="knows Hebrew only: give --aligner"):
+        commands.transcribe.run("tiny", files, replace(options, language="Spanish"))

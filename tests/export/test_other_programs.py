@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from caspi import audio, commands
+from caspi.commands.transcribe import TranscribeOptions
 from caspi.corpus.synthesis.espeak import Voice, speak
 from caspi.language import language
 from caspi.scoring.error_rates import score_corpus
@@ -68,7 +69,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def ours(files: list[Path]) -> list[str]:
-    return [found["text"] for found in commands.transcribe.run("tiny", files, "txt", None, "", None).summary["files"]]
+    return transcribed("tiny", files)
+
+
+def transcribed(model: str, files: list[Path]) -> list[str]:
+    """By caspi, every file whole, as the other programs take them."""
+    options = TranscribeOptions(detect_speech=False)
+    outcome = commands.transcribe.run(model, [str(file) for file in files], options)
+    return [found["text"] for found in outcome.summary["files"]]
 
 
 def heard_by(name: str, script: str, model: Path, files: list[Path], **environment: str) -> list[str]:
@@ -117,7 +125,6 @@ def test_vllm_reads_eight_bits(to: str, dtype: str, tmp_path: Path, files: list[
     """On a CPU it computes int8 in bf16 only; where two letters are nearly as likely, that may change one."""
     commands.export.run("tiny", to, tmp_path / "export")
     commands.export.run("tiny", to.removeprefix("qwen-asr-"), tmp_path / "native")  # what caspi reads
-    found = commands.transcribe.run(str(tmp_path / "native"), files, "txt", None, "", None).summary["files"]
-    wanted = [one["text"] for one in found]
+    wanted = transcribed(str(tmp_path / "native"), files)
     spoken = [language("Spanish")] * len(files)
     assert score_corpus(wanted, heard_by_vllm(tmp_path, files, dtype), wanted, spoken)["leaderboard"].cer < 0.03

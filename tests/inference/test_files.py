@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from caspi import audio, commands
+from caspi.commands.transcribe import TranscribeOptions
 from caspi.errors import UsageError
 from caspi.inference.decoding_options import DecodingOptions
 from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.requests import DecodeRequest
-from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcriber import Transcriber, TranscriptionOptions
 from caspi.model.loading import LoadedModel
 from tests.conftest import tone
-from tests.support import voice
+from tests.support import needs, voice
 
 
 @pytest.fixture
@@ -27,8 +33,9 @@ def files(tmp_path: Path, speech: np.ndarray) -> list[Path]:
     return paths
 
 
-def transcribe(files: list[Path], out: Path | None, format_name: str = "txt") -> commands.outcome.Outcome:
-    return commands.transcribe.run("tiny", files, format_name, out, "", "Spanish")
+def transcribe(files: list[Path], out: Path | None, formats: str = "txt", **options: Any) -> commands.outcome.Outcome:
+    asked = TranscribeOptions(formats, out, language="Spanish", **options)
+    return commands.transcribe.run("tiny", [str(file) for file in files], asked)
 
 
 def test_a_bad_file_is_reported_and_the_others_are_transcribed(
@@ -45,17 +52,17 @@ def test_a_bad_file_is_reported_and_the_others_are_transcribed(
 def test_finished_files_are_kept_after_an_interruption(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second file is read when the first is done, since the engine wants no more."""
-    real, calls = Transcriber.submit, []
+    """The second file is begun when the first is done, since the engine wants no more."""
+    real, calls = Transcriber.begin, []
 
-    def interrupted(self: Transcriber, recording: Recording) -> int:
+    def interrupted(self: Transcriber, *arguments: Any) -> int:
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(self, recording)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(Transcriber, "submit", interrupted)
-    monkeypatch.setattr(Transcriber, "wants_more", property(lambda self: not self.pending))
+    monkeypatch.setattr(Transcriber, "begin", interrupted)
+    monkeypatch.setattr(Transcriber, "wants_more", property(lambda self: not self.working))
     good = [files[0], files[2]]
     with pytest.raises(KeyboardInterrupt):
         transcribe(good, tmp_path / "out")
@@ -76,7 +83,9 @@ def test_a_changed_file_is_transcribed_again(files: list[Path], tmp_path: Path) 
 
 def test_texts_with_other_settings_are_not_mixed(files: list[Path], tmp_path: Path) -> None:
     transcribe(files[:1], tmp_path / "out")
-    with pytest.raises(UsageError, match="made with format = 'txt'; this run uses 'srt': give another folder"):
+    with pytest.raises(
+        UsageError, match="made with formats = \\['txt'\\]; this run uses \\['srt'\\]: give another folder"
+    ):
         transcribe(files[:1], tmp_path / "out", "srt")
 
 
@@ -102,9 +111,158 @@ def test_a_file_is_transcribed_by_a_beam_search(tiny: LoadedModel, tmp_path: Pat
     samples = voice("la casa grande y el perro")
     path = tmp_path / "a.flac"
     path.write_bytes(audio.encode_flac(samples))
-    result = commands.transcribe.run("tiny", [path], "txt", None, "", "Spanish", decoding=DecodingOptions(4)).summary[
-        "files"
-    ][0]
+    [result] = transcribe([path], None, decoding=DecodingOptions(4), detect_speech=False).summary["files"]
     heard = audio.decode(path)
     [wanted] = Engine(tiny).decode([DecodeRequest(heard, language="Spanish", beams=4)])
     assert result["text"] == wanted.text
+
+
+def written(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, 16_000)
+    return path
+
+
+def words_of(outcome: commands.outcome.Outcome, number: int = 0) -> str:
+    text: str = outcome.summary["files"][number]["text"]
+    return text
+
+
+@needs("onnxruntime")
+def test_only_speech_is_transcribed(tmp_path: Path) -> None:
+    """Half a minute of silence, noise and a tone around a sentence; without detection the tone gets a text."""
+    spoken = voice("la casa grande y el perro")
+    hiss = (0.02 * np.random.default_rng(0).standard_normal(10 * 16_000)).astype(np.float32)
+    file = written(tmp_path / "a.wav", np.concatenate([tone(10.0), hiss, spoken, hiss, tone(10.0)]))
+    found = transcribe([file], None).summary["files"][0]
+    assert "casa" in found["text"]
+    [segment] = found["segments"]
+    assert 19.5 <= segment["start"] <= 20.05
+    assert segment["no_speech_prob"] < 0.4
+    assert transcribe([file], None, detect_speech=False).summary["files"][0]["text"] != found["text"]
+    nothing = transcribe([written(tmp_path / "c.wav", tone(60.0))], None)
+    assert nothing.line == "no speech (60.0 s of audio)"
+
+
+def test_segments_have_the_figures_that_whisper_gives(tmp_path: Path) -> None:
+    found = transcribe([written(tmp_path / "a.wav", voice("la casa grande"))], None).summary["files"][0]
+    assert (found["language"], found["language_name"]) == ("es", "Spanish")
+    [segment] = found["segments"]
+    assert segment["avg_logprob"] < 0 < segment["confidence"] < 1
+    assert segment["confidence"] == pytest.approx(np.exp(segment["avg_logprob"]))
+    assert (segment["id"], segment["temperature"], len(segment["tokens"]) > 2) == (0, 0.0, True)
+    assert 0.3 < segment["compression_ratio"] < 1.5
+    assert [word["word"] for word in segment["words"]] == segment["text"].split()
+
+
+def test_a_part_and_a_channel_of_a_file(tmp_path: Path) -> None:
+    one, other = voice("la casa grande"), voice("el perro blanco")
+    length = max(len(one), len(other))
+    stereo = np.stack([np.pad(sound, (0, length - len(sound))) for sound in (one, other)], axis=1)
+    mono = written(tmp_path / "mono.wav", np.concatenate([one, np.zeros(16_000 * 3, np.float32), other]))
+    both = written(tmp_path / "stereo.wav", stereo)
+    alone = [
+        words_of(transcribe([written(tmp_path / f"{n}.wav", sound)], None)) for n, sound in enumerate([one, other])
+    ]
+    assert [words_of(transcribe([both], None, channel=number)) for number in (0, 1)] == alone
+    late = round(len(one) / 16_000 + 2, 2)
+    found = transcribe([mono], None, clip=f"{late}-").summary["files"][0]
+    rest = written(tmp_path / "rest.wav", audio.decode(mono)[round(late * 16_000) :])
+    assert found["text"] == words_of(transcribe([rest], None))
+    assert found["segments"][0]["start"] > late
+    first = written(tmp_path / "first.wav", audio.decode(mono)[: round(late * 16_000)])
+    assert words_of(transcribe([mono], None, clip=f"0-{late}")) == words_of(transcribe([first], None))
+    outcome = transcribe([mono, both], None, clip="100-200")
+    assert outcome.exit_code == 1
+    assert "it ends before that" in outcome.summary["files"][0]["error"]
+
+
+def test_hundreds_of_files_cost_one_bad_file_nothing(tmp_path: Path) -> None:
+    spoken = voice("la casa")
+    for number in range(120):
+        folder = tmp_path / "in" / str(number % 7)
+        folder.mkdir(parents=True, exist_ok=True)
+        written(folder / f"{number}.wav", spoken)
+    (tmp_path / "in" / "0" / "bad.wav").write_bytes(b"RIFF")
+    outcome = transcribe([tmp_path / "in"], tmp_path / "out", "txt,json")
+    assert outcome.line.startswith("120 of 121 files transcribed")
+    assert len(list((tmp_path / "out").rglob("*.txt"))) == len(list((tmp_path / "out").rglob("*.json"))) == 120
+    assert len({path.read_text() for path in (tmp_path / "out").rglob("*.txt")}) == 1
+
+
+def test_what_comes_through_a_pipe(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.wav", voice("la casa grande"))
+    command = [sys.executable, "-m", "caspi", "transcribe", "tiny", "-", "--language", "es"]
+    with file.open("rb") as piped:
+        result = subprocess.run(command, stdin=piped, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == words_of(transcribe([file], None))
+
+
+def test_hotwords_come_before_the_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "names.txt").write_text("נועה\n\nחיפה\n", encoding="utf-8")
+    asked: list[TranscriptionOptions] = []
+    real = Transcriber.begin
+
+    def begin(self: Transcriber, options: TranscriptionOptions, *rest: Any) -> int:
+        asked.append(options)
+        return real(self, options, *rest)
+
+    monkeypatch.setattr(Transcriber, "begin", begin)
+    transcribe([written(tmp_path / "a.wav", voice("la casa"))], None, hotwords=tmp_path / "names.txt", context="אתמול")
+    assert [options.context for options in asked] == ["נועה, חיפה אתמול"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": "txt,doc"}, "--format doc: not one of txt, json"),
+        ({"formats": "txt,json"}, "for several formats give --out a folder"),
+        ({"clip": "9"}, "--clip 9: give START-END"),
+        ({"clip": "20-10"}, "--clip 20-10: a part from 20 to 10 s"),
+        ({"clip": "a-b"}, "--clip a-b: could not convert"),
+        ({"hotwords": Path("/nowhere")}, "--hotwords /nowhere"),
+    ],
+)
+def test_wrong_options_are_one_line(files: list[Path], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        transcribe(files, None, **options)
+
+
+def test_options_of_decoding() -> None:
+    parsed = commands.transcribe.decoding_options(1, False, False, "0,0.2,1")
+    assert parsed.temperatures == (0.0, 0.2, 1.0)
+    assert [commands.transcribe.rows_option(text) for text in ("auto", "8")] == [None, 8]
+    for beams, text in ((1, "hot"), (1, "0,3"), (4, "0.5")):
+        with pytest.raises(UsageError, match="--temperature"):
+            commands.transcribe.decoding_options(beams, False, False, text)
+    with pytest.raises(UsageError, match="--batch-size 0"):
+        commands.transcribe.rows_option("0")
+
+
+def test_every_format_is_read_by_its_own_library(tmp_path: Path) -> None:
+    """All formats of one file with word times, against its JSON."""
+    import srt
+    import webvtt
+    from praatio import textgrid
+
+    spoken = voice("la casa grande y el perro")
+    file = written(tmp_path / "a.wav", np.concatenate([spoken, np.zeros(48_000, np.float32), spoken]))
+    asked = TranscribeOptions("all", tmp_path / "out", aligner="tiny-aligner")
+    assert commands.transcribe.run("tiny", [str(file)], asked).exit_code == 0
+    out = tmp_path / "out"
+    found = json.loads((out / "a.json").read_text())
+    assert (out / "a.txt").read_text() == found["text"] + "\n"
+    subtitles = list(srt.parse((out / "a.srt").read_text()))
+    vtt = webvtt.read(out / "a.vtt")
+    assert [cue.content for cue in subtitles] == [cue.text for cue in vtt]
+    rows = list(csv.DictReader((out / "a.csv").open(newline="", encoding="utf-8")))
+    assert [float(row["start"]) for row in rows] == [cue.start.total_seconds() for cue in subtitles]
+    lines = [line.split("\t") for line in (out / "a.tsv").read_text().splitlines()]
+    assert lines[0] == ["start", "end", "text"]
+    assert [int(line[0]) for line in lines[1:]] == [round(1000 * float(row["start"])) for row in rows]
+    assert " ".join(row["text"] for row in rows) == found["text"]
+    timed = [word for segment in found["segments"] for word in segment["words"] if "start" in word]
+    ctm = [line.split() for line in (out / "a.ctm").read_text().splitlines()]
+    assert [line[4] for line in ctm] == [word["word"] for word in timed]
+    grid = textgrid.openTextgrid(str(out / "a.TextGrid"), includeEmptyIntervals=False)
+    assert [entry.label for entry in grid.getTier("words").entries] == [word["word"] for word in timed]
+    assert webvtt.read(out / "a.karaoke.vtt").captions

@@ -85,12 +85,12 @@ TRANSCRIPT = Transcript(
 
 
 def test_subtitles() -> None:
-    assert FORMATS["txt"](TRANSCRIPT) == "שלום עולם\n"
-    assert FORMATS["srt"](TRANSCRIPT) == (
+    assert FORMATS["txt"](TRANSCRIPT, "") == "שלום עולם\n"
+    assert FORMATS["srt"](TRANSCRIPT, "") == (
         "1\n00:00:00,000 --> 00:00:02,500\nשלום\n\n2\n01:01:01,000 --> 01:01:02,042\nעולם\n\n"
     )
-    assert FORMATS["vtt"](TRANSCRIPT).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nשלום\n")
-    assert '"language": "Hebrew"' in FORMATS["json"](TRANSCRIPT)
+    assert FORMATS["vtt"](TRANSCRIPT, "").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nשלום\n")
+    assert '"language": "he"' in FORMATS["json"](TRANSCRIPT, "")
 
 
 NOISE = 0.1 * np.random.default_rng(0).standard_normal(80_000).astype(np.float32)
@@ -372,10 +372,10 @@ def test_subtitles_can_be_parsed_by_other_libraries(text: str) -> None:
 
     made = Transcript(text, (TimedText(0.0, 1.0, text), TimedText(1.0, 2.0, "ועוד")), "Hebrew", 2.0, 0)
     flat = " ".join(text.split())
-    cues = list(srt.parse(FORMATS["srt"](made)))
-    assert [cue.content for cue in cues] == [flat.replace("-->", "→"), "ועוד"]
-    vtt = list(webvtt.from_string(FORMATS["vtt"](made)))
-    assert [html.unescape(cue.raw_text) for cue in vtt] == [flat, "ועוד"]
+    cues = list(srt.parse(FORMATS["srt"](made, "")))
+    assert [cue.content.strip("\u202b\u202c") for cue in cues] == [flat.replace("-->", "→"), "ועוד"]
+    vtt = list(webvtt.from_string(FORMATS["vtt"](made, "")))
+    assert [html.unescape(cue.raw_text).strip("\u202b\u202c") for cue in vtt] == [flat, "ועוד"]
 
 
 def test_a_steady_sound_is_cut_late_and_where_it_is_quietest() -> None:

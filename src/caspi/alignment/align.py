@@ -122,6 +122,15 @@ class Aligner:
                 f"this aligner takes clips of up to {self.longest:.1f} s; only one by letters takes longer ones"
             )
 
+    def reads(self, text: str, spoken: str) -> bool:
+        """Whether it knows most letters of a text in a language, and there is a word."""
+        words = spoken_words(text, language(spoken).unit)
+        if not isinstance(self._loaded.prompt, LetterPrompt):
+            return bool(words)
+        letters = [letter for word in words for letter in self._loaded.prompt.spelling(word.spoken)]
+        known = sum(letter <= len(self._loaded.prompt.letters) for letter in letters)
+        return known > len(letters) / 2
+
     def align(self, requests: Sequence[AlignmentRequest]) -> list[Alignment]:
         """In the order of the requests. Raises UsageError for a clip that is too long, or a text without a word."""
         order = sorted(range(len(requests)), key=lambda number: requests[number].seconds)

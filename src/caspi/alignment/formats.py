@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 
 from caspi.alignment.align import AlignedWord, Alignment
-from caspi.audio import Seconds
 from caspi.inference.cues import TimedWord, cues
 from caspi.inference.subtitles import srt
+from caspi.inference.textgrid import textgrid
 
 _DIGITS = 3
 
@@ -32,42 +32,16 @@ def as_ctm(alignment: Alignment, name: str) -> str:
 
 
 def as_textgrid(alignment: Alignment, _: str) -> str:
-    """One interval tier of words; the time between words is an empty interval."""
-    intervals = _intervals(alignment.words, alignment.seconds)
-    lines = [
-        'File type = "ooTextFile"', 'Object class = "TextGrid"', "",
-        "xmin = 0", f"xmax = {alignment.seconds:.3f}", "tiers? <exists>", "size = 1", "item []:", "    item [1]:",
-        '        class = "IntervalTier"', '        name = "words"', "        xmin = 0",
-        f"        xmax = {alignment.seconds:.3f}", f"        intervals: size = {len(intervals)}",
-    ]  # fmt: skip
-    for number, (start, end, text) in enumerate(intervals, 1):
-        escaped = text.replace('"', '""')
-        lines += [
-            f"        intervals [{number}]:", f"            xmin = {start:.3f}", f"            xmax = {end:.3f}",
-            f'            text = "{escaped}"',
-        ]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _intervals(words: Sequence[AlignedWord], seconds: Seconds) -> list[tuple[float, float, str]]:
-    """Without gaps, overlaps and empty intervals, which Praat refuses: times in whole milliseconds."""
-    intervals: list[tuple[float, float, str]] = []
-    at = 0.0
-    for word in words:
-        start, end = max(at, round(word.start, _DIGITS)), round(word.end, _DIGITS)
-        end = max(end, round(start + 10**-_DIGITS, _DIGITS))
-        if start > at:
-            intervals.append((at, start, ""))
-        intervals.append((start, end, word.text))
-        at = end
-    if at < round(seconds, _DIGITS):
-        intervals.append((at, round(seconds, _DIGITS), ""))
-    return intervals
+    return textgrid(_timed(alignment), alignment.seconds)
 
 
 def as_srt(alignment: Alignment, _: str) -> str:
     """Subtitles, as those of `transcribe`."""
-    return srt(cues([TimedWord(word.text, word.start, word.end) for word in alignment.words]))
+    return srt(cues(_timed(alignment)))
+
+
+def _timed(alignment: Alignment) -> list[TimedWord]:
+    return [TimedWord(word.text, word.start, word.end) for word in alignment.words]
 
 
 FORMATS: dict[str, Callable[[Alignment, str], str]] = {

@@ -1,4 +1,4 @@
-"""The times of the words of a transcript, from an aligner that reads it beside its audio."""
+"""The times of the words of transcripts, from an aligner that reads them beside their audio."""
 
 from __future__ import annotations
 
@@ -10,27 +10,39 @@ import numpy as np
 from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.engine.words import RecognisedWord
-from caspi.inference.transcriber import TimedText, Transcript
-from caspi.language import language
-from caspi.language.spoken_words import spoken_words
+from caspi.inference.files import TimedWindow
+from caspi.inference.transcriber import HeardWindow, TimedText
 
 
-def with_word_times(aligner: Aligner, transcript: Transcript, samples: np.ndarray) -> Transcript:
-    """The transcript of samples, float32 [n] at 16 kHz, its words with times where they can be aligned; `unaligned`
-    counts the segments where they cannot."""
-    spoken = transcript.language or "Hebrew"
-    requests: dict[int, AlignmentRequest] = {}
-    for number, segment in enumerate(transcript.segments):
-        heard = samples[round(segment.start * SAMPLE_RATE) : round(segment.end * SAMPLE_RATE)]
-        if spoken_words(segment.text, language(spoken).unit):
-            requests[number] = AlignmentRequest(heard, segment.text, spoken)
-    found = dict(zip(requests, aligner.align(list(requests.values())), strict=True))
-    segments = [
-        replace(segment, words=_timed(segment, found[number].words, segment.start)) if number in found else segment
-        for number, segment in enumerate(transcript.segments)
-    ]
-    unaligned = sum(bool(alignment.problem) for alignment in found.values())
-    return replace(transcript, segments=tuple(segments), unaligned=unaligned)
+def with_word_times(aligner: Aligner, spoken: str | None, heard: Sequence[HeardWindow]) -> list[TimedWindow]:
+    """The segments of windows, their words with times where they can be aligned. spoken: the language; None: that which
+    the model has identified."""
+    requests: dict[tuple[int, int], AlignmentRequest] = {}
+    for number, window in enumerate(heard):
+        language = spoken or window.hypothesis.language or "Hebrew"
+        for place, segment in enumerate(window.segments):
+            if aligner.reads(segment.text, language):
+                requests[number, place] = AlignmentRequest(_heard_in(window, segment), segment.text, language)
+    aligned = zip(requests, aligner.align(list(requests.values())), strict=True)
+    found = {place: alignment for place, alignment in aligned if alignment.confidence >= _LEAST_CONFIDENCE}
+    timed = []
+    for number, window in enumerate(heard):
+        alignments = [found.get((number, place)) for place in range(len(window.segments))]
+        segments = tuple(
+            replace(segment, words=_timed(segment, alignment.words, segment.start)) if alignment else segment
+            for segment, alignment in zip(window.segments, alignments, strict=True)
+        )
+        unaligned = sum(alignment is None for alignment in alignments)
+        timed.append(TimedWindow(segments, unaligned))
+    return timed
+
+
+_LEAST_CONFIDENCE = 0.05  # of a segment: below it the aligner does not know the language (Spanish 1e-5, Hebrew 0.28)
+
+
+def _heard_in(window: HeardWindow, segment: TimedText) -> np.ndarray:
+    samples, start = window.window.samples, window.window.start
+    return samples[round((segment.start - start) * SAMPLE_RATE) : round((segment.end - start) * SAMPLE_RATE)]
 
 
 def _timed(segment: TimedText, aligned: Sequence[AlignedWord], start: Seconds) -> tuple[RecognisedWord, ...]:

@@ -19,6 +19,7 @@ from caspi.audit.audit import AuditConfig
 from caspi.commands import audit, average, compare, evaluate, plan, prepare, train, transcribe
 from caspi.commands.outcome import Outcome
 from caspi.commands.train import train_page
+from caspi.commands.transcribe import TranscribeOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.evaluation import evaluation_page as evaluation_pages
@@ -71,8 +72,8 @@ def run(out: Path, seed: int) -> Outcome:
     )
     sample, subtitles = _write_sample(corpus, out), out / "subtitles"
     transcribed = steps.run(
-        f"caspi transcribe {best} {sample} --language Hebrew --format srt --word-times {_ALIGNER} --out {subtitles}",
-        lambda: transcribe.run(str(best), [sample], "srt", subtitles, "", "Hebrew", word_times=_ALIGNER),
+        f"caspi transcribe {best} {sample} --language Hebrew --format srt --out {subtitles}",
+        lambda: transcribe.run(str(best), [str(sample)], TranscribeOptions("srt", subtitles, language="Hebrew")),
     )
     others_before = results.others.by["language"].parts
     summary = {

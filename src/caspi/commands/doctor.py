@@ -26,6 +26,7 @@ _EXTRAS = {
     "demo": ("espeakng_loader", "synthetic speech"),
     "hub": ("datasets", "Hugging Face data sets"),
     "serve": ("fastapi", "caspi serve"),
+    "vad": ("silero_vad", "telling speech from music and noise"),
     "base": ("wordfreq", "training the base model tiny again"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,48 +16,191 @@ from caspi.progress import Progress
 from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
-    from caspi.inference.files import FileResult, TimeWords
+    from caspi.inference.files import FileRequest, FileResult, TimeWords
+    from caspi.inference.inputs import Span
+    from caspi.inference.transcriber import Transcriber
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_ALIGNER = "tiny-aligner"  # knows Hebrew
 
-def run(
-    model: str,
-    files: Sequence[Path],
-    format_name: str,
-    out: Path | None,
-    context: str,
-    language_name: str | None,
-    *,
-    times: bool = False,
-    word_times: str | None = None,
-    decoding: DecodingOptions = GREEDY,
-) -> Outcome:
-    """Transcribes files, one output per file; without `out` the text is in the summary. times: of phrases; word_times:
-    an aligner. If a file fails, the others are still transcribed, and the exit code is 1."""
+
+@dataclass(frozen=True, slots=True)
+class TranscribeOptions:
+    """Of the command line. formats: names, separated by commas, or `all`. out: None: the text goes to stdout. hotwords:
+    a file with a name or term per line. times: of phrases. word_timestamps: also where the formats do not need them.
+    clip: `START-END`; rows: None: as many as the device can use."""
+
+    formats: str = "txt"
+    out: Path | None = None
+    context: str = ""
+    hotwords: Path | None = None
+    language: str | None = None
+    times: bool = False
+    word_timestamps: bool = False
+    aligner: str | None = None
+    clip: str | None = None
+    channel: int | None = None
+    detect_speech: bool = True
+    rows: int | None = None
+    decoding: DecodingOptions = field(default=GREEDY)
+
+
+def run(model: str, given: Sequence[str], options: TranscribeOptions) -> Outcome:
+    """Transcribes recordings; without `out` the text is in the summary. If one fails, the others are still transcribed,
+    and the exit code is 1."""
     from caspi.inference import files as stage
-    from caspi.inference.subtitles import FORMATS, NEED_WORD_TIMES
-    from caspi.inference.transcriber import Transcriber
+    from caspi.inference.inputs import audio_inputs
+    from caspi.inference.speech_detection import speech_detector
 
-    if format_name not in FORMATS:
-        raise UsageError(f"--format {format_name}: not one of {', '.join(FORMATS)}")
-    if format_name in NEED_WORD_TIMES and word_times is None:
-        raise UsageError(f"--format {format_name} needs the times of words: give --word-times an aligner")
-    spoken = language_option(language_name)
-    request = stage.FileRequest(model, format_name, context, spoken, times, decoding, word_times)
-    timer = functools.partial(_timer, word_times) if word_times else None
-    outputs = stage.Outputs(files, request, out)
+    formats = _formats(options.formats)
+    if len(formats) > 1 and options.out is None:
+        raise UsageError(f"--format {options.formats}: for several formats give --out a folder")
+    inputs = audio_inputs(given, _clip(options.clip), options.channel)
+    detector = speech_detector(options.detect_speech)
+    request = replace(_request(model, formats, options), detector=detector.name)
+    outputs = stage.Outputs(request, options.out)
     found = []
-    with Progress("transcribe", unit="files", total=len(files)) as progress:
-        for result in stage.transcribe(files, request, outputs, lambda: Transcriber.of(model), timer):
+    load = functools.partial(_load, request, options.rows)
+    with Progress("transcribe", unit="files", total=len(inputs)) as progress:
+        for result in stage.transcribe(inputs, request, outputs, load, detector):
             for warning in result.warnings:
-                _log.warning(f"{result.file}: {warning}")
+                _log.warning(f"{result.input.shown}: {warning}")
             found.append(result)
             progress.advance(1)
     failed = [result for result in found if result.error]
     for result in failed:
-        _log.info(f"not transcribed: {result.file}: {result.error}")
-    summary = {"stage": "transcribe", "files": [result.as_json() for result in found], "failed": len(failed)}
+        _log.info(f"not transcribed: {result.input.shown}: {result.error}")
+    _warn_of_missing_times(model, found)
+    summary = {
+        "stage": "transcribe", "settings": request.settings(), "files": [result.as_json() for result in found],
+        "failed": len(failed),
+    }  # fmt: skip
+    text = "".join(text for result in found for text in result.outputs.values()) if options.out is None else ""
+    return Outcome(_transcribed(found), options.out or Path(), summary, 1 if failed else 0, text=text)
+
+
+def rows_option(written: str) -> int | None:
+    """`--batch-size`. Raises UsageError."""
+    if written == "auto":
+        return None
+    if not written.isdecimal() or not 1 <= int(written) <= _MOST_ROWS:
+        raise UsageError(f"--batch-size {written}: give a number from 1 to {_MOST_ROWS:,}, or auto")
+    return int(written)
+
+
+_MOST_ROWS = 4096
+
+
+def decoding_options(beams: int, loop_guard: bool, previous_text: bool, temperature: str) -> DecodingOptions:
+    """Raises UsageError for temperatures that are none, or a search with random tokens."""
+    try:
+        temperatures = tuple(float(part) for part in temperature.split(","))
+    except ValueError as error:
+        raise UsageError(f"--temperature {temperature}: give numbers, such as 0 or 0,0.2,0.4") from error
+    if not all(0 <= value <= _HOTTEST for value in temperatures):
+        raise UsageError(f"--temperature {temperature}: give numbers from 0 to {_HOTTEST:g}")
+    if temperatures[0] > 0 and (beams > 1 or loop_guard):
+        raise UsageError(
+            f"--temperature {temperature}: random tokens are not searched: without --beams and --loop-guard"
+        )
+    return DecodingOptions(beams, loop_guard, previous_text, temperatures)
+
+
+_HOTTEST = 2.0
+
+
+def _formats(written: str) -> tuple[str, ...]:
+    from caspi.inference.subtitles import FORMATS
+
+    if written == "all":
+        return tuple(FORMATS)
+    names = tuple(dict.fromkeys(part.strip().lower() for part in written.split(",")))
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise UsageError(f"--format {unknown[0]}: not one of {', '.join(FORMATS)}, all")
+    return names
+
+
+def _clip(written: str | None) -> Span:
+    """`START-END` in seconds or as H:MM:SS; an empty END is the end of the recording."""
+    from caspi.inference.inputs import WHOLE, checked_span
+
+    if written is None:
+        return WHOLE
+    how = "give START-END in seconds, such as 90-120 or 1:30-2:00"
+    if "-" not in written:
+        raise UsageError(f"--clip {written}: {how}")
+    start, _, until = written.partition("-")
+    try:
+        return checked_span(_seconds(start or "0"), _seconds(until) if until else None)
+    except ValueError as error:
+        raise UsageError(f"--clip {written}: {error}; {how}") from error
+
+
+def _seconds(written: str) -> float:
+    seconds = 0.0
+    for part in written.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def _hotwords(file: Path) -> str:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--hotwords {file}: {error}") from error
+    if not (words := [line.strip() for line in lines if line.strip()]):
+        raise UsageError(f"--hotwords {file}: no line: give a name or term per line")
+    return ", ".join(words)
+
+
+def _request(model: str, formats: tuple[str, ...], options: TranscribeOptions) -> FileRequest:
+    from caspi.inference.files import FileRequest
+    from caspi.inference.transcriber import TranscriptionOptions
+    from caspi.model.hotwords import joined
+
+    spoken = None if options.language in (None, "auto") else language_option(options.language)
+    hotwords = _hotwords(options.hotwords) if options.hotwords else ""
+    asked = TranscriptionOptions(spoken, joined(hotwords, options.context), options.times, options.decoding)
+    return FileRequest(model, asked, formats, _aligner(formats, spoken, options))
+
+
+def _aligner(formats: Sequence[str], spoken: str | None, options: TranscribeOptions) -> str | None:
+    from caspi.inference.subtitles import BETTER_WITH_WORD_TIMES, NEED_WORD_TIMES
+
+    if options.aligner:
+        return options.aligner
+    needed = [name for name in formats if name in NEED_WORD_TIMES]
+    better = any(name in BETTER_WITH_WORD_TIMES for name in formats) and not options.times
+    if not (options.word_timestamps or needed or better):
+        return None
+    if spoken in (None, "Hebrew"):
+        return DEFAULT_ALIGNER
+    if options.word_timestamps or needed:
+        what = f"--format {needed[0]}" if needed else "--word-timestamps"
+        raise UsageError(f"{what} in {spoken}: {DEFAULT_ALIGNER} knows Hebrew only: give --aligner one of {spoken}")
+    return None
+
+
+def _load(request: FileRequest, rows: int | None) -> tuple[Transcriber, TimeWords | None]:
+    import torch
+
+    from caspi.inference.engine.generator import GeneratorOptions
+    from caspi.inference.transcriber import Transcriber
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    usual = GeneratorOptions.for_device(device)
+    transcriber = Transcriber.of(request.model, options=replace(usual, rows=rows) if rows else usual)
+    if request.aligner is None:
+        return transcriber, None
+    from caspi.alignment.align import Aligner
+    from caspi.alignment.transcripts import with_word_times
+
+    aligner = Aligner.of(request.aligner)
+    return transcriber, functools.partial(with_word_times, aligner, request.options.language)
+
+
+def _warn_of_missing_times(model: str, found: Sequence[FileResult]) -> None:
     said = [result.transcript for result in found if result.transcript is not None]
     if untimed := sum(transcript.untimed for transcript in said):
         _log.warning(
@@ -64,16 +208,10 @@ def run(
             f"cue. Was {model} trained with train.timestamps?"
         )
     if unaligned := sum(transcript.unaligned for transcript in said):
-        _log.warning(f"{plural(unaligned, 'window')} with more letters than audio: without the times of words")
-    text = "".join(result.output for result in found) if out is None else ""
-    return Outcome(_transcribed(found), out or Path(), summary, 1 if failed else 0, text=text)
-
-
-def _timer(aligner: str) -> TimeWords:
-    from caspi.alignment.align import Aligner
-    from caspi.alignment.transcripts import with_word_times
-
-    return functools.partial(with_word_times, Aligner.of(aligner))
+        _log.warning(
+            f"{plural(unaligned, 'window')} without the times of words, because the aligner does not find them: more "
+            "letters than audio, or another language"
+        )
 
 
 def _transcribed(found: Sequence[FileResult]) -> str:

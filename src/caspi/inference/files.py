@@ -4,50 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from caspi import audio
-from caspi.atomic_output import read_jsonl, write_whole
+from caspi.atomic_output import read_whole_lines, write_whole
 from caspi.audio import AudioError
 from caspi.errors import CaspiError, UsageError
-from caspi.inference.decoding_options import GREEDY, DecodingOptions
+from caspi.inference.decoding_options import GREEDY
+from caspi.inference.inputs import AudioInput
+from caspi.inference.reading import Ended, Piece, WindowReader
+from caspi.inference.speech_detection import SpeechDetector
 from caspi.inference.subtitles import EXTENSIONS, FORMATS, described
-from caspi.inference.transcriber import Recording, Transcriber, Transcript
+from caspi.inference.transcriber import HeardWindow, TimedText, Transcriber, Transcript, TranscriptionOptions
 
 _LIST_NAME = ".caspi-transcribe.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
-    """Settings for transcribing files. format: a name of subtitles.FORMATS; times: whether phrases get times; aligner:
-    a model that gives words their times."""
+    """Settings for transcribing files. formats: names of subtitles.FORMATS; aligner: a model that gives words their
+    times; detector: of speech, by its name."""
 
     model: str
-    format: str = "txt"
-    context: str = ""
-    language: str | None = None
-    times: bool = False
-    decoding: DecodingOptions = GREEDY
+    options: TranscriptionOptions
+    formats: tuple[str, ...] = ("txt",)
     aligner: str | None = None
+    detector: str = "none"
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the texts depend on, and their files."""
-        fields = asdict(self)
-        return fields | fields.pop("decoding")
+        """Everything that the texts depend on, and their files, as JSON has it."""
+        options = asdict(self.options)
+        decoding = options.pop("decoding")
+        settings = {"model": self.model, "formats": self.formats, "aligner": self.aligner, "detector": self.detector}
+        made: dict[str, Any] = json.loads(json.dumps(settings | options | decoding))
+        return made
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """The result for a file. output: its text in the requested format; error: why it has none; kept: an earlier
-    call made it. warnings: about the audio and the transcript."""
+    """The result for a recording. outputs: its texts by format; written: their files; error: why it has none; kept: an
+    earlier call made them. warnings: about the audio and the transcript."""
 
-    file: Path
-    output: str = ""
-    written: Path | None = None
+    input: AudioInput
+    outputs: dict[str, str] = field(default_factory=dict)
+    written: tuple[Path, ...] = ()
     transcript: Transcript | None = None
     error: str = ""
     kept: bool = False
@@ -55,141 +56,209 @@ class FileResult:
 
     def as_json(self) -> dict[str, Any]:
         fields = {
-            "file": str(self.file), "output": self.output, "written": str(self.written) if self.written else None,
-            "error": self.error, "kept": self.kept, "warnings": list(self.warnings),
+            "file": str(self.input.path or "-"), "name": str(self.input.name),
+            "written": [str(path) for path in self.written], "error": self.error, "kept": self.kept,
+            "warnings": list(self.warnings),
         }  # fmt: skip
         return fields | (described(self.transcript) if self.transcript else {})
 
 
 class Outputs:
-    """Texts in a folder, one per file, and a list of their inputs and settings; writes nothing without a folder."""
+    """Texts in a folder, some per recording, and a list of their inputs and settings; writes nothing without a
+    folder."""
 
-    def __init__(self, files: Sequence[Path], request: FileRequest, folder: Path | None) -> None:
-        """Raises UsageError if two files would have the same name, or the folder has texts with other settings."""
-        self._folder = folder
-        self._paths: dict[Path, Path] = {}
+    def __init__(self, request: FileRequest, folder: Path | None) -> None:
+        """Raises UsageError if the folder has texts with other settings."""
+        self._formats, self._folder = request.formats, folder
         self._list = folder / _LIST_NAME if folder else None
         self._done: dict[str, list[int]] = {}
         if folder is None:
             return
         if folder.is_file():
             raise UsageError(f"--out {folder} is a file: give a folder")
-        for file in files:
-            path = folder / f"{file.stem}.{EXTENSIONS.get(request.format, request.format)}"
-            if path in self._paths.values():
-                raise UsageError(f"two files would both become {path}: transcribe them into different folders")
-            self._paths[file] = path
-        self._read_or_create_list(request)
+        self._read_or_create_list(request.settings())
 
-    def _read_or_create_list(self, request: FileRequest) -> None:
-        settings = request.settings()
+    def _read_or_create_list(self, settings: dict[str, Any]) -> None:
         assert self._list is not None  # only called with a folder
-        if self._list.is_file():
-            first, *rows = read_jsonl(self._list)
-            first = asdict(GREEDY) | {"aligner": None} | first  # of version 0.1, which had none of these
-            if first != settings:
-                changed = next(key for key in {**settings, **first} if first.get(key) != settings.get(key))
-                raise UsageError(
-                    f"--out {self._folder} contains transcripts made with {changed} = {first.get(changed)!r}; this run "
-                    f"uses {settings.get(changed)!r}: give another folder"
-                )
-            self._done = {name: state for row in rows for name, state in row.items()}
-        else:
+        rows = read_whole_lines(self._list)
+        if not rows:
             self._list.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._list, json.dumps(settings, ensure_ascii=False) + "\n")
+            return
+        first = _of_older_version(rows[0])
+        if first != settings:
+            changed = next(key for key in {**settings, **first} if first.get(key) != settings.get(key))
+            raise UsageError(
+                f"--out {self._folder} contains transcripts made with {changed} = {first.get(changed)!r}; this run "
+                f"uses {settings.get(changed)!r}: give another folder"
+            )
+        self._done = {name: state for row in rows[1:] for name, state in row.items()}
 
-    def finished(self, file: Path) -> Path | None:
-        """The path of the text of a file that was transcribed before and has not changed since."""
-        path = self._paths.get(file)
-        return path if path and path.is_file() and self._done.get(str(file.resolve())) == _state(file) else None
+    def paths(self, taken: AudioInput) -> tuple[Path, ...]:
+        """The files of a recording, one per format."""
+        if self._folder is None:
+            return ()
+        ends = (EXTENSIONS.get(name, name) for name in self._formats)
+        return tuple(self._folder / taken.name.with_name(f"{taken.name.name}.{end}") for end in ends)
 
-    def write(self, file: Path, text: str) -> Path | None:
-        """Writes the text atomically."""
+    def finished(self, taken: AudioInput) -> bool:
+        """Whether a recording was transcribed before and has not changed since."""
+        paths = self.paths(taken)
+        known = self._done.get(taken.key)
+        return bool(paths) and known is not None and known == _state(taken) and all(path.is_file() for path in paths)
+
+    def write(self, taken: AudioInput, texts: dict[str, str]) -> tuple[Path, ...]:
+        """Writes the texts atomically."""
         if self._list is None:
-            return None
-        path = self._paths[file]
-        write_whole(path, text)
+            return ()
+        for path, name in zip(self.paths(taken), self._formats, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, texts[name])
         with self._list.open("a", encoding="utf-8") as list_file:
-            list_file.write(json.dumps({str(file.resolve()): _state(file)}, ensure_ascii=False) + "\n")
-        return path
+            list_file.write(json.dumps({taken.key: _state(taken)}, ensure_ascii=False) + "\n")
+        return self.paths(taken)
 
 
-def _state(file: Path) -> list[int] | None:
+def _of_older_version(settings: dict[str, Any]) -> dict[str, Any]:
+    """With the settings that did not exist yet."""
+    if "format" in settings:
+        settings = settings | {"formats": [settings["format"]]}
+        del settings["format"]
+    new = {"aligner": None, "detector": "none"} | json.loads(json.dumps(asdict(GREEDY)))
+    return new | settings
+
+
+def _state(taken: AudioInput) -> list[int] | None:
     try:
-        status = file.stat()
+        status = taken.path.stat() if taken.path else None
     except (OSError, ValueError):
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns] if status else None
 
 
-TimeWords = Callable[[Transcript, np.ndarray], Transcript]
+@dataclass(frozen=True, slots=True)
+class TimedWindow:
+    """The segments of a window, their words with times where they have been found; unaligned: segments where not."""
+
+    segments: tuple[TimedText, ...]
+    unaligned: int = 0
+
+
+TimeWords = Callable[[Sequence[HeardWindow]], list[TimedWindow]]
 
 
 def transcribe(
-    files: Sequence[Path],
+    inputs: Sequence[AudioInput],
     request: FileRequest,
     outputs: Outputs,
-    load: Callable[[], Transcriber],
-    load_timer: Callable[[], TimeWords] | None = None,
+    load: Callable[[], tuple[Transcriber, TimeWords | None]],
+    detector: Callable[[], SpeechDetector],
 ) -> Iterator[FileResult]:
-    """Results in the order of the files. Texts are written as soon as they are ready, in any order. The first file that
-    needs the models loads them. load_timer: of what gives the words of a transcript their times, from its samples.
-    Raises UsageError if the request itself cannot be transcribed."""
-    running: _Running | None = None
-    done: dict[int, FileResult] = {}
+    """Results in the order of the inputs. Texts are written as soon as they are ready, in any order. The models are
+    loaded if any recording is not finished. Raises UsageError if the request itself cannot be transcribed."""
+    todo = [number for number, taken in enumerate(inputs) if not outputs.finished(taken)]
+    done = {
+        number: FileResult(taken, written=outputs.paths(taken), kept=True)
+        for number, taken in enumerate(inputs)
+        if number not in set(todo)
+    }
     following = 0
-    for index, file in enumerate(files):
-        if (path := outputs.finished(file)) is not None:
-            done[index] = FileResult(file, path.read_text(encoding="utf-8"), path, kept=True)
-        else:
-            try:
-                samples, notes = audio.read(file)
-            except AudioError as error:
-                done[index] = FileResult(file, error=str(error))
-            else:
-                running = running or _Running(load(), request, outputs, load_timer() if load_timer else None)
-                running.add(index, file, samples, [audio.MEANING[note] for note in notes])
-        while running and (not running.wants_more or (index == len(files) - 1 and running.pending)):
-            done |= running.poll()
-        while following in done:
-            yield done.pop(following)
-            following += 1
+    if todo:
+        transcriber, time_words = load()
+        running = _Running([inputs[number] for number in todo], request, outputs, transcriber, time_words)
+        with WindowReader(running.inputs, detector, transcriber.max_window) as reader:
+            while running.left:
+                while transcriber.wants_more and running.unread:
+                    if (piece := reader.next_piece(wait=not transcriber.working)) is None:
+                        break
+                    running.take(*piece)
+                done |= {todo[number]: result for number, result in running.poll().items()}
+                while following in done:
+                    yield done.pop(following)
+                    following += 1
+    while following in done:
+        yield done.pop(following)
+        following += 1
+
+
+@dataclass(slots=True)
+class _File:
+    """A recording that is being decoded. times: of the windows that are done, without their samples."""
+
+    ticket: int
+    notes: tuple[str, ...] = ()
+    times: list[TimedWindow] = field(default_factory=list)
 
 
 class _Running:
-    """Files that are being decoded, by their tickets."""
+    """The recordings of one run, by their numbers."""
 
     def __init__(
-        self, transcriber: Transcriber, request: FileRequest, outputs: Outputs, time_words: TimeWords | None
+        self,
+        inputs: Sequence[AudioInput],
+        request: FileRequest,
+        outputs: Outputs,
+        transcriber: Transcriber,
+        time_words: TimeWords | None,
     ) -> None:
-        self._transcriber, self._request, self._outputs = transcriber, request, outputs
-        self._time_words = time_words
-        self._files: dict[int, tuple[int, Path, np.ndarray, list[str]]] = {}
+        self.inputs = inputs
+        self.left = self.unread = len(inputs)
+        self._request, self._outputs, self._transcriber, self._time_words = request, outputs, transcriber, time_words
+        self._files: dict[int, _File] = {}
+        self._number_of: dict[int, int] = {}  # by ticket
+        self._untimed: list[HeardWindow] = []
+        self._ready: dict[int, FileResult] = {}
 
-    @property
-    def wants_more(self) -> bool:
-        return self._transcriber.wants_more
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._files)
-
-    def add(self, index: int, file: Path, samples: np.ndarray, notes: list[str]) -> None:
-        """notes: warnings about the audio."""
-        asked = self._request
-        recording = Recording(samples, asked.language, asked.context, times=asked.times, decoding=asked.decoding)
-        self._files[self._transcriber.submit(recording)] = (index, file, samples, notes)
+    def take(self, number: int, piece: Piece) -> None:
+        """The next window of a recording, or its end, or the reason why it has none."""
+        if isinstance(piece, AudioError):
+            self.unread -= 1
+            if (failed := self._files.pop(number, None)) is not None:
+                self._transcriber.cancel(failed.ticket)
+            self._ready[number] = FileResult(self.inputs[number], error=str(piece))
+            return
+        if number not in self._files:
+            on_window = self._untimed.append if self._time_words else None
+            self._files[number] = _File(self._transcriber.begin(self._request.options, on_window))
+            self._number_of[self._files[number].ticket] = number
+        file = self._files[number]
+        if isinstance(piece, Ended):
+            self.unread -= 1
+            file.notes = piece.notes
+            self._transcriber.end(file.ticket, piece.seconds)
+        else:
+            self._transcriber.add(file.ticket, piece)
 
     def poll(self) -> dict[int, FileResult]:
-        """The results that are ready, by the index of their file."""
-        found = {}
-        for ticket, result in self._transcriber.poll():
-            index, file, samples, notes = self._files.pop(ticket)
-            if isinstance(result, CaspiError):
-                found[index] = FileResult(file, error=str(result))
-                continue
-            transcript = self._time_words(result, samples) if self._time_words else result
-            text = FORMATS[self._request.format](transcript)
-            warnings = (*notes, *transcript.warnings())
-            found[index] = FileResult(file, text, self._outputs.write(file, text), transcript, warnings=warnings)
-        return found
+        """The results that are ready."""
+        results = self._transcriber.poll()
+        self._find_times()
+        for ticket, result in results:
+            number = self._number_of[ticket]
+            file = self._files.pop(number)
+            self._ready[number] = (
+                FileResult(self.inputs[number], error=str(result))
+                if isinstance(result, CaspiError)
+                else self._finished(number, file, result)
+            )
+        ready, self._ready = self._ready, {}
+        self.left -= len(ready)
+        return ready
+
+    def _find_times(self) -> None:
+        """Of the words of the windows that have their texts, and drops their samples."""
+        heard = [window for window in self._untimed if self._number_of[window.ticket] in self._files]
+        self._untimed.clear()
+        if self._time_words and heard:
+            for window, timed in zip(heard, self._time_words(heard), strict=True):
+                self._files[self._number_of[window.ticket]].times.append(timed)
+
+    def _finished(self, number: int, file: _File, transcript: Transcript) -> FileResult:
+        if self._time_words:
+            segments = tuple(segment for timed in file.times for segment in timed.segments)
+            unaligned = sum(timed.unaligned for timed in file.times)
+            transcript = replace(transcript, segments=segments, unaligned=unaligned)
+        taken = self.inputs[number]
+        texts = {name: FORMATS[name](transcript, str(taken.name)) for name in self._request.formats}
+        warnings = (*file.notes, *transcript.warnings())
+        return FileResult(taken, texts, self._outputs.write(taken, texts), transcript, warnings=warnings)

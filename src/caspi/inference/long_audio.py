@@ -1,13 +1,15 @@
-"""Recordings longer than the training clips: windows cut at the quietest places, joined with spaces."""
+"""Recordings of any length as windows with speech, none longer than the training clips, cut at the quietest places."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.inference.speech_detection import FRAME, SpeechDetector
 from caspi.model.files import max_clip_seconds
 
 MAX_WINDOW: Seconds = 30.0
@@ -17,6 +19,7 @@ _SIMILAR_ENERGY = 2.0  # 3 dB: pauses within this ratio are equally quiet
 _PAUSE_ENERGY = 0.1  # of the window's median energy, -10 dB: anything louder is not a pause
 _SHORT_SMOOTHING = 5  # hops, 100 ms
 _LONG_SMOOTHING = 15  # hops, 300 ms: a shorter quiet part is not a pause
+_BEYOND = _LONG_SMOOTHING * _HOP  # samples after a window that are heard to cut it
 
 
 def longest_window(config: Mapping[str, Any]) -> Seconds:
@@ -24,29 +27,48 @@ def longest_window(config: Mapping[str, Any]) -> Seconds:
     return min(MAX_WINDOW, max_clip_seconds(config) or MAX_WINDOW)
 
 
-def windows(samples: np.ndarray, max_seconds: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
-    """(first, last) sample of every window, in order, without gap or overlap, none longer than `max_seconds`.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a recording: float32 samples [n] at 16 kHz, from its sample `first` on. speech: mean probability of
+    speech in it; None if it is not known."""
 
-    Each cut is in the quietest 300 ms of the last two thirds of its window. Of similarly quiet pauses, the
-    first is used: their differences are microphone noise, and one sentence is recognised better than two. Without a
-    pause, the cut is in the quietest 100 ms of the last third: between two words if possible, and not too early.
-    """
+    first: int
+    samples: np.ndarray
+    speech: float | None = None
+
+    @property
+    def start(self) -> Seconds:
+        return self.first / SAMPLE_RATE
+
+    @property
+    def end(self) -> Seconds:
+        return (self.first + len(self.samples)) / SAMPLE_RATE
+
+
+def windows(samples: np.ndarray, max_seconds: Seconds = MAX_WINDOW) -> list[tuple[int, int]]:
+    """(first, last) sample of every window, in order, without gap or overlap, none longer than `max_seconds`. See
+    `_next_cut`."""
     max_samples = int(max_seconds * SAMPLE_RATE)
-    search = int(max_samples * _SEARCH_SHARE)
-    if len(samples) <= max_samples:
-        return [(0, len(samples))]
-    energy, short_energy = _smoothed_energy(samples, _LONG_SMOOTHING), _smoothed_energy(samples, _SHORT_SMOOTHING)
     cuts = [0]
     while len(samples) - cuts[-1] > max_samples:
-        latest = cuts[-1] + max_samples
-        low, high = (latest - search) // _HOP, latest // _HOP
-        search_energy = energy[low:high]
-        if search_energy.min() <= _PAUSE_ENERGY * np.median(search_energy):
-            cuts.append((low + int(np.argmax(search_energy <= _SIMILAR_ENERGY * search_energy.min()))) * _HOP)
-        else:
-            low = (latest - search // 2) // _HOP
-            cuts.append((low + int(np.argmin(short_energy[low:high]))) * _HOP)
+        cuts.append(cuts[-1] + _next_cut(samples[cuts[-1] : cuts[-1] + max_samples + _BEYOND], max_samples))
     return list(zip(cuts, [*cuts[1:], len(samples)], strict=True))
+
+
+def _next_cut(samples: np.ndarray, max_samples: int) -> int:
+    """Where a window that begins with these samples ends; they are longer than it, by `_BEYOND` if the recording is.
+
+    The cut is in the quietest 300 ms of the last two thirds of the window. Of similarly quiet pauses, the first is
+    used: their differences are microphone noise, and one sentence is recognised better than two. Without a pause, the
+    cut is in the quietest 100 ms of the last third: between two words if possible, and not too early.
+    """
+    search = int(max_samples * _SEARCH_SHARE)
+    low, high = (max_samples - search) // _HOP, max_samples // _HOP
+    energy = _smoothed_energy(samples, _LONG_SMOOTHING)[low:high]
+    if energy.min() <= _PAUSE_ENERGY * np.median(energy):
+        return (low + int(np.argmax(energy <= _SIMILAR_ENERGY * energy.min()))) * _HOP
+    low = (max_samples - search // 2) // _HOP
+    return (low + int(np.argmin(_smoothed_energy(samples, _SHORT_SMOOTHING)[low:high]))) * _HOP
 
 
 def _smoothed_energy(samples: np.ndarray, width: int) -> np.ndarray:
@@ -55,3 +77,114 @@ def _smoothed_energy(samples: np.ndarray, width: int) -> np.ndarray:
     frames = samples[: hops * _HOP].reshape(hops, _HOP)
     energy = np.einsum("ij,ij->i", frames, frames) / _HOP  # does not copy the recording
     return np.convolve(energy, np.full(width, 1 / width), mode="same")
+
+
+class SpeechCutter:
+    """Cuts a recording, which it is given block by block, into windows with speech. Keeps no more than the samples
+    of a window and of the next block.
+
+    Speech is one region while its pauses are shorter than `_LONGEST_PAUSE`; a region that is too long for a window is
+    cut as `windows` does it. What is in no region is in no window.
+    """
+
+    def __init__(self, detector: SpeechDetector, max_seconds: Seconds = MAX_WINDOW) -> None:
+        self._detector = detector
+        self._max_samples = int(max_seconds * SAMPLE_RATE)
+        self._unheard = np.zeros(0, np.float32)  # less than a frame
+        self._kept = np.zeros(0, np.float32)  # samples that may still be in a window, from `_first` on
+        self._speech = np.zeros(0, np.float32)  # of their frames
+        self._first = 0
+        self._region: int | None = None  # first sample of the open region
+        self._last_speech = 0  # the frame after it
+        self._speaking = False
+
+    @property
+    def open_region(self) -> np.ndarray | None:
+        """The samples since speech began, if it has not ended."""
+        return None if self._region is None else self._kept[self._region - self._first :]
+
+    def add(self, block: np.ndarray) -> list[Window]:
+        """The windows that end in a block, float32 [n]."""
+        samples = np.concatenate([self._unheard, block])
+        whole = len(samples) // FRAME * FRAME
+        self._unheard = samples[whole:]
+        return self._hear(samples[:whole])
+
+    def end(self) -> list[Window]:
+        """The last windows."""
+        left = self._unheard
+        frames = np.pad(left, (0, -len(left) % FRAME))
+        found = self._hear(frames) if len(frames) else []
+        if self._region is not None:
+            stop = min(len(self._kept) - (len(frames) - len(left)), self._position(self._last_speech, _PAD))
+            found += self._close(stop)
+        return found
+
+    def _hear(self, samples: np.ndarray) -> list[Window]:
+        """samples: whole frames."""
+        probabilities = self._detector.probabilities(samples.reshape(-1, FRAME))
+        frame = (self._first + len(self._kept)) // FRAME
+        self._kept = np.concatenate([self._kept, samples])
+        self._speech = np.concatenate([self._speech, probabilities])
+        found: list[Window] = []
+        for probability in probabilities.tolist():
+            found += self._advance(frame, probability)
+            frame += 1
+        self._drop(len(self._kept) - _PAD * FRAME if self._region is None else self._region - self._first)
+        return found
+
+    def _advance(self, frame: int, probability: float) -> list[Window]:
+        """The windows that end with one more frame."""
+        self._speaking = probability >= (_STILL_SPEECH if self._speaking else _SPEECH)
+        if self._speaking:
+            if self._region is None:
+                self._region = max(self._first, (frame - _PAD) * FRAME)
+            self._last_speech = frame + 1
+        elif self._region is not None and frame - self._last_speech >= _LONGEST_PAUSE:
+            return self._close(self._position(self._last_speech, _PAD))
+        if self._region is not None and (frame + 1) * FRAME - self._region >= self._max_samples + _BEYOND:
+            return self._cut()
+        return []
+
+    def _position(self, frame: int, more: int) -> int:
+        """Of a frame in the kept samples."""
+        return min(len(self._kept), (frame + more) * FRAME - self._first)
+
+    def _cut(self) -> list[Window]:
+        """Takes the first window from the open region, which is longer than one."""
+        assert self._region is not None
+        first = self._region - self._first
+        last = first + _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
+        self._region += last - first
+        return self._window(first, last)
+
+    def _close(self, stop: int) -> list[Window]:
+        """The windows of the open region, which ends at `stop` in the kept samples."""
+        assert self._region is not None
+        found: list[Window] = []
+        while stop - (self._region - self._first) > self._max_samples:
+            found += self._cut()
+        found += self._window(self._region - self._first, stop)
+        self._region, self._speaking = None, False
+        self._drop(stop)
+        return found
+
+    def _window(self, first: int, last: int) -> list[Window]:
+        """None if there is no word in it: after a cut in a pause, or for a click."""
+        speech = self._speech[first // FRAME : max(0, -(-last // FRAME))]
+        if np.count_nonzero(speech >= _SPEECH) < min(_FEWEST_FRAMES, len(speech)) or last <= first:
+            return []
+        known = float(speech.mean()) if self._detector.known() else None
+        return [Window(self._first + first, self._kept[first:last].copy(), known)]
+
+    def _drop(self, count: int) -> None:
+        """Forgets the first samples, in whole frames."""
+        frames = max(0, count) // FRAME
+        self._kept, self._speech = self._kept[frames * FRAME :], self._speech[frames:]
+        self._first += frames * FRAME
+
+
+_SPEECH, _STILL_SPEECH = 0.5, 0.35  # probability at which speech begins, and below which it ends (silero-vad's own)
+_PAD = 10  # frames, 320 ms: kept before and after speech
+_LONGEST_PAUSE = 63  # frames, 2 s: inside of a region
+_FEWEST_FRAMES = 3  # 0.1 s: no word is shorter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import fmean
@@ -20,21 +20,29 @@ from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.streaming import results_of
 from caspi.inference.engine.words import RecognisedWord
-from caspi.inference.long_audio import longest_window, windows
-from caspi.inference.loops import loops
+from caspi.inference.long_audio import Window, longest_window, windows
+from caspi.inference.window_decoder import WindowDecoder, loops_in, mean_log_probability
 from caspi.model.hotwords import joined, tail
 from caspi.model.loading import LoadedModel, load_to_decode
-from caspi.model.timestamps import phrases, shift_times, timestamp_prompt, without_times
+from caspi.model.timestamps import phrases, timestamp_prompt, without_times
 
 
 @dataclass(frozen=True, slots=True)
 class TimedText:
-    """Text of one window of a recording, or of one phrase if times were requested. words: of the text, in order."""
+    """Text of one window of a recording, or of one phrase if times were requested. words: of the text, in order.
+
+    Of its window: log_probability: mean of the tokens; None without tokens. temperature: at which they were chosen.
+    speech: mean probability that somebody speaks; None if it is not known. tokens: those of the window, in the first of
+    its phrases."""
 
     start: Seconds
     end: Seconds
     text: str
     words: tuple[RecognisedWord, ...] = ()
+    log_probability: float | None = None
+    temperature: float = 0.0
+    speech: float | None = None
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +97,19 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class TranscriptionOptions:
+    """language: None: the model identifies it. context: of the system turn: hotwords, or the text before. times: of
+    every phrase, for a model that was trained to output them."""
+
+    language: str | None = None
+    context: str = ""
+    times: bool = False
+    decoding: DecodingOptions = GREEDY
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
-    """What to transcribe: samples float32 [n] at 16 kHz, of any length. language: None: the model identifies it. times:
-    of every phrase, for a model that was trained to output them."""
+    """What to transcribe: samples float32 [n] at 16 kHz, of any length; the rest as in TranscriptionOptions."""
 
     samples: np.ndarray
     language: str | None = None
@@ -99,45 +117,58 @@ class Recording:
     times: bool = False
     decoding: DecodingOptions = GREEDY
 
-
-@dataclass(slots=True)
-class _Open:
-    """A recording whose windows are being decoded. spans: of its windows, in samples. todo: windows that are not
-    submitted yet. hypotheses: by window. halves: of windows that were split, by window."""
-
-    recording: Recording
-    spans: list[tuple[int, int]]
-    todo: deque[int] = field(default_factory=deque)
-    hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
-    halves: dict[int, list[Hypothesis | None]] = field(default_factory=dict)
-
     @property
-    def complete(self) -> bool:
-        return len(self.hypotheses) == len(self.spans)
+    def options(self) -> TranscriptionOptions:
+        return TranscriptionOptions(self.language, self.context, self.times, self.decoding)
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A clip that the engine decodes: a window of a recording, or one half of it."""
+class HeardWindow:
+    """A window with its text: as segments, and as the model wrote it."""
 
     ticket: int
-    window: int
-    clip: DecodeRequest
-    half: int | None = None
+    window: Window
+    hypothesis: Hypothesis
+    segments: tuple[TimedText, ...]
+    untimed: bool
+
+
+@dataclass(slots=True)
+class _Open:
+    """A recording whose windows come in and are decoded. waiting: windows that are not submitted yet; running: number
+    of windows that are. hypotheses: of windows that wait for those before them. heard: without their samples.
+    seconds: of the whole recording, known when there are no more windows."""
+
+    options: TranscriptionOptions
+    on_window: Callable[[HeardWindow], None] | None
+    waiting: deque[tuple[int, Window]] = field(default_factory=deque)
+    added: int = 0
+    running: int = 0
+    windows: dict[int, Window] = field(default_factory=dict)
+    hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
+    heard: list[HeardWindow] = field(default_factory=list)
+    previous: str = ""
+    seconds: Seconds | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.seconds is not None and len(self.heard) == self.added
 
 
 class Transcriber:
-    """Splits long audio into windows, decodes all windows of all recordings together, joins their texts with spaces.
-    No window is longer than the clips that the model was trained on, if the model states their length."""
+    """Decodes the windows of all recordings together, and joins their texts with spaces. No window is longer than the
+    clips that the model was trained on, if the model states their length.
+
+    A recording is submitted whole, or begun, given its windows one by one, and ended."""
 
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None, engine: Engine | None = None) -> None:
         """dtype: of the computation; None: that of the weights."""
-        self._engine = engine or Engine(loaded, dtype=dtype)
-        self._max_window = longest_window(loaded.model.config.to_dict())
+        self._decoder = WindowDecoder(engine or Engine(loaded, dtype=dtype))
+        self.max_window = longest_window(loaded.model.config.to_dict())
         self._tickets = itertools.count()
         self._opened: dict[int, _Open] = {}
-        self._pieces: dict[int, _Piece] = {}  # by the engine's tickets
-        self._silent: list[int] = []  # done without the engine
+        self._decoding: dict[int, tuple[int, int]] = {}  # (ticket, window) by the decoder's tickets
+        self._changed: set[int] = set()  # recordings that may be complete
 
     @classmethod
     def of(cls, model: str, device: str | None = None, options: GeneratorOptions | None = None) -> Transcriber:
@@ -163,171 +194,164 @@ class Transcriber:
 
     @property
     def wants_more(self) -> bool:
-        """Whether more recordings would keep the device busy."""
-        return self._engine.wants_more
+        """Whether more recordings or windows would keep the device busy."""
+        return self._decoder.wants_more and sum(len(opened.waiting) for opened in self._opened.values()) < _MOST_WAITING
 
     @property
     def pending(self) -> bool:
         """Whether any recording has no transcript yet."""
-        return bool(self._opened or self._silent)
+        return bool(self._opened)
+
+    @property
+    def working(self) -> bool:
+        """Whether `poll` has something to do: a window is being decoded, or a recording may be complete."""
+        return bool(self._decoding or self._changed)
 
     def submit(self, recording: Recording) -> int:
         """Returns a ticket. Raises UsageError if the recording cannot be transcribed."""
+        ticket = self.begin(recording.options)
+        for first, last in windows(recording.samples, self.max_window):
+            self.add(ticket, Window(first, recording.samples[first:last]))
+        self.end(ticket, len(recording.samples) / SAMPLE_RATE)
+        return ticket
+
+    def begin(self, options: TranscriptionOptions, on_window: Callable[[HeardWindow], None] | None = None) -> int:
+        """A recording whose windows follow. on_window: called with each that has its text, in order, during `poll`."""
         ticket = next(self._tickets)
-        opened = self._opened[ticket] = _Open(recording, windows(recording.samples, self._max_window))
-        for window, (first, last) in enumerate(opened.spans):
-            if is_silent(recording.samples[first:last]):
-                opened.hypotheses[window] = Hypothesis("", None, truncated=False, silent=True)
-            else:
-                opened.todo.append(window)
+        self._opened[ticket] = _Open(options, on_window)
+        return ticket
+
+    def add(self, ticket: int, window: Window) -> None:
+        """The next window of a recording. Raises UsageError if it cannot be transcribed; the recording is then
+        forgotten."""
+        opened = self._opened[ticket]
+        opened.windows[opened.added] = window
+        opened.waiting.append((opened.added, window))
+        opened.added += 1
         try:
-            self._submit_windows(ticket, opened)
+            self._submit_waiting(ticket, opened)
         except BaseException:
             self.cancel(ticket)
             raise
-        if opened.complete:
-            self._silent.append(ticket)
-        return ticket
+
+    def end(self, ticket: int, seconds: Seconds) -> None:
+        """A recording has no more windows, and this length."""
+        self._opened[ticket].seconds = seconds
+        self._changed.add(ticket)
 
     def cancel(self, ticket: int) -> None:
         """The recording's transcript is never returned, unless it was already."""
         self._opened.pop(ticket, None)
-        for number in [number for number, piece in self._pieces.items() if piece.ticket == ticket]:
-            del self._pieces[number]
-            self._engine.cancel(number)
+        for number in [number for number, (owner, _) in self._decoding.items() if owner == ticket]:
+            del self._decoding[number]
+            self._decoder.cancel(number)
 
     def poll(self) -> list[tuple[int, Transcript | CaspiError]]:
         """Works for a moment; returns the recordings that are done, with their tickets. If the engine itself fails, all
         recordings are forgotten."""
-        silent, self._silent = self._silent, []
-        results: list[tuple[int, Transcript | CaspiError]] = [
-            (ticket, _join(self._opened.pop(ticket))) for ticket in silent if ticket in self._opened
-        ]
+        results: list[tuple[int, Transcript | CaspiError]] = []
         try:
-            ended = self._engine.poll()
+            ended = self._decoder.poll()
         except BaseException:
             self._opened.clear()
-            self._pieces.clear()
+            self._decoding.clear()
             raise
         for number, result in ended:
-            if (piece := self._pieces.pop(number, None)) is None:
+            if (place := self._decoding.pop(number, None)) is None:
                 continue  # of a recording that failed a moment ago
+            ticket, window = place
             if isinstance(result, CaspiError):
-                self.cancel(piece.ticket)
-                results.append((piece.ticket, result))
+                self.cancel(ticket)
+                results.append((ticket, result))
                 continue
-            opened = self._opened[piece.ticket]
-            self._place(opened, piece, result)
-            if opened.complete:
-                results.append((piece.ticket, _join(self._opened.pop(piece.ticket))))
+            self._finish(ticket, window, result)
+        changed, self._changed = self._changed, set()
+        for ticket in sorted(changed):
+            if ticket in self._opened and self._opened[ticket].complete:
+                results.append((ticket, _join(self._opened.pop(ticket))))
         return results
 
-    def _decode(self, piece: _Piece) -> None:
-        self._pieces[self._engine.submit(piece.clip)] = piece
-
-    def _submit_windows(self, ticket: int, opened: _Open, previous: str = "") -> None:
-        """Submits the windows that are left; only the next one if it waits for the previous text."""
-        recording = opened.recording
-        context = joined(recording.context, tail(previous))
-        context = timestamp_prompt(context) if recording.times else context
-        while opened.todo:
-            window = opened.todo.popleft()
-            first, last = opened.spans[window]
+    def _submit_waiting(self, ticket: int, opened: _Open) -> None:
+        """Submits the windows that are there; only the next one if it waits for the text before it."""
+        asked = opened.options
+        while opened.waiting and not (asked.decoding.previous_text and opened.running):
+            number, window = opened.waiting.popleft()
+            if is_silent(window.samples):
+                self._finish(ticket, number, Hypothesis("", None, truncated=False, silent=True), ran=False)
+                continue
+            context = joined(asked.context, tail(opened.previous))
             clip = DecodeRequest(
-                recording.samples[first:last], context, recording.language, beams=recording.decoding.beams
-            )
-            self._decode(_Piece(ticket, window, clip))
-            if recording.decoding.previous_text:
-                return
-
-    def _place(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis) -> None:
-        """Stores a hypothesis. A window that repeats itself is decoded again with that forbidden, if there is a guard;
-        a window that reaches its token limit is split in two and decoded again once."""
-        if opened.recording.decoding.loop_guard and not piece.clip.no_loops and _loops(hypothesis):
-            self._decode(replace(piece, clip=replace(piece.clip, no_loops=True)))
-            return
-        if piece.half is None:
-            if not hypothesis.truncated or piece.clip.seconds <= _SHORTEST_SPLIT:
-                self._finish(opened, piece, replace(hypothesis, guarded=piece.clip.no_loops))
-                return
-            opened.halves[piece.window] = [None, None]
-            for half, clip in enumerate(_halves(piece.clip)):
-                self._decode(_Piece(piece.ticket, piece.window, clip, half))
-            return
-        halves = opened.halves[piece.window]
-        halves[piece.half] = replace(hypothesis, guarded=piece.clip.no_loops)
-        first, second = halves
-        if first is not None and second is not None:
-            window = slice(*opened.spans[piece.window])
-            cut = _middle(opened.recording.samples[window])
-            text = " ".join(part for part in (first.text, shift_times(second.text, cut / SAMPLE_RATE)) if part)
-            hypothesis = Hypothesis(
-                text, first.language or second.language, first.truncated or second.truncated, retried=True,
-                tokens=first.tokens + second.tokens,
-                log_probabilities=first.log_probabilities + second.log_probabilities,
-                words=first.words + second.words, language_probability=first.language_probability,
-                guarded=first.guarded or second.guarded,
+                window.samples, timestamp_prompt(context) if asked.times else context, asked.language
             )  # fmt: skip
-            self._finish(opened, piece, hypothesis)
+            self._decoding[self._decoder.submit(clip, asked.decoding)] = (ticket, number)
+            opened.running += 1
 
-    def _finish(self, opened: _Open, piece: _Piece, hypothesis: Hypothesis) -> None:
+    def _finish(self, ticket: int, number: int, hypothesis: Hypothesis, *, ran: bool = True) -> None:
         """The final hypothesis of a window. The next window is not given a text that is not to be trusted."""
-        opened.hypotheses[piece.window] = hypothesis
-        untrusted = hypothesis.truncated or _loops(hypothesis)
-        self._submit_windows(piece.ticket, opened, "" if untrusted else without_times(hypothesis.text))
+        opened = self._opened[ticket]
+        opened.hypotheses[number] = hypothesis
+        if ran:
+            opened.running -= 1
+            if opened.options.decoding.previous_text:
+                untrusted = hypothesis.truncated or loops_in(hypothesis)
+                opened.previous = "" if untrusted else without_times(hypothesis.text)
+            self._submit_waiting(ticket, opened)
+        while (following := len(opened.heard)) in opened.hypotheses:
+            window = opened.windows.pop(following)
+            heard = _heard(ticket, window, opened.hypotheses.pop(following), times=opened.options.times)
+            if opened.on_window:
+                opened.on_window(heard)
+            opened.heard.append(replace(heard, window=replace(window, samples=_NO_SAMPLES)))
+        self._changed.add(ticket)
 
 
-_SHORTEST_SPLIT = 2.0  # seconds
+_MOST_WAITING = 64  # windows that wait for the text before them, of all recordings
+_NO_SAMPLES = np.zeros(0, np.float32)
 
 
-def _middle(samples: np.ndarray) -> int:
-    """The sample where a window is split."""
-    return windows(samples, len(samples) / SAMPLE_RATE * 0.75)[0][1]
-
-
-def _halves(clip: DecodeRequest) -> list[DecodeRequest]:
-    cut = _middle(clip.samples)
-    return [replace(clip, samples=clip.samples[:cut]), replace(clip, samples=clip.samples[cut:])]
+def _heard(ticket: int, window: Window, hypothesis: Hypothesis, *, times: bool) -> HeardWindow:
+    timed_phrases = phrases(hypothesis.text, window.end - window.start) if times else []
+    likely = mean_log_probability(hypothesis)
+    words = iter(hypothesis.words)
+    segments = [
+        TimedText(
+            window.start + phrase.start, window.start + phrase.end, phrase.text,
+            tuple(islice(words, len(phrase.text.split()))), likely, hypothesis.temperature, window.speech,
+            () if number else hypothesis.tokens,
+        )
+        for number, phrase in enumerate(timed_phrases)
+    ]  # fmt: skip
+    text = without_times(hypothesis.text).strip() if times else hypothesis.text
+    untimed = bool(text) and not timed_phrases
+    if untimed:
+        segments = [
+            TimedText(
+                window.start, window.end, text, hypothesis.words, likely, hypothesis.temperature, window.speech,
+                hypothesis.tokens,
+            )
+        ]  # fmt: skip
+    return HeardWindow(ticket, window, hypothesis, tuple(segments), untimed and times)
 
 
 def _join(opened: _Open) -> Transcript:
-    samples, times = opened.recording.samples, opened.recording.times
-    hypotheses = [opened.hypotheses[window] for window in range(len(opened.spans))]
-    segments: list[TimedText] = []
-    untimed = 0
-    for (first, last), hypothesis in zip(opened.spans, hypotheses, strict=True):
-        start, end = first / SAMPLE_RATE, last / SAMPLE_RATE
-        timed_phrases = phrases(hypothesis.text, end - start) if times else []
-        words = iter(hypothesis.words)
-        segments += [
-            TimedText(
-                start + phrase.start, start + phrase.end, phrase.text, tuple(islice(words, len(phrase.text.split())))
-            )
-            for phrase in timed_phrases
-        ]  # fmt: skip
-        text = without_times(hypothesis.text).strip() if times else hypothesis.text
-        if text and not timed_phrases:
-            segments.append(TimedText(start, end, text, hypothesis.words))
-            untimed += times
+    assert opened.seconds is not None  # it is complete
+    segments = tuple(segment for heard in opened.heard for segment in heard.segments)
+    hypotheses = [heard.hypothesis for heard in opened.heard]
     languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
     language = Counter(languages).most_common(1)[0][0] if languages else None
     return Transcript(
         text=" ".join(segment.text for segment in segments),
-        segments=tuple(segments),
+        segments=segments,
         language=language,
-        seconds=len(samples) / SAMPLE_RATE,
+        seconds=opened.seconds,
         truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
         retried=sum(hypothesis.retried for hypothesis in hypotheses),
-        untimed=untimed,
-        looping=sum(_loops(hypothesis) for hypothesis in hypotheses),
+        untimed=sum(heard.untimed for heard in opened.heard),
+        looping=sum(loops_in(hypothesis) for hypothesis in hypotheses),
         guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),
         language_probability=_language_probability([h for h in hypotheses if h.language == language]),
     )
-
-
-def _loops(hypothesis: Hypothesis) -> bool:
-    return loops(without_times(hypothesis.text))
 
 
 def _language_probability(hypotheses: Sequence[Hypothesis]) -> float | None:

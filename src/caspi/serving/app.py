@@ -170,4 +170,4 @@ def _respond(transcript: Transcript, response_format: str, notes: list[str]) -> 
                 "warnings": [*notes, *transcript.warnings()],
             }
         )
-    return PlainTextResponse(FORMATS[{"text": "txt"}.get(response_format, response_format)](transcript))
+    return PlainTextResponse(FORMATS[{"text": "txt"}.get(response_format, response_format)](transcript, ""))

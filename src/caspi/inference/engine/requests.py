@@ -80,7 +80,7 @@ class DecodeRequest:
 class Hypothesis:
     """A transcript of one clip. truncated: the token limit was reached before the end of turn. retried: it was
     reached, and the clip was split. guarded: the text repeated itself, and the clip was decoded again with that
-    forbidden. silent: there was nothing to decode.
+    forbidden. silent: there was nothing to decode. temperature: at which its tokens were chosen.
 
     tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. words: of the
     text, with probabilities, without timestamps. language_probability: of what the model answered about the language,
@@ -94,6 +94,7 @@ class Hypothesis:
     retried: bool = False
     guarded: bool = False
     silent: bool = False
+    temperature: float = 0.0
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
     words: tuple[RecognisedWord, ...] = ()

@@ -716,25 +716,51 @@ def publish(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine need keys.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    api_keys: Annotated[
+        Optional[Path], typer.Option(help="A file with hashes of keys; CASPI_API_KEYS may have keys too.")
+    ] = None,
+    new_key: Annotated[Optional[str], typer.Option(metavar="NAME", help="Make a key for NAME, and end.")] = None,
+    no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody use it who reaches it.")] = False,
+    aligner: Annotated[str, typer.Option(help="The model that finds the times of words.")] = "tiny-aligner",
+    max_upload: Annotated[int, typer.Option(min=1, help="MiB of one request, at most.")] = 512,
+    max_minutes: Annotated[int, typer.Option(min=1, help="Minutes of audio in one request, at most.")] = 240,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; further ones get 429.")] = 512,
+    max_per_key: Annotated[int, typer.Option(min=1, help="Requests at once with one key.")] = 256,
+    corrections: Annotated[
+        Optional[Path], typer.Option(help="A folder for texts that are corrected on the page, to train on.")
+    ] = None,
+    allow_origin: Annotated[
+        Optional[list[str]], typer.Option(help="Another site whose pages may use the server (CORS).")
+    ] = None,
+    log_transcripts: Annotated[
+        bool, typer.Option("--log-transcripts", help="Write what was said into the log.")
+    ] = False,
+    backend: Annotated[str, typer.Option(help="caspi, or vllm: a vLLM server of yours that has MODEL.")] = "caspi",
+    vllm_url: Annotated[
+        str, typer.Option(help="Its address; VLLM_API_KEY may have its key.")
+    ] = "http://127.0.0.1:8001",
 ) -> None:
-    """Serve OpenAI's transcription endpoint over HTTP.
+    """Serve OpenAI's transcription API, live speech (WebSocket), and a page to try them.
 
-    Example: caspi serve runs/demo/train/average --port 8000
+    Example: caspi serve runs/demo/train/average --port 8000 --corrections corrections
     """
-    from caspi.errors import MissingDependency
+    from caspi.commands import serve as command
+    from caspi.errors import UsageError
 
-    try:
-        import uvicorn
-
-        from caspi.serving.app import application
-    except ImportError as error:
-        raise MissingDependency("caspi serve", package="fastapi", extra="serve") from error
-    from caspi.inference.transcriber import Transcriber
-
-    uvicorn.run(application(Transcriber.of(model)), host=host, port=port)
+    if new_key is not None:
+        _finish(command.new_key(new_key), as_json=False)
+        return
+    if not model:
+        raise UsageError("caspi serve needs a MODEL: tiny, a folder or a Hub id")
+    options = command.ServeOptions(
+        host=host, port=port, aligner=aligner or None, api_keys=api_keys, no_auth=no_auth, upload_mb=max_upload,
+        audio_minutes=max_minutes, requests=max_requests, per_key=max_per_key, corrections=corrections,
+        origins=tuple(allow_origin or ()), log_transcripts=log_transcripts, backend=backend, vllm_url=vllm_url,
+    )  # fmt: skip
+    command.run(model, options)
 
 
 @app.command()

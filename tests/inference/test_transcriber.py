@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import asyncio
 import html
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +23,6 @@ from caspi.language import language
 from caspi.model.loading import LoadedModel
 from caspi.model.timestamps import phrases, shift_times, text_with_times, without_times
 from caspi.scoring.error_rates import score_corpus
-from caspi.serving.app import application
 
 SPANISH = ["la casa grande", "el perro come pan", "muchas gracias señor", "una ciudad muy antigua"]
 
@@ -186,119 +182,6 @@ def test_training_and_inference_use_the_same_time_format(parts: list[tuple[int, 
 )
 def test_impossible_times_are_dropped(said: str, seconds: float, found: list[tuple[float, float]]) -> None:
     assert [(one.start, one.end) for one in phrases(said, seconds)] == found
-
-
-def submitted(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
-    """The recordings that are transcribed from now on."""
-    found: list[Recording] = []
-    real = Transcriber.submit
-    monkeypatch.setattr(Transcriber, "submit", lambda self, given: found.append(given) or real(self, given))
-    return found
-
-
-def test_the_server_follows_openais_protocol(
-    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = TestClient(application(Transcriber(tiny)))
-    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
-    text = client.post("/v1/audio/transcriptions", files=files).json()["text"]
-    assert text
-    verbose = client.post("/v1/audio/transcriptions", files=files, data={"response_format": "verbose_json"}).json()
-    assert verbose["text"] == text
-    assert verbose["duration"] == pytest.approx(len(clips[0]) / 16_000, abs=0.01)
-    srt = client.post("/v1/audio/transcriptions", files=files, data={"response_format": "srt"})
-    assert srt.text.startswith("1\n00:00:00,000 -->")
-    bad = client.post("/v1/audio/transcriptions", files={"file": ("a.txt", b"hello")})
-    assert bad.status_code == 400
-    assert "corrupt_audio" in bad.json()["error"]["message"]
-    asked = submitted(monkeypatch)
-    timed_form = {"response_format": "verbose_json", "timestamp_granularities[]": ["segment"]}
-    for form in (timed_form, {}):
-        assert client.post("/v1/audio/transcriptions", files=files, data=form).status_code == 200
-    assert [recording.times for recording in asked] == [True, False]
-    words = {"timestamp_granularities[]": ["word"]}
-    assert client.post("/v1/audio/transcriptions", files=files, data=words).status_code == 400
-    assert client.get("/health").json() == {"status": "ok"}
-
-
-@pytest.mark.parametrize(
-    ("form", "status", "message"),
-    [
-        ({"response_format": "x"}, 400, "response_format: 'x' is not one of json"),
-        ({"language": "Klingon"}, 400, "language 'Klingon' is not known"),
-        ({"language": "Hebrew<asr_text>"}, 400, "is not known"),
-        ({"stream": "true"}, 400, "stream: not supported"),
-    ],
-)
-def test_unsupported_requests_are_refused_before_transcription(
-    form: dict[str, str], status: int, message: str, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = submitted(monkeypatch)
-    client = TestClient(application(Transcriber(tiny)))
-    answer = client.post("/v1/audio/transcriptions", files={"file": ("a.flac", b"x")}, data=form)
-    assert answer.status_code == status
-    assert message in answer.json()["error"]["message"]
-    assert not asked
-
-
-def test_a_language_can_be_given_by_its_code(
-    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = submitted(monkeypatch)
-    client = TestClient(application(Transcriber(tiny)))
-    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
-    for written in ("he", "Hebrew", ""):
-        client.post("/v1/audio/transcriptions", files=files, data={"language": written})
-    assert [recording.language for recording in asked] == ["Hebrew", "Hebrew", None]
-
-
-def test_openais_client_shows_the_reason_of_an_error(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    """Uses the real client with the real application."""
-    import httpx
-    import openai
-
-    transport = httpx.ASGITransport(app=application(Transcriber(tiny)))
-
-    async def ask(**form: Any) -> Any:
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-            client = openai.AsyncOpenAI(api_key="x", base_url="http://test/v1", http_client=http, max_retries=0)
-            content = audio.encode_flac(clips[0])
-            return await client.audio.transcriptions.create(model="caspi", file=("a.flac", content), **form)
-
-    assert asyncio.run(ask(language="es")).text
-    with pytest.raises(openai.BadRequestError, match="stream: not supported"):
-        asyncio.run(ask(stream=True))
-    with pytest.raises(openai.BadRequestError, match="language 'Klingon' is not known"):
-        asyncio.run(ask(language="Klingon"))
-
-
-def test_an_upload_that_is_too_large_is_refused_by_its_header(tiny: LoadedModel) -> None:
-    client = TestClient(application(Transcriber(tiny)))
-    answer = client.post("/v1/audio/transcriptions", content=b"x", headers={"content-length": str(700 * 2**20)})
-    assert answer.status_code == 413
-    assert "larger than 512 MiB" in answer.json()["error"]["message"]
-
-
-def test_a_body_without_a_length_is_refused_when_it_is_too_large(
-    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("caspi.serving.app.MAX_UPLOAD", 2**20)
-    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-    body = (part for part in (head, *[bytes(2**16)] * 64, b"\r\n--x--\r\n"))
-    client = TestClient(application(Transcriber(tiny)))
-    kind = {"content-type": "multipart/form-data; boundary=x"}
-    answer = client.post("/v1/audio/transcriptions", content=body, headers=kind)
-    assert answer.status_code == 413
-    assert "larger than 1 MiB" in answer.json()["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/audio/transcriptions", 405)]
-)
-def test_unknown_paths_give_errors_in_openais_format(method: str, path: str, status: int, tiny: LoadedModel) -> None:
-    answer = TestClient(application(Transcriber(tiny))).request(method, path)
-    assert answer.status_code == status
-    assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("samples", [np.zeros(60 * 16_000, np.float32), NOISE[:1], NOISE * 1e-3])

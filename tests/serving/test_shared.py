@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
-from caspi import audio
 from caspi.errors import CaspiError, UsageError
 from caspi.inference.engine.engine import Engine
 from caspi.inference.transcriber import Recording, Transcriber
 from caspi.model.loading import LoadedModel
-from caspi.serving.app import application
 from caspi.serving.shared import SharedTranscriber
-from tests.support import voice
-
-TEXTS = ["la casa grande", "el perro come pan", "muchas gracias", "una ciudad antigua"]
-
-
-@pytest.fixture(scope="module")
-def clips() -> list[np.ndarray]:
-    return [voice(text, number) for number, text in enumerate(TEXTS)]
 
 
 @pytest.fixture
@@ -101,38 +88,3 @@ def test_closing_ends_what_is_not_done(tiny: LoadedModel, clips: list[np.ndarray
     shared.close()
     with pytest.raises((CaspiError, CancelledError)):
         future.result(timeout=1)
-
-
-def test_a_request_after_a_bad_one_is_answered(tiny: LoadedModel, clips: list[np.ndarray]) -> None:
-    """Trap: one request with a context beyond the longest sequence broke the server for all that followed."""
-    client = TestClient(application(Transcriber(tiny)))
-    files = {"file": ("a.flac", audio.encode_flac(clips[0]))}
-    bad = client.post("/v1/audio/transcriptions", files=files, data={"prompt": "שלום " * 5_000})
-    assert bad.status_code == 400
-    assert "shorten the context" in bad.json()["error"]["message"]
-    assert client.post("/v1/audio/transcriptions", files=files).json()["text"]
-
-
-def test_a_client_that_leaves_cancels_its_work(
-    tiny: LoadedModel, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    transcriber = Transcriber(tiny)
-    cancelled: list[int] = []
-    monkeypatch.setattr(Engine, "cancel", lambda _, ticket: cancelled.append(ticket))
-    app = application(transcriber)
-    long = audio.encode_flac(np.tile(np.concatenate(clips), 60))
-
-    async def leave() -> None:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
-            waiting = asyncio.create_task(http.post("/v1/audio/transcriptions", files={"file": ("a.flac", long)}))
-            while not transcriber.pending:
-                await asyncio.sleep(0.05)
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-
-    asyncio.run(leave())
-    deadline = time.monotonic() + 30
-    while not cancelled and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert cancelled

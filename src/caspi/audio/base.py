@@ -16,7 +16,7 @@ class AudioError(CaspiError):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
-        self._detail = detail
+        self.detail = detail
 
     def __reduce__(self) -> tuple[object, ...]:
-        return AudioError, (self.reason, self._detail)
+        return AudioError, (self.reason, self.detail)

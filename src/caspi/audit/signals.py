@@ -97,7 +97,8 @@ class Heard:
 
     @classmethod
     def of(cls, transcript: Transcript, identified: str | None) -> Heard:
-        found = [word.probability for segment in transcript.segments for word in segment.words]
+        words = [word for segment in transcript.segments for word in segment.words]
+        found = [word.probability for word in words if word.probability is not None]
         return cls(transcript.text, identified, float(np.mean(found)) if found else 0.0)
 
 

@@ -209,7 +209,7 @@ def _decoded_utterance(identifier: str, transcript: Transcript, identify: bool) 
         retried=transcript.retried > 0,
         guarded=transcript.guarded > 0,
         named=(transcript.language or "none") if identify else "",
-        probabilities=tuple(round(word.probability, _DIGITS) for word in words),
+        probabilities=tuple(round(word.probability, _DIGITS) for word in words if word.probability is not None),
         named_probability=round(named, _DIGITS) if identify and named is not None else None,
     )
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from caspi.audio import SAMPLE_RATE, Seconds
-from caspi.inference.speech_detection import FRAME, SpeechDetector
+from caspi.inference.speech_detection import FRAME, FRAME_SECONDS, SpeechDetector
 from caspi.model.files import max_clip_seconds
 
 MAX_WINDOW: Seconds = 30.0
+LONGEST_PAUSE: Seconds = 2.0  # inside of what is recognised together
 _SEARCH_SHARE = 2 / 3  # of a window: the cut is in this last part
 _HOP = SAMPLE_RATE // 50  # 20 ms
 _SIMILAR_ENERGY = 2.0  # 3 dB: pauses within this ratio are equally quiet
@@ -83,12 +84,15 @@ class SpeechCutter:
     """Cuts a recording, which it is given block by block, into windows with speech. Keeps no more than the samples
     of a window and of the next block.
 
-    Speech is one region while its pauses are shorter than `_LONGEST_PAUSE`; a region that is too long for a window is
+    Speech is one region while its pauses are shorter than `longest_pause`; a region that is too long for a window is
     cut as `windows` does it. What is in no region is in no window.
     """
 
-    def __init__(self, detector: SpeechDetector, max_seconds: Seconds = MAX_WINDOW) -> None:
+    def __init__(
+        self, detector: SpeechDetector, max_seconds: Seconds = MAX_WINDOW, longest_pause: Seconds = LONGEST_PAUSE
+    ) -> None:
         self._detector = detector
+        self._longest_pause = round(longest_pause / FRAME_SECONDS)  # frames
         self._max_samples = int(max_seconds * SAMPLE_RATE)
         self._unheard = np.zeros(0, np.float32)  # less than a frame
         self._kept = np.zeros(0, np.float32)  # samples that may still be in a window, from `_first` on
@@ -99,9 +103,11 @@ class SpeechCutter:
         self._speaking = False
 
     @property
-    def open_region(self) -> np.ndarray | None:
-        """The samples since speech began, if it has not ended."""
-        return None if self._region is None else self._kept[self._region - self._first :]
+    def open_region(self) -> Window | None:
+        """What was heard since speech began, if it has not ended."""
+        if self._region is None:
+            return None
+        return Window(self._region, self._kept[self._region - self._first :].copy())
 
     def add(self, block: np.ndarray) -> list[Window]:
         """The windows that end in a block, float32 [n]."""
@@ -140,7 +146,7 @@ class SpeechCutter:
             if self._region is None:
                 self._region = max(self._first, (frame - _PAD) * FRAME)
             self._last_speech = frame + 1
-        elif self._region is not None and frame - self._last_speech >= _LONGEST_PAUSE:
+        elif self._region is not None and frame - self._last_speech >= self._longest_pause:
             return self._close(self._position(self._last_speech, _PAD))
         if self._region is not None and (frame + 1) * FRAME - self._region >= self._max_samples + _BEYOND:
             return self._cut()
@@ -186,5 +192,4 @@ class SpeechCutter:
 
 _SPEECH, _STILL_SPEECH = 0.5, 0.35  # probability at which speech begins, and below which it ends (silero-vad's own)
 _PAD = 10  # frames, 320 ms: kept before and after speech
-_LONGEST_PAUSE = 63  # frames, 2 s: inside of a region
 _FEWEST_FRAMES = 3  # 0.1 s: no word is shorter

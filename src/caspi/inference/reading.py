@@ -34,6 +34,28 @@ class Ended:
 Piece = Window | Ended | AudioError
 
 
+def pieces_of(
+    taken: AudioInput, detector: Callable[[], SpeechDetector], max_window: Seconds
+) -> Iterator[tuple[Seconds, Window | Ended | None]]:
+    """The windows with speech of a recording and then its end, with the seconds that were read so far; nothing but the
+    seconds after a block in which no window ends. Raises AudioError."""
+    source = taken.path or sys.stdin.buffer.read()
+    stream = audio.open_stream(source, taken.channel)
+    cutter = SpeechCutter(detector(), max_window)
+    heard = 0
+    for block in _within(stream.blocks, taken.span):
+        heard += len(block)
+        for window in cutter.add(block):
+            yield heard / SAMPLE_RATE, _moved(window, taken.span)
+        yield heard / SAMPLE_RATE, None
+    for window in cutter.end():
+        yield heard / SAMPLE_RATE, _moved(window, taken.span)
+    if not heard:
+        raise AudioError("empty_audio", f"{taken.shown}: it ends before that")
+    notes = stream.findings.notes(stream.declared) if taken.span.until is None else []
+    yield heard / SAMPLE_RATE, Ended(heard / SAMPLE_RATE, tuple(audio.MEANING[note] for note in notes))
+
+
 class WindowReader:
     """Reads recordings; `with` it, call `next_piece` until it has given an end or an error for each of them."""
 
@@ -76,27 +98,16 @@ class WindowReader:
             if number is None or taken is None:
                 return
             try:
-                for piece in self._read(taken):
-                    self._put(number, piece)
+                for _, piece in pieces_of(taken, self._detector, self._max_window):
+                    if piece is not None:
+                        self._put(number, piece)
+                    elif self._stopping.is_set():
+                        return
             except _Stopped:
                 return
             except BaseException as error:  # whatever it is, the thread that waits for it is told
                 with contextlib.suppress(_Stopped):
                     self._put(number, error)
-
-    def _read(self, taken: AudioInput) -> Iterator[Piece]:
-        source = taken.path or sys.stdin.buffer.read()
-        stream = audio.open_stream(source, taken.channel)
-        cutter = SpeechCutter(self._detector(), self._max_window)
-        heard = 0
-        for block in _within(stream.blocks, taken.span):
-            heard += len(block)
-            yield from (_moved(window, taken.span) for window in cutter.add(block))
-        yield from (_moved(window, taken.span) for window in cutter.end())
-        if not heard:
-            raise AudioError("empty_audio", f"{taken.shown}: it ends before that")
-        notes = stream.findings.notes(stream.declared) if taken.span.until is None else []
-        yield Ended(heard / SAMPLE_RATE, tuple(audio.MEANING[note] for note in notes))
 
     def _put(self, number: int, piece: Piece | BaseException) -> None:
         while not self._stopping.is_set():

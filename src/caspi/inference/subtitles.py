@@ -170,10 +170,11 @@ def _escaped(text: str) -> str:
 
 
 def as_ctm(transcript: Transcript, name: str) -> str:
-    """`recording channel start duration word probability` for every word with a time (NIST's sclite)."""
+    """`recording channel start duration word [probability]` for every word with a time (NIST's sclite)."""
     recording = "_".join(name.split()) or "audio"
     return "".join(
-        f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text} {word.probability:.4f}\n"
+        f"{recording} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text}"
+        + (f" {word.probability:.4f}\n" if word.probability is not None else "\n")
         for segment in transcript.segments
         for word in segment.words
         if word.start is not None and word.end is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -99,12 +100,14 @@ def is_silent(samples: np.ndarray) -> bool:
 @dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
     """language: None: the model identifies it. context: of the system turn: hotwords, or the text before. times: of
-    every phrase, for a model that was trained to output them."""
+    every phrase, for a model that was trained to output them. prefix: the start of the text of the first window, where
+    it is known; needs a language."""
 
     language: str | None = None
     context: str = ""
     times: bool = False
     decoding: DecodingOptions = GREEDY
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +138,21 @@ class HeardWindow:
 
 @dataclass(slots=True)
 class _Open:
-    """A recording whose windows come in and are decoded. waiting: windows that are not submitted yet; running: number
-    of windows that are. hypotheses: of windows that wait for those before them. heard: without their samples.
-    seconds: of the whole recording, known when there are no more windows."""
+    """A recording whose windows come in and are decoded. waiting: windows that are not submitted yet; running: tickets
+    of those that are. hypotheses: of windows that wait for those before them. heard: without their samples. shown: the
+    last text that `on_partial` was given. seconds: of the whole recording, known when there are no more windows."""
 
     options: TranscriptionOptions
     on_window: Callable[[HeardWindow], None] | None
+    on_partial: Callable[[str], None] | None
     waiting: deque[tuple[int, Window]] = field(default_factory=deque)
     added: int = 0
-    running: int = 0
+    running: dict[int, int] = field(default_factory=dict)
     windows: dict[int, Window] = field(default_factory=dict)
     hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
     heard: list[HeardWindow] = field(default_factory=list)
     previous: str = ""
+    shown: str = ""
     seconds: Seconds | None = None
 
     @property
@@ -164,11 +169,13 @@ class Transcriber:
     def __init__(self, loaded: LoadedModel, *, dtype: torch.dtype | None = None, engine: Engine | None = None) -> None:
         """dtype: of the computation; None: that of the weights."""
         self._decoder = WindowDecoder(engine or Engine(loaded, dtype=dtype))
+        self.prompt = loaded.prompt
         self.max_window = longest_window(loaded.model.config.to_dict())
         self._tickets = itertools.count()
         self._opened: dict[int, _Open] = {}
         self._decoding: dict[int, tuple[int, int]] = {}  # (ticket, window) by the decoder's tickets
         self._changed: set[int] = set()  # recordings that may be complete
+        self._partials_at = 0.0
 
     @classmethod
     def of(cls, model: str, device: str | None = None, options: GeneratorOptions | None = None) -> Transcriber:
@@ -215,10 +222,16 @@ class Transcriber:
         self.end(ticket, len(recording.samples) / SAMPLE_RATE)
         return ticket
 
-    def begin(self, options: TranscriptionOptions, on_window: Callable[[HeardWindow], None] | None = None) -> int:
-        """A recording whose windows follow. on_window: called with each that has its text, in order, during `poll`."""
+    def begin(
+        self,
+        options: TranscriptionOptions,
+        on_window: Callable[[HeardWindow], None] | None = None,
+        on_partial: Callable[[str], None] | None = None,
+    ) -> int:
+        """A recording whose windows follow. on_window: called with each that has its text, in order, during `poll` or
+        `add`. on_partial: called with the beginning of the text of the next one, whenever there is more of it."""
         ticket = next(self._tickets)
-        self._opened[ticket] = _Open(options, on_window)
+        self._opened[ticket] = _Open(options, on_window, on_partial)
         return ticket
 
     def add(self, ticket: int, window: Window) -> None:
@@ -265,11 +278,25 @@ class Transcriber:
                 results.append((ticket, result))
                 continue
             self._finish(ticket, window, result)
+        self._show_partials()
         changed, self._changed = self._changed, set()
         for ticket in sorted(changed):
             if ticket in self._opened and self._opened[ticket].complete:
-                results.append((ticket, _join(self._opened.pop(ticket))))
+                opened = self._opened.pop(ticket)
+                assert opened.seconds is not None  # it is complete
+                results.append((ticket, joined_text(opened.heard, opened.seconds)))
         return results
+
+    def _show_partials(self) -> None:
+        if (now := time.monotonic()) < self._partials_at + _PARTIAL_SECONDS:
+            return
+        self._partials_at = now
+        for opened in self._opened.values():
+            if opened.on_partial and (number := opened.running.get(len(opened.heard))) is not None:
+                text = without_times(self._decoder.text_so_far(number))
+                if text and text != opened.shown:
+                    opened.shown = text
+                    opened.on_partial(text)
 
     def _submit_waiting(self, ticket: int, opened: _Open) -> None:
         """Submits the windows that are there; only the next one if it waits for the text before it."""
@@ -281,17 +308,20 @@ class Transcriber:
                 continue
             context = joined(asked.context, tail(opened.previous))
             clip = DecodeRequest(
-                window.samples, timestamp_prompt(context) if asked.times else context, asked.language
-            )  # fmt: skip
-            self._decoding[self._decoder.submit(clip, asked.decoding)] = (ticket, number)
-            opened.running += 1
+                window.samples,
+                timestamp_prompt(context) if asked.times else context,
+                asked.language,
+                prefix="" if number else asked.prefix,
+            )
+            opened.running[number] = self._decoder.submit(clip, asked.decoding)
+            self._decoding[opened.running[number]] = (ticket, number)
 
     def _finish(self, ticket: int, number: int, hypothesis: Hypothesis, *, ran: bool = True) -> None:
         """The final hypothesis of a window. The next window is not given a text that is not to be trusted."""
         opened = self._opened[ticket]
         opened.hypotheses[number] = hypothesis
         if ran:
-            opened.running -= 1
+            del opened.running[number]
             if opened.options.decoding.previous_text:
                 untrusted = hypothesis.truncated or loops_in(hypothesis)
                 opened.previous = "" if untrusted else without_times(hypothesis.text)
@@ -306,6 +336,7 @@ class Transcriber:
 
 
 _MOST_WAITING = 64  # windows that wait for the text before them, of all recordings
+_PARTIAL_SECONDS = 0.1  # between two looks at texts that are being written
 _NO_SAMPLES = np.zeros(0, np.float32)
 
 
@@ -333,20 +364,20 @@ def _heard(ticket: int, window: Window, hypothesis: Hypothesis, *, times: bool) 
     return HeardWindow(ticket, window, hypothesis, tuple(segments), untimed and times)
 
 
-def _join(opened: _Open) -> Transcript:
-    assert opened.seconds is not None  # it is complete
-    segments = tuple(segment for heard in opened.heard for segment in heard.segments)
-    hypotheses = [heard.hypothesis for heard in opened.heard]
+def joined_text(windows_heard: Sequence[HeardWindow], seconds: Seconds) -> Transcript:
+    """Of all windows of a recording, in order."""
+    segments = tuple(segment for heard in windows_heard for segment in heard.segments)
+    hypotheses = [heard.hypothesis for heard in windows_heard]
     languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
     language = Counter(languages).most_common(1)[0][0] if languages else None
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=segments,
         language=language,
-        seconds=opened.seconds,
+        seconds=seconds,
         truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
         retried=sum(hypothesis.retried for hypothesis in hypotheses),
-        untimed=sum(heard.untimed for heard in opened.heard),
+        untimed=sum(heard.untimed for heard in windows_heard),
         looping=sum(loops_in(hypothesis) for hypothesis in hypotheses),
         guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),

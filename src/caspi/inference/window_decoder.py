@@ -84,6 +84,13 @@ class WindowDecoder:
             del self._pieces[number]
             self._engine.cancel(number)
 
+    def text_so_far(self, ticket: int) -> str:
+        """Of a window that is decoded for the first time, whole."""
+        for number, piece in self._pieces.items():
+            if piece.ticket == ticket and piece.half is None and not piece.attempt and not piece.clip.no_loops:
+                return self._engine.text_so_far(number)
+        return ""
+
     def poll(self) -> list[tuple[int, Hypothesis | CaspiError]]:
         """Works for a moment; returns the windows that are done, with their tickets. If the engine itself fails, all
         windows are forgotten."""

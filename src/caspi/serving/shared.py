@@ -1,34 +1,117 @@
-"""One model for many callers: a thread polls the engine, and recordings of all callers share its rows."""
+"""One model for many callers: a thread polls the engine, and windows of all callers share its rows."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Protocol
 
+from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.errors import CaspiError
-from caspi.inference.transcriber import Recording, Transcriber, Transcript
+from caspi.inference.engine.requests import Hypothesis
+from caspi.inference.long_audio import Window, windows
+from caspi.inference.transcriber import HeardWindow, Recording, Transcriber, Transcript, TranscriptionOptions
 
 _log = logging.getLogger(__name__)
+
+_WINDOWS_AT_ONCE = 16  # of one job: the next ones wait, with those who bring them
+_LOOK_SECONDS = 0.2  # between two looks of a caller that waits at whether the job is over
+OnWindow = Callable[[HeardWindow], None]
+OnPartial = Callable[[str], None]
+
+
+class Job:
+    """A recording whose windows come in. `future` has the transcript, or a CaspiError; cancelling it ends the work."""
+
+    def __init__(
+        self,
+        inbox: Callable[[Job, Window | Seconds | None], None],
+        options: TranscriptionOptions,
+        on_window: OnWindow | None,
+        on_partial: OnPartial | None,
+    ) -> None:
+        """on_window, on_partial: as in Transcriber.begin; called by the thread of the backend."""
+        self.options, self.on_window, self.on_partial = options, on_window, on_partial
+        self.future: Future[Transcript] = Future()
+        self._inbox = inbox
+        self._room = threading.Semaphore(_WINDOWS_AT_ONCE)
+        inbox(self, None)
+
+    def add(self, window: Window) -> bool:
+        """The next window; waits while there are many. False: nobody wants the rest."""
+        while not self._room.acquire(timeout=_LOOK_SECONDS):
+            if self.future.done():
+                return False
+        self._inbox(self, window)
+        return not self.future.done()
+
+    def end(self, seconds: Seconds) -> None:
+        """There are no more windows, and the recording has this length."""
+        self._inbox(self, seconds)
+
+    def heard(self, window: HeardWindow) -> None:
+        """Called by the backend."""
+        self._room.release()
+        if self.on_window and not self.future.cancelled():
+            self.on_window(window)
+
+    def partial(self, text: str) -> None:
+        """Called by the backend."""
+        if self.on_partial and not self.future.cancelled():
+            self.on_partial(text)
+
+
+class Backend(Protocol):
+    """What transcribes for the server."""
+
+    name: str
+    max_window: Seconds
+
+    def open(
+        self, options: TranscriptionOptions, on_window: OnWindow | None = None, on_partial: OnPartial | None = None
+    ) -> Job: ...
+
+    def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
+        """What each token of the text writes, with its log-probability."""
+
+    def close(self) -> None: ...
 
 
 class SharedTranscriber:
     """Transcribes for any number of threads. A cancelled future's work is dropped; an error ends one recording, and a
     failure of the engine those that are in it, but not the service."""
 
-    def __init__(self, transcriber: Transcriber) -> None:
+    def __init__(self, transcriber: Transcriber, name: str = "caspi") -> None:
+        self.name, self.max_window = name, transcriber.max_window
         self._transcriber = transcriber
-        self._inbox: queue.Queue[tuple[Recording, Future[Transcript]] | None] = queue.Queue()
-        self._futures: dict[int, Future[Transcript]] = {}
+        self._inbox: queue.Queue[tuple[Job, Window | Seconds | None] | None] = queue.Queue()
+        self._jobs: dict[int, Job] = {}
+        self._tickets: dict[Job, int] = {}
         self._thread = threading.Thread(target=self._run, name="transcriber", daemon=True)
         self._thread.start()
 
+    def open(
+        self, options: TranscriptionOptions, on_window: OnWindow | None = None, on_partial: OnPartial | None = None
+    ) -> Job:
+        """A recording whose windows follow."""
+        return Job(lambda job, message: self._inbox.put((job, message)), options, on_window, on_partial)
+
     def submit(self, recording: Recording) -> Future[Transcript]:
-        """The future has the transcript, or a CaspiError."""
-        future: Future[Transcript] = Future()
-        self._inbox.put((recording, future))
-        return future
+        """A recording whose samples are known. The future has the transcript, or a CaspiError."""
+        job = Job(lambda job, message: self._inbox.put((job, message)), recording.options, None, None)
+        for first, last in windows(recording.samples, self.max_window):
+            self._inbox.put((job, Window(first, recording.samples[first:last])))
+        job.end(len(recording.samples) / SAMPLE_RATE)
+        return job.future
+
+    def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
+        prompt = self._transcriber.prompt
+        first = prompt.text_start(hypothesis.tokens)
+        pairs = zip(hypothesis.tokens[first:], hypothesis.log_probabilities[first:], strict=True)
+        return [(prompt.token_bytes(token), value) for token, value in pairs if token != prompt.end]
 
     def close(self) -> None:
         """Drops what is not done, and ends the thread."""
@@ -45,39 +128,60 @@ class SharedTranscriber:
                 self._fail_all(CaspiError(f"the engine failed: {type(error).__name__}"))
                 continue
             for ticket, result in results:
-                future = self._futures.pop(ticket)
-                if not future.set_running_or_notify_cancel():
+                job = self._forget(ticket)
+                if not job.future.set_running_or_notify_cancel():
                     continue
                 if isinstance(result, CaspiError):
-                    future.set_exception(result)
+                    job.future.set_exception(result)
                 else:
-                    future.set_result(result)
+                    job.future.set_result(result)
         self._fail_all(CaspiError("the server is closing"))
 
     def _receive(self) -> bool:
         """Takes what has come; waits if there is nothing to do. False: to end."""
         while True:
             try:
-                message = self._inbox.get(block=not self._transcriber.pending)
+                message = self._inbox.get(block=not self._transcriber.working)
             except queue.Empty:
                 return True
             if message is None:
                 return False
-            recording, future = message
-            if future.cancelled():
-                continue
+            job, content = message
             try:
-                self._futures[self._transcriber.submit(recording)] = future
+                self._take(job, content)
             except CaspiError as error:
-                future.set_exception(error)
+                self._forget(self._tickets[job])
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(error)
+
+    def _take(self, job: Job, content: Window | Seconds | None) -> None:
+        if job.future.cancelled():
+            if job in self._tickets:
+                self._transcriber.cancel(self._tickets[job])
+                self._forget(self._tickets[job])
+        elif content is None:
+            ticket = self._transcriber.begin(job.options, job.heard, job.partial if job.on_partial else None)
+            self._jobs[ticket], self._tickets[job] = job, ticket
+        elif job not in self._tickets:
+            return  # it failed a moment ago
+        elif isinstance(content, Window):
+            self._transcriber.add(self._tickets[job], content)
+        else:
+            self._transcriber.end(self._tickets[job], content)
+
+    def _forget(self, ticket: int) -> Job:
+        job = self._jobs.pop(ticket)
+        del self._tickets[job]
+        return job
 
     def _drop_cancelled(self) -> None:
-        for ticket in [ticket for ticket, future in self._futures.items() if future.cancelled()]:
-            del self._futures[ticket]
+        for ticket in [ticket for ticket, job in self._jobs.items() if job.future.cancelled()]:
+            self._forget(ticket)
             self._transcriber.cancel(ticket)
 
     def _fail_all(self, error: CaspiError) -> None:
-        for future in self._futures.values():
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
-        self._futures.clear()
+        for job in self._jobs.values():
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+        self._jobs.clear()
+        self._tickets.clear()

@@ -163,6 +163,16 @@ class Engine:
         self._too_large = []
         return results
 
+    def text_so_far(self, ticket: int) -> str:
+        """What is written already of a request that is being decoded, without a search."""
+        for (searched, number), waiting in self._running.items():
+            if waiting.ticket == ticket and not searched:
+                tokens = [*waiting.forced, *self._generator.tokens_so_far(number)]
+                prompt = self._loaded.prompt
+                # A character may be spread over several tokens.
+                return prompt.parse(tokens)[1].rstrip("\ufffd") if prompt.asr_text in tokens else ""
+        return ""
+
     def decode_each(
         self, requests: Iterable[DecodeRequest], should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[tuple[int, Hypothesis]]:

@@ -80,6 +80,7 @@ class Generator(JobQueue[_Active]):
         self._network, self._end, self._audio_token, self._options = network, prompt.end, prompt.audio, options
         self._device = network.weights.embedding.device
         self._looks: deque[_Look] = deque()
+        self._seen: _Look | None = None  # the last one that was collected
         self._positions = 0
 
     @torch.no_grad()
@@ -100,6 +101,14 @@ class Generator(JobQueue[_Active]):
             ended += self._collect(self._looks.popleft())
         return ended
 
+    def tokens_so_far(self, ticket: int) -> tuple[int, ...]:
+        """Of the first continuation of a job that has begun; behind by a few tokens."""
+        active, look = self._active.get(ticket), self._seen
+        if active is None or look is None or look.tickets.get(active.rows[0]) != (ticket, 0):
+            return ()
+        row = active.rows[0]
+        return tuple(look.tokens[row, : int(look.counts[row])].tolist())
+
     # --- memory
 
     def _allocate(self, positions: int, limit: int) -> None:
@@ -114,6 +123,7 @@ class Generator(JobQueue[_Active]):
             self._network, self._cache, self._rows, graphs=self._options.graphs and self._options.kernels
         )
         self._looks.clear()
+        self._seen = None
         self._host_copies = self._pinned_copies()
         size = positions * Cache.bytes_per_position(self._network.weights) / 2**30
         _log.debug(f"cache of {positions:,} positions, {size:.2f} GiB, for {rows} rows")
@@ -282,6 +292,7 @@ class Generator(JobQueue[_Active]):
         """The jobs that have ended."""
         if look.ready is not None:
             look.ready.synchronize()
+        self._seen = look
         done, counts = look.done.numpy(), look.counts.numpy()
         ended = []
         for row, (ticket, number) in look.tickets.items():

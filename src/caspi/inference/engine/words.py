@@ -17,11 +17,12 @@ _WORD = re.compile(r"\S+")
 
 @dataclass(frozen=True, slots=True)
 class RecognisedWord:
-    """A word of a transcript. probability: that the model gives to all tokens that spell it, after the words before.
+    """A word of a transcript. probability: that the model gives to all tokens that spell it, after the words before;
+    None where another program recognised it.
     start, end: in seconds of the recording; None where no aligner has found them."""
 
     text: str
-    probability: float
+    probability: float | None
     start: float | None = None
     end: float | None = None
 

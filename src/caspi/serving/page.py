@@ -1,0 +1,94 @@
+"""The page at /, and what people correct on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, HTTPException, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+
+from caspi.atomic_output import sync_to_disk, write_whole
+from caspi.language import named
+from caspi.reporting.wording import plural
+
+_STATIC = files("caspi.serving") / "static"
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_POLICY = "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+MANIFEST = "manifest.jsonl"
+
+
+def router(corrections: Path | None) -> APIRouter:
+    """The files of the page, and POST /v1/corrections if there is a folder for them."""
+    routes = APIRouter()
+
+    @routes.get("/")
+    async def index() -> Response:
+        return _static("index.html")
+
+    @routes.get("/static/{name}")
+    async def static(name: str) -> Response:
+        return _static(name)
+
+    @routes.get("/v1/corrections")
+    async def allowed() -> dict[str, bool]:
+        return {"enabled": corrections is not None}
+
+    @routes.post("/v1/corrections")
+    async def save(
+        file: Annotated[UploadFile, File()],
+        text: Annotated[str, Form()],
+        language: Annotated[str, Form()] = "Hebrew",
+        recognised: Annotated[str, Form()] = "",
+    ) -> JSONResponse:
+        if corrections is None:
+            raise HTTPException(404, "corrections are not kept here: start caspi serve with --corrections FOLDER")
+        if not text.strip():
+            raise HTTPException(400, "text: it is empty")
+        try:
+            spoken = named(language)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
+        line = {"text": " ".join(text.split()), "language": spoken, "recognised": recognised, "source": "corrections"}
+        count = await run_in_threadpool(_save, corrections, file, line)
+        return JSONResponse({"saved": count, "message": f"{plural(count, 'correction')} in {MANIFEST}"}, 201)
+
+    return routes
+
+
+def _static(name: str) -> Response:
+    source = _STATIC / name
+    if not re.fullmatch(r"[a-z]+\.[a-z]+", name) or not source.is_file():
+        raise HTTPException(404, "Not Found")
+    kind = _KINDS[name.rpartition(".")[2]]
+    headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+    return Response(source.read_bytes(), media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _save(folder: Path, file: UploadFile, line: dict[str, str]) -> int:
+    """Writes the audio beside the manifest, then its line; returns the number of lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end = re.sub(r"[^a-z0-9]", "", (file.filename or "").rpartition(".")[2].lower())[:5] or "audio"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    audio = folder / f"{name}.{end}"
+    partial = audio.with_name(f".{audio.name}.partial")
+    try:
+        with partial.open("wb") as out:
+            while block := file.file.read(1 << 20):
+                out.write(block)
+        sync_to_disk(partial)
+        partial.replace(audio)
+        manifest = folder / MANIFEST
+        before = manifest.read_text(encoding="utf-8") if manifest.exists() else ""
+        added = json.dumps({"audio": audio.name, "id": name, **line}, ensure_ascii=False)
+        write_whole(manifest, f"{before}{added}\n")
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    return before.count("\n") + 1

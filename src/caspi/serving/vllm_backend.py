@@ -1,0 +1,162 @@
+"""A vLLM server of the user's as the backend: our windows, and the prompt that the model was trained on.
+
+vLLM's own /v1/audio/transcriptions drops the system turn where there is no context; /v1/chat/completions with an
+explicit empty system message has it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import soundfile
+
+from caspi.audio import SAMPLE_RATE, Seconds
+from caspi.errors import CaspiError, UsageError
+from caspi.inference.engine.requests import Hypothesis
+from caspi.inference.engine.words import RecognisedWord
+from caspi.inference.long_audio import MAX_WINDOW, Window
+from caspi.inference.transcriber import HeardWindow, TimedText, TranscriptionOptions, is_silent, joined_text
+from caspi.language.codes import NO_SPEECH
+from caspi.model.prompt import ASR_TEXT
+from caspi.serving.shared import Job, OnPartial, OnWindow
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 128  # requests to vLLM
+_ANSWER_SECONDS = 120.0
+_PATH = "/v1/chat/completions"
+
+
+@dataclass(slots=True)
+class _Open:
+    """A job's windows. texts: of those that are done, by their number; given: how many were told to the job."""
+
+    added: int = 0
+    texts: dict[int, HeardWindow] = field(default_factory=dict)
+    told: list[HeardWindow] = field(default_factory=list)
+    seconds: Seconds | None = None
+
+
+class VllmBackend:
+    """As SharedTranscriber, but vLLM recognises. It gives no probabilities of words, and no text before the end of a
+    window."""
+
+    def __init__(
+        self, url: str, model: str, key: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        """Raises UsageError if there is no vLLM with this model."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.name, self.max_window = model, MAX_WINDOW
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=_ANSWER_SECONDS, transport=transport)
+        try:
+            known = [one["id"] for one in self._client.get("/v1/models").raise_for_status().json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            raise UsageError(f"--vllm-url {url}: no vLLM answers there: {error}") from error
+        if model not in known:
+            raise UsageError(f"--vllm-url {url}: it has {', '.join(known)}, not {model}")
+        self._pool = ThreadPoolExecutor(_AT_ONCE, "vllm")
+        self._lock = threading.Lock()
+        self._open: dict[Job, _Open] = {}
+
+    def open(
+        self, options: TranscriptionOptions, on_window: OnWindow | None = None, on_partial: OnPartial | None = None
+    ) -> Job:
+        return Job(self._take, options, on_window, on_partial)
+
+    def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
+        raise UsageError("include: vLLM's answer has no log-probabilities of the text alone")
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def _take(self, job: Job, content: Window | Seconds | None) -> None:
+        with self._lock:
+            if content is None:
+                self._open[job] = _Open()
+                return
+            if (opened := self._open.get(job)) is None:
+                return
+            if isinstance(content, Window):
+                number, opened.added = opened.added, opened.added + 1
+                self._pool.submit(self._recognise, job, number, content)
+                return
+            opened.seconds = content
+        self._tell(job)
+
+    def _recognise(self, job: Job, number: int, window: Window) -> None:
+        if job.future.cancelled():
+            with self._lock:
+                self._open.pop(job, None)
+            return
+        try:
+            text, language = ("", None) if is_silent(window.samples) else self._ask(job.options, window)
+        except CaspiError as error:
+            with self._lock:
+                failed = self._open.pop(job, None)
+            if failed is not None and job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+            return
+        words = tuple(RecognisedWord(word, None) for word in text.split())
+        segments = (TimedText(window.start, window.end, text, words, speech=window.speech),) if text else ()
+        heard = HeardWindow(0, window, Hypothesis(text, language, truncated=False), segments, untimed=False)
+        with self._lock:
+            if job in self._open:
+                self._open[job].texts[number] = heard
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
+        """Gives a job its windows in order, and its transcript after the last."""
+        with self._lock:
+            if (opened := self._open.get(job)) is None:
+                return
+            while (following := opened.texts.pop(len(opened.told), None)) is not None:
+                opened.told.append(following)
+                job.heard(following)
+            if opened.seconds is None or len(opened.told) < opened.added:
+                return
+            del self._open[job]
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_result(joined_text(opened.told, opened.seconds))
+
+    def _ask(self, options: TranscriptionOptions, window: Window) -> tuple[str, str | None]:
+        """Raises CaspiError."""
+        wav = io.BytesIO()
+        soundfile.write(wav, window.samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        sound = {"data": base64.b64encode(wav.getvalue()).decode(), "format": "wav"}
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": options.context},
+            {"role": "user", "content": [{"type": "input_audio", "input_audio": sound}]},
+        ]
+        start = ""
+        more: dict[str, Any] = {}
+        if options.language:
+            start = f"language {options.language}{ASR_TEXT}{options.prefix}"
+            messages.append({"role": "assistant", "content": start})
+            more = {"continue_final_message": True, "add_generation_prompt": False}
+        body = {
+            "model": self.name, "messages": messages, "temperature": options.decoding.temperatures[0],
+            "skip_special_tokens": False, **more,
+        }  # fmt: skip
+        try:
+            answer = self._client.post(_PATH, json=body)
+            answer.raise_for_status()
+            written = str(answer.json()["choices"][0]["message"]["content"] or "")
+        except httpx.HTTPStatusError as error:
+            raise CaspiError(f"vLLM answered {error.response.status_code}: {error.response.text[:200]}") from error
+        except (httpx.HTTPError, ValueError, LookupError) as error:
+            raise CaspiError(f"vLLM did not answer: {error}") from error
+        return _parsed(written if written.startswith("language ") else start + written)
+
+
+def _parsed(written: str) -> tuple[str, str | None]:
+    language, marker, text = written.partition(ASR_TEXT)
+    name = language.removeprefix("language ").strip() if marker else ""
+    spoken = name if name not in ("", NO_SPEECH) else None
+    return (text if marker else written).replace("<|im_end|>", "").strip(), spoken

@@ -6,6 +6,7 @@ import functools
 import http.client
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -241,7 +242,10 @@ def test_recordings_that_are_too_long_or_large(tiny: LoadedModel, clips: list[np
         assert httpx.post(path, files={"file": audio.encode_flac(voice("la casa"))}).status_code == 200
 
 
-def test_no_upload_is_left_on_disk(served: Running, spoken: bytes, tmp_path: Path) -> None:
+def test_no_upload_is_left_on_disk(
+    served: Running, spoken: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for content in (spoken, b"no audio"):
         httpx.post(f"{served.url}/v1/audio/transcriptions", files={"file": content})
-    assert not list(Path("/tmp").glob("caspi-upload-*"))
+    assert not list(tmp_path.iterdir())

@@ -8,13 +8,17 @@ import secrets
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, Field
 
 from caspi.atomic_output import sync_to_disk, write_whole
+from caspi.inference.engine.words import RecognisedWord
+from caspi.inference.subtitles import FORMATS
+from caspi.inference.transcriber import TimedText, Transcript
 from caspi.language import named
 from caspi.reporting.wording import plural
 
@@ -22,6 +26,32 @@ _STATIC = files("caspi.serving") / "static"
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _POLICY = "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 MANIFEST = "manifest.jsonl"
+
+
+class Word(BaseModel):
+    """As the transcription has it; without times where they are not known."""
+
+    word: str
+    start: float | None = Field(None, ge=0)
+    end: float | None = Field(None, ge=0)
+
+
+class Segment(BaseModel):
+    """A part of a text with its times in seconds."""
+
+    start: float = Field(ge=0)
+    end: float = Field(ge=0)
+    text: str
+    words: list[Word] = []
+
+
+class Subtitles(BaseModel):
+    """A text that was edited, to be written as subtitles."""
+
+    format: Literal["srt", "vtt"]
+    language: str | None = None
+    duration: float = Field(ge=0)
+    segments: list[Segment]
 
 
 def router(corrections: Path | None) -> APIRouter:
@@ -39,6 +69,10 @@ def router(corrections: Path | None) -> APIRouter:
     @routes.get("/v1/corrections")
     async def allowed() -> dict[str, bool]:
         return {"enabled": corrections is not None}
+
+    @routes.post("/v1/subtitles")
+    async def subtitles(asked: Subtitles) -> PlainTextResponse:
+        return PlainTextResponse(await run_in_threadpool(_subtitles, asked))
 
     @routes.post("/v1/corrections")
     async def save(
@@ -60,6 +94,21 @@ def router(corrections: Path | None) -> APIRouter:
         return JSONResponse({"saved": count, "message": f"{plural(count, 'correction')} in {MANIFEST}"}, 201)
 
     return routes
+
+
+def _subtitles(asked: Subtitles) -> str:
+    segments = tuple(
+        TimedText(
+            part.start, part.end, part.text, tuple(RecognisedWord(w.word, None, w.start, w.end) for w in part.words)
+        )
+        for part in asked.segments
+    )
+    text = " ".join(segment.text for segment in segments)
+    try:
+        spoken = named(asked.language) if asked.language else None
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+    return FORMATS[asked.format](Transcript(text, segments, spoken, asked.duration, truncated=0), "")
 
 
 def _static(name: str) -> Response:

@@ -90,6 +90,8 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(StarletteHTTPException)
     def failed(request: Request, error: StarletteHTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, OSError):  # while the body was stored
+            return no_room(request, error.__cause__)
         return error_response(error.status_code, str(error.detail))
 
     @app.exception_handler(RequestValidationError)

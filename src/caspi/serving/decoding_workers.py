@@ -22,7 +22,7 @@ from caspi.inference.speech_detection import speech_detector
 
 _MEMORY = 4 << 30  # bytes of addresses that a worker may use: libraries take 2 GB of them
 _STEP_SECONDS = 20.0  # without a sign of life: a minute of audio takes a tenth of a second
-_PATIENCE_SECONDS = 2.0  # before another process is started: about what that takes
+_PATIENCE_SECONDS = 0.5  # before another process is thought of, which takes longer to start
 _SIGN_EVERY = 60.0  # seconds of audio without speech
 
 
@@ -37,11 +37,12 @@ class DecodingLimits:
 
 class DecodingWorkers:
     """Processes, each for one upload at a time. A process that dies or takes too long is replaced. One that waits,
-    because nobody takes its windows, uses no processor: more are started when they are needed."""
+    because nobody takes its windows, uses no processor: then another is started for the uploads behind it."""
 
     def __init__(self, count: int, most: int, max_window: Seconds, limits: DecodingLimits | None = None) -> None:
-        """count: that are started at once; most: that there ever are."""
+        """count: that work at once; most: that there ever are."""
         self._limits = limits or DecodingLimits()
+        self._count, self._waiting = count, 0
         self._most, self.longest = most, self._limits.longest
         self._max_window = max_window
         self._context = multiprocessing.get_context("spawn")
@@ -68,16 +69,27 @@ class DecodingWorkers:
                     yield piece
                     return
                 if piece is not None:
-                    yield piece
+                    self._count_waiting(1)
+                    try:
+                        yield piece
+                    finally:
+                        self._count_waiting(-1)
         finally:
             self._free.put(worker if healthy else self._replaced(worker))
 
     def _taken(self) -> _Worker:
-        with contextlib.suppress(queue.Empty):
-            return self._free.get(timeout=_PATIENCE_SECONDS)
+        while True:
+            with contextlib.suppress(queue.Empty):
+                worker = self._free.get(timeout=_PATIENCE_SECONDS)
+                return worker if worker.process.is_alive() else self._replaced(worker)
+            with self._lock:
+                more = len(self._all) < min(self._most, self._count + self._waiting)
+            if more:
+                return self._new()
+
+    def _count_waiting(self, change: int) -> None:
         with self._lock:
-            more = len(self._all) < self._most
-        return self._new() if more else self._free.get()
+            self._waiting += change
 
     def _next(self, worker: _Worker) -> Window | Ended | AudioError | None:
         """None: a sign of life."""

@@ -699,19 +699,39 @@ def parity(
 
 @app.command()
 def publish(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, or adapters (caspi export --to peft).")
+    ],
     repository: Annotated[str, typer.Argument(metavar="REPO", help="Repository on the Hub: user/name.")],
+    evaluation: Annotated[
+        Optional[list[Path]], typer.Option(help="A folder of caspi evaluate, for the card; several times for several.")
+    ] = None,
+    parity: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="CORPUS", help="A corpus on which programs must give the same text first (default: --evaluation's)."
+        ),
+    ] = None,
+    no_parity: Annotated[bool, typer.Option("--no-parity", help="Publish without comparing programs.")] = False,
+    adapters: Annotated[Optional[Path], typer.Option(help="Adapters that go beside the model.")] = None,
+    base: Annotated[Optional[str], typer.Option(metavar="REPO", help="The base of adapters, on the Hub.")] = None,
     public: Annotated[bool, typer.Option("--public", help="Make the repository public (default: private).")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, upload nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the card and the files, upload nothing.")] = False,
     json_: Json = False,
 ) -> None:
-    """Upload a model to the Hub. Takes either layout, and first checks that the model loads.
+    """Upload a model to the Hub, in either layout, or its adapters.
 
-    Example: caspi publish runs/demo/train/average me/caspi-demo --dry-run
+    First checks that it loads and that transformers gives the same text as caspi.
+
+    Example: caspi publish runs/demo/train/average me/caspi-demo --evaluation runs/demo/evaluation --dry-run
     """
     from caspi import commands
 
-    _finish(commands.publish.run(model, repository, dry_run, private=not public), json_)
+    outcome = commands.publish.run(
+        model, repository, dry_run, private=not public, evaluations=evaluation or [], parity=parity,
+        skip_parity=no_parity, adapters=adapters, base=base,
+    )  # fmt: skip
+    _finish(outcome, json_)
 
 
 @app.command()

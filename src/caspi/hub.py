@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,16 +53,33 @@ def check_name(repository: str) -> None:
         raise UsageError(f"{repository!r} is not the name of a repository: give user/name")
 
 
-def upload(repository: str, folder: Path, files: Iterable[str], card: str, *, kind: Kind, private: bool) -> None:
-    """Uploads files of a folder, by name, and a card (none if it is empty); creates the repository if necessary.
-    Raises CaspiError if the Hub refuses."""
-    names = [name for name in files if name != CARD]
-    try:
+def upload(
+    repository: str, folder: Path, files: Iterable[str], texts: Mapping[str, str], *, kind: Kind, private: bool
+) -> None:
+    """Uploads files of a folder, by name, and texts; creates the repository if necessary. Raises CaspiError if the Hub
+    refuses."""
+    names = [name for name in files if name not in texts]
+    with _refusals(repository):
         api = HfApi()
         api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
         api.upload_folder(repo_id=repository, repo_type=kind, folder_path=folder, allow_patterns=names)
-        if card:
-            api.upload_file(path_or_fileobj=card.encode(), path_in_repo=CARD, repo_id=repository, repo_type=kind)
+        for name, text in texts.items():
+            api.upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id=repository, repo_type=kind)
+
+
+def upload_more(repository: str, folder: Path, files: list[str], path: str) -> None:
+    """Uploads files of another folder into a folder of a repository of a model. Raises CaspiError."""
+    with _refusals(repository):
+        HfApi().upload_folder(
+            repo_id=repository, repo_type="model", folder_path=folder, allow_patterns=files, path_in_repo=path
+        )
+
+
+@contextlib.contextmanager
+def _refusals(repository: str) -> Iterator[None]:
+    """Raises CaspiError for what the Hub refuses."""
+    try:
+        yield
     except Exception as error:
         if unreachable(error):
             raise CaspiError(f"{repository}: the Hub cannot be reached ({first_line(error)})") from error

@@ -24,7 +24,7 @@ def push(folder: Path, repository: str, *, private: bool, dry_run: bool) -> tupl
     files += [folder / name for name in (REPORT, "report.html", "recipe.yaml") if (folder / name).is_file()]
     sizes = {path.name: path.stat().st_size for path in files} | {hub.CARD: len(card.encode())}
     if not dry_run:
-        hub.upload(repository, folder, [path.name for path in files], card, kind="dataset", private=private)
+        hub.upload(repository, folder, [path.name for path in files], {hub.CARD: card}, kind="dataset", private=private)
     return hub.Upload(repository, dry_run, private, sizes), card
 
 

@@ -32,7 +32,8 @@ request = {{"prompt": prompt, "multi_modal_data": {{"audio": soundfile.read("cli
 print(LLM("REPOSITORY").generate(request, SamplingParams(temperature=0, max_tokens=512))[0].outputs[0].text)
 ```
 vLLM's `/v1/audio/transcriptions` omits the empty system turn that the model was trained with; use
-`/v1/chat/completions` with an empty system message.
+`/v1/chat/completions` with an empty system message. llama.cpp reads what its `convert_hf_to_gguf.py` makes of these
+files, with and without `--mmproj`.
 {limit}
 """
 _SECTION = re.compile(r"^## Use\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -56,6 +57,27 @@ def eight_bit_card(card: str, form: Format) -> str:
         "it.\n\n"
     )
     return card.replace("## Use\n", f"{notice}## Use\n", 1) if "## Use\n" in card else f"{card}\n{notice}"
+
+
+_ADAPTER_USE = """## Use
+These are the adapters alone; adapter_config.json names the model that they belong to (`BASE` here).
+```python
+from peft import PeftModel
+from transformers import AutoProcessor, Qwen3ASRForConditionalGeneration
+
+base = Qwen3ASRForConditionalGeneration.from_pretrained("BASE")
+model = PeftModel.from_pretrained(base, "REPOSITORY").merge_and_unload()
+processor = AutoProcessor.from_pretrained("BASE")
+```
+With vLLM: `vllm serve BASE --enable-lora --lora-modules caspi=REPOSITORY` (adapters of the decoder only, not DoRA).
+
+"""
+
+
+def adapter_card(card: str) -> str:
+    """The card of a checkpoint, for its adapters alone."""
+    text = card.replace("library_name: transformers", "library_name: peft")
+    return _SECTION.sub(lambda _: _ADAPTER_USE, text) if _SECTION.search(text) else f"{text}\n{_ADAPTER_USE}"
 
 
 def _language_of_header(card: str) -> str:

@@ -13,7 +13,8 @@ from transformers import AutoConfig
 
 from caspi import atomic_output
 from caspi.errors import UsageError
-from caspi.export.cards import eight_bit_card, original_card
+from caspi.export.adapters import write_adapters
+from caspi.export.cards import adapter_card, eight_bit_card, original_card
 from caspi.hub import CARD
 from caspi.model.eight_bit import Format, compressed_tensors_config, quantised
 from caspi.model.files import WEIGHTS, copy_model_files, max_clip_seconds, read_weights, write_weights
@@ -158,6 +159,13 @@ def _small(weights: dict[str, torch.Tensor], form: Format | None) -> dict[str, t
     return {name: t.to(torch.bfloat16) if t.dtype in large else t for name, t in weights.items()}
 
 
+def _to_peft(source: Path, out: Path, _: Format | None) -> None:
+    write_adapters(source, out)
+    readme = source / CARD
+    if readme.is_file():
+        (out / CARD).write_text(adapter_card(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
 # Name -> layout, and format of the decoder's linear layers, None for bf16.
 FORMATS: dict[str, tuple[Callable[[Path, Path, Format | None], None], Format | None]] = {
     "hf": (_to_native, None),
@@ -166,6 +174,7 @@ FORMATS: dict[str, tuple[Callable[[Path, Path, Format | None], None], Format | N
     "qwen-asr": (_to_original, None),
     "qwen-asr-int8": (_to_original, "int8"),
     "qwen-asr-fp8": (_to_original, "fp8"),
+    "peft": (_to_peft, None),
 }
 
 

@@ -32,6 +32,20 @@ def is_adapter(parameter: str) -> bool:
     return ".lora_" in parameter
 
 
+def described(model: nn.Module) -> dict[str, dict[str, float | bool]]:
+    """Rank, alpha and kind of the adapter of every layer that has one."""
+    return {
+        name: {"rank": layer.r[_NAME], "alpha": layer.lora_alpha[_NAME], "dora": bool(layer.use_dora[_NAME])}
+        for name, layer in model.named_modules()
+        if isinstance(layer, lora.Linear)
+    }
+
+
+def plain_name(parameter: str) -> str:
+    """Of a parameter of an adapter, as PEFT stores it: without the adapter's name."""
+    return parameter.replace(f".{_NAME}.", ".").removesuffix(f".{_NAME}")
+
+
 @torch.no_grad()
 def merged(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's parameters with adapters merged into the weights, in fp32. Does not change the model."""

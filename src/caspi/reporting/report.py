@@ -133,9 +133,9 @@ def revision() -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file, of a model folder's weights, or of the report in any other folder."""
+    """SHA-256 of a file, of the weights in a folder of a model or of adapters, or of the report in any other folder."""
     if path.is_dir():
-        weights = sorted(path.glob("model*.safetensors"))
+        weights = sorted([*path.glob("model*.safetensors"), *path.glob("adapter_model.safetensors")])
         if weights:
             return hashlib.sha256("".join(map(fingerprint, weights)).encode()).hexdigest()
         path = path / REPORT

@@ -24,6 +24,7 @@ PREFIX = "checkpoint-"
 METRICS = "metrics.json"
 PARTIAL = ".partial"
 TRAINED = "trained.safetensors"
+ADAPTERS = "adapters"  # their description, in the header of that file
 OPTIMIZER = "optimizer.safetensors"
 Weights = dict[str, torch.Tensor]
 
@@ -46,12 +47,14 @@ def save_model(loaded: TrainedModel, weights: dict[str, torch.Tensor], folder: P
     loaded.processor.save_pretrained(folder)
 
 
-def save_trained(folder: Path, raw: Weights, average: Weights) -> None:
-    """Writes what training resumes from if that is not the saved model: adapters, and the weights of which the saved
-    model is the moving average."""
+def save_trained(folder: Path, raw: Weights, average: Weights, adapters: dict[str, Any]) -> None:
+    """Writes what training resumes from if that is not the saved model: adapters, with their description, and the
+    weights of which the saved model is the moving average."""
     tensors = {f"raw.{name}": tensor for name, tensor in raw.items()}
     safetensors_writer.write_safetensors(
-        folder / TRAINED, tensors | {f"average.{name}": tensor for name, tensor in average.items()}
+        folder / TRAINED,
+        tensors | {f"average.{name}": tensor for name, tensor in average.items()},
+        {ADAPTERS: json.dumps(adapters)},
     )
 
 

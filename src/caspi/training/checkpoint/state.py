@@ -69,7 +69,7 @@ class Checkpointer:
         if self._adapted or self._ema is not None:
             raw = self._gathered(self.trained())
             if self._is_writer:
-                checkpoints.save_trained(folder, raw, average)
+                checkpoints.save_trained(folder, raw, average, adapters.described(self._loaded.model))
 
     def load_model(self, folder: Path) -> None:
         """Loads only what is trained; all other weights are those of the stage's initial model, already loaded.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
 from caspi.alignment.align import Aligner
 from caspi.alignment.transcripts import with_word_times
@@ -28,18 +29,23 @@ TEXTS = ["la casa grande", "el perro come pan", "muchas gracias", "una ciudad an
 
 @dataclass(frozen=True)
 class Running:
-    """A server, its address, and what transcribes for it."""
+    """The address of a server, and what transcribes for it."""
 
     url: str
     transcriber: Transcriber
-    server: uvicorn.Server
 
 
 @contextlib.contextmanager
 def running(model: LoadedModel, **options: Any) -> Iterator[Running]:
     """Serves in a thread until it is left."""
     transcriber = Transcriber(model)
-    app = application(SharedTranscriber(transcriber, "tiny"), ServerOptions(**options))
+    with serving(application(SharedTranscriber(transcriber, "tiny"), ServerOptions(**options))) as url:
+        yield Running(url, transcriber)
+
+
+@contextlib.contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """An application on a free port until it is left; gives its address."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=20))
@@ -48,7 +54,7 @@ def running(model: LoadedModel, **options: Any) -> Iterator[Running]:
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         try:
-            yield Running(f"http://127.0.0.1:{listening.getsockname()[1]}", transcriber, server)
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

@@ -69,13 +69,14 @@ class Backend(Protocol):
 
     name: str
     max_window: Seconds
+    knows_tokens: bool
 
     def open(
         self, options: TranscriptionOptions, on_window: OnWindow | None = None, on_partial: OnPartial | None = None
     ) -> Job: ...
 
     def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
-        """What each token of the text writes, with its log-probability."""
+        """What each token of the text writes, with its log-probability; none if it does not know its tokens."""
 
     def close(self) -> None: ...
 
@@ -83,6 +84,8 @@ class Backend(Protocol):
 class SharedTranscriber:
     """Transcribes for any number of threads. A cancelled future's work is dropped; an error ends one recording, and a
     failure of the engine those that are in it, but not the service."""
+
+    knows_tokens = True
 
     def __init__(self, transcriber: Transcriber, name: str = "caspi") -> None:
         self.name, self.max_window = name, transcriber.max_window

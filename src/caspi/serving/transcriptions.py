@@ -129,6 +129,8 @@ def _checked(
         raise HTTPException(400, f"response_format: {response_format!r} is not one of {', '.join(RESPONSE_FORMATS)}")
     if include and response_format != "json":
         raise HTTPException(400, "include: logprobs only with response_format json")
+    if include and not service.backend.knows_tokens:
+        raise HTTPException(400, "include: vLLM's answers have no log-probabilities of the text alone")
     if granularities and response_format != "verbose_json":
         raise HTTPException(400, "timestamp_granularities: only with response_format verbose_json")
     if not 0 <= temperature <= _HOTTEST:

@@ -108,7 +108,9 @@ def test_all_speech_is_in_exactly_one_window_in_any_blocks(
     assert [(w.first, len(w.samples)) for w in found] == [
         (w.first, len(w.samples)) for w in cut(samples, Told(speech), longest, len(samples))
     ]
-    assert all(one.first + len(one.samples) <= other.first for one, other in pairwise(found))
+    for one, other in pairwise(found):
+        assert one.first + len(one.samples) <= other.first + other.shared
+        assert other.shared == 0 or (one.continues and one.first + len(one.samples) == other.first + other.shared)
     assert all(0 < len(window.samples) <= longest * SAMPLE_RATE for window in found)
     covered = np.zeros(len(samples), bool)
     for window in found:
@@ -125,11 +127,16 @@ def test_all_speech_is_in_exactly_one_window_in_any_blocks(
 
 @settings(max_examples=20)
 @given(st.integers(1, 100), st.integers(0, 3), st.sampled_from([3.0, 7.5, 30.0]))
-def test_without_detection_windows_are_those_of_the_whole_recording(seconds: int, seed: int, longest: float) -> None:
+def test_without_detection_every_sample_is_in_a_window(seconds: int, seed: int, longest: float) -> None:
     samples = noise(seconds, -20, seed) * np.repeat(np.random.default_rng(seed).random(seconds), SAMPLE_RATE)
     samples = samples.astype(np.float32)[: len(samples) - 100 * seed]
     found = cut(samples, Everything(), longest, 10_000)
-    assert [(w.first, w.first + len(w.samples)) for w in found] == windows(samples, longest)
+    assert (found[0].first, found[-1].first + len(found[-1].samples)) == (0, len(samples))
+    for one, other in pairwise(found):
+        assert one.first + len(one.samples) == other.first + other.shared
+        assert one.continues == (other.shared > 0)
+    if not any(window.shared for window in found):
+        assert [(w.first, w.first + len(w.samples)) for w in found] == windows(samples, longest)
 
 
 def test_cuts_fall_in_pauses() -> None:
@@ -141,6 +148,7 @@ def test_cuts_fall_in_pauses() -> None:
     found = cut(samples, Everything(), 10.0)
     assert len(found) > 3
     for window in found[1:]:
+        assert not window.shared
         assert len(spoken) - 800 <= window.first % period or window.first % period <= 800
 
 

@@ -31,11 +31,14 @@ def longest_window(config: Mapping[str, Any]) -> Seconds:
 @dataclass(frozen=True, slots=True)
 class Window:
     """A part of a recording: float32 samples [n] at 16 kHz, from its sample `first` on. speech: mean probability of
-    speech in it; None if it is not known."""
+    speech in it; None if it is not known. shared: samples at its start that the window before it has too, because
+    there was no pause to cut in; continues: whether the next one begins before this one ends."""
 
     first: int
     samples: np.ndarray
     speech: float | None = None
+    shared: int = 0
+    continues: bool = False
 
     @property
     def start(self) -> Seconds:
@@ -52,12 +55,13 @@ def windows(samples: np.ndarray, max_seconds: Seconds = MAX_WINDOW) -> list[tupl
     max_samples = int(max_seconds * SAMPLE_RATE)
     cuts = [0]
     while len(samples) - cuts[-1] > max_samples:
-        cuts.append(cuts[-1] + _next_cut(samples[cuts[-1] : cuts[-1] + max_samples + _BEYOND], max_samples))
+        cuts.append(cuts[-1] + _next_cut(samples[cuts[-1] : cuts[-1] + max_samples + _BEYOND], max_samples)[0])
     return list(zip(cuts, [*cuts[1:], len(samples)], strict=True))
 
 
-def _next_cut(samples: np.ndarray, max_samples: int) -> int:
-    """Where a window that begins with these samples ends; they are longer than it, by `_BEYOND` if the recording is.
+def _next_cut(samples: np.ndarray, max_samples: int) -> tuple[int, bool]:
+    """Where a window that begins with these samples ends, and whether that is in a pause; they are longer than it, by
+    `_BEYOND` if the recording is.
 
     The cut is in the quietest 300 ms of the last two thirds of the window. Of similarly quiet pauses, the first is
     used: their differences are microphone noise, and one sentence is recognised better than two. Without a pause, the
@@ -67,9 +71,9 @@ def _next_cut(samples: np.ndarray, max_samples: int) -> int:
     low, high = (max_samples - search) // _HOP, max_samples // _HOP
     energy = _smoothed_energy(samples, _LONG_SMOOTHING)[low:high]
     if energy.min() <= _PAUSE_ENERGY * np.median(energy):
-        return (low + int(np.argmax(energy <= _SIMILAR_ENERGY * energy.min()))) * _HOP
+        return (low + int(np.argmax(energy <= _SIMILAR_ENERGY * energy.min()))) * _HOP, True
     low = (max_samples - search // 2) // _HOP
-    return (low + int(np.argmin(_smoothed_energy(samples, _SHORT_SMOOTHING)[low:high]))) * _HOP
+    return (low + int(np.argmin(_smoothed_energy(samples, _SHORT_SMOOTHING)[low:high]))) * _HOP, False
 
 
 def _smoothed_energy(samples: np.ndarray, width: int) -> np.ndarray:
@@ -85,7 +89,8 @@ class SpeechCutter:
     of a window and of the next block.
 
     Speech is one region while its pauses are shorter than `longest_pause`; a region that is too long for a window is
-    cut as `windows` does it. What is in no region is in no window.
+    cut as `windows` does it. Where that is not in a pause, the next window begins a second earlier, so that each word
+    is whole in one of them. What is in no region is in no window.
     """
 
     def __init__(
@@ -98,7 +103,9 @@ class SpeechCutter:
         self._kept = np.zeros(0, np.float32)  # samples that may still be in a window, from `_first` on
         self._speech = np.zeros(0, np.float32)  # of their frames
         self._first = 0
+        self._shared_at_cuts = min(_SHARED, self._max_samples // 4)
         self._region: int | None = None  # first sample of the open region
+        self._shared = 0  # of its samples the last window has
         self._last_speech = 0  # the frame after it
         self._speaking = False
 
@@ -160,9 +167,11 @@ class SpeechCutter:
         """Takes the first window from the open region, which is longer than one."""
         assert self._region is not None
         first = self._region - self._first
-        last = first + _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
-        self._region += last - first
-        return self._window(first, last)
+        length, in_pause = _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
+        found = self._window(first, first + length, continues=not in_pause)
+        self._shared = 0 if in_pause or not found else self._shared_at_cuts
+        self._region += length - self._shared
+        return found
 
     def _close(self, stop: int) -> list[Window]:
         """The windows of the open region, which ends at `stop` in the kept samples."""
@@ -171,17 +180,18 @@ class SpeechCutter:
         while stop - (self._region - self._first) > self._max_samples:
             found += self._cut()
         found += self._window(self._region - self._first, stop)
-        self._region, self._speaking = None, False
+        self._region, self._speaking, self._shared = None, False, 0
         self._drop(stop)
         return found
 
-    def _window(self, first: int, last: int) -> list[Window]:
-        """None if there is no word in it: after a cut in a pause, or for a click."""
-        speech = self._speech[first // FRAME : max(0, -(-last // FRAME))]
-        if np.count_nonzero(speech >= _SPEECH) < min(_FEWEST_FRAMES, len(speech)) or last <= first:
+    def _window(self, first: int, last: int, *, continues: bool = False) -> list[Window]:
+        """None if there is no word in it that no other window has: after a cut in a pause, or for a click."""
+        speech = self._speech[(first + self._shared) // FRAME : max(0, -(-last // FRAME))]
+        if np.count_nonzero(speech >= _SPEECH) < min(_FEWEST_FRAMES, len(speech)) or last <= first + self._shared:
             return []
+        speech = self._speech[first // FRAME : -(-last // FRAME)]
         known = float(speech.mean()) if self._detector.known() else None
-        return [Window(self._first + first, self._kept[first:last].copy(), known)]
+        return [Window(self._first + first, self._kept[first:last].copy(), known, self._shared, continues)]
 
     def _drop(self, count: int) -> None:
         """Forgets the first samples, in whole frames."""
@@ -192,4 +202,5 @@ class SpeechCutter:
 
 _SPEECH, _STILL_SPEECH = 0.5, 0.35  # probability at which speech begins, and below which it ends (silero-vad's own)
 _PAD = 10  # frames, 320 ms: kept before and after speech
+_SHARED = SAMPLE_RATE  # samples
 _FEWEST_FRAMES = 3  # 0.1 s: no word is shorter

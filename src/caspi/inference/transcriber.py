@@ -22,6 +22,7 @@ from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.streaming import results_of
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import Window, longest_window, windows
+from caspi.inference.stitching import seam
 from caspi.inference.window_decoder import WindowDecoder, loops_in, mean_log_probability
 from caspi.model.hotwords import joined, tail
 from caspi.model.loading import LoadedModel, load_to_decode
@@ -139,8 +140,9 @@ class HeardWindow:
 @dataclass(slots=True)
 class _Open:
     """A recording whose windows come in and are decoded. waiting: windows that are not submitted yet; running: tickets
-    of those that are. hypotheses: of windows that wait for those before them. heard: without their samples. shown: the
-    last text that `on_partial` was given. seconds: of the whole recording, known when there are no more windows."""
+    of those that are. hypotheses: of windows that wait for those before them. heard: without their samples.
+    next_heard: the next window, where its first words went to the one before it. shown: the last text that `on_partial`
+    was given. seconds: of the whole recording, known when there are no more windows."""
 
     options: TranscriptionOptions
     on_window: Callable[[HeardWindow], None] | None
@@ -151,6 +153,7 @@ class _Open:
     windows: dict[int, Window] = field(default_factory=dict)
     hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
     heard: list[HeardWindow] = field(default_factory=list)
+    next_heard: HeardWindow | None = None
     previous: str = ""
     shown: str = ""
     seconds: Seconds | None = None
@@ -250,7 +253,7 @@ class Transcriber:
     def end(self, ticket: int, seconds: Seconds) -> None:
         """A recording has no more windows, and this length."""
         self._opened[ticket].seconds = seconds
-        self._changed.add(ticket)
+        self._tell(ticket, self._opened[ticket])
 
     def cancel(self, ticket: int) -> None:
         """The recording's transcript is never returned, unless it was already."""
@@ -326,9 +329,27 @@ class Transcriber:
                 untrusted = hypothesis.truncated or loops_in(hypothesis)
                 opened.previous = "" if untrusted else without_times(hypothesis.text)
             self._submit_waiting(ticket, opened)
+        self._tell(ticket, opened)
+
+    def _tell(self, ticket: int, opened: _Open) -> None:
+        """Gives the windows that are done to who waits for them, in order. One that continues waits for the next, which
+        may have its last words too."""
         while (following := len(opened.heard)) in opened.hypotheses:
-            window = opened.windows.pop(following)
-            heard = _heard(ticket, window, opened.hypotheses.pop(following), times=opened.options.times)
+            window = opened.windows[following]
+            if opened.next_heard is None:
+                hypothesis = opened.hypotheses[following]
+                opened.next_heard = _heard(ticket, window, hypothesis, times=opened.options.times)
+            heard = opened.next_heard
+            opened.next_heard = None
+            if window.continues:
+                after = opened.windows.get(following + 1)
+                if (after is None and opened.seconds is None) or (after and following + 1 not in opened.hypotheses):
+                    opened.next_heard = heard
+                    break
+                if after is not None and after.shared:
+                    second = _heard(ticket, after, opened.hypotheses[following + 1], times=opened.options.times)
+                    heard, opened.next_heard = _sewn(heard, second)
+            del opened.hypotheses[following], opened.windows[following]
             if opened.on_window:
                 opened.on_window(heard)
             opened.heard.append(replace(heard, window=replace(window, samples=_NO_SAMPLES)))
@@ -362,6 +383,26 @@ def _heard(ticket: int, window: Window, hypothesis: Hypothesis, *, times: bool) 
             )
         ]  # fmt: skip
     return HeardWindow(ticket, window, hypothesis, tuple(segments), untimed and times)
+
+
+def _sewn(first: HeardWindow, second: HeardWindow) -> tuple[HeardWindow, HeardWindow]:
+    """Two windows that share samples, without the words that both have in both. Phrases with times stay as they are."""
+    if len(first.segments) != 1 or len(second.segments) != 1:
+        return first, second
+    [before], [after] = first.segments, second.segments
+    words, others = before.text.split(), after.text.split()
+    if len(words) != len(before.words) or len(others) != len(after.words):
+        return first, second
+    shared = second.window.shared / SAMPLE_RATE
+    kept, left_out = seam(words, others, shared)
+    before = replace(before, text=" ".join(words[:kept]), words=before.words[:kept])
+    after = replace(
+        after, start=after.start + shared / 2, text=" ".join(others[left_out:]), words=after.words[left_out:]
+    )  # fmt: skip
+    return (
+        replace(first, segments=(before,) if before.text else ()),
+        replace(second, segments=(after,) if after.text else ()),
+    )
 
 
 def joined_text(windows_heard: Sequence[HeardWindow], seconds: Seconds) -> Transcript:

@@ -565,6 +565,9 @@ def transcribe(
         Optional[str], typer.Option(help="The model that finds them (default: tiny-aligner, which knows Hebrew).")
     ] = None,
     vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Transcribe only where somebody speaks.")] = True,
+    diarize: Annotated[
+        bool, typer.Option("--diarize", help="Name the speakers; needs the package pyannote.audio.")
+    ] = False,
     clip: Annotated[
         Optional[str], typer.Option(metavar="START-END", help="Only this part: 90-120, 1:30-2:00, 1:30- (to the end).")
     ] = None,
@@ -603,7 +606,7 @@ def transcribe(
     options = commands.transcribe.TranscribeOptions(
         formats=format, out=out, context=context, hotwords=hotwords, language=language, times=times,
         word_timestamps=word_timestamps, aligner=aligner, clip=clip, channel=channel, detect_speech=vad,
-        rows=commands.transcribe.rows_option(batch_size),
+        diarize=diarize, rows=commands.transcribe.rows_option(batch_size),
         decoding=commands.transcribe.decoding_options(beams, loop_guard, previous_text, temperature),
     )  # fmt: skip
     _finish(commands.transcribe.run(model, files, options), json_)

@@ -16,9 +16,9 @@ from caspi.progress import Progress
 from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
-    from caspi.inference.files import FileRequest, FileResult, TimeWords
-    from caspi.inference.inputs import Span
-    from caspi.inference.transcriber import Transcriber
+    from caspi.inference.files import FileRequest, FileResult, Models, NameSpeakers, TimeWords
+    from caspi.inference.inputs import AudioInput, Span
+    from caspi.inference.transcriber import Transcript
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class TranscribeOptions:
     clip: str | None = None
     channel: int | None = None
     detect_speech: bool = True
+    diarize: bool = False
     rows: int | None = None
     decoding: DecodingOptions = field(default=GREEDY)
 
@@ -50,6 +51,7 @@ def run(model: str, given: Sequence[str], options: TranscribeOptions) -> Outcome
     """Transcribes recordings; without `out` the text is in the summary. If one fails, the others are still transcribed,
     and the exit code is 1."""
     from caspi.inference import files as stage
+    from caspi.inference.diarization import check_diarization
     from caspi.inference.inputs import audio_inputs
     from caspi.inference.speech_detection import speech_detector
 
@@ -59,6 +61,8 @@ def run(model: str, given: Sequence[str], options: TranscribeOptions) -> Outcome
     inputs = audio_inputs(given, _clip(options.clip), options.channel)
     detector = speech_detector(options.detect_speech)
     request = replace(_request(model, formats, options), detector=detector.name)
+    if options.diarize:
+        check_diarization(inputs)
     outputs = stage.Outputs(request, options.out)
     found = []
     load = functools.partial(_load, request, options.rows)
@@ -162,7 +166,7 @@ def _request(model: str, formats: tuple[str, ...], options: TranscribeOptions) -
     spoken = None if options.language in (None, "auto") else language_option(options.language)
     hotwords = _hotwords(options.hotwords) if options.hotwords else ""
     asked = TranscriptionOptions(spoken, joined(hotwords, options.context), options.times, options.decoding)
-    return FileRequest(model, asked, formats, _aligner(formats, spoken, options))
+    return FileRequest(model, asked, formats, _aligner(formats, spoken, options), diarize=options.diarize)
 
 
 def _aligner(formats: Sequence[str], spoken: str | None, options: TranscribeOptions) -> str | None:
@@ -172,7 +176,7 @@ def _aligner(formats: Sequence[str], spoken: str | None, options: TranscribeOpti
         return options.aligner
     needed = [name for name in formats if name in NEED_WORD_TIMES]
     better = any(name in BETTER_WITH_WORD_TIMES for name in formats) and not options.times
-    if not (options.word_timestamps or needed or better):
+    if not (options.word_timestamps or needed or better or options.diarize):
         return None
     if spoken in (None, "Hebrew"):
         return DEFAULT_ALIGNER
@@ -182,22 +186,37 @@ def _aligner(formats: Sequence[str], spoken: str | None, options: TranscribeOpti
     return None
 
 
-def _load(request: FileRequest, rows: int | None) -> tuple[Transcriber, TimeWords | None]:
+def _load(request: FileRequest, rows: int | None) -> Models:
     import torch
 
     from caspi.inference.engine.generator import GeneratorOptions
+    from caspi.inference.files import Models
     from caspi.inference.transcriber import Transcriber
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     usual = GeneratorOptions.for_device(device)
     transcriber = Transcriber.of(request.model, options=replace(usual, rows=rows) if rows else usual)
-    if request.aligner is None:
-        return transcriber, None
+    time_words = _time_words(request.aligner, request.options.language) if request.aligner else None
+    return Models(transcriber, time_words, _name_speakers() if request.diarize else None)
+
+
+def _time_words(aligner: str, spoken: str | None) -> TimeWords:
     from caspi.alignment.align import Aligner
     from caspi.alignment.transcripts import with_word_times
 
-    aligner = Aligner.of(request.aligner)
-    return transcriber, functools.partial(with_word_times, aligner, request.options.language)
+    return functools.partial(with_word_times, Aligner.of(aligner), spoken)
+
+
+def _name_speakers() -> NameSpeakers:
+    from caspi.inference.diarization import turn_finder, with_speakers
+    from caspi.inference.reading import samples_of
+
+    find = turn_finder()
+
+    def named(taken: AudioInput, transcript: Transcript) -> Transcript:
+        return with_speakers(transcript, find(samples_of(taken)), taken.span.start)
+
+    return named
 
 
 def _warn_of_missing_times(model: str, found: Sequence[FileResult]) -> None:

@@ -31,12 +31,19 @@ class FileRequest:
     formats: tuple[str, ...] = ("txt",)
     aligner: str | None = None
     detector: str = "none"
+    diarize: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Everything that the texts depend on, and their files, as JSON has it."""
         options = asdict(self.options)
         decoding = options.pop("decoding")
-        settings = {"model": self.model, "formats": self.formats, "aligner": self.aligner, "detector": self.detector}
+        settings = {
+            "model": self.model,
+            "formats": self.formats,
+            "aligner": self.aligner,
+            "detector": self.detector,
+            "diarize": self.diarize,
+        }
         made: dict[str, Any] = json.loads(json.dumps(settings | options | decoding))
         return made
 
@@ -124,7 +131,7 @@ def _of_older_version(settings: dict[str, Any]) -> dict[str, Any]:
     if "format" in settings:
         settings = settings | {"formats": [settings["format"]]}
         del settings["format"]
-    new = {"aligner": None, "detector": "none"} | json.loads(json.dumps(asdict(GREEDY)))
+    new = {"aligner": None, "detector": "none", "diarize": False} | json.loads(json.dumps(asdict(GREEDY)))
     return new | settings
 
 
@@ -145,13 +152,23 @@ class TimedWindow:
 
 
 TimeWords = Callable[[Sequence[HeardWindow]], list[TimedWindow]]
+NameSpeakers = Callable[[AudioInput, Transcript], Transcript]
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What transcribes, finds the times of words, and tells speakers apart."""
+
+    transcriber: Transcriber
+    time_words: TimeWords | None = None
+    name_speakers: NameSpeakers | None = None
 
 
 def transcribe(
     inputs: Sequence[AudioInput],
     request: FileRequest,
     outputs: Outputs,
-    load: Callable[[], tuple[Transcriber, TimeWords | None]],
+    load: Callable[[], Models],
     detector: Callable[[], SpeechDetector],
 ) -> Iterator[FileResult]:
     """Results in the order of the inputs. Texts are written as soon as they are ready, in any order. The models are
@@ -164,8 +181,9 @@ def transcribe(
     }
     following = 0
     if todo:
-        transcriber, time_words = load()
-        running = _Running([inputs[number] for number in todo], request, outputs, transcriber, time_words)
+        models = load()
+        transcriber = models.transcriber
+        running = _Running([inputs[number] for number in todo], request, outputs, models)
         with WindowReader(running.inputs, detector, transcriber.max_window) as reader:
             while running.left:
                 while transcriber.wants_more and running.unread:
@@ -198,12 +216,12 @@ class _Running:
         inputs: Sequence[AudioInput],
         request: FileRequest,
         outputs: Outputs,
-        transcriber: Transcriber,
-        time_words: TimeWords | None,
+        models: Models,
     ) -> None:
         self.inputs = inputs
         self.left = self.unread = len(inputs)
-        self._request, self._outputs, self._transcriber, self._time_words = request, outputs, transcriber, time_words
+        self._request, self._outputs, self._transcriber = request, outputs, models.transcriber
+        self._time_words, self._name_speakers = models.time_words, models.name_speakers
         self._files: dict[int, _File] = {}
         self._number_of: dict[int, int] = {}  # by ticket
         self._untimed: list[HeardWindow] = []
@@ -259,6 +277,8 @@ class _Running:
             unaligned = sum(timed.unaligned for timed in file.times)
             transcript = replace(transcript, segments=segments, unaligned=unaligned)
         taken = self.inputs[number]
+        if self._name_speakers:
+            transcript = self._name_speakers(taken, transcript)
         texts = {name: FORMATS[name](transcript, str(taken.name)) for name in self._request.formats}
         warnings = (*file.notes, *transcript.warnings())
         return FileResult(taken, texts, self._outputs.write(taken, texts), transcript, warnings=warnings)

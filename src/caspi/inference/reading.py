@@ -56,6 +56,12 @@ def pieces_of(
     yield heard / SAMPLE_RATE, Ended(heard / SAMPLE_RATE, tuple(audio.MEANING[note] for note in notes))
 
 
+def samples_of(taken: AudioInput) -> np.ndarray:
+    """All samples of a recording that is a file, or of its part. Raises AudioError."""
+    assert taken.path is not None
+    return np.concatenate(list(_within(audio.open_stream(taken.path, taken.channel).blocks, taken.span)))
+
+
 class WindowReader:
     """Reads recordings; `with` it, call `next_piece` until it has given an end or an error for each of them."""
 

@@ -9,7 +9,8 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import groupby
 from typing import Any
 
 from bidi import get_display  # type: ignore[import-untyped]
@@ -31,7 +32,15 @@ def _timestamp(seconds: Seconds, decimal_mark: str) -> str:
 
 
 def as_text(transcript: Transcript, _: str = "") -> str:
-    return transcript.text + "\n"
+    """The text in one line; a line for each turn where the speakers are known."""
+    if not any(segment.speaker for segment in transcript.segments):
+        return transcript.text + "\n"
+    turns = groupby(transcript.segments, key=lambda segment: segment.speaker)
+    return "".join(f"{_said_by(speaker)}{' '.join(part.text for part in parts)}\n" for speaker, parts in turns)
+
+
+def _said_by(speaker: str | None) -> str:
+    return f"{speaker}: " if speaker else ""
 
 
 def as_json(transcript: Transcript, _: str = "") -> str:
@@ -59,7 +68,7 @@ def segment_as_json(number: int, segment: TimedText) -> dict[str, Any]:
         "compression_ratio": compression_ratio(segment.text),
         "no_speech_prob": None if segment.speech is None else 1 - segment.speech,
         "words": [word_as_json(word) for word in segment.words],
-    }  # fmt: skip
+    } | ({"speaker": segment.speaker} if segment.speaker else {})  # fmt: skip
 
 
 def word_as_json(word: RecognisedWord) -> dict[str, Any]:
@@ -123,12 +132,16 @@ def as_textgrid(transcript: Transcript, _: str = "") -> str:
 def _cues(transcript: Transcript) -> list[Cue]:
     """Of the words where all of a segment have times, else one for each segment."""
     found: list[Cue] = []
+    speaker = None
     for segment in transcript.segments:
+        said_by = "" if segment.speaker == speaker else _said_by(segment.speaker)
+        speaker = segment.speaker
         timed = timed_words(segment)
         if timed:
+            timed[0] = replace(timed[0], text=said_by + timed[0].text)
             found += cues(timed)
         elif text := " ".join(segment.text.split()):  # a blank line would end a cue
-            found.append(Cue(segment.start, segment.end, (TimedWord(text, segment.start, segment.end),)))
+            found.append(Cue(segment.start, segment.end, (TimedWord(said_by + text, segment.start, segment.end),)))
     return found
 
 

@@ -35,7 +35,7 @@ class TimedText:
 
     Of its window: log_probability: mean of the tokens; None without tokens. temperature: at which they were chosen.
     speech: mean probability that somebody speaks; None if it is not known. tokens: those of the window, in the first of
-    its phrases."""
+    its phrases. speaker: who says it; None if nobody has looked."""
 
     start: Seconds
     end: Seconds
@@ -45,6 +45,7 @@ class TimedText:
     temperature: float = 0.0
     speech: float | None = None
     tokens: tuple[int, ...] = ()
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,17 @@ import soundfile
 import websockets
 
 from caspi.audio import SAMPLE_RATE
+from caspi.inference.engine.requests import Hypothesis
+from caspi.inference.engine.words import RecognisedWord
+from caspi.inference.long_audio import Window
+from caspi.inference.speech_detection import Everything
+from caspi.inference.transcriber import HeardWindow, TimedText, Transcript, TranscriptionOptions
 from caspi.model.loading import LoadedModel
 from caspi.serving.access import Keys, new_key
+from caspi.serving.app import application
+from caspi.serving.shared import Job
 from tests.conftest import ROOT
-from tests.serving.conftest import Running, running
+from tests.serving.conftest import Running, running, serving
 from tests.support import voice
 
 Timed = list[tuple[float, dict[str, Any]]]  # seconds since the first sample was sent, message
@@ -130,6 +137,7 @@ def test_many_speak_at_once(served: Running, speech: np.ndarray) -> None:
     ("sent", "message"),
     [
         (["hello"], "is not JSON"),
+        ([b"12"], "is not JSON"),
         (['{"type": "stop"}'], "the first message is"),
         (['{"type": "start", "language": "Klingon"}'], "language 'Klingon' is not known"),
         (['{"type": "start", "sample_rate": 3}'], "sample_rate: 3 is not a number from"),
@@ -186,4 +194,66 @@ def test_the_client_in_the_repository(served: Running, speech: np.ndarray, tmp_p
     command = [sys.executable, str(ROOT / "examples" / "live_client.py"), str(tmp_path / "a.wav"), "--url", url]
     result = subprocess.run([*command, "--language", "es", "--speed", "20"], capture_output=True, text=True, check=True)
     assert result.stdout.count("[") >= 2
-    assert "casa" in result.stdout
+    assert "gracias" in result.stdout
+
+
+class Numbered:
+    """Recognises a sound that says its own words: every half second at level n is the word n; a half second that is not
+    whole is a piece of it. As the model, it begins with what it is told to begin with."""
+
+    name, max_window, knows_tokens = "numbered", 10.0, False
+
+    def open(self, options: TranscriptionOptions, on_window: Any = None, on_partial: Any = None) -> Job:
+        windows: list[Window] = []
+
+        def take(job: Job, content: Window | float | None) -> None:
+            if isinstance(content, Window):
+                windows.append(content)
+            elif content is not None:
+                for window in windows:
+                    job.heard(self.heard(window, options.prefix))
+                job.future.set_result(Transcript("", (), "Hebrew", content, 0))
+
+        return Job(take, options, on_window, on_partial)
+
+    def heard(self, window: Window, prefix: str) -> HeardWindow:
+        words, half = [], SAMPLE_RATE // 2
+        for first in range(window.first // half * half, window.first + len(window.samples), half):
+            inside = window.samples[max(0, first - window.first) : max(0, first + half - window.first)]
+            number = round(float(np.median(inside)) * 1_000)
+            if number and len(inside) > 0.2 * half:
+                words.append(f"w{number}" if len(inside) > 0.9 * half else f"piece{number}")
+        words[: len(prefix.split())] = prefix.split()
+        said = tuple(RecognisedWord(word, 0.9) for word in words)
+        segment = TimedText(window.start, window.end, " ".join(words), said)
+        hypothesis = Hypothesis(segment.text, "Hebrew", truncated=False, words=said)
+        return HeardWindow(0, window, hypothesis, (segment,) if words else (), untimed=False)
+
+    def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
+        return []
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize("start", [0, 1_700])
+def test_speech_without_a_pause_is_whole_however_long_it_is(monkeypatch: pytest.MonkeyPatch, start: int) -> None:
+    """Trap: words that were stable beyond the end of a window were said by two utterances."""
+    monkeypatch.setattr("caspi.serving.live.speech_detector", lambda: Everything)
+    words = [f"w{number}" for number in range(1, 91)]
+    sound = np.repeat(np.arange(1, 91, dtype=np.float32) / 1_000, SAMPLE_RATE // 2)
+    sound = np.concatenate([np.zeros(start, np.float32), sound, np.zeros(-start % 8_000, np.float32)])
+    with serving(application(Numbered())) as address:
+        found = asyncio.run(_talk(address, sound, {"language": "he"}, 8.0))
+    finals = messages(found, "final")
+    assert len(finals) >= 5
+    said = " ".join(final["text"] for final in finals).split()
+    assert [word for word in said if not word.startswith("piece")] == words
+    assert sum(word.startswith("piece") for word in said) <= 2  # at the beginning and the end, where it is cut
+    for number in range(len(finals)):
+        stable = ""
+        for message in messages(found, "partial"):
+            if message["utterance"] == number:
+                assert message["stable"].startswith(stable)
+                stable = message["stable"]
+        assert finals[number]["text"].startswith(stable)

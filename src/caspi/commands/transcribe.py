@@ -64,6 +64,7 @@ def run(model: str, given: Sequence[str], options: TranscribeOptions) -> Outcome
     if options.diarize:
         check_diarization(inputs)
     outputs = stage.Outputs(request, options.out)
+    inputs = outputs.own_names(inputs)
     found = []
     load = functools.partial(_load, request, options.rows)
     with Progress("transcribe", unit="files", total=len(inputs)) as progress:

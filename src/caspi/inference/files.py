@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from caspi.atomic_output import read_whole_lines, write_whole
@@ -17,6 +19,7 @@ from caspi.inference.reading import Ended, Piece, WindowReader
 from caspi.inference.speech_detection import SpeechDetector
 from caspi.inference.subtitles import EXTENSIONS, FORMATS, described
 from caspi.inference.transcriber import HeardWindow, TimedText, Transcriber, Transcript, TranscriptionOptions
+from caspi.model.files import loaded_files
 
 _LIST_NAME = ".caspi-transcribe.jsonl"
 
@@ -39,6 +42,7 @@ class FileRequest:
         decoding = options.pop("decoding")
         settings = {
             "model": self.model,
+            "weights": _state_of_model(self.model),
             "formats": self.formats,
             "aligner": self.aligner,
             "detector": self.detector,
@@ -78,7 +82,7 @@ class Outputs:
         """Raises UsageError if the folder has texts with other settings."""
         self._formats, self._folder = request.formats, folder
         self._list = folder / _LIST_NAME if folder else None
-        self._done: dict[str, list[int]] = {}
+        self._done: dict[str, tuple[list[int], str]] = {}  # state of a recording, and the name of its texts
         if folder is None:
             return
         if folder.is_file():
@@ -92,14 +96,32 @@ class Outputs:
             self._list.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._list, json.dumps(settings, ensure_ascii=False) + "\n")
             return
-        first = _of_older_version(rows[0])
+        first = _of_older_version(rows[0], settings)
         if first != settings:
             changed = next(key for key in {**settings, **first} if first.get(key) != settings.get(key))
             raise UsageError(
                 f"--out {self._folder} contains transcripts made with {changed} = {first.get(changed)!r}; this run "
                 f"uses {settings.get(changed)!r}: give another folder"
             )
-        self._done = {name: state for row in rows[1:] for name, state in row.items()}
+        for row in rows[1:]:
+            for key, entry in row.items():  # an earlier version had the state alone
+                self._done[key] = (entry["state"], entry["name"]) if isinstance(entry, dict) else (entry, "")
+
+    def own_names(self, inputs: Sequence[AudioInput]) -> list[AudioInput]:
+        """The recordings with the names that they had in earlier runs; new ones with names that no other has."""
+        taken = {name.casefold(): key for key, (_, name) in self._done.items() if name}
+        found = []
+        for one in inputs:
+            name = self._done[one.key][1] if one.key in self._done and self._done[one.key][1] else str(one.name)
+            with_end = [f"{one.name}{one.path.suffix}"] if one.path else []
+            numbered = (f"{one.name}-{number}" for number in itertools.count(2))
+            free = (
+                n for n in itertools.chain([name], with_end, numbered) if taken.get(n.casefold(), one.key) == one.key
+            )
+            name = next(free)
+            taken[name.casefold()] = one.key
+            found.append(replace(one, name=PurePath(name)))
+        return found
 
     def paths(self, taken: AudioInput) -> tuple[Path, ...]:
         """The files of a recording, one per format."""
@@ -111,7 +133,7 @@ class Outputs:
     def finished(self, taken: AudioInput) -> bool:
         """Whether a recording was transcribed before and has not changed since."""
         paths = self.paths(taken)
-        known = self._done.get(taken.key)
+        known, _ = self._done.get(taken.key, (None, ""))
         return bool(paths) and known is not None and known == _state(taken) and all(path.is_file() for path in paths)
 
     def write(self, taken: AudioInput, texts: dict[str, str]) -> tuple[Path, ...]:
@@ -122,16 +144,25 @@ class Outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, texts[name])
         with self._list.open("a", encoding="utf-8") as list_file:
-            list_file.write(json.dumps({taken.key: _state(taken)}, ensure_ascii=False) + "\n")
+            entry = {"state": _state(taken), "name": str(taken.name)}
+            list_file.write(json.dumps({taken.key: entry}, ensure_ascii=False) + "\n")
         return self.paths(taken)
 
 
-def _of_older_version(settings: dict[str, Any]) -> dict[str, Any]:
+def _state_of_model(model: str) -> str:
+    """Changes when a folder gets another model; empty for what is no folder."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in loaded_files(Path(model))]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16] if files else ""
+
+
+def _of_older_version(settings: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """With the settings that did not exist yet."""
     if "format" in settings:
         settings = settings | {"formats": [settings["format"]]}
         del settings["format"]
-    new = {"aligner": None, "detector": "none", "diarize": False} | json.loads(json.dumps(asdict(GREEDY)))
+    new = {"aligner": None, "detector": "none", "diarize": False, "weights": now["weights"]} | json.loads(
+        json.dumps(asdict(GREEDY))
+    )
     return new | settings
 
 

@@ -94,11 +94,18 @@ class SpeechCutter:
     """
 
     def __init__(
-        self, detector: SpeechDetector, max_seconds: Seconds = MAX_WINDOW, longest_pause: Seconds = LONGEST_PAUSE
+        self,
+        detector: SpeechDetector,
+        max_seconds: Seconds = MAX_WINDOW,
+        longest_pause: Seconds = LONGEST_PAUSE,
+        *,
+        only_full: bool = False,
     ) -> None:
+        """only_full: a region that is too long is cut where a window is full, not in a pause before it."""
         self._detector = detector
         self._longest_pause = round(longest_pause / FRAME_SECONDS)  # frames
         self._max_samples = int(max_seconds * SAMPLE_RATE)
+        self._only_full, self._beyond = only_full, 0 if only_full else _BEYOND
         self._unheard = np.zeros(0, np.float32)  # less than a frame
         self._kept = np.zeros(0, np.float32)  # samples that may still be in a window, from `_first` on
         self._speech = np.zeros(0, np.float32)  # of their frames
@@ -155,7 +162,7 @@ class SpeechCutter:
             self._last_speech = frame + 1
         elif self._region is not None and frame - self._last_speech >= self._longest_pause:
             return self._close(self._position(self._last_speech, _PAD))
-        if self._region is not None and (frame + 1) * FRAME - self._region >= self._max_samples + _BEYOND:
+        if self._region is not None and (frame + 1) * FRAME - self._region >= self._max_samples + self._beyond:
             return self._cut()
         return []
 
@@ -167,7 +174,9 @@ class SpeechCutter:
         """Takes the first window from the open region, which is longer than one."""
         assert self._region is not None
         first = self._region - self._first
-        length, in_pause = _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
+        length, in_pause = self._max_samples, False
+        if not self._only_full:
+            length, in_pause = _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
         found = self._window(first, first + length, continues=not in_pause)
         self._shared = 0 if in_pause or not found else self._shared_at_cuts
         self._region += length - self._shared

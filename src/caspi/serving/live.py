@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from caspi.errors import CaspiError
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import SpeechCutter, Window
 from caspi.inference.speech_detection import speech_detector
+from caspi.inference.stitching import seam
 from caspi.inference.subtitles import word_as_json
 from caspi.inference.transcriber import HeardWindow, TranscriptionOptions
 from caspi.language import named
@@ -65,6 +65,13 @@ class Start:
         return cls(TranscriptionOptions(spoken, context), rate)
 
 
+async def _first_text(socket: WebSocket) -> str:
+    message = await asyncio.wait_for(socket.receive(), _IDLE)
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    return message.get("text") or ""
+
+
 def _json(message: str) -> dict[str, Any]:
     try:
         content = json.loads(message)
@@ -84,10 +91,10 @@ def router(service: Service) -> APIRouter:
         await socket.accept()
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # the client has gone, at any moment
             try:
-                start = Start.of(await asyncio.wait_for(socket.receive_text(), _IDLE))
+                start = Start.of(await _first_text(socket))
                 await socket.send_json({"type": "ready", "model": service.backend.name})
                 await _Session(socket, service, start).run()
-            except (ProtocolError, CaspiError, KeyError, TimeoutError) as error:
+            except (ProtocolError, CaspiError, TimeoutError) as error:
                 message = f"no message for {_IDLE:g} s" if isinstance(error, TimeoutError) else str(error)
                 await socket.send_json({"type": "error", "message": message})
             await socket.close()
@@ -103,12 +110,15 @@ class _Session:
         self._resample = (
             soxr.ResampleStream(start.rate, SAMPLE_RATE, 1, "float32") if start.rate != SAMPLE_RATE else None
         )
-        self._cutter = SpeechCutter(speech_detector()(), service.backend.max_window, PAUSE)
+        # Full windows only: what was shown of a window must be in it.
+        self._cutter = SpeechCutter(speech_detector()(), service.backend.max_window, PAUSE, only_full=True)
         self._ended: deque[Window] = deque()
         self._stopped = False
         self._changed = asyncio.Condition()
         self._received = 0  # samples
         self._utterance = _Utterance()
+        self._held: _Final | None = None
+        self._seconds = 0.0  # that were recognised
 
     async def run(self) -> None:
         recognising = asyncio.create_task(self._recognise())
@@ -168,6 +178,7 @@ class _Session:
             if ended is not None:
                 await self._finish(ended)
             elif self._stopped:
+                await self._send_held(len(self._held.words) if self._held else 0)
                 await self._socket.send_json({"type": "done", "seconds": self._received / SAMPLE_RATE})
                 return
             elif (window := self._cutter.open_region) is not None:
@@ -181,7 +192,10 @@ class _Session:
         """The partial text of what is being said."""
         heard = await self._heard(window)
         self._utterance.heard = window.end
-        if heard is not None and self._utterance.agree(heard):
+        if heard is None:
+            return
+        await self._sew(heard)
+        if self._utterance.agree(heard):
             await self._socket.send_json(
                 {
                     "type": "partial", "utterance": self._utterance.number, "start": round(window.start, 2),
@@ -190,25 +204,44 @@ class _Session:
             )  # fmt: skip
 
     async def _finish(self, window: Window) -> None:
-        """The final text of what was said."""
+        """The final text of what was said. One that continues waits for the first words of the next, which shares a
+        second with it: its last word may be whole there."""
         heard = await self._heard(window)
-        if heard is not None and heard.segments:
-            words = self._utterance.with_probabilities(heard.segments[0].words)
-            text = " ".join(segment.text for segment in heard.segments)
-            await self._socket.send_json(
-                {
-                    "type": "final", "utterance": self._utterance.number, "start": round(window.start, 2),
-                    "end": round(window.end, 2), "text": text, "words": [word_as_json(word) for word in words],
-                    "language": heard.hypothesis.language,
-                }
-            )  # fmt: skip
-        elif self._utterance.text:  # what was shown was no speech after all
-            await self._socket.send_json(
-                {"type": "final", "utterance": self._utterance.number, "start": round(window.start, 2),
-                 "end": round(window.end, 2), "text": "", "words": [], "language": None}
-            )  # fmt: skip
+        if heard is not None:
+            await self._sew(heard)
+        words = self._utterance.final_words(heard)
+        if words or self._utterance.text:  # what was shown may have been no speech after all
+            spoken = heard.hypothesis.language if heard else None
+            self._held = _Final(self._utterance, window, words, spoken)
+            if not window.continues:
+                await self._send_held(len(words))
         self._service.metrics.audio.inc(window.end - window.start)
-        self._utterance = _Utterance(self._utterance.number + 1, heard=window.end)
+        self._seconds += window.end - window.start
+        self._utterance = _Utterance(self._utterance.number + 1, heard=window.end - window.shared / SAMPLE_RATE)
+        self._utterance.shares = window.continues
+
+    async def _sew(self, heard: HeardWindow) -> None:
+        """Sends the final that waits for these words, and hides those that it has."""
+        utterance, held = self._utterance, self._held
+        if held is None or not utterance.shares or utterance.sewn:
+            return
+        words = _words_of(heard)
+        kept, left_out = seam([word.text for word in held.words], [word.text for word in words], 1.0)
+        utterance.sewn, utterance.hidden = True, words[:left_out]
+        await self._send_held(max(kept, len(held.utterance.words)))
+
+    async def _send_held(self, kept: int) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        words = held.words[:kept]
+        await self._socket.send_json(
+            {
+                "type": "final", "utterance": held.utterance.number, "start": round(held.window.start, 2),
+                "end": round(held.window.end, 2), "text": " ".join(word.text for word in words),
+                "words": [word_as_json(word) for word in words], "language": held.language,
+            }
+        )  # fmt: skip
 
     async def _heard(self, window: Window) -> HeardWindow | None:
         """A window with its text, which begins with what is stable. None: nothing is in it."""
@@ -225,34 +258,61 @@ class _Session:
         return found[0] if found else None
 
 
+def _words_of(heard: HeardWindow) -> tuple[RecognisedWord, ...]:
+    return tuple(word for segment in heard.segments for word in segment.words)
+
+
 @dataclass(slots=True)
 class _Utterance:
     """What is being said. heard: end of what was recognised, in seconds of the connection. text: that was shown last;
-    stable: its beginning that does not change any more, which has these words. language: that was identified."""
+    words: of its beginning that does not change any more. language: that was identified.
+    shares: whether it begins with a second that the utterance before it has; hidden: words of that second which the
+    other has; sewn: whether they are known."""
 
     number: int = 0
     heard: Seconds = 0.0
     text: str = ""
-    stable: str = ""
     words: tuple[RecognisedWord, ...] = ()
     language: str | None = None
+    shares: bool = False
+    sewn: bool = False
+    hidden: tuple[RecognisedWord, ...] = ()
+
+    @property
+    def stable(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def prefix(self) -> str:
+        """With which the next recognition begins; nothing while the language is not known."""
+        return " ".join(word.text for word in (*self.hidden, *self.words)) if self.language else ""
 
     def agree(self, heard: HeardWindow) -> bool:
         """Takes a new recognition; whether anything changed. The last word may still be growing: it is not stable."""
-        words = heard.segments[0].words if heard.segments else ()
-        text = " ".join(segment.text for segment in heard.segments)
+        words = _words_of(heard)[len(self.hidden) :]
+        self.language = self.language or heard.hypothesis.language
         before = self.text.split()
         count = 0
         while count < min(len(before), len(words) - 1) and before[count] == words[count].text:
             count += 1
-        changed = text != self.text
-        if count > len(self.words) and heard.hypothesis.language:
+        text = " ".join(word.text for word in words)
+        changed = text != self.text or count > len(self.words)
+        if count > len(self.words) and self.language:
             self.words = (*self.words, *words[len(self.words) : count])
-            self.stable = " ".join(word.text for word in self.words)
-            self.language, changed = heard.hypothesis.language, True
         self.text = text
         return changed
 
-    def with_probabilities(self, words: Sequence[RecognisedWord]) -> tuple[RecognisedWord, ...]:
-        """Words of the final text; those that were stable have the probabilities with which they became it."""
+    def final_words(self, heard: HeardWindow | None) -> tuple[RecognisedWord, ...]:
+        """Of the last recognition; those that were stable have the probabilities with which they became it."""
+        words = _words_of(heard)[len(self.hidden) :] if heard else ()
         return (*self.words, *words[len(self.words) :])
+
+
+@dataclass(frozen=True, slots=True)
+class _Final:
+    """A final text that is not sent yet."""
+
+    utterance: _Utterance
+    window: Window
+    words: tuple[RecognisedWord, ...]
+    language: str | None

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 import time
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, File, Form, HTTPException, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
-from caspi.atomic_output import sync_to_disk, write_whole
+from caspi.atomic_output import read_whole_lines, sync_to_disk
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.subtitles import FORMATS
 from caspi.inference.transcriber import TimedText, Transcript
@@ -28,21 +29,31 @@ _POLICY = "default-src 'self'; media-src 'self' blob:; connect-src 'self'; frame
 MANIFEST = "manifest.jsonl"
 
 
+Time = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # in seconds
+Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
+
+
 class Word(BaseModel):
     """As the transcription has it; without times where they are not known."""
 
-    word: str
-    start: float | None = Field(None, ge=0)
-    end: float | None = Field(None, ge=0)
+    word: Line
+    start: Time | None = None
+    end: Time | None = None
 
 
 class Segment(BaseModel):
     """A part of a text with its times in seconds."""
 
-    start: float = Field(ge=0)
-    end: float = Field(ge=0)
-    text: str
+    start: Time
+    end: Time
+    text: Line
     words: list[Word] = []
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Segment:
+        if self.end < self.start:
+            raise ValueError("end is before start")
+        return self
 
 
 class Subtitles(BaseModel):
@@ -50,8 +61,11 @@ class Subtitles(BaseModel):
 
     format: Literal["srt", "vtt"]
     language: str | None = None
-    duration: float = Field(ge=0)
+    duration: Time
     segments: list[Segment]
+
+
+_SEGMENTS = TypeAdapter(list[Segment])
 
 
 def router(corrections: Path | None) -> APIRouter:
@@ -80,6 +94,7 @@ def router(corrections: Path | None) -> APIRouter:
         text: Annotated[str, Form()],
         language: Annotated[str, Form()] = "Hebrew",
         recognised: Annotated[str, Form()] = "",
+        segments: Annotated[str, Form()] = "",
     ) -> JSONResponse:
         if corrections is None:
             raise HTTPException(404, "corrections are not kept here: start caspi serve with --corrections FOLDER")
@@ -89,8 +104,11 @@ def router(corrections: Path | None) -> APIRouter:
             spoken = named(language)
         except ValueError as error:
             raise HTTPException(400, str(error)) from error
-        line = {"text": " ".join(text.split()), "language": spoken, "recognised": recognised, "source": "corrections"}
-        count = await run_in_threadpool(_save, corrections, file, line)
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        end = re.sub(r"[^a-z0-9]", "", (file.filename or "").rpartition(".")[2].lower())[:5] or "audio"
+        line: dict[str, Any] = {"audio": f"{name}.{end}", "language": spoken, "recognised": recognised}
+        line |= {"source": "corrections"} | _content(text, segments)
+        count = await run_in_threadpool(_save, corrections, name, file, line)
         return JSONResponse({"saved": count, "message": f"{plural(count, 'correction')} in {MANIFEST}"}, 201)
 
     return routes
@@ -111,6 +129,18 @@ def _subtitles(asked: Subtitles) -> str:
     return FORMATS[asked.format](Transcript(text, segments, spoken, asked.duration, truncated=0), "")
 
 
+def _content(text: str, segments: str) -> dict[str, Any]:
+    """For the manifest: the text, or the parts of a long recording with their times. Raises HTTPException."""
+    if not segments:
+        return {"text": " ".join(text.split())}
+    try:
+        parts = _SEGMENTS.validate_json(segments)
+    except ValidationError as error:
+        raise HTTPException(400, f"segments: {error.errors()[0]['msg']}") from error
+    said = [part for part in parts if part.text.strip()]
+    return {"segments": [{"start": p.start, "end": p.end, "text": " ".join(p.text.split())} for p in said]}
+
+
 def _static(name: str) -> Response:
     source = _STATIC / name
     if not re.fullmatch(r"[a-z]+\.[a-z]+", name) or not source.is_file():
@@ -120,13 +150,11 @@ def _static(name: str) -> Response:
     return Response(source.read_bytes(), media_type=f"{kind}; charset=utf-8", headers=headers)
 
 
-def _save(folder: Path, file: UploadFile, line: dict[str, str]) -> int:
+def _save(folder: Path, name: str, file: UploadFile, line: dict[str, Any]) -> int:
     """Writes the audio beside the manifest, then its line; returns the number of lines."""
-    folder.mkdir(parents=True, exist_ok=True)
-    end = re.sub(r"[^a-z0-9]", "", (file.filename or "").rpartition(".")[2].lower())[:5] or "audio"
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
-    audio = folder / f"{name}.{end}"
+    audio = folder / str(line["audio"])
     partial = audio.with_name(f".{audio.name}.partial")
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with partial.open("wb") as out:
             while block := file.file.read(1 << 20):
@@ -134,10 +162,15 @@ def _save(folder: Path, file: UploadFile, line: dict[str, str]) -> int:
         sync_to_disk(partial)
         partial.replace(audio)
         manifest = folder / MANIFEST
-        before = manifest.read_text(encoding="utf-8") if manifest.exists() else ""
-        added = json.dumps({"audio": audio.name, "id": name, **line}, ensure_ascii=False)
-        write_whole(manifest, f"{before}{added}\n")
+        with _one_writer:
+            before = len(read_whole_lines(manifest))
+            with manifest.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({**line, "id": name}, ensure_ascii=False) + "\n")
+            sync_to_disk(manifest)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    return before.count("\n") + 1
+    return before + 1
+
+
+_one_writer = threading.Lock()  # of the manifest

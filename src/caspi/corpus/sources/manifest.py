@@ -128,7 +128,7 @@ class ManifestSource(Source):
 
 _KNOWN = frozenset(
     "audio audio_filepath text segments words start end offset duration id source language context prompt previous "
-    "quality split channel labelled".split()
+    "quality split channel labelled recognised".split()
 ) | frozenset(SPEAKER_KEYS)
 
 

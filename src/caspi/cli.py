@@ -43,6 +43,14 @@ LoopGuard = Annotated[
     bool,
     typer.Option("--loop-guard", help="Decode what repeats itself again with repetitions forbidden; it is counted."),
 ]
+Temperature = Annotated[
+    str,
+    typer.Option(
+        metavar="T[,T...]",
+        help="0: the most likely token. Above: random. Further values are tried where a text is unlikely or repeats "
+        "itself: 0,0.2,0.4,0.6,0.8,1.",
+    ),
+]
 PreviousText = Annotated[
     bool,
     typer.Option(
@@ -575,14 +583,7 @@ def transcribe(
         Optional[int], typer.Option(min=0, help="Only this channel, from 0 (default: the mean of all).")
     ] = None,
     beams: Beams = 1,
-    temperature: Annotated[
-        str,
-        typer.Option(
-            metavar="T[,T...]",
-            help="0: the most likely token. Above: random. Further values are tried where a text is unlikely or "
-            "repeats itself: 0,0.2,0.4,0.6,0.8,1.",
-        ),
-    ] = "0",
+    temperature: Temperature = "0",
     loop_guard: LoopGuard = False,
     previous_text: PreviousText = False,
     times: Annotated[
@@ -741,13 +742,15 @@ def publish(
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="tiny, a folder or a Hub id.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; others than this machine need keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 8000,
     api_keys: Annotated[
         Optional[Path], typer.Option(help="A file with hashes of keys; CASPI_API_KEYS may have keys too.")
     ] = None,
     new_key: Annotated[Optional[str], typer.Option(metavar="NAME", help="Make a key for NAME, and end.")] = None,
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Let everybody use it who reaches it.")] = False,
-    aligner: Annotated[str, typer.Option(help="The model that finds the times of words.")] = "tiny-aligner",
+    aligner: Annotated[str, typer.Option(help="The model that finds the times of words, or none.")] = "tiny-aligner",
+    beams: Beams = 1,
+    temperature: Temperature = "0",
     max_upload: Annotated[int, typer.Option(min=1, help="MiB of one request, at most.")] = 512,
     max_minutes: Annotated[int, typer.Option(min=1, help="Minutes of audio in one request, at most.")] = 240,
     max_requests: Annotated[int, typer.Option(min=1, help="Requests at once; further ones get 429.")] = 512,
@@ -771,6 +774,7 @@ def serve(
     Example: caspi serve runs/demo/train/average --port 8000 --corrections corrections
     """
     from caspi.commands import serve as command
+    from caspi.commands.transcribe import decoding_options
     from caspi.errors import UsageError
 
     if new_key is not None:
@@ -779,9 +783,11 @@ def serve(
     if not model:
         raise UsageError("caspi serve needs a MODEL: tiny, a folder or a Hub id")
     options = command.ServeOptions(
-        host=host, port=port, aligner=aligner or None, api_keys=api_keys, no_auth=no_auth, upload_mb=max_upload,
+        host=host, port=port, aligner=None if aligner in ("", "none") else aligner, api_keys=api_keys,
+        no_auth=no_auth, upload_mb=max_upload,
         audio_minutes=max_minutes, requests=max_requests, per_key=max_per_key, corrections=corrections,
         origins=tuple(allow_origin or ()), log_transcripts=log_transcripts, backend=backend, vllm_url=vllm_url,
+        decoding=decoding_options(beams, False, False, temperature),
     )  # fmt: skip
     command.run(model, options)
 

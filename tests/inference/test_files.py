@@ -70,7 +70,7 @@ def test_finished_files_are_kept_after_an_interruption(
     outcome = transcribe(good, tmp_path / "out")
     assert len(calls) == 3
     assert outcome.line == f"1 of 2 files transcribed ({outcome.summary['files'][1]['seconds']:.1f} s of audio), " + (
-        "1 were already transcribed"
+        "1 already transcribed"
     )
 
 
@@ -266,3 +266,44 @@ def test_every_format_is_read_by_its_own_library(tmp_path: Path) -> None:
     grid = textgrid.openTextgrid(str(out / "a.TextGrid"), includeEmptyIntervals=False)
     assert [entry.label for entry in grid.getTier("words").entries] == [word["word"] for word in timed]
     assert webvtt.read(out / "a.karaoke.vtt").captions
+
+
+def test_runs_into_the_same_folder_never_overwrite_each_other(tmp_path: Path) -> None:
+    """Trap: two files of the same name in two runs became one text, which the first then kept."""
+    spoken = [voice("la casa grande"), voice("el perro come pan", 7)]
+    files = []
+    for folder, samples in zip("ab", spoken, strict=True):
+        (tmp_path / folder).mkdir()
+        files.append(written(tmp_path / folder / "x.wav", samples))
+    alone = [words_of(transcribe([file], None)) for file in files]
+    out = tmp_path / "out"
+    for file in (files[0], files[1]):
+        transcribe([file], out)
+    again = transcribe(files, out)
+    assert [found["kept"] for found in again.summary["files"]] == [True, True]
+    names = [Path(found["written"][0]) for found in again.summary["files"]]
+    assert [name.read_text().strip() for name in names] == alone
+    assert [name.name for name in names] == ["x.txt", "x.wav.txt"]
+    parts = [transcribe([files[0]], tmp_path / "parts", clip=clip).summary["files"][0] for clip in ("0-0.5", "0.5-1")]
+    assert len({part["written"][0] for part in parts}) == 2
+
+
+def test_another_model_in_the_same_folder_does_not_keep_old_texts(tmp_path: Path) -> None:
+    commands.export.run("tiny", "hf", tmp_path / "model")
+    file = str(written(tmp_path / "a.wav", voice("la casa")))
+    options = TranscribeOptions("txt", tmp_path / "out")
+    commands.transcribe.run(str(tmp_path / "model"), [file], options)
+    (tmp_path / "model" / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="made with weights ="):
+        commands.transcribe.run(str(tmp_path / "model"), [file], options)
+
+
+def test_subtitles_without_an_aligner_can_be_read_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import srt
+
+    samples = np.concatenate([np.append(voice("la casa grande y el perro", n), np.zeros(8_000)) for n in range(12)])
+    text = transcribe([written(tmp_path / "a.wav", samples.astype(np.float32))], None, "srt").text
+    cues = list(srt.parse(text))
+    assert len(cues) >= 4
+    assert max((cue.end - cue.start).total_seconds() for cue in cues) <= 7.0
+    assert "cues are windows of 7 s at most" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import websockets
 from prometheus_client.parser import text_string_to_metric_families
 
 from caspi import audio
@@ -166,6 +168,59 @@ def test_other_sites_may_not_use_it_unless_they_are_named(served: Running, tiny:
     with running(tiny, origins=("https://other.example",)) as open_one:
         headers = httpx.options(open_one.url + PATH, headers=asked).headers
         assert headers["access-control-allow-origin"] == "https://other.example"
+
+
+def test_pages_of_others_and_false_names_are_refused(tiny: LoadedModel, spoken: bytes) -> None:
+    """Trap: a browser lets any page post to a server on this machine, and open WebSockets to it."""
+    with running(tiny, hosts=frozenset({"127.0.0.1", "localhost"})) as server:
+        own = server.url
+        for origin, status in ((None, 200), (own, 200), ("http://evil.example", 403), ("null", 403)):
+            headers = {"Origin": origin} if origin else {}
+            answer = httpx.post(own + PATH, files={"file": spoken}, headers=headers, timeout=60)
+            assert answer.status_code == status, origin
+        assert httpx.get(own, headers={"Host": "evil.example:8000"}).status_code == 403
+        assert httpx.get(own.replace("127.0.0.1", "localhost")).status_code == 200
+
+        async def connect(origin: str) -> None:
+            async with websockets.connect(own.replace("http", "ws") + "/v1/live", origin=origin) as live:
+                await live.send('{"type": "start"}')
+
+        asyncio.run(connect(own))
+        with pytest.raises(websockets.InvalidStatus):
+            asyncio.run(connect("http://evil.example"))
+
+
+def test_a_port_that_another_program_has_is_told_at_once() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UsageError, match=f"--port {other.getsockname()[1]}: .*in use"):
+            serve.run("tiny", serve.ServeOptions(port=other.getsockname()[1]))
+
+
+def test_streams_and_live_speech_are_in_the_log_and_the_figures(
+    tiny: LoadedModel, spoken: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running(tiny, log_transcripts=True) as server:
+        post(server, spoken, data={"stream": "true"})
+        post(server, b"no audio", data={"stream": "true"})
+        found = asyncio.run(_live(server.url, audio.decode(spoken)))
+        figures = httpx.get(server.url + "/metrics").text
+    good, bad, live = [json.loads(r.message) for r in caplog.records if r.name == "caspi.requests"][-3:]
+    assert good["text"]
+    assert good["audio_seconds"] == pytest.approx(len(audio.decode(spoken)) / 16_000, abs=0.01)
+    assert bad["error"].startswith("corrupt_audio")
+    assert (live["status"], live["text"]) == (101, found)
+    assert "caspi_windows_total 1.0" in figures
+
+
+async def _live(url: str, samples: np.ndarray) -> str:
+    async with websockets.connect(url.replace("http", "ws") + "/v1/live") as socket_:
+        await socket_.send('{"type": "start", "language": "es"}')
+        await socket_.send((samples * 32_767).astype("<i2").tobytes())
+        await socket_.send('{"type": "stop"}')
+        messages = [json.loads(message) async for message in socket_]
+    return " ".join(message["text"] for message in messages if message["type"] == "final")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import functools
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,61 @@ def test_nothing_comes_from_elsewhere(server: Running) -> None:
     for name in ("../app.py", "%2e%2e/app.py", "nothing.js", "page"):
         assert httpx.get(f"{server.url}/static/{name}").status_code == 404
     assert httpx.get(f"{server.url}/static/page.js").headers["content-type"].startswith("text/javascript")
+
+
+def test_corrections_at_the_same_moment_are_all_kept(server: Running, corrections: Path) -> None:
+    manifest = corrections / "manifest.jsonl"
+    before = len(manifest.read_text(encoding="utf-8").splitlines()) if manifest.exists() else 0
+
+    def save(number: int) -> int:
+        form = {"text": f"תיקון {number}", "language": "he"}
+        return httpx.post(f"{server.url}/v1/corrections", files={"file": ("a.wav", b"RIFF")}, data=form).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(save, range(60))) == {201}
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == before + 60
+    assert all((corrections / line["audio"]).is_file() for line in lines)
+    assert len({line["text"] for line in lines[before:]}) == 60
+
+
+def test_a_long_correction_is_saved_in_its_parts(page: Any, corrections: Path, tmp_path: Path, sound: Path) -> None:
+    """What is longer than a clip could not be trained on as a whole."""
+    samples = np.tile(audio.decode(sound), 5)
+    soundfile.write(tmp_path / "long.wav", samples, SAMPLE_RATE)
+    upload(page, tmp_path / "long.wav")
+    page.locator(".word[data-start]").first.evaluate("word => { word.textContent = 'תיקון'; }")
+    page.locator("#transcript").dispatch_event("input")
+    before = len((corrections / "manifest.jsonl").read_text().splitlines()) if corrections.exists() else 0
+    page.click("#correct")
+    until(page, f"document.getElementById('status').textContent.includes('{before + 1}')")
+    line = json.loads((corrections / "manifest.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert line["segments"][0]["text"].startswith("תיקון")
+    assert all(one["end"] - one["start"] <= 30 for one in line["segments"])
+    assert len(line["segments"]) > 1
+
+
+def test_a_file_that_is_chosen_while_recording_ends_the_recording(page: Any, sound: Path) -> None:
+    """Trap: the text of the microphone came over that of the file, and was saved with the file's audio."""
+    page.click("#record")
+    until(page, "document.querySelector('.growing')?.textContent.length > 2")
+    upload(page, sound)
+    assert page.get_attribute("#record", "aria-pressed") == "false"
+    text = page.locator("#transcript").inner_text()
+    time.sleep(2.5)
+    assert page.locator("#transcript").inner_text() == text
+    upload(page, sound)  # and the same file can be chosen again
+
+
+def test_wrong_subtitles_are_refused_and_line_breaks_are_none(server: Running) -> None:
+    good = {"start": 0.0, "end": 2.0, "text": "a", "words": [{"word": "a\n\nb", "start": 0.0, "end": 1.0}]}
+    asked = {"format": "srt", "language": "he", "duration": 2.0, "segments": [good]}
+    assert [cue.content for cue in srt.parse(httpx.post(f"{server.url}/v1/subtitles", json=asked).text)] == ["a b"]
+    for wrong in ({**good, "end": -1}, {**good, "start": 3.0}):
+        answer = httpx.post(f"{server.url}/v1/subtitles", json={**asked, "segments": [wrong]})
+        assert (answer.status_code, "message" in answer.json()["error"]) == (400, True)
+    endless = json.dumps({**asked, "duration": float("inf")})
+    assert httpx.post(f"{server.url}/v1/subtitles", content=endless).status_code == 400
 
 
 def test_corrections_are_kept_only_where_there_is_a_folder(tiny: LoadedModel, server: Running) -> None:

@@ -48,8 +48,12 @@ def run(
     if not dry_run:
         publish(made, private=private)
     upload = Upload(repository, dry_run, private, made.sizes())
-    shown = (made.card, *upload_files(upload)) if dry_run else ()
-    return Outcome(upload_line(upload), Path(model), upload.as_json() | {"card": made.card}, tables=shown)
+    summary = upload.as_json() | {"card": made.card}
+    if not dry_run:
+        return Outcome(upload_line(upload), Path(model), summary)
+    if not compared:
+        _log.warning("programs were not compared: give --parity or --evaluation, as publishing itself needs")
+    return Outcome(upload_line(upload), Path(), summary, tables=upload_files(upload), text=f"{made.card}\n")
 
 
 def _parity_set(given: str | None, evaluations: Sequence[Path]) -> str | None:

@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from caspi.commands.outcome import Outcome
 from caspi.errors import MissingDependency, UsageError
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 
 if TYPE_CHECKING:
     from caspi.inference.files import TimeWords
@@ -41,6 +43,7 @@ class ServeOptions:
     log_transcripts: bool = False
     backend: str = "caspi"
     vllm_url: str = "http://127.0.0.1:8001"
+    decoding: DecodingOptions = GREEDY
 
 
 def new_key(name: str) -> Outcome:
@@ -66,26 +69,49 @@ def run(model: str, options: ServeOptions) -> None:
     keys = Keys.of(options.api_keys, os.environ)
     _check_open(options, keys)
     limits = Limits(options.upload_mb << 20, options.audio_minutes * 60.0, options.requests, options.per_key)
+    listening = _listening(options)
     server = ServerOptions(
         keys, limits, time_words=_time_words(options.aligner), corrections=options.corrections,
-        origins=options.origins, log_transcripts=options.log_transcripts,
+        origins=options.origins, hosts=_names_of(options), log_transcripts=options.log_transcripts,
+        decoding=options.decoding,
     )  # fmt: skip
     app = application(_backend(model, options), server)
     logging.getLogger("caspi.requests").setLevel(logging.INFO)
     _log.info(f"caspi serves {model}; the page is at http://{options.host}:{options.port}/")
-    uvicorn.run(
-        app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=_DRAIN_SECONDS,
-        ws_max_size=1 << 20,
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=_DRAIN_SECONDS, ws_max_size=1 << 20
     )  # fmt: skip
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listening(options: ServeOptions) -> socket.socket:
+    """Before the model is loaded, so that nobody waits for a port that another program has."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((options.host, options.port))
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"--host {options.host} --port {options.port}: {error.strerror or error}") from error
+    return listening
+
+
+def _names_of(options: ServeOptions) -> frozenset[str] | None:
+    """By which a server that only this machine reaches may be called."""
+    return frozenset({"localhost", "127.0.0.1", "::1", options.host}) if _is_local(options.host) else None
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _check_open(options: ServeOptions, keys: Keys) -> None:
     """Nobody serves strangers by accident."""
-    try:
-        local = ipaddress.ip_address(options.host).is_loopback
-    except ValueError:
-        local = options.host == "localhost"
-    if not local and not keys and not options.no_auth:
+    if not _is_local(options.host) and not keys and not options.no_auth:
         raise UsageError(
             f"--host {options.host}: everybody who reaches it could use it: give --api-keys FILE or CASPI_API_KEYS "
             "(caspi serve --new-key NAME makes a key), or --no-auth"
@@ -102,7 +128,8 @@ def _backend(model: str, options: ServeOptions) -> Backend:
         return VllmBackend(options.vllm_url, model, os.environ.get("VLLM_API_KEY"))
     if options.backend != "caspi":
         raise UsageError(f"--backend {options.backend}: not one of caspi, vllm")
-    return SharedTranscriber(Transcriber.of(model), model)
+    # The folder's path is nobody's business.
+    return SharedTranscriber(Transcriber.of(model), Path(model).resolve().name if Path(model).exists() else model)
 
 
 def _time_words(aligner: str | None) -> Callable[[str | None], TimeWords] | None:

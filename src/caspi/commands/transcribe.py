@@ -160,6 +160,7 @@ def _hotwords(file: Path) -> str:
 
 
 def _request(model: str, formats: tuple[str, ...], options: TranscribeOptions) -> FileRequest:
+    from caspi.inference.cues import LONGEST
     from caspi.inference.files import FileRequest
     from caspi.inference.transcriber import TranscriptionOptions
     from caspi.model.hotwords import joined
@@ -167,16 +168,30 @@ def _request(model: str, formats: tuple[str, ...], options: TranscribeOptions) -
     spoken = None if options.language in (None, "auto") else language_option(options.language)
     hotwords = _hotwords(options.hotwords) if options.hotwords else ""
     asked = TranscriptionOptions(spoken, joined(hotwords, options.context), options.times, options.decoding)
-    return FileRequest(model, asked, formats, _aligner(formats, spoken, options), diarize=options.diarize)
+    aligner = _aligner(formats, spoken, options)
+    # Without the times of words a cue is a window, which must then be short enough to be read.
+    longest = LONGEST if aligner is None and not options.times and _wants_cues(formats) else None
+    if longest:
+        _log.info(
+            f"{spoken}: {DEFAULT_ALIGNER} knows Hebrew only, so cues are windows of {LONGEST:g} s at most, which may "
+            "cost accuracy; an aligner of the language (--aligner) gives better ones"
+        )
+    return FileRequest(model, asked, formats, aligner, diarize=options.diarize, longest=longest)
+
+
+def _wants_cues(formats: Sequence[str]) -> bool:
+    from caspi.inference.subtitles import BETTER_WITH_WORD_TIMES
+
+    return any(name in BETTER_WITH_WORD_TIMES for name in formats)
 
 
 def _aligner(formats: Sequence[str], spoken: str | None, options: TranscribeOptions) -> str | None:
-    from caspi.inference.subtitles import BETTER_WITH_WORD_TIMES, NEED_WORD_TIMES
+    from caspi.inference.subtitles import NEED_WORD_TIMES
 
     if options.aligner:
         return options.aligner
     needed = [name for name in formats if name in NEED_WORD_TIMES]
-    better = any(name in BETTER_WITH_WORD_TIMES for name in formats) and not options.times
+    better = _wants_cues(formats) and not options.times
     if not (options.word_timestamps or needed or better or options.diarize):
         return None
     if spoken in (None, "Hebrew"):
@@ -238,10 +253,10 @@ def _transcribed(found: Sequence[FileResult]) -> str:
     """The result for all files in one line."""
     said = [result.transcript for result in found if result.transcript is not None]
     seconds = sum(transcript.seconds for transcript in said)
-    if len(found) == len(said) == 1:
-        return f"{said[0].text or 'no speech'} ({seconds:.1f} s of audio)"
+    if len(found) == len(said) == 1 and not said[0].text:
+        return f"no speech ({seconds:.1f} s of audio)"
     kept, failed = sum(result.kept for result in found), sum(bool(result.error) for result in found)
-    more = (f", {kept} were already transcribed" if kept else "") + (
-        f", {failed} could not be transcribed" if failed else ""
-    )
+    silent = sum(not transcript.text for transcript in said)
+    counts = ((silent, "without speech"), (kept, "already transcribed"), (failed, "could not be transcribed"))
+    more = "".join(f", {number} {what}" for number, what in counts if number)
     return f"{len(said)} of {plural(len(found), 'file')} transcribed ({seconds:.1f} s of audio){more}"

@@ -11,23 +11,26 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from caspi.atomic_output import read_whole_lines, write_whole
-from caspi.audio import AudioError
+from caspi.audio import AudioError, Seconds
 from caspi.errors import CaspiError, UsageError
 from caspi.inference.decoding_options import GREEDY
 from caspi.inference.inputs import AudioInput
+from caspi.inference.long_audio import LONGEST_PAUSE
 from caspi.inference.reading import Ended, Piece, WindowReader
 from caspi.inference.speech_detection import SpeechDetector
 from caspi.inference.subtitles import EXTENSIONS, FORMATS, described
 from caspi.inference.transcriber import HeardWindow, TimedText, Transcriber, Transcript, TranscriptionOptions
 from caspi.model.files import loaded_files
 
+CUE_PAUSE: Seconds = 0.7  # between windows that are cues
 _LIST_NAME = ".caspi-transcribe.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class FileRequest:
     """Settings for transcribing files. formats: names of subtitles.FORMATS; aligner: a model that gives words their
-    times; detector: of speech, by its name."""
+    times; detector: of speech, by its name. diarize: whether
+    speakers are named. longest: of a window; None: as long as the model takes."""
 
     model: str
     options: TranscriptionOptions
@@ -35,6 +38,7 @@ class FileRequest:
     aligner: str | None = None
     detector: str = "none"
     diarize: bool = False
+    longest: Seconds | None = None
 
     def settings(self) -> dict[str, Any]:
         """Everything that the texts depend on, and their files, as JSON has it."""
@@ -47,6 +51,7 @@ class FileRequest:
             "aligner": self.aligner,
             "detector": self.detector,
             "diarize": self.diarize,
+            "longest": self.longest,
         }
         made: dict[str, Any] = json.loads(json.dumps(settings | options | decoding))
         return made
@@ -160,9 +165,13 @@ def _of_older_version(settings: dict[str, Any], now: dict[str, Any]) -> dict[str
     if "format" in settings:
         settings = settings | {"formats": [settings["format"]]}
         del settings["format"]
-    new = {"aligner": None, "detector": "none", "diarize": False, "weights": now["weights"]} | json.loads(
-        json.dumps(asdict(GREEDY))
-    )
+    new = {
+        "aligner": None,
+        "detector": "none",
+        "diarize": False,
+        "longest": None,
+        "weights": now["weights"],
+    } | json.loads(json.dumps(asdict(GREEDY)))
     return new | settings
 
 
@@ -215,7 +224,8 @@ def transcribe(
         models = load()
         transcriber = models.transcriber
         running = _Running([inputs[number] for number in todo], request, outputs, models)
-        with WindowReader(running.inputs, detector, transcriber.max_window) as reader:
+        longest = min(transcriber.max_window, request.longest or transcriber.max_window)
+        with WindowReader(running.inputs, detector, longest, CUE_PAUSE if request.longest else LONGEST_PAUSE) as reader:
             while running.left:
                 while transcriber.wants_more and running.unread:
                     if (piece := reader.next_piece(wait=not transcriber.working)) is None:

@@ -15,7 +15,7 @@ import numpy as np
 from caspi import audio
 from caspi.audio import SAMPLE_RATE, AudioError, Seconds
 from caspi.inference.inputs import AudioInput, Span
-from caspi.inference.long_audio import SpeechCutter, Window
+from caspi.inference.long_audio import LONGEST_PAUSE, SpeechCutter, Window
 from caspi.inference.speech_detection import SpeechDetector
 
 _THREADS_AT_MOST = 8
@@ -35,13 +35,16 @@ Piece = Window | Ended | AudioError
 
 
 def pieces_of(
-    taken: AudioInput, detector: Callable[[], SpeechDetector], max_window: Seconds
+    taken: AudioInput,
+    detector: Callable[[], SpeechDetector],
+    max_window: Seconds,
+    longest_pause: Seconds = LONGEST_PAUSE,
 ) -> Iterator[tuple[Seconds, Window | Ended | None]]:
     """The windows with speech of a recording and then its end, with the seconds that were read so far; nothing but the
     seconds after a block in which no window ends. Raises AudioError."""
     source = taken.path or sys.stdin.buffer.read()
     stream = audio.open_stream(source, taken.channel)
-    cutter = SpeechCutter(detector(), max_window)
+    cutter = SpeechCutter(detector(), max_window, longest_pause)
     heard = 0
     for block in _within(stream.blocks, taken.span):
         heard += len(block)
@@ -66,12 +69,16 @@ class WindowReader:
     """Reads recordings; `with` it, call `next_piece` until it has given an end or an error for each of them."""
 
     def __init__(
-        self, inputs: Sequence[AudioInput], detector: Callable[[], SpeechDetector], max_window: Seconds
+        self,
+        inputs: Sequence[AudioInput],
+        detector: Callable[[], SpeechDetector],
+        max_window: Seconds,
+        longest_pause: Seconds = LONGEST_PAUSE,
     ) -> None:
-        """detector: makes one for a recording."""
+        """detector: makes one for a recording. longest_pause: inside of a window."""
         self._inputs = enumerate(inputs)
         self._taking = threading.Lock()
-        self._detector, self._max_window = detector, max_window
+        self._detector, self._max_window, self._longest_pause = detector, max_window, longest_pause
         self._pieces: queue.Queue[tuple[int, Piece | BaseException]] = queue.Queue(_WINDOWS_AHEAD)
         self._stopping = threading.Event()
         count = max(1, min(_THREADS_AT_MOST, (os.cpu_count() or 1) - 1, len(inputs)))
@@ -104,7 +111,7 @@ class WindowReader:
             if number is None or taken is None:
                 return
             try:
-                for _, piece in pieces_of(taken, self._detector, self._max_window):
+                for _, piece in pieces_of(taken, self._detector, self._max_window, self._longest_pause):
                     if piece is not None:
                         self._put(number, piece)
                     elif self._stopping.is_set():

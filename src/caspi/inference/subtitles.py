@@ -141,7 +141,8 @@ def _cues(transcript: Transcript) -> list[Cue]:
             timed[0] = replace(timed[0], text=said_by + timed[0].text)
             found += cues(timed)
         elif text := " ".join(segment.text.split()):  # a blank line would end a cue
-            found.append(Cue(segment.start, segment.end, (TimedWord(said_by + text, segment.start, segment.end),)))
+            words = tuple(TimedWord(word, segment.start, segment.end) for word in (said_by + text).split())
+            found.append(Cue(segment.start, segment.end, words))
     return found
 
 

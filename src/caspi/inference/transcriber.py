@@ -288,7 +288,7 @@ class Transcriber:
             if ticket in self._opened and self._opened[ticket].complete:
                 opened = self._opened.pop(ticket)
                 assert opened.seconds is not None  # it is complete
-                results.append((ticket, joined_text(opened.heard, opened.seconds)))
+                results.append((ticket, joined_text(opened.heard, opened.seconds, opened.options.language)))
         return results
 
     def _show_partials(self) -> None:
@@ -406,12 +406,12 @@ def _sewn(first: HeardWindow, second: HeardWindow) -> tuple[HeardWindow, HeardWi
     )
 
 
-def joined_text(windows_heard: Sequence[HeardWindow], seconds: Seconds) -> Transcript:
-    """Of all windows of a recording, in order."""
+def joined_text(windows_heard: Sequence[HeardWindow], seconds: Seconds, asked: str | None = None) -> Transcript:
+    """Of all windows of a recording, in order. asked: the language that was given."""
     segments = tuple(segment for heard in windows_heard for segment in heard.segments)
     hypotheses = [heard.hypothesis for heard in windows_heard]
     languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
-    language = Counter(languages).most_common(1)[0][0] if languages else None
+    language = Counter(languages).most_common(1)[0][0] if languages else asked
     return Transcript(
         text=" ".join(segment.text for segment in segments),
         segments=segments,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from urllib.parse import parse_qs
+from collections.abc import Collection
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -30,11 +31,28 @@ class Admission:
     """For paths below /v1/: refuses requests without a key (401), too large ones before their body is received (413),
     too many (429 with Retry-After), and bodies that do not come (408). Measures and logs the others."""
 
-    def __init__(self, app: ASGIApp, keys: Keys, limits: Limits, gate: Gate, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Keys,
+        limits: Limits,
+        gate: Gate,
+        metrics: Metrics,
+        origins: Collection[str],
+        hosts: Collection[str] | None,
+    ) -> None:
+        """origins: of pages of others that may use the server. hosts: names by which it may be called; None: any."""
         self._app, self._keys, self._limits, self._gate, self._metrics = app, keys, limits, gate, metrics
+        self._origins, self._hosts = origins, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or not scope["path"].startswith(("/v1/", "/metrics")):
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        if problem := self._foreign(scope):
+            await self._refuse(scope, receive, send, error_response(403, problem))
+            return
+        if not scope["path"].startswith(("/v1/", "/metrics")):
             await self._app(scope, receive, send)
             return
         name = self._name(scope)
@@ -63,6 +81,9 @@ class Admission:
             await self._app(scope, call.receive, call.send)
         except ClientDisconnect:
             self._metrics.cancelled.inc()
+        except Exception:
+            call.status = call.status or 500
+            raise
         finally:
             seconds = time.monotonic() - started
             self._gate.leave(name, seconds)
@@ -73,6 +94,19 @@ class Admission:
         self._metrics.seconds.labels(scope["path"]).observe(seconds)
         log_request(
             request=call.id, key=name, path=scope["path"], status=call.status, seconds=round(seconds, 3), **call.figures
+        )
+
+    def _foreign(self, scope: Scope) -> str:
+        """Why a browser asks for somebody else; empty if it does not. A browser lets any page post to any server, and
+        open WebSockets; and a name that was given to this machine's address by a stranger is not its name."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
+            return f"this server is not called {host}"
+        if scope.get("method") in ("GET", "HEAD", "OPTIONS") or origin is None or origin in self._origins:
+            return ""
+        return (
+            "" if urlsplit(origin).netloc == host else f"pages of {origin} may not use it: start it with --allow-origin"
         )
 
     def _name(self, scope: Scope) -> str | None:
@@ -141,4 +175,6 @@ class _Call:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        elif message["type"] == "websocket.accept":
+            self.status = 101
         await self._send(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.files import TimeWords
 from caspi.serving import live, page, transcriptions
 from caspi.serving.access import Gate, Keys, Limits
@@ -27,16 +29,19 @@ from caspi.serving.transcriptions import Service
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """workers: processes that decode uploads, at most. corrections: a folder for what people correct on the page; None:
-    they cannot. origins: of pages of others that may use the server (CORS)."""
+    """workers: processes that decode uploads. corrections: a folder for what people correct on the page; None:
+    they cannot. origins: of pages of others that may use the server (CORS). hosts: names by which it may be called;
+    None: any."""
 
     keys: Keys = field(default_factory=lambda: Keys({}))
     limits: Limits = field(default_factory=Limits)
-    workers: int = 16
+    workers: int = field(default_factory=lambda: max(2, min(8, os.cpu_count() or 1)))
     time_words: Callable[[str | None], TimeWords] | None = None
     corrections: Path | None = None
     origins: tuple[str, ...] = ()
+    hosts: frozenset[str] | None = None
     log_transcripts: bool = False
+    decoding: DecodingOptions = GREEDY
 
 
 def application(backend: Backend, options: ServerOptions | None = None) -> FastAPI:
@@ -44,11 +49,9 @@ def application(backend: Backend, options: ServerOptions | None = None) -> FastA
     options = options or ServerOptions()
     gate = Gate(options.limits)
     metrics = Metrics(lambda: gate.open)
-    workers = DecodingWorkers(
-        min(2, options.workers), options.workers, backend.max_window, DecodingLimits(longest=options.limits.seconds)
-    )
-    feeders = ThreadPoolExecutor(options.workers, "feeder")
-    service = Service(backend, workers, feeders, metrics, options.time_words, options.log_transcripts)
+    workers = DecodingWorkers(options.workers, backend.max_window, DecodingLimits(longest=options.limits.seconds))
+    feeders = ThreadPoolExecutor(options.limits.requests, "feeder")  # they wait for a process, and for the disk
+    service = Service(backend, workers, feeders, metrics, options.time_words, options.log_transcripts, options.decoding)
     draining = False
 
     @contextlib.asynccontextmanager
@@ -79,7 +82,10 @@ def application(backend: Backend, options: ServerOptions | None = None) -> FastA
     app.include_router(live.router(service))
     app.include_router(page.router(options.corrections))
     _answer_errors(app)
-    app.add_middleware(Admission, keys=options.keys, limits=options.limits, gate=gate, metrics=metrics)
+    app.add_middleware(
+        Admission, keys=options.keys, limits=options.limits, gate=gate, metrics=metrics, origins=options.origins,
+        hosts=options.hosts,
+    )  # fmt: skip
     if options.origins:
         app.add_middleware(CORSMiddleware, allow_origins=options.origins, allow_methods=["*"], allow_headers=["*"])
     return app
@@ -99,6 +105,10 @@ def _answer_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_response(400, f"{where}: {first['msg']}", param=where)
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> JSONResponse:
+        return error_response(500, "the server failed; its log says why")
 
     @app.exception_handler(OSError)
     def no_room(request: Request, error: OSError) -> JSONResponse:

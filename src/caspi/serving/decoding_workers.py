@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import multiprocessing
-import queue
 import resource
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,7 +24,7 @@ from caspi.inference.speech_detection import speech_detector
 
 _MEMORY = 4 << 30  # bytes of addresses that a worker may use: libraries take 2 GB of them
 _STEP_SECONDS = 20.0  # without a sign of life: a minute of audio takes a tenth of a second
-_PATIENCE_SECONDS = 0.5  # before another process is thought of, which takes longer to start
+_BYTES_PER_SECOND = 1 << 20  # by which an upload comes later than a small one that comes at the same time
 _SIGN_EVERY = 60.0  # seconds of audio without speech
 
 
@@ -36,26 +38,24 @@ class DecodingLimits:
 
 
 class DecodingWorkers:
-    """Processes, each for one upload at a time. A process that dies or takes too long is replaced. One that waits,
-    because nobody takes its windows, uses no processor: then another is started for the uploads behind it."""
+    """Processes, each for one upload at a time. A process that dies or takes too long is replaced. Short uploads come
+    before long ones that have not waited for long."""
 
-    def __init__(self, count: int, most: int, max_window: Seconds, limits: DecodingLimits | None = None) -> None:
-        """count: that work at once; most: that there ever are."""
+    def __init__(self, count: int, max_window: Seconds, limits: DecodingLimits | None = None) -> None:
         self._limits = limits or DecodingLimits()
-        self._count, self._waiting = count, 0
-        self._most, self.longest = most, self._limits.longest
+        self.longest = self._limits.longest
         self._max_window = max_window
         self._context = multiprocessing.get_context("spawn")
-        self._free: queue.Queue[_Worker] = queue.Queue()
-        self._all: set[_Worker] = set()
-        self._lock = threading.Lock()
-        for _ in range(count):
-            self._free.put(self._new())
+        self._changed = threading.Condition()
+        self._numbers = itertools.count()
+        self._queue: list[tuple[float, int]] = []  # who waits, by when it would come if it were alone
+        self._all = {self._new() for _ in range(count)}
+        self._free = list(self._all)
 
     def pieces(self, path: Path, *, detect_speech: bool = True) -> Generator[Window | Ended, None, None]:
         """The windows with speech of a file, and its end; waits for a process. Leaving early ends the process. Raises
         AudioError."""
-        worker = self._taken()
+        worker = self._taken(path.stat().st_size)
         healthy = False
         try:
             worker.connection.send((str(path), detect_speech))
@@ -69,27 +69,25 @@ class DecodingWorkers:
                     yield piece
                     return
                 if piece is not None:
-                    self._count_waiting(1)
-                    try:
-                        yield piece
-                    finally:
-                        self._count_waiting(-1)
+                    yield piece
         finally:
-            self._free.put(worker if healthy else self._replaced(worker))
+            self._give_back(worker if healthy else self._replaced(worker))
 
-    def _taken(self) -> _Worker:
-        while True:
-            with contextlib.suppress(queue.Empty):
-                worker = self._free.get(timeout=_PATIENCE_SECONDS)
-                return worker if worker.process.is_alive() else self._replaced(worker)
-            with self._lock:
-                more = len(self._all) < min(self._most, self._count + self._waiting)
-            if more:
-                return self._new()
+    def _taken(self, size: int) -> _Worker:
+        """A free process, in turn."""
+        mine = (time.monotonic() + size / _BYTES_PER_SECOND, next(self._numbers))
+        with self._changed:
+            heapq.heappush(self._queue, mine)
+            self._changed.wait_for(lambda: self._free and self._queue[0] == mine)
+            heapq.heappop(self._queue)
+            worker = self._free.pop()
+            self._changed.notify_all()
+        return worker if worker.process.is_alive() else self._replaced(worker)
 
-    def _count_waiting(self, change: int) -> None:
-        with self._lock:
-            self._waiting += change
+    def _give_back(self, worker: _Worker) -> None:
+        with self._changed:
+            self._free.append(worker)
+            self._changed.notify_all()
 
     def _next(self, worker: _Worker) -> Window | Ended | AudioError | None:
         """None: a sign of life."""
@@ -102,7 +100,7 @@ class DecodingWorkers:
         return piece
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             for worker in self._all:
                 worker.end()
             self._all.clear()
@@ -114,16 +112,15 @@ class DecodingWorkers:
         )
         process.start()
         theirs.close()
-        worker = _Worker(process, ours)
-        with self._lock:
-            self._all.add(worker)
-        return worker
+        return _Worker(process, ours)
 
     def _replaced(self, worker: _Worker) -> _Worker:
-        with self._lock:
-            self._all.discard(worker)
         worker.end()
-        return self._new()
+        made = self._new()
+        with self._changed:
+            self._all.discard(worker)
+            self._all.add(made)
+        return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -93,7 +93,14 @@ def router(service: Service) -> APIRouter:
             try:
                 start = Start.of(await _first_text(socket))
                 await socket.send_json({"type": "ready", "model": service.backend.name})
-                await _Session(socket, service, start).run()
+                session = _Session(socket, service, start)
+                try:
+                    await session.run()
+                finally:
+                    figures = socket.scope["state"]["call"].figures
+                    figures["audio_seconds"] = round(session.recognised, 2)
+                    if service.log_transcripts:
+                        figures["text"] = " ".join(session.texts)
             except (ProtocolError, CaspiError, TimeoutError) as error:
                 message = f"no message for {_IDLE:g} s" if isinstance(error, TimeoutError) else str(error)
                 await socket.send_json({"type": "error", "message": message})
@@ -118,7 +125,8 @@ class _Session:
         self._received = 0  # samples
         self._utterance = _Utterance()
         self._held: _Final | None = None
-        self._seconds = 0.0  # that were recognised
+        self.recognised = 0.0  # seconds of speech
+        self.texts: list[str] = []  # that were final
 
     async def run(self) -> None:
         recognising = asyncio.create_task(self._recognise())
@@ -216,7 +224,7 @@ class _Session:
             if not window.continues:
                 await self._send_held(len(words))
         self._service.metrics.audio.inc(window.end - window.start)
-        self._seconds += window.end - window.start
+        self.recognised += window.end - window.start
         self._utterance = _Utterance(self._utterance.number + 1, heard=window.end - window.shared / SAMPLE_RATE)
         self._utterance.shares = window.continues
 
@@ -235,6 +243,7 @@ class _Session:
         if held is None:
             return
         words = held.words[:kept]
+        self.texts.append(" ".join(word.text for word in words))
         await self._socket.send_json(
             {
                 "type": "final", "utterance": held.utterance.number, "start": round(held.window.start, 2),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import queue
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,14 +19,37 @@ from caspi.inference.transcriber import HeardWindow, Recording, Transcriber, Tra
 
 _log = logging.getLogger(__name__)
 
-_WINDOWS_AT_ONCE = 16  # of one job: the next ones wait, with those who bring them
-_LOOK_SECONDS = 0.2  # between two looks of a caller that waits at whether the job is over
+_WINDOWS_AT_ONCE = 16  # of one job
 OnWindow = Callable[[HeardWindow], None]
 OnPartial = Callable[[str], None]
 
 
+class _Overflow:
+    """Windows that wait on disk, in order."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="caspi-windows-")  # noqa: SIM115 - closed with the job
+        self._read = self._written = self.count = 0
+
+    def append(self, window: Window) -> None:
+        """Raises OSError where the disk is full."""
+        self._file.seek(self._written)
+        pickle.dump(window, self._file)
+        self._file.flush()
+        self._written = self._file.tell()
+        self.count += 1
+
+    def pop(self) -> Window:
+        self._file.seek(self._read)
+        window: Window = pickle.load(self._file)  # noqa: S301 - our own
+        self._read = self._file.tell()
+        self.count -= 1
+        return window
+
+
 class Job:
-    """A recording whose windows come in. `future` has the transcript, or a CaspiError; cancelling it ends the work."""
+    """A recording whose windows come in. `future` has the transcript, or a CaspiError; cancelling it ends the work.
+    Few windows are with the backend at once, so that other jobs come in between; the rest waits on disk."""
 
     def __init__(
         self,
@@ -37,24 +62,40 @@ class Job:
         self.options, self.on_window, self.on_partial = options, on_window, on_partial
         self.future: Future[Transcript] = Future()
         self._inbox = inbox
-        self._room = threading.Semaphore(_WINDOWS_AT_ONCE)
+        self._lock = threading.RLock()
+        self._inside = 0  # windows with the backend
+        self._overflow: _Overflow | None = None
+        self._seconds: Seconds | None = None  # of the recording, while windows wait
         inbox(self, None)
 
     def add(self, window: Window) -> bool:
-        """The next window; waits while there are many. False: nobody wants the rest."""
-        while not self._room.acquire(timeout=_LOOK_SECONDS):
-            if self.future.done():
-                return False
-        self._inbox(self, window)
+        """The next window. False: nobody wants the rest. Raises OSError where the disk is full."""
+        with self._lock:
+            if self._inside < _WINDOWS_AT_ONCE and not (self._overflow and self._overflow.count):
+                self._inside += 1
+                self._inbox(self, window)
+            else:
+                self._overflow = self._overflow or _Overflow()
+                self._overflow.append(window)
         return not self.future.done()
 
     def end(self, seconds: Seconds) -> None:
         """There are no more windows, and the recording has this length."""
-        self._inbox(self, seconds)
+        with self._lock:
+            if self._overflow and self._overflow.count:
+                self._seconds = seconds
+            else:
+                self._inbox(self, seconds)
 
     def heard(self, window: HeardWindow) -> None:
         """Called by the backend."""
-        self._room.release()
+        with self._lock:
+            if self._overflow and self._overflow.count:
+                self._inbox(self, self._overflow.pop())
+                if not self._overflow.count and self._seconds is not None:
+                    self._inbox(self, self._seconds)
+            else:
+                self._inside -= 1
         if self.on_window and not self.future.cancelled():
             self.on_window(window)
 

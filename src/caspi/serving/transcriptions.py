@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from caspi.audio import AudioError
 from caspi.errors import CaspiError, UsageError
-from caspi.inference.decoding_options import DecodingOptions
+from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.files import TimedWindow, TimeWords
 from caspi.inference.reading import Ended
 from caspi.inference.subtitles import FORMATS, segment_as_json
@@ -38,7 +38,8 @@ _COPY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What requests are answered with. time_words: finds the times of words, in a language or the identified one."""
+    """What requests are answered with. decoding: of requests that name no temperature. time_words: finds the times of
+    words, in a language or the identified one."""
 
     backend: Backend
     workers: DecodingWorkers
@@ -46,17 +47,19 @@ class Service:
     metrics: Metrics
     time_words: Callable[[str | None], TimeWords] | None = None
     log_transcripts: bool = False
+    decoding: DecodingOptions = GREEDY
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A checked request."""
+    """A checked request. details: what verbose_json has, with the last event of a stream."""
 
     options: TranscriptionOptions
     response_format: str
     granularities: frozenset[str] = frozenset()
     log_probabilities: bool = False
     detect_speech: bool = True
+    details: bool = False
 
     @property
     def needs_word_times(self) -> bool:
@@ -77,8 +80,13 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
-        model = {"id": service.backend.name, "object": "model", "created": 0, "owned_by": "caspi"}
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": [await model(service.backend.name)]}
+
+    @routes.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        if name != service.backend.name:
+            raise HTTPException(404, f"the model {name!r} is not here, but {service.backend.name!r}")
+        return {"id": name, "object": "model", "created": 0, "owned_by": "caspi"}
 
     @routes.post("/v1/audio/transcriptions")
     async def transcriptions(
@@ -87,10 +95,11 @@ def router(service: Service) -> APIRouter:
         prompt: Annotated[str, Form()] = "",
         language: Annotated[str | None, Form()] = None,
         response_format: Annotated[str, Form()] = "json",
-        temperature: Annotated[float, Form()] = 0.0,
+        temperature: Annotated[float | None, Form()] = None,
         granularities: Annotated[list[str] | None, Form(alias="timestamp_granularities[]")] = None,
         include: Annotated[list[str] | None, Form(alias="include[]")] = None,
         stream: Annotated[bool, Form()] = False,
+        details: Annotated[bool, Form()] = False,
         vad: Annotated[bool, Form()] = True,
     ) -> Response:
         asked = _checked(
@@ -100,7 +109,8 @@ def router(service: Service) -> APIRouter:
             raise HTTPException(400, f"stream: only with response_format json, not {response_format}")
         upload = await run_in_threadpool(_stored, file)
         if stream:
-            return StreamingResponse(_events(service, asked, upload), media_type="text/event-stream")
+            events = _events(request, service, replace(asked, details=details), upload)
+            return StreamingResponse(events, media_type="text/event-stream")
         with upload:
             heard, transcript = await _transcribed(request, service, asked, upload.path)
         _note(request, service, transcript)
@@ -114,7 +124,7 @@ def _checked(
     prompt: str,
     language: str | None,
     response_format: str,
-    temperature: float,
+    temperature: float | None,
     granularities: Sequence[str],
     include: Sequence[str],
     *,
@@ -133,7 +143,7 @@ def _checked(
         raise HTTPException(400, "include: vLLM's answers have no log-probabilities of the text alone")
     if granularities and response_format != "verbose_json":
         raise HTTPException(400, "timestamp_granularities: only with response_format verbose_json")
-    if not 0 <= temperature <= _HOTTEST:
+    if temperature is not None and not 0 <= temperature <= _HOTTEST:
         raise HTTPException(400, f"temperature: {temperature:g} is not from 0 to {_HOTTEST:g}")
     try:
         spoken = named(language) if language and language != "auto" else None
@@ -141,7 +151,8 @@ def _checked(
         raise HTTPException(400, str(error)) from error
     if "word" in granularities and (service.time_words is None or spoken not in (None, "Hebrew")):
         raise HTTPException(400, f"timestamp_granularities: no aligner here finds words of {spoken or 'any language'}")
-    options = TranscriptionOptions(spoken, prompt, decoding=DecodingOptions(temperatures=(temperature,)))
+    decoding = service.decoding if temperature is None else DecodingOptions(temperatures=(temperature,))
+    options = TranscriptionOptions(spoken, prompt, decoding=decoding)
     return Asked(options, response_format, frozenset(granularities), bool(include), vad)
 
 
@@ -262,7 +273,7 @@ def _log_probabilities(service: Service, heard: Heard) -> list[dict[str, Any]]:
     ]
 
 
-async def _events(service: Service, asked: Asked, upload: _Upload) -> AsyncIterator[str]:
+async def _events(request: Request, service: Service, asked: Asked, upload: _Upload) -> AsyncIterator[str]:
     """Server-sent events: what is added to the text, then the whole of it. Leaving ends the work."""
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
@@ -289,16 +300,28 @@ async def _events(service: Service, asked: Asked, upload: _Upload) -> AsyncItera
                     if delta := shown.grow(content, complete=kind == "window"):
                         yield _event("transcript.text.delta", delta=delta)
                 elif (error := content.exception()) is not None:
+                    request.scope["state"]["call"].figures["error"] = str(error)
                     yield _event("error", error={"message": str(error), "type": "invalid_request_error"})
                     return
                 elif kind == "done":
                     transcript: Transcript = content.result()
-                    service.metrics.audio.inc(transcript.seconds)
-                    more = {"logprobs": _log_probabilities(service, heard)} if asked.log_probabilities else {}
+                    _note(request, service, transcript)
+                    more: dict[str, Any] = {}
+                    if asked.log_probabilities:
+                        more["logprobs"] = _log_probabilities(service, heard)
+                    if asked.details:
+                        more["details"] = await run_in_threadpool(_details, service, asked, heard, transcript)
                     yield _event("transcript.text.done", text=transcript.text, **more)
                     return
     finally:
-        job.future.cancel()
+        if job.future.cancel():
+            service.metrics.cancelled.inc()
+
+
+def _details(service: Service, asked: Asked, heard: Heard, transcript: Transcript) -> dict[str, Any]:
+    if service.time_words is not None:
+        transcript = _with_times(service.time_words(asked.options.language)(heard.windows), transcript)
+    return _verbose(asked, heard, transcript)
 
 
 def _event(kind: str, **content: Any) -> str:

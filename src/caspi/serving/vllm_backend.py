@@ -63,7 +63,7 @@ class VllmBackend:
         if model not in known:
             raise UsageError(f"--vllm-url {url}: it has {', '.join(known)}, not {model}")
         self._pool = ThreadPoolExecutor(_AT_ONCE, "vllm")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a job gives its next window while it is told of one
         self._open: dict[Job, _Open] = {}
 
     def open(
@@ -123,9 +123,10 @@ class VllmBackend:
                 job.heard(following)
             if opened.seconds is None or len(opened.told) < opened.added:
                 return
-            del self._open[job]
+            if self._open.pop(job, None) is None:
+                return  # what a job did when it was told
         if job.future.set_running_or_notify_cancel():
-            job.future.set_result(joined_text(opened.told, opened.seconds))
+            job.future.set_result(joined_text(opened.told, opened.seconds, job.options.language))
 
     def _ask(self, options: TranscriptionOptions, window: Window) -> tuple[str, str | None]:
         """Raises CaspiError."""

@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const [transcript, player, record, statusLine] = ["transcript", "player", "record", "status"].map(byId);
 const LOW = 0.5, MIDDLE = 0.8; // probabilities below which a word is coloured
 const MOST_RETRIES = 3;
+const LONG = 25; // seconds: a longer recording is saved in its parts
 
 // What was recognised: its audio, and what the server found in it.
 let current = null; // {blob, name, text, segments, duration, language}
@@ -77,22 +78,23 @@ async function details(blob, name) {
   }
 }
 
-// The text as it grows (server-sent events), then its words.
+// The text as it grows (server-sent events), then its words, which come with the last event.
 async function transcribe(blob, name) {
-  begin();
+  if (recording) stopRecording(true);
+  const mine = begin();
   player.src = URL.createObjectURL(blob);
   player.hidden = false;
   tell(say("working"));
   try {
-    const answer = await post("/v1/audio/transcriptions", form(blob, name, { ...asked(), stream: "true" }));
+    const answer = await post("/v1/audio/transcriptions", form(blob, name, { ...asked(), stream: "true", details: "true" }));
     for await (const event of events(answer.body)) {
+      if (mine !== work) return;
       if (event.type === "transcript.text.delta") grow(event.delta);
       if (event.type === "error") throw new Error(event.error.message);
+      if (event.type === "transcript.text.done") show(blob, name, event.details);
     }
-    tell(say("timing"));
-    show(blob, name, await details(blob, name));
   } catch (error) {
-    tell(error.message, true);
+    if (mine === work) tell(error.message, true);
   }
 }
 
@@ -110,10 +112,16 @@ async function* events(body) {
 
 // --- showing
 
+// What is shown belongs to the last recording or file that was begun; the number is its own.
+let work = 0;
+
 function begin() {
   current = null;
+  transcript.contentEditable = "false";
   transcript.replaceChildren();
   for (const button of document.querySelectorAll(".save, #correct")) button.disabled = true;
+  work += 1;
+  return work;
 }
 
 function grow(delta) {
@@ -127,6 +135,8 @@ function grow(delta) {
 }
 
 function show(blob, name, found) {
+  transcript.contentEditable = "true";
+  found.segments.forEach((segment, n) => { segment.place = n; });
   current = { blob, name, text: found.text, segments: found.segments, duration: found.duration, language: found.language };
   transcript.replaceChildren(...found.segments.flatMap((segment) => [...segment.words.map((word) => wordElement(word, segment)).flatMap((word) => [word, " "])]));
   for (const button of document.querySelectorAll(".save, #correct")) button.disabled = !found.text;
@@ -142,17 +152,25 @@ function wordElement(word, segment) {
   if (word.probability !== null) element.title = say("sure", Math.round(100 * word.probability));
   element.dataset.start = word.start ?? segment.start;
   element.dataset.end = word.end ?? segment.end;
+  element.dataset.segment = segment.place;
   return element;
 }
 
 let playUntil = null;
-transcript.addEventListener("click", (event) => {
-  const word = event.target.closest(".word");
+transcript.addEventListener("click", (event) => play(event.target.closest(".word")));
+transcript.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.ctrlKey) return;
+  event.preventDefault();
+  play(getSelection().anchorNode?.parentElement?.closest(".word"));
+});
+
+function play(word) {
   if (!word || player.hidden) return;
   player.currentTime = Math.max(0, Number(word.dataset.start) - 0.05);
   playUntil = Number(word.dataset.end) + 0.05;
   player.play();
-});
+}
+
 player.addEventListener("timeupdate", () => {
   if (playUntil !== null && player.currentTime >= playUntil) {
     player.pause();
@@ -166,7 +184,7 @@ player.addEventListener("timeupdate", () => {
 // --- recording
 
 async function startRecording() {
-  begin();
+  const mine = begin();
   player.hidden = true;
   try {
     const stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1 } });
@@ -174,7 +192,7 @@ async function startRecording() {
     await context.audioWorklet.addModule("/static/recorder.js");
     const query = key() ? `?key=${encodeURIComponent(key())}` : "";
     const socket = new WebSocket(`${location.origin.replace(/^http/, "ws")}/v1/live${query}`);
-    recording = { stream, context, socket, pieces: [], finals: [], finished: false };
+    recording = { stream, context, socket, pieces: [], finals: [], finished: false, mine };
     const made = recording;
     socket.onopen = () => {
       const { language, prompt } = asked();
@@ -202,6 +220,7 @@ async function startRecording() {
 }
 
 function heard(made, message) {
+  if (made.mine !== work) return made.socket.close();
   if (message.type === "error") tell(message.message, true);
   if (message.type === "final") made.finals.push(message);
   if (message.type === "partial" || message.type === "final") {
@@ -213,21 +232,27 @@ function heard(made, message) {
   }
   if (message.type === "done") {
     made.socket.close();
+    if (made.pieces.length === 0) return tell(say("nothing"));
     const blob = wav(made.pieces, made.context.sampleRate);
     player.src = URL.createObjectURL(blob);
     player.hidden = false;
     tell(say("timing"));
-    details(blob, "recording.wav").then((found) => show(blob, "recording.wav", found), (error) => tell(error.message, true));
+    details(blob, "recording.wav").then(
+      (found) => made.mine === work && show(blob, "recording.wav", found),
+      (error) => made.mine === work && tell(error.message, true),
+    );
   }
+  return undefined;
 }
 
-function stopRecording() {
+function stopRecording(dropped = false) {
   const made = recording;
   recording = null;
   made.finished = true;
   for (const track of made.stream.getTracks()) track.stop();
   made.context.close();
-  if (made.socket.readyState === WebSocket.OPEN) made.socket.send(JSON.stringify({ type: "stop" }));
+  if (dropped) made.socket.close();
+  else if (made.socket.readyState === WebSocket.OPEN) made.socket.send(JSON.stringify({ type: "stop" }));
   record.setAttribute("aria-pressed", "false");
   translate();
 }
@@ -258,7 +283,7 @@ const written = () => transcript.innerText.replace(/\s+/g, " ").trim();
 
 async function download(kind) {
   const edited = written() !== current.text;
-  const segments = edited ? [editedSegment()] : current.segments;
+  const segments = edited ? editedSegments() : current.segments;
   const found = { text: written(), edited, language: current.language, duration: current.duration, segments };
   let content = kind === "json" ? `${JSON.stringify(found, null, 1)}\n` : `${written()}\n`;
   if (kind === "srt" || kind === "vtt") {
@@ -274,17 +299,22 @@ async function download(kind) {
   return URL.revokeObjectURL(link.href);
 }
 
-// Words that are still there keep their times; a word that was typed begins where the one before it ends.
-function editedSegment() {
-  const words = [];
+// What was edited, in the segments that were recognised. Words that are still there keep their times; a word that was
+// typed begins where the one before it ends, and belongs to its segment.
+function editedSegments() {
+  const made = current.segments.map((segment) => ({ start: segment.start, end: segment.end, words: [] }));
+  let [place, before] = [0, current.segments[0]?.start ?? 0];
   for (const node of transcript.childNodes) {
     const times = node.dataset?.start !== undefined ? node.dataset : null;
+    if (times) place = Number(times.segment);
     for (const word of node.textContent.split(/\s+/).filter(Boolean)) {
-      const before = words.at(-1)?.end ?? 0;
-      words.push(times ? { word, start: Number(times.start), end: Number(times.end) } : { word, start: before, end: before });
+      const [start, end] = times ? [Number(times.start), Number(times.end)] : [before, before];
+      made[place]?.words.push({ word, start, end });
+      before = end;
     }
   }
-  return { start: 0, end: current.duration, text: written(), words };
+  for (const segment of made) segment.text = segment.words.map((word) => word.word).join(" ");
+  return made.filter((segment) => segment.text);
 }
 
 async function correct() {
@@ -292,6 +322,7 @@ async function correct() {
   try {
     const language = current.language || byId("language").value;
     const fields = { text: written(), recognised: current.text, language };
+    if (current.duration > LONG) fields.segments = JSON.stringify(editedSegments());
     const saved = await (await post("/v1/corrections", form(current.blob, current.name, fields))).json();
     tell(say("saved", saved.saved));
   } catch (error) {
@@ -307,7 +338,11 @@ byId("interface").addEventListener("click", () => {
   translate();
 });
 record.addEventListener("click", () => (recording ? stopRecording() : startRecording()));
-byId("file").addEventListener("change", ({ target }) => target.files[0] && transcribe(target.files[0], target.files[0].name));
+byId("file").addEventListener("change", ({ target }) => {
+  const [chosen] = target.files;
+  target.value = ""; // so that the same file can be chosen again
+  if (chosen) transcribe(chosen, chosen.name);
+});
 for (const kind of ["txt", "srt", "vtt", "json"]) byId(kind).addEventListener("click", () => download(kind));
 byId("correct").addEventListener("click", correct);
 transcript.addEventListener("input", () => { if (current) byId("correct").disabled = !written(); });

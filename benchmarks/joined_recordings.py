@@ -3,8 +3,9 @@
     python benchmarks/joined_recordings.py runs/demo/corpus --out /tmp/joined --hours 6
     caspi prepare /tmp/joined/recipe.yaml && caspi train /tmp/joined/recipe.yaml model.start=runs/demo/train/average
 
-The demo's model has heard single sentences only; this one hears several in a window, as models for real recordings do.
-Pauses are of 0.1 to 0.8 s, of no length at all for a third, and have the noise of microphones from good to bad.
+The demo's model has heard single sentences only; this one hears windows of any length with several of them, which may
+begin and end inside of a sentence, as models for real recordings do. Pauses are of 0.1 to 0.8 s, of no length at all for
+a third, and have the noise of microphones from good to bad.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import soundfile
 
 from caspi.audio import SAMPLE_RATE
 from caspi.corpus.store import Corpus
+from caspi.corpus.utterance import Utterance
 
 RECIPE = """\
 name: joined
@@ -44,11 +46,25 @@ train:
   log_every: 10
   stages:
     - name: all
-      epochs: 1
+      epochs: 5
       optimizer: normuon
       groups: {{audio_front: 5e-4, audio_layers: 2e-3, projector: 1e-3, decoder_layers: 2e-3, embeddings: 1e-3}}
       schedule: {{kind: cosine, warmup_ratio: 0.05}}
 """
+
+
+def parts_of(said: Utterance, at: float, seconds: float, draw: np.random.Generator) -> list[dict[str, object]]:
+    """The segments of a sentence: itself, or two that meet between words."""
+    words = said.words
+    if len(words) < 3 or draw.random() < 0.5:
+        return [{"start": at, "end": at + seconds, "text": said.text}]
+    cut = int(draw.integers(1, len(words)))
+    middle = at + (words[cut - 1].end + words[cut].start) / 2
+    texts = said.text.split()
+    return [
+        {"start": at, "end": middle, "text": " ".join(texts[:cut])},
+        {"start": middle, "end": at + seconds, "text": " ".join(texts[cut:])},
+    ]
 
 
 def joined(corpus: Corpus, seconds: float, draw: np.random.Generator) -> tuple[np.ndarray, list[dict[str, object]]]:
@@ -60,9 +76,7 @@ def joined(corpus: Corpus, seconds: float, draw: np.random.Generator) -> tuple[n
     while at < seconds * SAMPLE_RATE:
         row = int(draw.integers(len(corpus)))
         sound = corpus.samples(row)
-        segments.append(
-            {"start": at / SAMPLE_RATE, "end": (at + len(sound)) / SAMPLE_RATE, "text": corpus.utterance(row).text}
-        )
+        segments += parts_of(corpus.utterance(row), at / SAMPLE_RATE, len(sound) / SAMPLE_RATE, draw)
         pause = 0 if draw.random() < 1 / 3 else int(draw.uniform(0.1, 0.8) * SAMPLE_RATE)
         parts += [sound, np.zeros(pause, np.float32)]
         at += len(sound) + pause
@@ -82,8 +96,8 @@ def main() -> None:
     for split, hours in (("train", options.hours), ("validation", 0.2)):
         corpus = Corpus.open(options.corpus, split)
         with (options.out / f"{split}.jsonl").open("w", encoding="utf-8") as manifest:
-            for number in range(int(hours * 120)):
-                samples, segments = joined(corpus, 30.0, draw)
+            for number in range(int(hours * 260)):
+                samples, segments = joined(corpus, draw.uniform(1.0, 24.0), draw)
                 name = f"{split}-{number}.flac"
                 soundfile.write(options.out / name, samples, SAMPLE_RATE)
                 manifest.write(json.dumps({"audio": name, "segments": segments}, ensure_ascii=False) + "\n")

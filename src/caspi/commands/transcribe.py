@@ -105,10 +105,8 @@ def decoding_options(beams: int, loop_guard: bool, previous_text: bool, temperat
         raise UsageError(f"--temperature {temperature}: give numbers, such as 0 or 0,0.2,0.4") from error
     if not all(0 <= value <= _HOTTEST for value in temperatures):
         raise UsageError(f"--temperature {temperature}: give numbers from 0 to {_HOTTEST:g}")
-    if temperatures[0] > 0 and (beams > 1 or loop_guard):
-        raise UsageError(
-            f"--temperature {temperature}: random tokens are not searched: without --beams and --loop-guard"
-        )
+    if temperatures[0] > 0 and beams > 1:
+        raise UsageError(f"--temperature {temperature}: random tokens are not searched: give no --beams")
     return DecodingOptions(beams, loop_guard, previous_text, temperatures)
 
 

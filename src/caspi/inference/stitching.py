@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
+import math
 from collections.abc import Sequence
 
 from rapidfuzz import fuzz
 
-from caspi.audio import Seconds
-
-_WORDS_PER_SECOND = 6  # of fast speech
-_SIMILAR = 50.0  # percent: below it the two ends are not the same words
+_SAME = 60.0  # percent of likeness: below it two words are not forms of the same one
+_UNMATCHED = 0.6  # what a word costs that the other text does not have, as a share of a word that both have
 
 
-def seam(before: Sequence[str], after: Sequence[str], shared: Seconds) -> tuple[int, int]:
+def seam(before: Sequence[str], after: Sequence[str], shared_words: float) -> tuple[int, int]:
     """(how many words of the first to keep, how many of the second to leave out), where the end of the first and the
-    beginning of the second are of the same `shared` seconds.
+    beginning of the second are of the same seconds, in which about `shared_words` words are said.
 
-    The last word of the first may be cut off, and so may the first word of the second: both give way to what the other
-    has. Where no word is the same in both, the most similar ends are taken for the same words; if none are similar,
-    nothing is left out.
+    Of all ways to lay the two ends over each other, that in which most words are alike and fewest stand alone. The last
+    word of the first may be cut off, and so may the first word of the second: both give way to what the other has. If
+    no word is alike, nothing is left out.
     """
-    most = round(shared * _WORDS_PER_SECOND) + 1
+    most = math.ceil(1.5 * shared_words) + 1
     end, start = list(map(_plain, before[-most:])), list(map(_plain, after[:most]))
-    match = difflib.SequenceMatcher(None, end, start, autojunk=False).find_longest_match()
-    if match.size:
-        return len(before) - len(end) + match.a + match.size, match.b + match.size
-    lengths = range(1, min(len(end), len(start)) + 1)
-    likeness = {count: fuzz.ratio(" ".join(end[-count:]), " ".join(start[:count])) for count in lengths}
-    best = max(likeness, key=lambda count: likeness[count], default=0)
-    return len(before), best if best and likeness[best] >= _SIMILAR else 0
+    best, kept, left_out = 0.0, len(before), 0
+    for a in range(len(end)):
+        for b in range(len(start)):
+            size = _run(end[a:], start[b:])
+            # Alone stand the words of the first after the run, and those of the second before it.
+            cost = _UNMATCHED * (len(end) - a - size + b)
+            gain = sum(fuzz.ratio(end[a + n], start[b + n]) / 100 for n in range(size)) - cost
+            if size and gain > best:
+                last_differs = a + size == len(end) and end[-1] != start[b + size - 1]
+                own = size - last_differs  # what is cut off at the end is whole in the other
+                best, kept, left_out = gain, len(before) - len(end) + a + own, b + own
+    return kept, left_out
+
+
+def _run(end: Sequence[str], start: Sequence[str]) -> int:
+    """How many words at the start of both are alike."""
+    size = 0
+    while size < min(len(end), len(start)) and fuzz.ratio(end[size], start[size]) >= _SAME:
+        size += 1
+    return size
 
 
 def _plain(word: str) -> str:

@@ -395,7 +395,8 @@ def _sewn(first: HeardWindow, second: HeardWindow) -> tuple[HeardWindow, HeardWi
     if len(words) != len(before.words) or len(others) != len(after.words):
         return first, second
     shared = second.window.shared / SAMPLE_RATE
-    kept, left_out = seam(words, others, shared)
+    rate = len(words) / max(first.window.end - first.window.start, shared)
+    kept, left_out = seam(words, others, rate * shared)
     before = replace(before, text=" ".join(words[:kept]), words=before.words[:kept])
     after = replace(
         after, start=after.start + shared / 2, text=" ".join(others[left_out:]), words=after.words[left_out:]

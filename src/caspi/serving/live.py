@@ -234,7 +234,9 @@ class _Session:
         if held is None or not utterance.shares or utterance.sewn:
             return
         words = _words_of(heard)
-        kept, left_out = seam([word.text for word in held.words], [word.text for word in words], 1.0)
+        rate = len(held.words) / max(1.0, held.window.end - held.window.start)
+        shared = heard.window.shared / SAMPLE_RATE
+        kept, left_out = seam([word.text for word in held.words], [word.text for word in words], rate * shared)
         utterance.sewn, utterance.hidden = True, words[:left_out]
         await self._send_held(max(kept, len(held.utterance.words)))
 

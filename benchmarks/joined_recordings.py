@@ -4,8 +4,8 @@
     caspi prepare /tmp/joined/recipe.yaml && caspi train /tmp/joined/recipe.yaml model.start=runs/demo/train/average
 
 The demo's model has heard single sentences only; this one hears windows of any length with several of them, which may
-begin and end inside of a sentence, as models for real recordings do. Pauses are of 0.1 to 0.8 s, of no length at all for
-a third, and have the noise of microphones from good to bad.
+begin and end inside of a sentence, as models for real recordings do. Pauses are of 0.1 to 0.8 s, a third of them of no
+length at all, and have the noise of microphones from good to bad.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ def evaluation(model: str, tested: Path, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
+@pytest.mark.slow
 def test_the_card_has_every_set_with_its_interval(model: str, evaluation: Path) -> None:
     outcome = commands.publish.run(model, "me/model", dry_run=True, evaluations=[evaluation])
     summary = json.loads((evaluation / "summary.json").read_text())
@@ -79,6 +80,7 @@ def test_the_card_has_every_set_with_its_interval(model: str, evaluation: Path) 
     assert again.summary["card"].count("## Evaluated") == 1
 
 
+@pytest.mark.slow
 def test_programs_are_compared_before_anything_goes_up(
     model: str, evaluation: Path, tested: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,6 +261,7 @@ def test_corrections_at_the_same_moment_are_all_kept(server: Running, correction
     assert len({line["text"] for line in lines[before:]}) == 60
 
 
+@pytest.mark.slow
 def test_a_long_correction_is_saved_in_its_parts(page: Any, corrections: Path, tmp_path: Path, sound: Path) -> None:
     """What is longer than a clip could not be trained on as a whole."""
     samples = np.tile(audio.decode(sound), 5)
@@ -277,6 +278,7 @@ def test_a_long_correction_is_saved_in_its_parts(page: Any, corrections: Path, t
     assert len(line["segments"]) > 1
 
 
+@pytest.mark.slow
 def test_a_file_that_is_chosen_while_recording_ends_the_recording(page: Any, sound: Path) -> None:
     """Trap: the text of the microphone came over that of the file, and was saved with the file's audio."""
     page.click("#record")

@@ -217,6 +217,7 @@ def test_a_client_that_leaves_cancels_its_work(
     assert not served.transcriber.pending
 
 
+@pytest.mark.slow
 def test_a_short_recording_does_not_wait_for_long_ones(served: Running, clips: list[np.ndarray]) -> None:
     """Many more long ones than there are processes: what was decoded waits on disk, and short uploads come first."""
     long = audio.encode_flac(np.tile(np.concatenate(clips), 80))

@@ -15,7 +15,7 @@ def seam(before: Sequence[str], after: Sequence[str], shared_words: float) -> tu
     """(how many words of the first to keep, how many of the second to leave out), where the end of the first and the
     beginning of the second are of the same seconds, in which about `shared_words` words are said.
 
-    Of all ways to lay the two ends over each other, that in which most words are alike and fewest stand alone. The last
+    Of all ways to lay the two ends over each other, that in which most words are alike (the same ones count far more) and fewest stand alone. The last
     word of the first may be cut off, and so may the first word of the second: both give way to what the other has. If
     no word is alike, nothing is left out.
     """
@@ -27,7 +27,7 @@ def seam(before: Sequence[str], after: Sequence[str], shared_words: float) -> tu
             size = _run(end[a:], start[b:])
             # Alone stand the words of the first after the run, and those of the second before it.
             cost = _UNMATCHED * (len(end) - a - size + b)
-            gain = sum(fuzz.ratio(end[a + n], start[b + n]) / 100 for n in range(size)) - cost
+            gain = sum((fuzz.ratio(end[a + n], start[b + n]) / 100) ** 3 for n in range(size)) - cost
             if size and gain > best:
                 last_differs = a + size == len(end) and end[-1] != start[b + size - 1]
                 own = size - last_differs  # what is cut off at the end is whole in the other

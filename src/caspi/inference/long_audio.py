@@ -121,7 +121,7 @@ class SpeechCutter:
         """What was heard since speech began, if it has not ended."""
         if self._region is None:
             return None
-        return Window(self._region, self._kept[self._region - self._first :].copy())
+        return Window(self._region, self._kept[self._region - self._first :].copy(), shared=self._shared)
 
     def add(self, block: np.ndarray) -> list[Window]:
         """The windows that end in a block, float32 [n]."""

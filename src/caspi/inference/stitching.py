@@ -15,9 +15,9 @@ def seam(before: Sequence[str], after: Sequence[str], shared_words: float) -> tu
     """(how many words of the first to keep, how many of the second to leave out), where the end of the first and the
     beginning of the second are of the same seconds, in which about `shared_words` words are said.
 
-    Of all ways to lay the two ends over each other, that in which most words are alike (the same ones count far more) and fewest stand alone. The last
-    word of the first may be cut off, and so may the first word of the second: both give way to what the other has. If
-    no word is alike, nothing is left out.
+    Of all ways to lay the two ends over each other, that in which most words are alike, where the same ones count far
+    more, and fewest stand alone. The last word of the first may be cut off, and so may the first word of the second:
+    both give way to what the other has. If no word is alike, nothing is left out.
     """
     most = math.ceil(1.5 * shared_words) + 1
     end, start = list(map(_plain, before[-most:])), list(map(_plain, after[:most]))

@@ -72,6 +72,15 @@ async def main(options: argparse.Namespace) -> int:
     return 0
 
 
+def run(options: argparse.Namespace) -> int:
+    """One line where the server is not there, refuses, or ends."""
+    try:
+        return asyncio.run(main(options))
+    except (OSError, websockets.WebSocketException) as error:
+        print(f"{options.url}: {error}; a key goes into CASPI_API_KEY", file=sys.stderr)
+        return 1
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="an audio file, or - for raw samples of 16 bits at 16 kHz")
@@ -80,4 +89,4 @@ if __name__ == "__main__":
     parser.add_argument("--context", default="")
     parser.add_argument("--speed", type=float, default=1.0, help="times as fast as it was spoken")
     parser.add_argument("--json", action="store_true", help="print the messages as they are")
-    raise SystemExit(asyncio.run(main(parser.parse_args())))
+    raise SystemExit(run(parser.parse_args()))

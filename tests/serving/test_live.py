@@ -25,6 +25,7 @@ from caspi.inference.transcriber import HeardWindow, TimedText, Transcript, Tran
 from caspi.model.loading import LoadedModel
 from caspi.serving.access import Keys, new_key
 from caspi.serving.app import application
+from caspi.serving.live import _Utterance
 from caspi.serving.shared import Job
 from tests.conftest import ROOT
 from tests.serving.conftest import Running, running, serving
@@ -223,7 +224,9 @@ class Numbered:
             number = round(float(np.median(inside)) * 1_000)
             if number and len(inside) > 0.2 * half:
                 words.append(f"w{number}" if len(inside) > 0.9 * half else f"piece{number}")
-        words[: len(prefix.split())] = prefix.split()
+        begun = prefix.split()
+        assert begun == words[: len(begun)] or "piece" in " ".join(words[: len(begun)]), "what is stable was heard so"
+        words[: len(begun)] = begun
         said = tuple(RecognisedWord(word, 0.9) for word in words)
         segment = TimedText(window.start, window.end, " ".join(words), said)
         hypothesis = Hypothesis(segment.text, "Hebrew", truncated=False, words=said)
@@ -257,3 +260,20 @@ def test_speech_without_a_pause_is_whole_however_long_it_is(monkeypatch: pytest.
                 assert message["stable"].startswith(stable)
                 stable = message["stable"]
         assert finals[number]["text"].startswith(stable)
+
+
+def test_a_stable_word_that_grows_stays_as_it_was_shown() -> None:
+    """Trap: the model may go on with the last word that it is made to begin with: `pub` became `publa`."""
+    utterance = _Utterance()
+
+    def said(text: str) -> HeardWindow:
+        words = tuple(RecognisedWord(word, 0.9) for word in text.split())
+        hypothesis = Hypothesis(text, "Spanish", truncated=False, words=words)
+        segment = TimedText(0.0, 1.0, text, words)
+        return HeardWindow(0, Window(0, np.zeros(1, np.float32)), hypothesis, (segment,), untimed=False)
+
+    for text in ("pub cas", "pub casa", "publa casa grande", "publa casa grande ilpero"):
+        utterance.agree(said(text))
+        assert utterance.text.startswith(utterance.stable)
+    assert utterance.stable == "pub casa grande"
+    assert [word.text for word in utterance.final_words(said("publa casa grande ilpero"))][0] == "pub"

@@ -142,7 +142,8 @@ class WindowDecoder:
         cut = windows(samples, len(samples) / SAMPLE_RATE * 0.75)[0][1]
         self._halves[piece.ticket] = _Halves(cut / SAMPLE_RATE)
         for half, part in enumerate((samples[:cut], samples[cut:])):
-            self._decode(replace(piece, clip=replace(piece.clip, samples=part), half=half))
+            prefix = "" if half else piece.clip.prefix
+            self._decode(replace(piece, clip=replace(piece.clip, samples=part, prefix=prefix), half=half))
         return None
 
     def _join_halves(self, piece: _Piece, hypothesis: Hypothesis) -> Hypothesis | None:

@@ -180,13 +180,17 @@ class _Session:
     async def _recognise(self) -> None:
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._ended or self._stopped or self._has_more())
+                await self._changed.wait_for(
+                    lambda: self._ended or self._stopped or self._has_more() or self._waits_for_nothing()
+                )
                 ended = self._ended.popleft() if self._ended else None
                 self._changed.notify_all()
             if ended is not None:
                 await self._finish(ended)
-            elif self._stopped:
-                await self._send_held(len(self._held.words) if self._held else 0)
+            elif self._stopped or self._waits_for_nothing():
+                await self._send_held()
+                if not self._stopped:
+                    continue
                 await self._socket.send_json({"type": "done", "seconds": self._received / SAMPLE_RATE})
                 return
             elif (window := self._cutter.open_region) is not None:
@@ -195,6 +199,10 @@ class _Session:
     def _has_more(self) -> bool:
         window = self._cutter.open_region
         return window is not None and window.end >= max(window.start, self._utterance.heard) + _STEP
+
+    def _waits_for_nothing(self) -> bool:
+        """Whether a final waits for words, but nobody speaks any more."""
+        return self._held is not None and not self._ended and self._cutter.open_region is None
 
     async def _show(self, window: Window) -> None:
         """The partial text of what is being said."""
@@ -217,12 +225,13 @@ class _Session:
         heard = await self._heard(window)
         if heard is not None:
             await self._sew(heard)
+        await self._send_held()
         words = self._utterance.final_words(heard)
         if words or self._utterance.text:  # what was shown may have been no speech after all
             spoken = heard.hypothesis.language if heard else None
             self._held = _Final(self._utterance, window, words, spoken)
             if not window.continues:
-                await self._send_held(len(words))
+                await self._send_held()
         self._service.metrics.audio.inc(window.end - window.start)
         self.recognised += window.end - window.start
         self._utterance = _Utterance(self._utterance.number + 1, heard=window.end - window.shared / SAMPLE_RATE)
@@ -233,6 +242,9 @@ class _Session:
         utterance, held = self._utterance, self._held
         if held is None or not utterance.shares or utterance.sewn:
             return
+        if not heard.window.shared:  # the speech that was to follow was none
+            await self._send_held()
+            return
         words = _words_of(heard)
         rate = len(held.words) / max(1.0, held.window.end - held.window.start)
         shared = heard.window.shared / SAMPLE_RATE
@@ -240,7 +252,8 @@ class _Session:
         utterance.sewn, utterance.hidden = True, words[:left_out]
         await self._send_held(max(kept, len(held.utterance.words)))
 
-    async def _send_held(self, kept: int) -> None:
+    async def _send_held(self, kept: int | None = None) -> None:
+        """The final that waits, or as many of its words."""
         held, self._held = self._held, None
         if held is None:
             return
@@ -257,7 +270,7 @@ class _Session:
     async def _heard(self, window: Window) -> HeardWindow | None:
         """A window with its text, which begins with what is stable. None: nothing is in it."""
         utterance = self._utterance
-        options = replace(self._options, language=self._options.language or utterance.language, prefix=utterance.stable)
+        options = replace(self._options, language=self._options.language or utterance.language, prefix=utterance.prefix)
         found: list[HeardWindow] = []
         job = self._service.backend.open(options, found.append)
         try:
@@ -300,7 +313,7 @@ class _Utterance:
 
     def agree(self, heard: HeardWindow) -> bool:
         """Takes a new recognition; whether anything changed. The last word may still be growing: it is not stable."""
-        words = _words_of(heard)[len(self.hidden) :]
+        words = self.final_words(heard)  # a recognition may have gone on with the last stable word: that stays
         self.language = self.language or heard.hypothesis.language
         before = self.text.split()
         count = 0

@@ -584,13 +584,7 @@ def transcribe(
     ] = None,
     beams: Beams = 1,
     temperature: Temperature = "0",
-    loop_guard: Annotated[
-        bool,
-        typer.Option(
-            "--loop-guard/--no-loop-guard",
-            help="Decode what repeats itself again with repetitions forbidden; it is counted.",
-        ),
-    ] = True,
+    loop_guard: LoopGuard = False,
     previous_text: PreviousText = False,
     times: Annotated[
         bool,
@@ -793,7 +787,7 @@ def serve(
         no_auth=no_auth, upload_mb=max_upload,
         audio_minutes=max_minutes, requests=max_requests, per_key=max_per_key, corrections=corrections,
         origins=tuple(allow_origin or ()), log_transcripts=log_transcripts, backend=backend, vllm_url=vllm_url,
-        decoding=decoding_options(beams, True, False, temperature),
+        decoding=decoding_options(beams, False, False, temperature),
     )  # fmt: skip
     command.run(model, options)
 

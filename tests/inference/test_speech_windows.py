@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from itertools import pairwise
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caspi.audio import SAMPLE_RATE
 from caspi.inference import speech_detection
+from caspi.inference.inputs import AudioInput, Span
 from caspi.inference.long_audio import SpeechCutter, Window, windows
+from caspi.inference.reading import pieces_of
 from caspi.inference.speech_detection import FRAME, Everything, Loudness, Silero, SpeechDetector, speech_detector
 from tests.conftest import tone
 from tests.support import needs, voice
@@ -169,3 +173,18 @@ def test_without_silero_the_level_decides_and_it_is_said(
     assert speech_detector() is Loudness
     assert "pip install 'caspi-asr[vad]'" in caplog.text
     assert speech_detector(detect=False) is Everything
+
+
+@pytest.mark.parametrize("start", [0.0, 4.0])
+def test_windows_that_are_read_from_a_file_are_those_of_its_samples(tmp_path: Path, start: float) -> None:
+    """Trap: what a window shares with the one before it was lost on the way, and its words were doubled."""
+    samples = noise(40, -20)
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+    taken = AudioInput(tmp_path / "a.wav", PurePath("a"), Span(start, None))
+    found = [piece for _, piece in pieces_of(taken, Everything, 10.0) if isinstance(piece, Window)]
+    first = round(start * SAMPLE_RATE)
+    wanted = cut(samples[first:], Everything(), 10.0)
+    assert any(window.shared for window in wanted)
+    assert [(w.first, w.shared, w.continues) for w in found] == [
+        (first + w.first, w.shared, w.continues) for w in wanted
+    ]

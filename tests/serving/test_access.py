@@ -239,7 +239,8 @@ def test_a_server_that_is_asked_to_end_finishes_what_is_open(clips: list[np.ndar
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
-        long = audio.encode_flac(np.tile(np.concatenate(clips), 300))
+        gap = np.zeros(3 * 16_000, np.float32)
+        long = audio.encode_flac(np.tile(np.concatenate([part for clip in clips for part in (clip, gap)]), 120))
         found: list[httpx.Response] = []
         asking = threading.Thread(
             target=lambda: found.append(

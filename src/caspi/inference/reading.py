@@ -8,7 +8,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -150,4 +150,4 @@ def _within(blocks: Iterator[np.ndarray], span: Span) -> Iterator[np.ndarray]:
 
 def _moved(window: Window, span: Span) -> Window:
     """With its place in the whole recording."""
-    return Window(window.first + round(span.start * SAMPLE_RATE), window.samples, window.speech)
+    return replace(window, first=window.first + round(span.start * SAMPLE_RATE))

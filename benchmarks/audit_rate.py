@@ -31,7 +31,8 @@ from caspi.audit.sampling import Sampling, sample
 from caspi.audit.signals import Listeners, Recogniser
 from caspi.corpus.store import Corpus
 from caspi.inference.engine import requests
-from caspi.inference.transcriber import Transcriber, Transcript
+from caspi.inference.transcriber import Transcriber
+from caspi.inference.transcripts import Transcript
 from caspi.model.aligner import load_aligner
 from caspi.model.config import ModelConfig
 

@@ -26,10 +26,9 @@ from caspi.corpus.utterance import Word
 from caspi.errors import UsageError
 from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
-from caspi.inference.files import TimedWindow
 from caspi.inference.long_audio import Window
 from caspi.inference.subtitles import FORMATS, described
-from caspi.inference.transcriber import HeardWindow, TimedText, Transcript
+from caspi.inference.transcripts import HeardWindow, TimedText, TimedWindow, Transcript
 from caspi.model.loading import resolve
 
 UNHEARD = ("m3", "Andrea", "Denis", "michel")

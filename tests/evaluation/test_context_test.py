@@ -15,7 +15,8 @@ from caspi.evaluation.decode import ModelHandle
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import WordsRecognised, context_label
-from caspi.inference.transcriber import Recording, Transcript
+from caspi.inference.transcriber import Recording
+from caspi.inference.transcripts import Transcript
 from tests.conftest import tone
 from tests.support import run_recipe, write_manifest
 

@@ -18,7 +18,8 @@ from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.results import RESULTS
 from caspi.evaluation.stress import CONDITIONS
 from caspi.inference.decoding_options import DecodingOptions
-from caspi.inference.transcriber import Recording, Transcript
+from caspi.inference.transcriber import Recording
+from caspi.inference.transcripts import Transcript
 from caspi.model.files import model_fingerprint
 from caspi.reporting import report
 

@@ -19,7 +19,7 @@ from caspi.inference import diarization
 from caspi.inference.diarization import Turn, with_speakers
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.subtitles import FORMATS, described
-from caspi.inference.transcriber import TimedText, Transcript
+from caspi.inference.transcripts import TimedText, Transcript
 from tests.support import voice
 
 

@@ -14,15 +14,15 @@ from rapidfuzz import fuzz
 from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import Window
-from caspi.inference.stitching import seam
+from caspi.inference.stitching import overlap
 from caspi.inference.transcriber import Transcriber, TranscriptionOptions
 from caspi.inference.window_decoder import WindowDecoder
 from caspi.model.loading import LoadedModel
 
 
-def sewn(before: str, after: str, shared: float = 2.5) -> str:
+def stitched(before: str, after: str, shared: float = 2.5) -> str:
     first, second = before.split(), after.split()
-    kept, left_out = seam(first, second, shared)
+    kept, left_out = overlap(first, second, len(first), shared)
     return " ".join(first[:kept] + second[left_out:])
 
 
@@ -51,7 +51,7 @@ def sewn(before: str, after: str, shared: float = 2.5) -> str:
     ],
 )
 def test_words_at_the_edge(before: str, after: str, whole: str) -> None:
-    assert sewn(before, after) == whole
+    assert stitched(before, after) == whole
 
 
 WORDS = st.lists(st.text("אבגדהוזחטיכלמנסעפצקרשת", min_size=3, max_size=7), min_size=7, max_size=12, unique=True)
@@ -65,11 +65,11 @@ def test_a_text_that_was_cut_anywhere_is_whole_again(words: list[str], shared: i
     before, after = words[:cut], words[cut - shared :]
     if shared >= 2 and data.draw(st.booleans()):
         before = [*before[:-1], before[-1][:-1] + "ק"]
-    kept, left_out = seam(before, after, shared)
+    kept, left_out = overlap(before, after, len(before), shared)
     assert before[:kept] + after[left_out:] == words
 
 
-def test_a_long_recording_without_pauses_is_sewn_together(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_recording_without_pauses_is_stitched(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of numbered words; their order of arrival makes no difference."""
     draw = random.Random(0)
     spoken = ["".join(draw.choices("אבגדהוזחטיכלמנסעפצקרשת", k=6)) for _ in range(60)]

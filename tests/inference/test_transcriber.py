@@ -18,7 +18,8 @@ from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import windows
 from caspi.inference.subtitles import FORMATS
-from caspi.inference.transcriber import Recording, TimedText, Transcriber, Transcript
+from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcripts import TimedText, Transcript
 from caspi.language import language
 from caspi.model.loading import LoadedModel
 from caspi.model.timestamps import phrases, shift_times, text_with_times, without_times

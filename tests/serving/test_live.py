@@ -21,7 +21,8 @@ from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import Window
 from caspi.inference.speech_detection import Everything
-from caspi.inference.transcriber import HeardWindow, TimedText, Transcript, TranscriptionOptions
+from caspi.inference.transcriber import TranscriptionOptions
+from caspi.inference.transcripts import HeardWindow, TimedText, Transcript
 from caspi.model.loading import LoadedModel
 from caspi.serving.access import Keys, new_key
 from caspi.serving.app import application

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from caspi import audio, commands
 from caspi.errors import UsageError
+from caspi.inference.long_audio import Window
 from caspi.inference.transcriber import Recording, Transcriber, TranscriptionOptions
 from caspi.model.loading import LoadedModel, load_to_decode
 from caspi.serving.app import application
@@ -160,3 +162,19 @@ def test_the_system_turn_is_sent_even_if_it_is_empty(clips: list[np.ndarray]) ->
 def test_where_no_vllm_answers_it_is_said() -> None:
     with pytest.raises(UsageError, match="no vLLM answers there"):
         VllmBackend("http://127.0.0.1:9", "tiny")
+
+
+def test_windows_that_share_speech_are_stitched_and_many_wait(clips: list[np.ndarray]) -> None:
+    """Trap: their words were doubled; and a job that gave its next window while it was told of one waited for ever."""
+    transport = Answers(200, {"choices": [{"message": {"content": "language Hebrew<asr_text>הילד הלך הביתה"}}]})
+    backend = VllmBackend("http://vllm", "m", transport=transport)
+    samples = np.full(2 * audio.SAMPLE_RATE, 0.1, np.float32)
+    windows = [Window(number * audio.SAMPLE_RATE, samples) for number in range(40)]
+    windows[::2] = [replace(window, continues=True) for window in windows[::2]]
+    windows[1::2] = [replace(window, shared=audio.SAMPLE_RATE) for window in windows[1::2]]
+    job = backend.open(TranscriptionOptions("Hebrew"))
+    for window in windows:
+        job.add(window)
+    job.end(41.0)
+    assert job.future.result(timeout=30).text.split() == ["הילד", "הלך", "הביתה"] * 20
+    backend.close()

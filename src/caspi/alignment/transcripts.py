@@ -10,8 +10,7 @@ import numpy as np
 from caspi.alignment.align import AlignedWord, Aligner, AlignmentRequest
 from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.inference.engine.words import RecognisedWord
-from caspi.inference.files import TimedWindow
-from caspi.inference.transcriber import HeardWindow, TimedText
+from caspi.inference.transcripts import HeardWindow, TimedText, TimedWindow
 
 
 def with_word_times(aligner: Aligner, spoken: str | None, heard: Sequence[HeardWindow]) -> list[TimedWindow]:

@@ -18,7 +18,8 @@ from caspi.corpus.read_ahead import read_ahead
 from caspi.corpus.signals import QUIET_FRAME, quiet_frames
 from caspi.inference.engine.engine import Engine
 from caspi.inference.loops import loops
-from caspi.inference.transcriber import Recording, Transcriber, Transcript
+from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcripts import Transcript
 from caspi.language import language
 from caspi.language.spoken_words import spoken_words
 from caspi.language.stock_phrases import is_stock_phrase

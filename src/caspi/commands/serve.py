@@ -85,7 +85,7 @@ def run(model: str, options: ServeOptions) -> None:
 
 
 def _listening(options: ServeOptions) -> socket.socket:
-    """Before the model is loaded, so that nobody waits for a port that another program has."""
+    """Bound before the model is loaded, so that a port in use is reported at once. Raises UsageError."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,7 +110,7 @@ def _is_local(host: str) -> bool:
 
 
 def _check_open(options: ServeOptions, keys: Keys) -> None:
-    """Nobody serves strangers by accident."""
+    """Raises UsageError if other machines could use the server without a key, and that was not asked for."""
     if not _is_local(options.host) and not keys and not options.no_auth:
         raise UsageError(
             f"--host {options.host}: everybody who reaches it could use it: give --api-keys FILE or CASPI_API_KEYS "
@@ -128,7 +128,7 @@ def _backend(model: str, options: ServeOptions) -> Backend:
         return VllmBackend(options.vllm_url, model, os.environ.get("VLLM_API_KEY"))
     if options.backend != "caspi":
         raise UsageError(f"--backend {options.backend}: not one of caspi, vllm")
-    # The folder's path is nobody's business.
+    # Clients see the name of the folder, not its path.
     return SharedTranscriber(Transcriber.of(model), Path(model).resolve().name if Path(model).exists() else model)
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from caspi.commands.outcome import Outcome, language_option
 from caspi.errors import UsageError
-from caspi.inference.decoding_options import GREEDY, DecodingOptions
+from caspi.inference.decoding_options import GREEDY, HOTTEST, DecodingOptions
 from caspi.progress import Progress
 from caspi.reporting.wording import plural
 
 if TYPE_CHECKING:
     from caspi.inference.files import FileRequest, FileResult, Models, NameSpeakers, TimeWords
     from caspi.inference.inputs import AudioInput, Span
-    from caspi.inference.transcriber import Transcript
+    from caspi.inference.transcripts import Transcript
 
 _log = logging.getLogger(__name__)
 
@@ -98,19 +98,16 @@ _MOST_ROWS = 4096
 
 
 def decoding_options(beams: int, loop_guard: bool, previous_text: bool, temperature: str) -> DecodingOptions:
-    """Raises UsageError for temperatures that are none, or a search with random tokens."""
+    """Raises UsageError for values that are no temperatures, or a search with random tokens."""
     try:
         temperatures = tuple(float(part) for part in temperature.split(","))
     except ValueError as error:
         raise UsageError(f"--temperature {temperature}: give numbers, such as 0 or 0,0.2,0.4") from error
-    if not all(0 <= value <= _HOTTEST for value in temperatures):
-        raise UsageError(f"--temperature {temperature}: give numbers from 0 to {_HOTTEST:g}")
+    if not all(0 <= value <= HOTTEST for value in temperatures):
+        raise UsageError(f"--temperature {temperature}: give numbers from 0 to {HOTTEST:g}")
     if temperatures[0] > 0 and beams > 1:
         raise UsageError(f"--temperature {temperature}: random tokens are not searched: give no --beams")
     return DecodingOptions(beams, loop_guard, previous_text, temperatures)
-
-
-_HOTTEST = 2.0
 
 
 def _formats(written: str) -> tuple[str, ...]:

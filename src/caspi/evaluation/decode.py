@@ -27,7 +27,8 @@ from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.results import context_label
 from caspi.evaluation.stress import CLEAN, apply_condition
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
-from caspi.inference.transcriber import Recording, Transcriber, Transcript
+from caspi.inference.transcriber import Recording, Transcriber
+from caspi.inference.transcripts import Transcript
 from caspi.progress import Progress
 from caspi.reporting import report
 

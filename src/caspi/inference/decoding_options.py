@@ -20,3 +20,4 @@ class DecodingOptions:
 
 
 GREEDY = DecodingOptions()
+HOTTEST = 2.0  # temperature: above it the tokens are nearly those of no model

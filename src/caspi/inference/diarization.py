@@ -17,7 +17,7 @@ from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.errors import UsageError, first_line
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.inputs import AudioInput
-from caspi.inference.transcriber import TimedText, Transcript
+from caspi.inference.transcripts import TimedText, Transcript
 
 PIPELINE = "pyannote/speaker-diarization-community-1"
 
@@ -65,7 +65,7 @@ def turn_finder(pipeline: str = PIPELINE) -> FindTurns:
 
 def with_speakers(transcript: Transcript, turns: Sequence[Turn], start: Seconds = 0.0) -> Transcript:
     """The transcript with the speaker of every segment; one whose words have times is cut where the speaker changes.
-    start: of the audio in which the turns were found, in the recording. Nobody's speech has no speaker."""
+    start: of the audio in which the turns were found, in the recording. What is in no turn has no speaker."""
     moved = [Turn(start + turn.start, start + turn.end, turn.speaker) for turn in turns]
     segments = [part for segment in transcript.segments for part in _parts(segment, moved)]
     return replace(transcript, segments=tuple(segments))

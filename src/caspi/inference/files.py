@@ -19,7 +19,8 @@ from caspi.inference.long_audio import LONGEST_PAUSE
 from caspi.inference.reading import Ended, Piece, WindowReader
 from caspi.inference.speech_detection import SpeechDetector
 from caspi.inference.subtitles import EXTENSIONS, FORMATS, described
-from caspi.inference.transcriber import HeardWindow, TimedText, Transcriber, Transcript, TranscriptionOptions
+from caspi.inference.transcriber import Transcriber, TranscriptionOptions
+from caspi.inference.transcripts import HeardWindow, TimedWindow, Transcript, with_timed_windows
 from caspi.model.files import loaded_files
 
 CUE_PAUSE: Seconds = 0.7  # between windows that are cues
@@ -29,8 +30,8 @@ _LIST_NAME = ".caspi-transcribe.jsonl"
 @dataclass(frozen=True, slots=True)
 class FileRequest:
     """Settings for transcribing files. formats: names of subtitles.FORMATS; aligner: a model that gives words their
-    times; detector: of speech, by its name. diarize: whether
-    speakers are named. longest: of a window; None: as long as the model takes."""
+    times; detector: of speech, by its name. diarize: whether speakers are named. longest: of a window; None: as long as
+    the model takes."""
 
     model: str
     options: TranscriptionOptions
@@ -117,13 +118,12 @@ class Outputs:
         taken = {name.casefold(): key for key, (_, name) in self._done.items() if name}
         found = []
         for one in inputs:
-            name = self._done[one.key][1] if one.key in self._done and self._done[one.key][1] else str(one.name)
+            _, known = self._done.get(one.key, (None, ""))
             with_end = [f"{one.name}{one.path.suffix}"] if one.path else []
-            numbered = (f"{one.name}-{number}" for number in itertools.count(2))
-            free = (
-                n for n in itertools.chain([name], with_end, numbered) if taken.get(n.casefold(), one.key) == one.key
+            candidates = itertools.chain(
+                [known or str(one.name)], with_end, (f"{one.name}-{number}" for number in itertools.count(2))
             )
-            name = next(free)
+            name = next(name for name in candidates if taken.get(name.casefold(), one.key) == one.key)
             taken[name.casefold()] = one.key
             found.append(replace(one, name=PurePath(name)))
         return found
@@ -165,14 +165,8 @@ def _of_older_version(settings: dict[str, Any], now: dict[str, Any]) -> dict[str
     if "format" in settings:
         settings = settings | {"formats": [settings["format"]]}
         del settings["format"]
-    new = {
-        "aligner": None,
-        "detector": "none",
-        "diarize": False,
-        "longest": None,
-        "weights": now["weights"],
-    } | json.loads(json.dumps(asdict(GREEDY)))
-    return new | settings
+    new = {"aligner": None, "detector": "none", "diarize": False, "longest": None, "weights": now["weights"]}
+    return new | json.loads(json.dumps(asdict(GREEDY))) | settings
 
 
 def _state(taken: AudioInput) -> list[int] | None:
@@ -181,14 +175,6 @@ def _state(taken: AudioInput) -> list[int] | None:
     except (OSError, ValueError):
         return None
     return [status.st_size, status.st_mtime_ns] if status else None
-
-
-@dataclass(frozen=True, slots=True)
-class TimedWindow:
-    """The segments of a window, their words with times where they have been found; unaligned: segments where not."""
-
-    segments: tuple[TimedText, ...]
-    unaligned: int = 0
 
 
 TimeWords = Callable[[Sequence[HeardWindow]], list[TimedWindow]]
@@ -213,12 +199,12 @@ def transcribe(
 ) -> Iterator[FileResult]:
     """Results in the order of the inputs. Texts are written as soon as they are ready, in any order. The models are
     loaded if any recording is not finished. Raises UsageError if the request itself cannot be transcribed."""
-    todo = [number for number, taken in enumerate(inputs) if not outputs.finished(taken)]
     done = {
         number: FileResult(taken, written=outputs.paths(taken), kept=True)
         for number, taken in enumerate(inputs)
-        if number not in set(todo)
+        if outputs.finished(taken)
     }
+    todo = [number for number in range(len(inputs)) if number not in done]
     following = 0
     if todo:
         models = load()
@@ -314,9 +300,7 @@ class _Running:
 
     def _finished(self, number: int, file: _File, transcript: Transcript) -> FileResult:
         if self._time_words:
-            segments = tuple(segment for timed in file.times for segment in timed.segments)
-            unaligned = sum(timed.unaligned for timed in file.times)
-            transcript = replace(transcript, segments=segments, unaligned=unaligned)
+            transcript = with_timed_windows(transcript, file.times)
         taken = self.inputs[number]
         if self._name_speakers:
             transcript = self._name_speakers(taken, transcript)

@@ -131,7 +131,7 @@ class WindowReader:
 
 
 class _Stopped(Exception):
-    """Nobody wants the pieces any more."""
+    """The reader was left."""
 
 
 def _within(blocks: Iterator[np.ndarray], span: Span) -> Iterator[np.ndarray]:

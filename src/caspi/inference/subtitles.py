@@ -19,7 +19,7 @@ from caspi.audio import Seconds
 from caspi.inference.cues import Cue, TimedWord, cues
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.textgrid import textgrid
-from caspi.inference.transcriber import TimedText, Transcript
+from caspi.inference.transcripts import TimedText, Transcript
 from caspi.inference.window_decoder import compression_ratio
 from caspi.language import language
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from statistics import fmean
 
 import numpy as np
 import torch
@@ -20,74 +18,16 @@ from caspi.inference.engine.engine import Engine
 from caspi.inference.engine.generator import GeneratorOptions
 from caspi.inference.engine.requests import DecodeRequest, Hypothesis
 from caspi.inference.engine.streaming import results_of
-from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import Window, longest_window, windows
-from caspi.inference.stitching import seam
-from caspi.inference.window_decoder import WindowDecoder, loops_in, mean_log_probability
+from caspi.inference.speech_detection import FRAME
+from caspi.inference.stitching import HeardInOrder
+from caspi.inference.transcripts import HeardWindow, Transcript, heard_window, joined_transcript
+from caspi.inference.window_decoder import WindowDecoder, loops_in
 from caspi.model.hotwords import joined, tail
 from caspi.model.loading import LoadedModel, load_to_decode
-from caspi.model.timestamps import phrases, timestamp_prompt, without_times
-
-
-@dataclass(frozen=True, slots=True)
-class TimedText:
-    """Text of one window of a recording, or of one phrase if times were requested. words: of the text, in order.
-
-    Of its window: log_probability: mean of the tokens; None without tokens. temperature: at which they were chosen.
-    speech: mean probability that somebody speaks; None if it is not known. tokens: those of the window, in the first of
-    its phrases. speaker: who says it; None if nobody has looked."""
-
-    start: Seconds
-    end: Seconds
-    text: str
-    words: tuple[RecognisedWord, ...] = ()
-    log_probability: float | None = None
-    temperature: float = 0.0
-    speech: float | None = None
-    tokens: tuple[int, ...] = ()
-    speaker: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """retried: windows that reached the token limit; truncated: those that reached it again after the split; looping:
-    those whose text repeats itself; guarded: those that were decoded again because it did; silent: those without sound,
-    which are not decoded; untimed: those whose phrases have no times, although they were requested; unaligned: those
-    whose words have none, although an aligner was to find them.
-    language_probability: mean over the windows in which the model identified this language; None if the language was
-    given."""
-
-    text: str
-    segments: tuple[TimedText, ...]
-    language: str | None
-    seconds: Seconds
-    truncated: int
-    retried: int = 0
-    untimed: int = 0
-    looping: int = 0
-    guarded: int = 0
-    silent: int = 0
-    language_probability: float | None = None
-    unaligned: int = 0
-
-    def warnings(self) -> list[str]:
-        """Warnings about the transcript, one line each."""
-        problems = (
-            (self.truncated, "hit the limit of tokens, so text is missing"),
-            (self.retried - self.truncated, "hit the limit of tokens and {was} decoded again in two halves"),
-            (self.guarded, "repeated the same words over and over and {was} decoded again"),
-            (self.looping, "repeat{s} the same words over and over"),
-        )
-        return [
-            f"{count} window{'s' if count > 1 else ''} "
-            + what.format(s="" if count > 1 else "s", was="were" if count > 1 else "was")
-            for count, what in problems
-            if count > 0
-        ]
-
+from caspi.model.timestamps import timestamp_prompt, without_times
 
 SILENT_DB = -60.0  # of full scale, for the loudest 32 ms; below it the clip is silent
-_FRAME = 512  # samples, 32 ms
 _SHORTEST = 0.1  # seconds: no word is shorter
 
 
@@ -95,7 +35,7 @@ def is_silent(samples: np.ndarray) -> bool:
     """Whether samples, float32 [n] at 16 kHz, are silent: no sound, or too short for a word."""
     if len(samples) < _SHORTEST * SAMPLE_RATE:
         return True
-    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
     return float(np.square(frames).mean(axis=1).max()) < 10 ** (SILENT_DB / 10)
 
 
@@ -127,41 +67,28 @@ class Recording:
         return TranscriptionOptions(self.language, self.context, self.times, self.decoding)
 
 
-@dataclass(frozen=True, slots=True)
-class HeardWindow:
-    """A window with its text: as segments, and as the model wrote it."""
-
-    ticket: int
-    window: Window
-    hypothesis: Hypothesis
-    segments: tuple[TimedText, ...]
-    untimed: bool
-
-
 @dataclass(slots=True)
 class _Open:
     """A recording whose windows come in and are decoded. waiting: windows that are not submitted yet; running: tickets
-    of those that are. hypotheses: of windows that wait for those before them. heard: without their samples.
-    next_heard: the next window, where its first words went to the one before it. shown: the last text that `on_partial`
-    was given. seconds: of the whole recording, known when there are no more windows."""
+    of those that are, and windows: they themselves. order: of those that are done. heard: those that were told, without
+    their samples. shown: the last text that `on_partial` was given. seconds: of the whole recording, known when there
+    are no more windows."""
 
     options: TranscriptionOptions
     on_window: Callable[[HeardWindow], None] | None
     on_partial: Callable[[str], None] | None
     waiting: deque[tuple[int, Window]] = field(default_factory=deque)
-    added: int = 0
     running: dict[int, int] = field(default_factory=dict)
     windows: dict[int, Window] = field(default_factory=dict)
-    hypotheses: dict[int, Hypothesis] = field(default_factory=dict)
+    order: HeardInOrder = field(default_factory=HeardInOrder)
     heard: list[HeardWindow] = field(default_factory=list)
-    next_heard: HeardWindow | None = None
     previous: str = ""
     shown: str = ""
     seconds: Seconds | None = None
 
     @property
     def complete(self) -> bool:
-        return self.seconds is not None and len(self.heard) == self.added
+        return self.seconds is not None and len(self.heard) == self.order.expected
 
 
 class Transcriber:
@@ -242,9 +169,7 @@ class Transcriber:
         """The next window of a recording. Raises UsageError if it cannot be transcribed; the recording is then
         forgotten."""
         opened = self._opened[ticket]
-        opened.windows[opened.added] = window
-        opened.waiting.append((opened.added, window))
-        opened.added += 1
+        opened.waiting.append((opened.order.expect(), window))
         try:
             self._submit_waiting(ticket, opened)
         except BaseException:
@@ -253,8 +178,10 @@ class Transcriber:
 
     def end(self, ticket: int, seconds: Seconds) -> None:
         """A recording has no more windows, and this length."""
-        self._opened[ticket].seconds = seconds
-        self._tell(ticket, self._opened[ticket])
+        opened = self._opened[ticket]
+        opened.seconds = seconds
+        opened.order.end()
+        self._tell(ticket, opened)
 
     def cancel(self, ticket: int) -> None:
         """The recording's transcript is never returned, unless it was already."""
@@ -288,7 +215,7 @@ class Transcriber:
             if ticket in self._opened and self._opened[ticket].complete:
                 opened = self._opened.pop(ticket)
                 assert opened.seconds is not None  # it is complete
-                results.append((ticket, joined_text(opened.heard, opened.seconds, opened.options.language)))
+                results.append((ticket, joined_transcript(opened.heard, opened.seconds, opened.options.language)))
         return results
 
     def _show_partials(self) -> None:
@@ -307,6 +234,7 @@ class Transcriber:
         asked = opened.options
         while opened.waiting and not (asked.decoding.previous_text and opened.running):
             number, window = opened.waiting.popleft()
+            opened.windows[number] = window
             if is_silent(window.samples):
                 self._finish(ticket, number, Hypothesis("", None, truncated=False, silent=True), ran=False)
                 continue
@@ -323,7 +251,8 @@ class Transcriber:
     def _finish(self, ticket: int, number: int, hypothesis: Hypothesis, *, ran: bool = True) -> None:
         """The final hypothesis of a window. The next window is not given a text that is not to be trusted."""
         opened = self._opened[ticket]
-        opened.hypotheses[number] = hypothesis
+        heard = heard_window(ticket, opened.windows.pop(number), hypothesis, times=opened.options.times)
+        opened.order.put(number, heard)
         if ran:
             del opened.running[number]
             if opened.options.decoding.previous_text:
@@ -333,101 +262,14 @@ class Transcriber:
         self._tell(ticket, opened)
 
     def _tell(self, ticket: int, opened: _Open) -> None:
-        """Gives the windows that are done to who waits for them, in order. One that continues waits for the next, which
-        may have its last words too."""
-        while (following := len(opened.heard)) in opened.hypotheses:
-            window = opened.windows[following]
-            if opened.next_heard is None:
-                hypothesis = opened.hypotheses[following]
-                opened.next_heard = _heard(ticket, window, hypothesis, times=opened.options.times)
-            heard = opened.next_heard
-            opened.next_heard = None
-            if window.continues:
-                after = opened.windows.get(following + 1)
-                if (after is None and opened.seconds is None) or (after and following + 1 not in opened.hypotheses):
-                    opened.next_heard = heard
-                    break
-                if after is not None and after.shared:
-                    second = _heard(ticket, after, opened.hypotheses[following + 1], times=opened.options.times)
-                    heard, opened.next_heard = _sewn(heard, second)
-            del opened.hypotheses[following], opened.windows[following]
+        """Gives the windows that are next to who waits for them."""
+        for heard in opened.order.take():
             if opened.on_window:
                 opened.on_window(heard)
-            opened.heard.append(replace(heard, window=replace(window, samples=_NO_SAMPLES)))
+            opened.heard.append(replace(heard, window=replace(heard.window, samples=_NO_SAMPLES)))
         self._changed.add(ticket)
 
 
 _MOST_WAITING = 64  # windows that wait for the text before them, of all recordings
 _PARTIAL_SECONDS = 0.1  # between two looks at texts that are being written
 _NO_SAMPLES = np.zeros(0, np.float32)
-
-
-def _heard(ticket: int, window: Window, hypothesis: Hypothesis, *, times: bool) -> HeardWindow:
-    timed_phrases = phrases(hypothesis.text, window.end - window.start) if times else []
-    likely = mean_log_probability(hypothesis)
-    words = iter(hypothesis.words)
-    segments = [
-        TimedText(
-            window.start + phrase.start, window.start + phrase.end, phrase.text,
-            tuple(islice(words, len(phrase.text.split()))), likely, hypothesis.temperature, window.speech,
-            () if number else hypothesis.tokens,
-        )
-        for number, phrase in enumerate(timed_phrases)
-    ]  # fmt: skip
-    text = without_times(hypothesis.text).strip() if times else hypothesis.text
-    untimed = bool(text) and not timed_phrases
-    if untimed:
-        segments = [
-            TimedText(
-                window.start, window.end, text, hypothesis.words, likely, hypothesis.temperature, window.speech,
-                hypothesis.tokens,
-            )
-        ]  # fmt: skip
-    return HeardWindow(ticket, window, hypothesis, tuple(segments), untimed and times)
-
-
-def _sewn(first: HeardWindow, second: HeardWindow) -> tuple[HeardWindow, HeardWindow]:
-    """Two windows that share samples, without the words that both have in both. Phrases with times stay as they are."""
-    if len(first.segments) != 1 or len(second.segments) != 1:
-        return first, second
-    [before], [after] = first.segments, second.segments
-    words, others = before.text.split(), after.text.split()
-    if len(words) != len(before.words) or len(others) != len(after.words):
-        return first, second
-    shared = second.window.shared / SAMPLE_RATE
-    rate = len(words) / max(first.window.end - first.window.start, shared)
-    kept, left_out = seam(words, others, rate * shared)
-    before = replace(before, text=" ".join(words[:kept]), words=before.words[:kept])
-    after = replace(
-        after, start=after.start + shared / 2, text=" ".join(others[left_out:]), words=after.words[left_out:]
-    )  # fmt: skip
-    return (
-        replace(first, segments=(before,) if before.text else ()),
-        replace(second, segments=(after,) if after.text else ()),
-    )
-
-
-def joined_text(windows_heard: Sequence[HeardWindow], seconds: Seconds, asked: str | None = None) -> Transcript:
-    """Of all windows of a recording, in order. asked: the language that was given."""
-    segments = tuple(segment for heard in windows_heard for segment in heard.segments)
-    hypotheses = [heard.hypothesis for heard in windows_heard]
-    languages = [hypothesis.language for hypothesis in hypotheses if hypothesis.language]
-    language = Counter(languages).most_common(1)[0][0] if languages else asked
-    return Transcript(
-        text=" ".join(segment.text for segment in segments),
-        segments=segments,
-        language=language,
-        seconds=seconds,
-        truncated=sum(hypothesis.truncated for hypothesis in hypotheses),
-        retried=sum(hypothesis.retried for hypothesis in hypotheses),
-        untimed=sum(heard.untimed for heard in windows_heard),
-        looping=sum(loops_in(hypothesis) for hypothesis in hypotheses),
-        guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
-        silent=sum(hypothesis.silent for hypothesis in hypotheses),
-        language_probability=_language_probability([h for h in hypotheses if h.language == language]),
-    )
-
-
-def _language_probability(hypotheses: Sequence[Hypothesis]) -> float | None:
-    given = [h.language_probability for h in hypotheses if h.language_probability is not None]
-    return fmean(given) if given else None

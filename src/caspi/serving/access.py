@@ -64,7 +64,7 @@ class Keys:
         return bool(self._hashes)
 
     def holder(self, key: str) -> str | None:
-        """The name of who has this key; None: nobody."""
+        """The name of the holder of a key; None if the key is not known."""
         hashed = _hashed(key)
         names = [name for name, known in self._hashes.items() if hmac.compare_digest(hashed, known)]
         return names[0] if names else None

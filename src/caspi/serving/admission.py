@@ -17,7 +17,7 @@ from caspi.serving.access import Gate, Keys, Limits, TooMany
 from caspi.serving.metrics import Metrics, log_request
 
 _MAX_FORM_BYTES = 2**20  # bytes of the other fields and separators
-_NOBODY = "anyone"  # where no keys are needed
+_ANYONE = "anyone"  # where no keys are needed
 
 
 def error_response(status: int, message: str, *, code: str | None = None, param: str | None = None) -> JSONResponse:
@@ -62,7 +62,7 @@ class Admission:
         elif scope["type"] == "http" and scope["method"] == "GET":
             await self._app(scope, receive, send)
         elif (size := self._declared(scope)) is None or size > self._limits.upload + _MAX_FORM_BYTES:
-            await self._refuse(scope, receive, send, self._too_large())
+            await self._refuse(scope, receive, send, _too_large(self._limits))
         else:
             await self._admit(name, scope, receive, send)
 
@@ -75,7 +75,7 @@ class Admission:
             await self._refuse(scope, receive, send, refusal)
             return
         started = time.monotonic()
-        call = _Call(self, scope, receive, send)
+        call = _Call(self._limits, scope, receive, send)
         scope.setdefault("state", {})["call"] = call
         try:
             await self._app(scope, call.receive, call.send)
@@ -97,8 +97,8 @@ class Admission:
         )
 
     def _foreign(self, scope: Scope) -> str:
-        """Why a browser asks for somebody else; empty if it does not. A browser lets any page post to any server, and
-        open WebSockets; and a name that was given to this machine's address by a stranger is not its name."""
+        """Why a request may come from another site; empty if it does not. A browser lets any page post to any server
+        and open WebSockets, and a stranger's host name can point to this machine (DNS rebinding)."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._hosts is not None and urlsplit(f"//{host}").hostname not in self._hosts:
@@ -112,19 +112,16 @@ class Admission:
     def _name(self, scope: Scope) -> str | None:
         """Of whose key it has; browsers cannot set headers of a WebSocket, which may have `?key=`."""
         if not self._keys:
-            return _NOBODY
+            return _ANYONE
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" and scope["type"] == "websocket":
             key = parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
         return self._keys.holder(key.strip()) if key else None
 
     def _declared(self, scope: Scope) -> int | None:
-        """Bytes of the body; 0 if it does not say; None if that is no number."""
+        """Bytes of the body; 0 if it is not declared; None if what is declared is not a number."""
         declared = Headers(scope=scope).get("content-length", "0")
         return int(declared) if declared.isdecimal() else None
-
-    def _too_large(self) -> JSONResponse:
-        return error_response(413, f"file: larger than {self._limits.upload >> 20} MiB", param="file")
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, refusal: JSONResponse) -> None:
         self._metrics.requests.labels("/v1/", str(refusal.status_code)).inc()
@@ -134,17 +131,16 @@ class Admission:
             return
         await refusal(scope, receive, send)
 
-    @property
-    def limits(self) -> Limits:
-        """Of this server."""
-        return self._limits
+
+def _too_large(limits: Limits) -> JSONResponse:
+    return error_response(413, f"file: larger than {limits.upload >> 20} MiB", param="file")
 
 
 class _Call:
     """The channels of one request. figures: for its line in the log."""
 
-    def __init__(self, admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
-        self._admission, self._scope, self._receive, self._send = admission, scope, receive, send
+    def __init__(self, limits: Limits, scope: Scope, receive: Receive, send: Send) -> None:
+        self._limits, self._scope, self._receive, self._send = limits, scope, receive, send
         self._received, self._complete, self._refused = 0, False, False
         self.id = uuid.uuid4().hex[:12]
         self.status: int | None = None
@@ -153,16 +149,15 @@ class _Call:
     async def receive(self) -> Message:
         if self._scope["type"] == "websocket" or self._complete:
             return await self._receive()
-        limits = self._admission.limits
         try:
-            message = await asyncio.wait_for(self._receive(), limits.body_seconds)
+            message = await asyncio.wait_for(self._receive(), self._limits.body_seconds)
         except TimeoutError:
-            await self._refuse(error_response(408, f"the body did not come within {limits.body_seconds:g} s"))
+            await self._refuse(error_response(408, f"the body did not come within {self._limits.body_seconds:g} s"))
             return {"type": "http.disconnect"}
         self._received += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
-        if self._received > limits.upload + _MAX_FORM_BYTES and not self._refused:
-            await self._refuse(error_response(413, f"file: larger than {limits.upload >> 20} MiB", param="file"))
+        if self._received > self._limits.upload + _MAX_FORM_BYTES and not self._refused:
+            await self._refuse(_too_large(self._limits))
             return {"type": "http.disconnect"}
         return message
 

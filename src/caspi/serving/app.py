@@ -16,6 +16,8 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from caspi.audio import AudioError
+from caspi.errors import CaspiError, UsageError
 from caspi.inference.decoding_options import GREEDY, DecodingOptions
 from caspi.inference.files import TimeWords
 from caspi.serving import live, page, transcriptions
@@ -105,6 +107,12 @@ def _answer_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
         return error_response(400, f"{where}: {first['msg']}", param=where)
+
+    @app.exception_handler(CaspiError)
+    def not_done(request: Request, error: CaspiError) -> JSONResponse:
+        if isinstance(error, AudioError):
+            return error_response(413 if error.reason == "too_long" else 400, f"file: {error}", param="file")
+        return error_response(400 if isinstance(error, UsageError) else 500, str(error))
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> JSONResponse:

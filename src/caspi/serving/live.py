@@ -22,10 +22,11 @@ from caspi.errors import CaspiError
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import SpeechCutter, Window
 from caspi.inference.speech_detection import speech_detector
-from caspi.inference.stitching import seam
+from caspi.inference.stitching import overlap
 from caspi.inference.subtitles import word_as_json
-from caspi.inference.transcriber import HeardWindow, TranscriptionOptions
-from caspi.language import named
+from caspi.inference.transcriber import TranscriptionOptions
+from caspi.inference.transcripts import HeardWindow
+from caspi.serving.asked_language import asked_language
 from caspi.serving.transcriptions import Service
 
 PAUSE: Seconds = 0.7  # ends an utterance
@@ -48,7 +49,7 @@ class Start:
 
     @classmethod
     def of(cls, message: str) -> Start:
-        """Raises ProtocolError."""
+        """Raises ProtocolError or UsageError."""
         content = _json(message)
         if content.get("type") != "start":
             raise ProtocolError('the first message is {"type": "start", "language": ..., "sample_rate": ...}')
@@ -58,11 +59,7 @@ class Start:
         language, context = content.get("language") or None, content.get("context", "")
         if not isinstance(context, str) or not (language is None or isinstance(language, str)):
             raise ProtocolError("language and context are texts")
-        try:
-            spoken = named(language) if language and language != "auto" else None
-        except ValueError as error:
-            raise ProtocolError(str(error)) from error
-        return cls(TranscriptionOptions(spoken, context), rate)
+        return cls(TranscriptionOptions(asked_language(language), context), rate)
 
 
 async def _first_text(socket: WebSocket) -> str:
@@ -201,7 +198,7 @@ class _Session:
         return window is not None and window.end >= max(window.start, self._utterance.heard) + _STEP
 
     def _waits_for_nothing(self) -> bool:
-        """Whether a final waits for words, but nobody speaks any more."""
+        """Whether a final text waits for the next words, but the speech has ended."""
         return self._held is not None and not self._ended and self._cutter.open_region is None
 
     async def _show(self, window: Window) -> None:
@@ -210,7 +207,7 @@ class _Session:
         self._utterance.heard = window.end
         if heard is None:
             return
-        await self._sew(heard)
+        await self._stitch(heard)
         if self._utterance.agree(heard):
             await self._socket.send_json(
                 {
@@ -224,7 +221,7 @@ class _Session:
         second with it: its last word may be whole there."""
         heard = await self._heard(window)
         if heard is not None:
-            await self._sew(heard)
+            await self._stitch(heard)
         await self._send_held()
         words = self._utterance.final_words(heard)
         if words or self._utterance.text:  # what was shown may have been no speech after all
@@ -234,22 +231,22 @@ class _Session:
                 await self._send_held()
         self._service.metrics.audio.inc(window.end - window.start)
         self.recognised += window.end - window.start
-        self._utterance = _Utterance(self._utterance.number + 1, heard=window.end - window.shared / SAMPLE_RATE)
-        self._utterance.shares = window.continues
+        heard_until = window.end - window.shared / SAMPLE_RATE
+        self._utterance = _Utterance(self._utterance.number + 1, heard=heard_until, shares=window.continues)
 
-    async def _sew(self, heard: HeardWindow) -> None:
+    async def _stitch(self, heard: HeardWindow) -> None:
         """Sends the final that waits for these words, and hides those that it has."""
         utterance, held = self._utterance, self._held
-        if held is None or not utterance.shares or utterance.sewn:
+        if held is None or not utterance.shares or utterance.stitched:
             return
         if not heard.window.shared:  # the speech that was to follow was none
             await self._send_held()
             return
         words = _words_of(heard)
-        rate = len(held.words) / max(1.0, held.window.end - held.window.start)
-        shared = heard.window.shared / SAMPLE_RATE
-        kept, left_out = seam([word.text for word in held.words], [word.text for word in words], rate * shared)
-        utterance.sewn, utterance.hidden = True, words[:left_out]
+        before, after = ([word.text for word in some] for some in (held.words, words))
+        seconds, shared = held.window.end - held.window.start, heard.window.shared / SAMPLE_RATE
+        kept, left_out = overlap(before, after, seconds, shared)
+        utterance.stitched, utterance.hidden = True, words[:left_out]
         await self._send_held(max(kept, len(held.utterance.words)))
 
     async def _send_held(self, kept: int | None = None) -> None:
@@ -291,7 +288,7 @@ class _Utterance:
     """What is being said. heard: end of what was recognised, in seconds of the connection. text: that was shown last;
     words: of its beginning that does not change any more. language: that was identified.
     shares: whether it begins with a second that the utterance before it has; hidden: words of that second which the
-    other has; sewn: whether they are known."""
+    other has; stitched: whether they are known."""
 
     number: int = 0
     heard: Seconds = 0.0
@@ -299,7 +296,7 @@ class _Utterance:
     words: tuple[RecognisedWord, ...] = ()
     language: str | None = None
     shares: bool = False
-    sewn: bool = False
+    stitched: bool = False
     hidden: tuple[RecognisedWord, ...] = ()
 
     @property

@@ -19,9 +19,9 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationE
 from caspi.atomic_output import read_whole_lines, sync_to_disk
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.subtitles import FORMATS
-from caspi.inference.transcriber import TimedText, Transcript
-from caspi.language import named
+from caspi.inference.transcripts import TimedText, Transcript
 from caspi.reporting.wording import plural
+from caspi.serving.asked_language import asked_language
 
 _STATIC = files("caspi.serving") / "static"
 _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
@@ -100,10 +100,8 @@ def router(corrections: Path | None) -> APIRouter:
             raise HTTPException(404, "corrections are not kept here: start caspi serve with --corrections FOLDER")
         if not text.strip():
             raise HTTPException(400, "text: it is empty")
-        try:
-            spoken = named(language)
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from error
+        if (spoken := asked_language(language)) is None:
+            raise HTTPException(400, "language: name it, so that the text can be trained on")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         end = re.sub(r"[^a-z0-9]", "", (file.filename or "").rpartition(".")[2].lower())[:5] or "audio"
         line: dict[str, Any] = {"audio": f"{name}.{end}", "language": spoken, "recognised": recognised}
@@ -122,10 +120,7 @@ def _subtitles(asked: Subtitles) -> str:
         for part in asked.segments
     )
     text = " ".join(segment.text for segment in segments)
-    try:
-        spoken = named(asked.language) if asked.language else None
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
+    spoken = asked_language(asked.language)
     return FORMATS[asked.format](Transcript(text, segments, spoken, asked.duration, truncated=0), "")
 
 
@@ -137,8 +132,7 @@ def _content(text: str, segments: str) -> dict[str, Any]:
         parts = _SEGMENTS.validate_json(segments)
     except ValidationError as error:
         raise HTTPException(400, f"segments: {error.errors()[0]['msg']}") from error
-    said = [part for part in parts if part.text.strip()]
-    return {"segments": [{"start": p.start, "end": p.end, "text": " ".join(p.text.split())} for p in said]}
+    return {"segments": [part.model_dump(include={"start", "end", "text"}) for part in parts if part.text]}
 
 
 def _static(name: str) -> Response:

@@ -15,7 +15,8 @@ from caspi.audio import SAMPLE_RATE, Seconds
 from caspi.errors import CaspiError
 from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.long_audio import Window, windows
-from caspi.inference.transcriber import HeardWindow, Recording, Transcriber, Transcript, TranscriptionOptions
+from caspi.inference.transcriber import Recording, Transcriber, TranscriptionOptions
+from caspi.inference.transcripts import HeardWindow, Transcript
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Job:
         inbox(self, None)
 
     def add(self, window: Window) -> bool:
-        """The next window. False: nobody wants the rest. Raises OSError where the disk is full."""
+        """The next window. False: the job has ended. Raises OSError where the disk is full."""
         with self._lock:
             if self._inside < _WINDOWS_AT_ONCE and not (self._overflow and self._overflow.count):
                 self._inside += 1

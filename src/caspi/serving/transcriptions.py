@@ -17,21 +17,19 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from caspi.audio import AudioError
-from caspi.errors import CaspiError, UsageError
-from caspi.inference.decoding_options import GREEDY, DecodingOptions
-from caspi.inference.files import TimedWindow, TimeWords
+from caspi.inference.decoding_options import GREEDY, HOTTEST, DecodingOptions
+from caspi.inference.files import TimeWords
 from caspi.inference.reading import Ended
 from caspi.inference.subtitles import FORMATS, segment_as_json
-from caspi.inference.transcriber import HeardWindow, Transcript, TranscriptionOptions
-from caspi.language import named
+from caspi.inference.transcriber import TranscriptionOptions
+from caspi.inference.transcripts import HeardWindow, Transcript, with_timed_windows
+from caspi.serving.asked_language import asked_language
 from caspi.serving.decoding_workers import DecodingWorkers
 from caspi.serving.metrics import Metrics
 from caspi.serving.shared import Backend, Job
 
 RESPONSE_FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 _SUBTITLES = ("srt", "vtt")
-_HOTTEST = 2.0
 _LOOK_SECONDS = 0.25  # between two looks at whether a client is still there
 _COPY_BYTES = 1 << 20
 
@@ -130,7 +128,7 @@ def _checked(
     *,
     vad: bool,
 ) -> Asked:
-    """Raises HTTPException for what cannot be done."""
+    """Raises HTTPException or UsageError for what cannot be done."""
     if unknown := set(granularities) - {"segment", "word"}:
         raise HTTPException(400, f"timestamp_granularities: {', '.join(sorted(unknown))} is not segment or word")
     if unknown := set(include) - {"logprobs"}:
@@ -143,12 +141,9 @@ def _checked(
         raise HTTPException(400, "include: vLLM's answers have no log-probabilities of the text alone")
     if granularities and response_format != "verbose_json":
         raise HTTPException(400, "timestamp_granularities: only with response_format verbose_json")
-    if temperature is not None and not 0 <= temperature <= _HOTTEST:
-        raise HTTPException(400, f"temperature: {temperature:g} is not from 0 to {_HOTTEST:g}")
-    try:
-        spoken = named(language) if language and language != "auto" else None
-    except ValueError as error:
-        raise HTTPException(400, str(error)) from error
+    if temperature is not None and not 0 <= temperature <= HOTTEST:
+        raise HTTPException(400, f"temperature: {temperature:g} is not from 0 to {HOTTEST:g}")
+    spoken = asked_language(language)
     if "word" in granularities and (service.time_words is None or spoken not in (None, "Hebrew")):
         raise HTTPException(400, f"timestamp_granularities: no aligner here finds words of {spoken or 'any language'}")
     decoding = service.decoding if temperature is None else DecodingOptions(temperatures=(temperature,))
@@ -184,7 +179,7 @@ def _stored(file: UploadFile) -> _Upload:
 
 
 async def _transcribed(request: Request, service: Service, asked: Asked, path: Path) -> tuple[Heard, Transcript]:
-    """Raises HTTPException, or ClientDisconnect when the client has gone."""
+    """Raises CaspiError, or ClientDisconnect when the client has gone."""
     heard = Heard()
     job = service.backend.open(asked.options, heard.windows.append)
     feeding = asyncio.get_running_loop().run_in_executor(service.feeders, _feed, service, asked, path, job, heard)
@@ -195,12 +190,6 @@ async def _transcribed(request: Request, service: Service, asked: Asked, path: P
             if await request.is_disconnected():
                 raise ClientDisconnect
         _, transcript = both.result()
-    except AudioError as error:
-        raise HTTPException(413 if error.reason == "too_long" else 400, f"file: {error}") from error
-    except UsageError as error:
-        raise HTTPException(400, str(error)) from error
-    except CaspiError as error:
-        raise HTTPException(500, str(error)) from error
     finally:
         job.future.cancel()  # does nothing if it is done
         both.cancel()
@@ -234,8 +223,8 @@ def _note(request: Request, service: Service, transcript: Transcript) -> None:
 
 
 def _response(service: Service, asked: Asked, heard: Heard, transcript: Transcript) -> Response:
-    if asked.needs_word_times and service.time_words is not None:
-        transcript = _with_times(service.time_words(asked.options.language)(heard.windows), transcript)
+    if asked.needs_word_times:
+        transcript = _with_word_times(service, asked, heard, transcript)
     if asked.response_format == "json":
         content: dict[str, Any] = {"text": transcript.text}
         if asked.log_probabilities:
@@ -247,9 +236,11 @@ def _response(service: Service, asked: Asked, heard: Heard, transcript: Transcri
     return PlainTextResponse(written)
 
 
-def _with_times(timed: Sequence[TimedWindow], transcript: Transcript) -> Transcript:
-    segments = tuple(segment for window in timed for segment in window.segments)
-    return replace(transcript, segments=segments, unaligned=sum(window.unaligned for window in timed))
+def _with_word_times(service: Service, asked: Asked, heard: Heard, transcript: Transcript) -> Transcript:
+    """As it is, where no aligner was loaded."""
+    if service.time_words is None:
+        return transcript
+    return with_timed_windows(transcript, service.time_words(asked.options.language)(heard.windows))
 
 
 def _verbose(asked: Asked, heard: Heard, transcript: Transcript) -> dict[str, Any]:
@@ -310,18 +301,13 @@ async def _events(request: Request, service: Service, asked: Asked, upload: _Upl
                     if asked.log_probabilities:
                         more["logprobs"] = _log_probabilities(service, heard)
                     if asked.details:
-                        more["details"] = await run_in_threadpool(_details, service, asked, heard, transcript)
+                        timed = await run_in_threadpool(_with_word_times, service, asked, heard, transcript)
+                        more["details"] = _verbose(asked, heard, timed)
                     yield _event("transcript.text.done", text=transcript.text, **more)
                     return
     finally:
         if job.future.cancel():
             service.metrics.cancelled.inc()
-
-
-def _details(service: Service, asked: Asked, heard: Heard, transcript: Transcript) -> dict[str, Any]:
-    if service.time_words is not None:
-        transcript = _with_times(service.time_words(asked.options.language)(heard.windows), transcript)
-    return _verbose(asked, heard, transcript)
 
 
 def _event(kind: str, **content: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-import logging
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,31 +21,41 @@ from caspi.errors import CaspiError, UsageError
 from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
 from caspi.inference.long_audio import MAX_WINDOW, Window
-from caspi.inference.transcriber import HeardWindow, TimedText, TranscriptionOptions, is_silent, joined_text
+from caspi.inference.stitching import HeardInOrder
+from caspi.inference.transcriber import TranscriptionOptions, is_silent
+from caspi.inference.transcripts import HeardWindow, TimedText, joined_transcript
 from caspi.language.codes import NO_SPEECH
 from caspi.model.prompt import ASR_TEXT
 from caspi.serving.shared import Job, OnPartial, OnWindow
-
-_log = logging.getLogger(__name__)
 
 _AT_ONCE = 128  # requests to vLLM
 _ANSWER_SECONDS = 120.0
 _PATH = "/v1/chat/completions"
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What vLLM made of a window of a job."""
+
+    number: int
+    content: HeardWindow | CaspiError
+
+
 @dataclass(slots=True)
 class _Open:
-    """A job's windows. texts: of those that are done, by their number; given: how many were told to the job."""
+    """A job's windows. told: those that the job was given. seconds: of the recording, known after its last window."""
 
-    added: int = 0
-    texts: dict[int, HeardWindow] = field(default_factory=dict)
+    order: HeardInOrder = field(default_factory=HeardInOrder)
     told: list[HeardWindow] = field(default_factory=list)
     seconds: Seconds | None = None
 
 
+_Message = Window | Seconds | _Answer | None
+
+
 class VllmBackend:
     """As SharedTranscriber, but vLLM recognises. It gives no probabilities of words, and no text before the end of a
-    window."""
+    window. Many threads ask vLLM; one thread has the jobs."""
 
     knows_tokens = False
 
@@ -63,70 +73,73 @@ class VllmBackend:
         if model not in known:
             raise UsageError(f"--vllm-url {url}: it has {', '.join(known)}, not {model}")
         self._pool = ThreadPoolExecutor(_AT_ONCE, "vllm")
-        self._lock = threading.RLock()  # a job gives its next window while it is told of one
+        self._inbox: queue.Queue[tuple[Job, _Message] | None] = queue.Queue()
         self._open: dict[Job, _Open] = {}
+        self._thread = threading.Thread(target=self._run, name="vllm jobs", daemon=True)
+        self._thread.start()
 
     def open(
         self, options: TranscriptionOptions, on_window: OnWindow | None = None, on_partial: OnPartial | None = None
     ) -> Job:
-        return Job(self._take, options, on_window, on_partial)
+        return Job(lambda job, message: self._inbox.put((job, message)), options, on_window, on_partial)
 
     def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
         return []
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._inbox.put(None)
+        self._thread.join()
         self._client.close()
 
-    def _take(self, job: Job, content: Window | Seconds | None) -> None:
-        with self._lock:
-            if content is None:
-                self._open[job] = _Open()
-                return
-            if (opened := self._open.get(job)) is None:
-                return
-            if isinstance(content, Window):
-                number, opened.added = opened.added, opened.added + 1
-                self._pool.submit(self._recognise, job, number, content)
-                return
+    def _run(self) -> None:
+        while (message := self._inbox.get()) is not None:
+            self._take(*message)
+
+    def _take(self, job: Job, content: _Message) -> None:
+        if content is None:
+            self._open[job] = _Open()
+        elif (opened := self._open.get(job)) is None:
+            return  # it failed or was cancelled a moment ago
+        elif job.future.cancelled():
+            del self._open[job]
+        elif isinstance(content, Window):
+            self._pool.submit(self._recognise, job, opened.order.expect(), content)
+        elif not isinstance(content, _Answer):
             opened.seconds = content
-        self._tell(job)
+            opened.order.end()
+            self._tell(job, opened)
+        elif isinstance(heard := content.content, HeardWindow):
+            opened.order.put(content.number, heard)
+            self._tell(job, opened)
+        else:
+            del self._open[job]
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(heard)
+
+    def _tell(self, job: Job, opened: _Open) -> None:
+        """Gives a job the windows that are next, and its transcript after the last."""
+        for heard in opened.order.take():
+            opened.told.append(heard)
+            job.heard(heard)
+        if opened.seconds is None or len(opened.told) < opened.order.expected:
+            return
+        del self._open[job]
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_result(joined_transcript(opened.told, opened.seconds, job.options.language))
 
     def _recognise(self, job: Job, number: int, window: Window) -> None:
         if job.future.cancelled():
-            with self._lock:
-                self._open.pop(job, None)
             return
         try:
             text, language = ("", None) if is_silent(window.samples) else self._ask(job.options, window)
         except CaspiError as error:
-            with self._lock:
-                failed = self._open.pop(job, None)
-            if failed is not None and job.future.set_running_or_notify_cancel():
-                job.future.set_exception(error)
+            self._inbox.put((job, _Answer(number, error)))
             return
         words = tuple(RecognisedWord(word, None) for word in text.split())
         segments = (TimedText(window.start, window.end, text, words, speech=window.speech),) if text else ()
         heard = HeardWindow(0, window, Hypothesis(text, language, truncated=False), segments, untimed=False)
-        with self._lock:
-            if job in self._open:
-                self._open[job].texts[number] = heard
-        self._tell(job)
-
-    def _tell(self, job: Job) -> None:
-        """Gives a job its windows in order, and its transcript after the last."""
-        with self._lock:
-            if (opened := self._open.get(job)) is None:
-                return
-            while (following := opened.texts.pop(len(opened.told), None)) is not None:
-                opened.told.append(following)
-                job.heard(following)
-            if opened.seconds is None or len(opened.told) < opened.added:
-                return
-            if self._open.pop(job, None) is None:
-                return  # what a job did when it was told
-        if job.future.set_running_or_notify_cancel():
-            job.future.set_result(joined_text(opened.told, opened.seconds, job.options.language))
+        self._inbox.put((job, _Answer(number, heard)))
 
     def _ask(self, options: TranscriptionOptions, window: Window) -> tuple[str, str | None]:
         """Raises CaspiError."""

@@ -138,7 +138,7 @@ function show(blob, name, found) {
   transcript.contentEditable = "true";
   found.segments.forEach((segment, n) => { segment.place = n; });
   current = { blob, name, text: found.text, segments: found.segments, duration: found.duration, language: found.language };
-  transcript.replaceChildren(...found.segments.flatMap((segment) => [...segment.words.map((word) => wordElement(word, segment)).flatMap((word) => [word, " "])]));
+  transcript.replaceChildren(...found.segments.flatMap((segment) => segment.words.flatMap((word) => [wordElement(word, segment), " "])));
   for (const button of document.querySelectorAll(".save, #correct")) button.disabled = !found.text;
   tell(found.text ? (found.warnings || []).join(" ") || say("done", found.duration.toFixed(1)) : say("nothing"));
 }

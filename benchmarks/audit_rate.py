@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections import defaultdict
@@ -30,6 +31,7 @@ from caspi.audit.measurements import measurements
 from caspi.audit.sampling import Sampling, sample
 from caspi.audit.signals import Listeners, Recogniser
 from caspi.corpus.store import Corpus
+from caspi.inference import window_decoder
 from caspi.inference.engine import requests
 from caspi.inference.transcriber import Transcriber
 from caspi.inference.transcripts import Transcript
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4096, help="clips")
     options = parser.parse_args()
     requests.TOKENS_AT_LEAST, requests.TOKENS_PER_SECOND_LIMIT = 0, _TOKENS_PER_SECOND
+    window_decoder._SHORTEST_SPLIT = math.inf  # a text at the limit is not decoded again in halves
     Transcriber.transcribe = _in_hebrew(Transcriber.transcribe)
     with tempfile.TemporaryDirectory(prefix="caspi-bench-") as name:
         folder = Path(name)

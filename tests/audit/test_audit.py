@@ -118,6 +118,19 @@ def test_signals_of_a_recogniser(tiny_spanish: tuple[np.ndarray, str]) -> None:
     assert text_signals(Case(samples, "la la la la la la la la la la la la", "Spanish"))["repeats itself"] == 1.0
 
 
+def test_the_loss_of_what_is_heard_is_that_of_a_forward_pass(tiny_spanish: tuple[np.ndarray, str]) -> None:
+    case = Case(tiny_spanish[0], tiny_spanish[1], "Spanish")
+    recogniser = Recogniser.of("tiny", "")
+    [heard] = recogniser.heard([case])
+    assert recogniser.losses([case], [heard.text]) == [pytest.approx(heard.loss, abs=1e-4)]
+
+
+def test_a_clip_without_sound_has_no_loss_of_what_is_heard() -> None:
+    [signals] = Recogniser.of("tiny", "").signals([Case(np.zeros(16_000, np.float32), "la casa", "Spanish")])
+    assert "loss above that of the recognised text" not in signals
+    assert signals["loss"] > 0
+
+
 @pytest.fixture
 def tiny_spanish() -> tuple[np.ndarray, str]:
     from tests.support import voice

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -170,3 +171,30 @@ def test_more_requests_than_rows_and_memory_are_all_answered(on_gpu: LoadedModel
     found = Engine(on_gpu, options=options).decode(clips)
     alone = Engine(on_gpu).decode(requests())
     assert [one.tokens for one in found] == [alone[number % 8].tokens for number in range(len(clips))]
+
+
+def test_other_threads_may_use_the_gpu_while_the_engine_captures_its_steps(on_gpu: LoadedModel) -> None:
+    ended, failures = threading.Event(), []
+
+    def use() -> None:
+        try:
+            for number in range(1_000_000):
+                if ended.is_set():
+                    return
+                # Sizes that no pool has yet, so that memory is taken from the system.
+                torch.ones(1 << 20 | number << 8).pin_memory().to(CUDA, non_blocking=True)
+                torch.cuda.current_stream().synchronize()
+        except Exception as error:
+            failures.append(error)
+
+    other = threading.Thread(target=use)
+    other.start()
+    try:
+        for _ in range(5):
+            engine = Engine(on_gpu, dtype=torch.bfloat16)
+            clips = [np.random.default_rng(n).standard_normal(16_000).astype(np.float32) for n in range(40)]
+            assert len(engine.decode([DecodeRequest(clip, max_tokens=1 + n) for n, clip in enumerate(clips)])) == 40
+    finally:
+        ended.set()
+        other.join()
+    assert not failures

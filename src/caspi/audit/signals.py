@@ -90,17 +90,22 @@ def speech_within(speech: np.ndarray, start: Seconds, end: Seconds) -> Seconds:
 @dataclass(frozen=True, slots=True)
 class Heard:
     """What a recogniser transcribes if it is told the language. language: that it identifies. probability: mean of the
-    words; 0 if there is none."""
+    words; 0 if there is none. loss: of its own text, mean of the tokens without those of the language; None if there
+    was nothing to decode."""
 
     text: str
     language: str | None
     probability: float
+    loss: float | None = None
 
     @classmethod
     def of(cls, transcript: Transcript, identified: str | None) -> Heard:
         words = [word for segment in transcript.segments for word in segment.words]
         found = [word.probability for word in words if word.probability is not None]
-        return cls(transcript.text, identified, float(np.mean(found)) if found else 0.0)
+        likely = transcript.log_probability
+        return cls(
+            transcript.text, identified, float(np.mean(found)) if found else 0.0, None if likely is None else -likely
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +167,9 @@ class Recogniser:
     def signals(self, cases: Sequence[Case]) -> list[Signals]:
         """For every case."""
         heard = self.heard(cases)
-        said = {id(case.samples): (case, its.text) for case, its in zip(cases, heard, strict=True)}
-        of_said = self.losses([case for case, _ in said.values()], [text for _, text in said.values()])
-        best = dict(zip(said, of_said, strict=True))  # once for all cases of a clip
         own = self.losses(cases, [case.text for case in cases])
         return [
-            {f"{name}{self.name}": value for name, value in _compared(case, its, loss, best[id(case.samples)]).items()}
+            {f"{name}{self.name}": value for name, value in _compared(case, its, loss).items()}
             for case, its, loss in zip(cases, heard, own, strict=True)
         ]
 
@@ -184,13 +186,13 @@ def _batches(order: Sequence[int], cases: Sequence[Case], limit: Seconds) -> Ite
         yield some
 
 
-def _compared(case: Case, heard: Heard, own_loss: float, best_loss: float) -> Signals:
+def _compared(case: Case, heard: Heard, own_loss: float) -> Signals:
     """The text against what a recogniser heard, normalised as for the fair score."""
     normalised = language(case.language).normalisers["fair"]
     text, said = normalised(case.text), normalised(heard.text)
-    return {
+    above = {} if heard.loss is None else {"loss above that of the recognised text": own_loss - heard.loss}
+    return above | {
         "loss": own_loss,
-        "loss above that of the recognised text": own_loss - best_loss,
         "letters differ": differs(text, said),
         "first words differ": differs(text[:_EDGE_LETTERS], said[:_EDGE_LETTERS]),
         "last words differ": differs(text[-_EDGE_LETTERS:], said[-_EDGE_LETTERS:]),

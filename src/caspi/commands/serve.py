@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _DRAIN_SECONDS = 120  # for requests that are open when the server is asked to end
+_SWITCH_SECONDS = 0.0005  # the engine's thread and that of the requests wait this long for each other; usual: 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ def run(model: str, options: ServeOptions) -> None:
     )  # fmt: skip
     app = application(_backend(model, options), server)
     logging.getLogger("caspi.requests").setLevel(logging.INFO)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     _log.info(f"caspi serves {model}; the page is at http://{options.host}:{options.port}/")
     config = uvicorn.Config(
         app, log_level="warning", timeout_graceful_shutdown=_DRAIN_SECONDS, ws_max_size=1 << 20

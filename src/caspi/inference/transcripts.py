@@ -42,7 +42,7 @@ class Transcript:
     which are not decoded; untimed: those whose phrases have no times, although they were requested; unaligned: those
     whose words have none, although an aligner was to find them.
     language_probability: mean over the windows in which the model identified this language; None if the language was
-    given."""
+    given. log_probability: mean of the tokens of the text, with those that end it; None without tokens."""
 
     text: str
     segments: tuple[TimedText, ...]
@@ -56,6 +56,7 @@ class Transcript:
     silent: int = 0
     language_probability: float | None = None
     unaligned: int = 0
+    log_probability: float | None = None
 
     def warnings(self) -> list[str]:
         """Warnings about the transcript, one line each."""
@@ -127,12 +128,16 @@ def joined_transcript(heard_windows: Sequence[HeardWindow], seconds: Seconds, as
         guarded=sum(hypothesis.guarded for hypothesis in hypotheses),
         silent=sum(hypothesis.silent for hypothesis in hypotheses),
         language_probability=_language_probability([h for h in hypotheses if h.language == language]),
+        log_probability=_mean([p for h in hypotheses for p in h.log_probabilities[h.text_start :]]),
     )
 
 
 def _language_probability(hypotheses: Sequence[Hypothesis]) -> float | None:
-    given = [h.language_probability for h in hypotheses if h.language_probability is not None]
-    return fmean(given) if given else None
+    return _mean([h.language_probability for h in hypotheses if h.language_probability is not None])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
 @dataclass(frozen=True, slots=True)

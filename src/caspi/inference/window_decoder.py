@@ -175,6 +175,7 @@ def _joined(first: Hypothesis, second: Hypothesis, cut: Seconds) -> Hypothesis:
         " ".join(part for part in (first.text, shift_times(second.text, cut)) if part),
         first.language or second.language, first.truncated or second.truncated, retried=True,
         tokens=first.tokens + second.tokens, log_probabilities=first.log_probabilities + second.log_probabilities,
+        text_start=first.text_start,
         words=first.words + second.words, language_probability=first.language_probability,
         guarded=first.guarded or second.guarded, temperature=max(first.temperature, second.temperature),
     )  # fmt: skip

@@ -154,7 +154,7 @@ class SharedTranscriber:
 
     def written_tokens(self, hypothesis: Hypothesis) -> list[tuple[bytes, float]]:
         prompt = self._transcriber.prompt
-        first = prompt.text_start(hypothesis.tokens)
+        first = hypothesis.text_start
         pairs = zip(hypothesis.tokens[first:], hypothesis.log_probabilities[first:], strict=True)
         return [(prompt.token_bytes(token), value) for token, value in pairs if token != prompt.end]
 

@@ -30,7 +30,6 @@ from caspi.serving.shared import Backend, Job
 
 RESPONSE_FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
 _SUBTITLES = ("srt", "vtt")
-_LOOK_SECONDS = 0.25  # between two looks at whether a client is still there
 _COPY_BYTES = 1 << 20
 
 
@@ -185,15 +184,24 @@ async def _transcribed(request: Request, service: Service, asked: Asked, path: P
     feeding = asyncio.get_running_loop().run_in_executor(service.feeders, _feed, service, asked, path, job, heard)
     both = asyncio.gather(feeding, asyncio.wrap_future(job.future))
     both.add_done_callback(lambda done: done.cancelled() or done.exception())  # also where nobody waits any more
+    leaving = asyncio.ensure_future(_leaving(request))
+    either: set[asyncio.Future[Any]] = {both, leaving}
     try:
-        while not (await asyncio.wait({both}, timeout=_LOOK_SECONDS))[0]:
-            if await request.is_disconnected():
-                raise ClientDisconnect
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not both.done():
+            raise ClientDisconnect
         _, transcript = both.result()
     finally:
+        leaving.cancel()
         job.future.cancel()  # does nothing if it is done
         both.cancel()
     return heard, transcript
+
+
+async def _leaving(request: Request) -> None:
+    """Ends when the client leaves; its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _feed(service: Service, asked: Asked, path: Path, job: Job, heard: Heard) -> None:

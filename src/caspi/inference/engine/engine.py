@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from caspi.randomness import generator
 _LONGEST = 4_096  # positions of the longest sequence: 390 of 30 s of audio, 800 of its text, the rest for a context
 _AHEAD = 2  # passes of the encoder that may wait, as clips
 _FIRST = 0.25  # of a pass, before anything has begun
+_PASS_SECONDS = 0.05  # of the encoder and the prompts over few clips on a GPU, where those over many take little more
 _SEARCH_POSITIONS, _SEARCH_BYTES = 32_768, 4 << 30  # at most, of the cache for beam searches: 20 clips with 4 beams
 
 
@@ -47,6 +49,7 @@ class _Waiting:
     ids: list[int]
     forced: list[int]
     limit: int
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class Engine:
     @torch.no_grad()
     def _advance(self) -> list[tuple[int, Hypothesis | CaspiError]]:
         self._forget_cancelled()
-        if (self._submitted or self._making) and self._generator.waiting + self._searcher.waiting < self._rows:
+        if self._worth_encoding() and self._generator.waiting + self._searcher.waiting < self._rows:
             self._encode()
         ended = (
             [((False, number), found) for number, found in self._generator.advance()] if self._generator.busy else []
@@ -209,6 +212,16 @@ class Engine:
         self._generator.cancel_all()
         self._searcher.cancel_all()
 
+    def _worth_encoding(self) -> bool:
+        """Whether the next clips are to be encoded now, and not together with some that will come. A pass stops those
+        that run for its time; on a GPU it begins once the others have waited as long, all together."""
+        if self._maker is None or self._making is not None or not self._submitted:
+            return bool(self._submitted or self._making)
+        now = time.monotonic()
+        with self._lock:
+            waited = sum(now - waiting.since for waiting in self._submitted)
+        return waited >= _PASS_SECONDS * len(self._running)
+
     def _encode(self) -> None:
         """Encodes the next clips and hands their prompts to the generator."""
         clips = self._next_clips()
@@ -236,11 +249,15 @@ class Engine:
             return self._make(self._take())
         making = self._making or self._maker.submit(self._make, self._take())
         self._making, self._made = None, set()
-        if self._submitted:
+        if self._fills_a_pass():
             group = self._take()
             self._making = self._maker.submit(self._make, group)
             self._made = {waiting.ticket for waiting in group}
         return making.result()
+
+    def _fills_a_pass(self) -> bool:
+        with self._lock:
+            return sum(waiting.request.seconds for waiting in self._submitted) >= self._encode_seconds
 
     def _take(self) -> list[_Waiting]:
         """The next requests, as many as one pass of the encoder takes."""
@@ -294,6 +311,7 @@ class Engine:
             truncated=not continuation.tokens or continuation.tokens[-1] != prompt.end,
             tokens=continuation.tokens,
             log_probabilities=continuation.log_probabilities,
+            text_start=prompt.text_start(continuation.tokens),
             words=recognised_words(prompt, tokens, log_probabilities),
             language_probability=math.exp(sum(log_probabilities[: prompt.text_start(tokens)])) if named else None,
             score=continuation.score,

@@ -82,7 +82,8 @@ class Hypothesis:
     reached, and the clip was split. guarded: the text repeated itself, and the clip was decoded again with that
     forbidden. silent: there was nothing to decode. temperature: at which its tokens were chosen.
 
-    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. words: of the
+    tokens: generated, with the end of turn. log_probabilities: of each token, whatever the sampling. text_start: tokens
+    before the text, which name the language if it was not given. words: of the
     text, with probabilities, without timestamps. language_probability: of what the model answered about the language,
     "none" included; None if the language was given. score: of a beam search, the mean log-probability if
     length_penalty is 1; others: its further texts, best first.
@@ -97,6 +98,7 @@ class Hypothesis:
     temperature: float = 0.0
     tokens: tuple[int, ...] = ()
     log_probabilities: tuple[float, ...] = ()
+    text_start: int = 0
     words: tuple[RecognisedWord, ...] = ()
     language_probability: float | None = None
     score: float = 0.0

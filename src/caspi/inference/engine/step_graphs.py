@@ -57,7 +57,8 @@ class Stepper:
                 self._step(size, choice)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Other threads go on: they read the next clips and, in training, the next batch.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._step(size, choice)
         self._which[:size] = wanted
         return graph

@@ -41,7 +41,7 @@ def main() -> None:
         with multiprocessing.Pool(options.workers) as pool:
             made = pool.starmap(_at_speed, jobs, chunksize=4)
         (Path(folder) / "manifest.jsonl").write_text("\n".join(json.dumps(line) for line in made), encoding="utf-8")
-        source = {"kind": "manifest", "path": f"{folder}/manifest.jsonl", "group_key": "recording"}
+        source = {"kind": "manifest", "path": f"{folder}/manifest.jsonl", "columns": {"speaker": "recording"}}
         corpus = {"path": f"{folder}/corpus", "sources": [source], "workers": options.workers}
         recipe = Path(folder) / "recipe.yaml"
         recipe.write_text(yaml.safe_dump({"name": "hundred-hours", "language": "Hebrew", "corpus": corpus}))

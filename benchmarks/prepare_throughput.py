@@ -205,7 +205,7 @@ def _bare_av(path: Path) -> int:
 
 def _ours(manifest: Path, workers: int) -> None:
     out = Path(tempfile.mkdtemp(prefix="caspi-ours-"))
-    source = {"kind": "manifest", "path": str(manifest), "group_key": "recording"}
+    source = {"kind": "manifest", "path": str(manifest), "columns": {"speaker": "recording"}}
     config = CorpusConfig.model_validate({"path": str(out / "corpus"), "sources": [source], "workers": workers})
     stderr, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 - progress output is not measured
     try:

@@ -184,6 +184,7 @@ _ELSEWHERE = {
     "dataset": "corpus.sources",
     "bf16": "train.precision",
     "fp16": "train.precision",
+    "group_key": "corpus.sources: columns: {speaker: NAME}",
     "optim": "train.stages: optimizer",
     "save_steps": "train.save_every",
     "eval_steps": "train.evaluate.every",

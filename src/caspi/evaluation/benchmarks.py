@@ -22,6 +22,7 @@ from caspi.corpus.sources.base import Source
 from caspi.corpus.sources.catalogue import CATALOGUE
 from caspi.corpus.sources.huggingface import HuggingFaceSource
 from caspi.corpus.sources.manifest import ManifestSource
+from caspi.corpus.sources.rows import Columns
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Recording, Segment, Utterance, Word
 from caspi.errors import UsageError
@@ -71,7 +72,9 @@ def open_manifest(path: Path, language: str | None = None, group_key: str = "") 
     no text. language: of lines that name no language; group_key: the field with the speaker. Kept until the manifest
     or the audio changes. Raises UsageError as `open_set` does, and if the language follows neither from the line, nor
     from `language`, nor from the letters."""
-    source = ManifestSource(kind="manifest", path=path, name=path.stem, split="test", group_key=group_key)
+    source = ManifestSource(
+        kind="manifest", path=path, name=path.stem, split="test", columns=Columns(speaker=group_key)
+    )
     if group_key and source.grouped_by() != group_key:
         raise UsageError(f"--group-key {group_key}: no line of {path} has this field with a value")
     spoken = language or _by_its_letters(source)

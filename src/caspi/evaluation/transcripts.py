@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from caspi.atomic_output import not_utf8
-from caspi.corpus.sources.base import SPEAKER_KEYS
+from caspi.corpus.sources.rows import USUAL
 from caspi.errors import UsageError
 from caspi.evaluation.pairs import TranscriptPair
 from caspi.evaluation.transcript_files import paired_files
@@ -31,7 +31,7 @@ _NAMES = {
     ),
     "id": ("id", "utterance_id", "utt_id", "uttid", "segment_id", "key"),
     "seconds": ("seconds", "duration", "audio_duration", "audio_seconds"),
-    "group": SPEAKER_KEYS,
+    "group": USUAL["speaker"],
     "source": ("source", "dataset", "corpus"),
     "language": ("language", "lang", "locale"),
 }  # fmt: skip

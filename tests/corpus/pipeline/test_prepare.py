@@ -266,7 +266,7 @@ def test_every_verse_of_real_recordings_has_an_outcome(real_speech_folder: Path,
         row["audio"] = str(real_speech_folder / "torah" / row["audio"])
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     made = manifest_recipe(
-        path, tmp_path, "corpus.sources.0.allow_outside=true", "corpus.sources.0.group_key=recording",
+        path, tmp_path, "corpus.sources.0.allow_outside=true", "corpus.sources.0.columns.speaker=recording",
         "corpus.segmentation.max_seconds=15", "corpus.filters.max_seconds=15",
     )  # fmt: skip
     summary = commands.prepare.run(made).summary

@@ -213,7 +213,7 @@ def _warnings(
         if count > 1 and groups[source] == count:
             yield (
                 f"{source}: every utterance is its own group, so one speaker may be in two splits; name the field "
-                "with the speaker by group_key"
+                "with the speaker by columns: {speaker: NAME} (group_key of a data set)"
             )
     for report in reports:
         for note, count in report.notes.items():

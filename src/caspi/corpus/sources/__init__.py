@@ -14,9 +14,17 @@ from caspi.corpus.sources.kaldi import KaldiSource
 from caspi.corpus.sources.lhotse import LhotseSource
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.sources.synthetic import SyntheticSource
+from caspi.corpus.sources.table import TableSource
 
 SourceConfig = Annotated[
-    ManifestSource | HuggingFaceSource | SyntheticSource | FolderSource | KaldiSource | LhotseSource | CorpusSource,
+    ManifestSource
+    | TableSource
+    | HuggingFaceSource
+    | SyntheticSource
+    | FolderSource
+    | KaldiSource
+    | LhotseSource
+    | CorpusSource,
     Field(discriminator="kind"),
 ]
 

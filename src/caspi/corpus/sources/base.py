@@ -10,7 +10,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -66,16 +66,6 @@ class Source(Config):
     def count(self) -> int | None:
         """The number of recordings, if it is cheap to get."""
         return None
-
-
-SPEAKER_KEYS = ("group", "speaker", "speaker_id", "spk", "spk_id", "client_id", "speaker_name")
-
-
-def speaker_of(row: dict[str, Any], key: str) -> str:
-    """The recording or speaker of a row: from the field `key`, or from the first common speaker field that exists.
-    Empty if there is none."""
-    found = next((row[name] for name in ((key,) if key else SPEAKER_KEYS) if row.get(name) not in (None, "")), "")
-    return str(found)
 
 
 _MARK = re.compile(r"<\|(\d+(?:\.\d+)?)\|>")
@@ -148,7 +138,7 @@ def checked(read: Callable[[], Recording], where: str, source: str, language: st
         "".join(_texts(recording)).encode()  # a lone surrogate is not a character
         return recording
     except UnicodeEncodeError as error:
-        problem = "not UTF-8: is it windows-1255 (iconv -f windows-1255 -t utf-8)?"
+        problem = "not UTF-8: is it windows-1255 (iconv -f windows-1255 -t utf-8; of a table, encoding: windows-1255)?"
         if not "\udc80" <= error.object[error.start] <= "\udcff":
             problem = "half a character (a lone surrogate)"
         return _unusable(f"{where}: {problem}", where, source, language)

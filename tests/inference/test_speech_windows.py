@@ -157,13 +157,14 @@ def test_cuts_fall_in_pauses() -> None:
 
 
 def test_a_stop_and_a_weak_vowel_inside_of_a_word_are_no_pause() -> None:
-    """300 ms that are quiet on average: where they are cut, the next window shares a second."""
+    """300 ms that are quiet on average: where they are cut, the next window begins before that."""
     speech = np.random.default_rng(0).standard_normal(14 * SAMPLE_RATE).astype(np.float32) * 0.1
     stop, vowel = (slice(int(a * SAMPLE_RATE), int(b * SAMPLE_RATE)) for a, b in ((6.0, 6.16), (6.16, 6.3)))
     speech[stop] *= 0.01
     speech[vowel] *= 0.44  # -7 dB
     [one, other] = cut(speech, Everything(), 10.0)
-    assert (one.continues, other.shared) == (True, SAMPLE_RATE)
+    assert one.continues
+    assert SAMPLE_RATE <= other.shared <= 2 * SAMPLE_RATE
     speech[vowel] *= 0.1
     [one, other] = cut(speech, Everything(), 10.0)
     assert (one.continues, other.shared) == (False, 0)

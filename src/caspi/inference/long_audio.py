@@ -20,6 +20,7 @@ _HOP = SAMPLE_RATE // 50  # 20 ms
 _SIMILAR_ENERGY = 2.0  # 3 dB: pauses within this ratio are equally quiet
 _PAUSE_ENERGY = 0.1  # of the window's median energy, -10 dB: anything louder is not a pause
 _SHORT_SMOOTHING = 5  # hops, 100 ms
+_BESIDE = _SHORT_SMOOTHING // 2  # hops
 _LONG_SMOOTHING = 15  # hops, 300 ms: a shorter quiet part is not a pause
 _BEYOND = _LONG_SMOOTHING * _HOP  # samples after a window that are heard to cut it
 
@@ -97,8 +98,8 @@ class SpeechCutter:
     of a window and of the next block.
 
     Speech is one region while its pauses are shorter than `longest_pause`; a region that is too long for a window is
-    cut as `windows` does it. Where that is not in a pause, the next window begins a second earlier, so that each word
-    is whole in one of them. What is in no region is in no window.
+    cut as `windows` does it. Where that is not in a pause, the next window begins one to two seconds earlier, so that
+    each word is whole in one of them. What is in no region is in no window.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class SpeechCutter:
         self._kept = np.zeros(0, np.float32)  # samples that may still be in a window, from `_first` on
         self._speech = np.zeros(0, np.float32)  # of their frames
         self._first = 0
-        self._shared_at_cuts = min(_SHARED, self._max_samples // 4)
+        self._shared_at_cuts = min(_SHARED, self._max_samples // (4 * _SHARED_MOST))  # at least
         self._region: int | None = None  # first sample of the open region
         self._shared = 0  # of its samples the last window has
         self._last_speech = 0  # the frame after it
@@ -186,9 +187,17 @@ class SpeechCutter:
         if not self._only_full:
             length, in_pause = _next_cut(self._kept[first : first + self._max_samples + _BEYOND], self._max_samples)
         found = self._window(first, first + length, continues=not in_pause)
-        self._shared = 0 if in_pause or not found else self._shared_at_cuts
+        self._shared = 0 if in_pause or not found else self._shared_before(first + length)
         self._region += length - self._shared
         return found
+
+    def _shared_before(self, cut: int) -> int:
+        """Samples before a cut that the next window has too: from the quietest place one to two seconds before it, which
+        is between two words if possible."""
+        earliest, latest = _SHARED_MOST * self._shared_at_cuts, self._shared_at_cuts
+        around = self._kept[cut - earliest - _BESIDE * _HOP : cut - latest + _BESIDE * _HOP]
+        energy = _smoothed_energy(around, _SHORT_SMOOTHING)[_BESIDE:-_BESIDE]
+        return earliest - int(np.argmin(energy)) * _HOP
 
     def _close(self, stop: int) -> list[Window]:
         """The windows of the open region, which ends at `stop` in the kept samples."""
@@ -219,5 +228,6 @@ class SpeechCutter:
 
 _SPEECH, _STILL_SPEECH = 0.5, 0.35  # probability at which speech begins, and below which it ends (silero-vad's own)
 _PAD = 10  # frames, 320 ms: kept before and after speech
-_SHARED = SAMPLE_RATE  # samples
+_SHARED = SAMPLE_RATE  # samples, at least
+_SHARED_MOST = 2  # times as many, at most
 _FEWEST_FRAMES = 3  # 0.1 s: no word is shorter

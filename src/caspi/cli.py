@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -125,6 +126,115 @@ def demo(
             f"caspi train {out / 'demo.yaml'} resumes its training"
         ) from error
     _finish(outcome, json_)
+
+
+@app.command()
+def init(
+    data: Annotated[
+        Path, typer.Argument(metavar="[DIR|FILE]", help="Your data: a folder, a table, a manifest.")
+    ] = Path(),
+    out: Annotated[Optional[Path], typer.Option(help="The recipe (default: NAME.yaml, after the data).")] = None,
+    language: Annotated[
+        Optional[str], typer.Option(help="Of the transcripts: a name or an ISO code (default: by their letters).")
+    ] = None,
+    model: Annotated[
+        Optional[str],
+        typer.Option(help="To start from: tiny, a folder, a Hub id (default: 1.7B with a GPU, else tiny)."),
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Look at your data and write a recipe for it.
+
+    Knows tables (CSV, TSV; Common Voice, LJSpeech), manifests (also NeMo's), lhotse cuts, Kaldi folders, parquet and
+    Arrow files, and audio files with texts beside them.
+
+    Example: caspi init data/recordings
+    """
+    from caspi import commands
+
+    _finish(commands.init.run(data, out, language, model), json_)
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    first: Annotated[
+        Optional[str], typer.Option("--from", metavar="STEP", help="Run this step and those after it again.")
+    ] = None,
+    last: Annotated[Optional[str], typer.Option("--until", metavar="STEP", help="Stop after this step.")] = None,
+    aligner: Annotated[
+        Optional[str], typer.Option(help="For the audit (default: tiny-aligner for Hebrew, else no audit).")
+    ] = None,
+    audit: Annotated[
+        bool, typer.Option("--audit/--no-audit", help="Stop where too many transcripts are faulty.")
+    ] = True,
+    budget: Annotated[
+        Optional[float], typer.Option(min=0, help="Stop before training that costs more dollars.")
+    ] = None,
+    parent: Annotated[
+        Optional[Path], typer.Option(metavar="RUN", help="Another run to compare with: runs/NAME.")
+    ] = None,
+    export: Annotated[Optional[str], typer.Option(help="A format of caspi export, or none.")] = "hf",
+    publish: Annotated[Optional[str], typer.Option(metavar="REPO", help="Publish to the Hub: user/name.")] = None,
+    retention: Annotated[
+        Optional[list[str]], typer.Option(metavar="CORPUS", help="Another language's corpus; may be repeated.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Run everything: prepare, audit, plan, train, average, evaluate, compare, export, publish.
+
+    Run again, it resumes; what is done and has not changed is not done again. It stops, exit code 3, where the audit
+    says STOP, where training would not fit, or would cost more than the budget.
+
+    Example: caspi run mine.yaml
+    """
+    from caspi import commands
+
+    options = commands.run.RunOptions(
+        first, last, aligner, audit, budget, parent, None if export == "none" else export, publish,
+        tuple(retention or ()),
+    )  # fmt: skip
+    file = shlex.join([str(recipe), *(overrides or [])])
+    _finish(commands.run.run(_recipe(recipe, overrides), file, options), json_)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/NAME.")],
+    json_: Json = False,
+) -> None:
+    """Show what a run has done and where it is.
+
+    Example: caspi status runs/mine
+    """
+    from caspi import commands
+
+    _finish(commands.run.status(folder), json_)
+
+
+recipe_app = typer.Typer(no_args_is_help=True, help="What a recipe may say.")
+app.add_typer(recipe_app, name="recipe")
+
+
+@recipe_app.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of a recipe, with which editors complete and check its keys.
+
+    Example: caspi recipe schema > recipe.schema.json
+    """
+    from caspi import recipe
+
+    print(json.dumps(recipe.schema(), indent=1))
+
+
+@recipe_app.command("check")
+def recipe_check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+    """Check a recipe: all errors in one line, with the keys that are valid there.
+
+    Example: caspi recipe check mine.yaml
+    """
+    _say(f"{recipe}: {_recipe(recipe, overrides).name} is a valid recipe")
 
 
 @app.command()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 class Config(BaseModel):
     """Base of everything a recipe may say; lives beside the component it configures."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True, slots=True)

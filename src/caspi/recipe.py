@@ -121,6 +121,11 @@ def _checked(model: type[AnyConfig], values: dict[str, Any], named: str) -> AnyC
         raise UsageError(f"{named}: {_explain(error, model)}") from error
 
 
+def schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with which editors complete and check keys."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Recipe.model_json_schema()}
+
+
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML; loading it gives the same recipe."""
     text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

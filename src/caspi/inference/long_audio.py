@@ -67,7 +67,8 @@ def _next_cut(samples: np.ndarray, max_samples: int) -> tuple[int, bool]:
 
     The cut is in the quietest 300 ms of the last two thirds of the window, if each 20 ms of them is quiet: inside of a
     word only some are. Of similarly quiet pauses, the first is used: their differences are microphone noise, and one
-    sentence is recognised better than two. Without a pause, the cut is in the quietest 100 ms of the last third: between two words if possible, and not too early.
+    sentence is recognised better than two. Without a pause, the cut is in the quietest 100 ms of the last third:
+    between two words if possible, and not too early.
     """
     search = int(max_samples * _SEARCH_SHARE)
     low, high = (max_samples - search) // _HOP, max_samples // _HOP
@@ -192,8 +193,8 @@ class SpeechCutter:
         return found
 
     def _shared_before(self, cut: int) -> int:
-        """Samples before a cut that the next window has too: from the quietest place one to two seconds before it, which
-        is between two words if possible."""
+        """Samples before a cut that the next window has too: from the quietest place one to two seconds before it,
+        between two words if possible."""
         earliest, latest = _SHARED_MOST * self._shared_at_cuts, self._shared_at_cuts
         around = self._kept[cut - earliest - _BESIDE * _HOP : cut - latest + _BESIDE * _HOP]
         energy = _smoothed_energy(around, _SHORT_SMOOTHING)[_BESIDE:-_BESIDE]

@@ -12,7 +12,9 @@ from caspi.corpus.utterance import FileAudio, Recording
 from caspi.errors import UsageError
 
 _TEXT = ".txt"
-_AUDIO = frozenset(".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .amr .aiff .aif .mka .mkv .mov".split())
+AUDIO_ENDINGS = frozenset(
+    ".mp3 .wav .flac .ogg .oga .opus .m4a .mp4 .aac .webm .wma .amr .aiff .aif .mka .mkv .mov".split()
+)
 
 
 class FolderSource(Source):
@@ -74,7 +76,7 @@ def audio_files(folder: Path) -> list[Path]:
     found = (
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _AUDIO and not path.name.startswith("._") and path.is_file()  # ._: macOS
+        if path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith("._") and path.is_file()  # ._: macOS
     )
     return sorted(path for path in found if path.resolve().is_relative_to(home))
 

@@ -28,12 +28,12 @@ class Columns(Config):
 
     audio: str = ""
     """The audio file, relative to the folder of the source. Usual names: audio, audio_filepath, path, file, filename,
-    file_name, audio_path, audio_file, wav, wav_path, wav_filename, clip."""
+    file_name, audio_path, audio_file, wav, wav_path, wav_filename, clip, קובץ."""
     text: str = ""
-    """The transcript. Usual names: text, sentence, transcript, transcription."""
+    """The transcript. Usual names: text, sentence, transcript, transcription, טקסט, תמלול, משפט."""
     speaker: str = ""
     """The speaker or recording, which no split divides. Usual names: group, speaker, speaker_id, spk, spk_id,
-    client_id, speaker_name. A row without one has its audio file as its group."""
+    client_id, speaker_name, דובר. A row without one has its audio file as its group."""
     id: str = ""
     """The name of the utterance. Usual names: id, utt_id, utterance_id."""
     start: str = ""
@@ -60,10 +60,10 @@ class Columns(Config):
 USUAL: dict[str, tuple[str, ...]] = {
     "audio": (
         "audio", "audio_filepath", "path", "file", "filename", "file_name", "audio_path", "audio_file", "wav",
-        "wav_path", "wav_filename", "clip",
+        "wav_path", "wav_filename", "clip", "קובץ",
     ),
-    "text": ("text", "sentence", "transcript", "transcription"),
-    "speaker": ("group", "speaker", "speaker_id", "spk", "spk_id", "client_id", "speaker_name"),
+    "text": ("text", "sentence", "transcript", "transcription", "טקסט", "תמלול", "משפט"),
+    "speaker": ("group", "speaker", "speaker_id", "spk", "spk_id", "client_id", "speaker_name", "דובר"),
     "id": ("id", "utt_id", "utterance_id"),
     "start": ("start", "offset", "start_time"),
     "end": ("end", "end_time"),

@@ -1,0 +1,339 @@
+"""caspi run: from the sources of a recipe to an evaluated model, in one command that resumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caspi import recipe as recipes
+from caspi.atomic_output import report_of
+from caspi.audit.audit import AuditConfig
+from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
+from caspi.commands.chain import Chain, Step, read_steps
+from caspi.commands.outcome import Outcome
+from caspi.errors import CaspiError, UsageError
+from caspi.evaluation.options import EvaluationOptions
+from caspi.interrupts import Interrupted
+from caspi.progress import duration
+from caspi.recipe import Recipe
+from caspi.reporting import report
+from caspi.reporting.charts import Chart
+from caspi.reporting.wording import SYNTHETIC_NOTE, percent, rate
+
+if TYPE_CHECKING:
+    from caspi.training.config import TrainConfig
+
+_log = logging.getLogger(__name__)
+
+ORDER = ("prepare", "audit", "plan", "train", "average", "evaluate", "compare", "export", "publish")
+_ALIGNERS = {"Hebrew": "tiny-aligner"}
+_STRESSED = 100  # utterances of the stress set
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """first, last: steps of ORDER. aligner: for the audit; None: the one of the language, if there is one. budget: in
+    dollars, of training. parent: the folder of another run, which this one is compared with. export: a format of caspi
+    export, or None. publish: a repository, or None. retention: corpora of other languages."""
+
+    first: str | None = None
+    last: str | None = None
+    aligner: str | None = None
+    audit: bool = True
+    budget: float | None = None
+    parent: Path | None = None
+    export: str | None = "hf"
+    publish: str | None = None
+    retention: tuple[str, ...] = ()
+
+
+def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
+    """Runs what is not done yet, and writes the page of the run. file: the recipe with its overrides, as in commands.
+    Raises UsageError, and Interrupted where the run was asked to end: the same command resumes."""
+    for given, flag in ((options.first, "--from"), (options.last, "--until")):
+        if given is not None and given not in ORDER:
+            raise UsageError(f"{flag} {given}: not one of {', '.join(ORDER)}")
+    if options.parent is not None and not read_steps(options.parent):
+        raise UsageError(f"--parent {options.parent}: there is no run")
+    folder = recipe.require_train().path.parent
+    chain = Chain(folder, recipe.name)
+    if options.first is not None:
+        chain.forget_from(options.first, ORDER)
+    this = _Run(recipe, file, options, folder, chain)
+    wanted = ORDER[: ORDER.index(options.last) + 1] if options.last else ORDER
+    try:
+        for name in wanted:
+            if (stopped := this.step(name)) is not None:
+                return this.outcome(stopped)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; caspi run {file} resumes") from error
+    return this.outcome(None)
+
+
+class _Run:
+    """A run: its steps, by name."""
+
+    def __init__(self, recipe: Recipe, file: str, options: RunOptions, folder: Path, chain: Chain) -> None:
+        self._recipe, self._file, self._options, self._folder, self._chain = recipe, file, options, folder, chain
+        self._steps: dict[str, Callable[[], str | None]] = {
+            "prepare": self._prepare, "audit": self._audit, "plan": self._plan, "train": self._train,
+            "average": self._average, "evaluate": self._evaluate, "compare": self._compare, "export": self._export,
+            "publish": self._publish,
+        }  # fmt: skip
+
+    @property
+    def _corpus(self) -> Path:
+        return self._recipe.corpus.path
+
+    @property
+    def _content(self) -> list[str]:
+        """Fingerprints of the corpus's splits, which stay the same where prepare makes the same corpus again."""
+        return [split["fingerprint"] for split in report_of(self._corpus)["splits"].values()]
+
+    @property
+    def _config(self) -> TrainConfig:
+        return self._recipe.require_train()
+
+    @property
+    def _best(self) -> Path:
+        return self._config.path / "best"
+
+    def step(self, name: str) -> str | None:
+        """Runs a step. Returns why the run stops after it, None if it goes on."""
+        return self._steps[name]()
+
+    def outcome(self, stopped: str | None) -> Outcome:
+        """Of the run so far. stopped: why it did not go on."""
+        steps = self._chain.taken
+        summary = {
+            "stage": "run", "name": self._recipe.name, "steps": [asdict(step) for step in steps], "stopped": stopped,
+            "best": str(self._best) if self._best.exists() else None,
+            "parent": str(self._options.parent) if self._options.parent else None,
+        }  # fmt: skip
+        line = stopped or next((s.result for s in reversed(steps) if s.name == "evaluate"), steps[-1].result)
+        page = report.write_report(
+            self._folder, run_page(self._recipe, self._folder, steps, line), summary, recipes.dump(self._recipe)
+        )
+        return Outcome(line, page, summary, exit_code=3 if stopped else 0)
+
+    # --- steps
+
+    def _prepare(self) -> None:
+        inputs = [self._recipe.corpus.model_dump(mode="json"), self._recipe.language]
+        self._chain.run(
+            "prepare", f"caspi prepare {self._file}", inputs, lambda: prepare.run(self._recipe), always=True
+        )
+
+    def _audit(self) -> str | None:
+        aligner = self._options.aligner or _ALIGNERS.get(self._recipe.language)
+        if not self._options.audit:
+            return None
+        if aligner is None:
+            _log.warning(f"no audit: caspi has no aligner for {self._recipe.language} (--aligner MODEL)")
+            return None
+        command = f"caspi audit {self._corpus} --aligner {aligner}"
+        inputs = [self._content, aligner]
+        step = self._chain.run(
+            "audit", command, inputs, lambda: audit.run(self._corpus, aligner, [], None, AuditConfig())
+        )
+        if not step.exit_code:
+            return None
+        return (
+            f"the audit says STOP ({step.result}): look at {step.path}, mend with caspi repair {self._corpus} --from "
+            f"{Path(step.path).parent}, or go on as it is with --no-audit"
+        )
+
+    def _plan(self) -> str | None:
+        from caspi.training.planning.plan import PlanOptions
+
+        gpu, count = _gpus()
+        kind = f" --gpu {gpu} --gpus {count}" if gpu else ""
+        inputs = [self._recipe.model_dump(mode="json"), self._content, gpu, count]
+        step = self._chain.run(
+            "plan", f"caspi plan {self._file}{kind}", inputs,
+            lambda: plan.run(self._recipe, PlanOptions(gpu=gpu, count=count)),
+        )  # fmt: skip
+        planned = report_of(Path(step.path).parent)
+        unfit = [stage["name"] for stage in planned.get("stages", ()) if stage.get("fits") is False]
+        if unfit:
+            return f"{', '.join(unfit)} would not fit into the memory of {count} x {gpu}: {step.result}"
+        costs = [stage.get("cost") for stage in planned.get("stages", ())]
+        budget = self._options.budget
+        if budget is not None and None in costs:
+            return f"--budget {budget:g}: what training costs on this machine is not known (caspi plan --gpu KIND)"
+        if budget is not None and (cost := sum(costs)) > budget:
+            return f"training would cost about {cost:.2f} $, more than --budget {budget:g}"
+        return None
+
+    def _train(self) -> None:
+        _, count = _gpus()
+        self._chain.run("train", f"caspi train {self._file}", count > 1, lambda: self._trained(count))
+
+    def _trained(self, count: int) -> Outcome:
+        """In this process, or in one for each GPU."""
+        from caspi.training.distributed.launch import launch
+
+        if count <= 1:
+            return train.run(self._recipe)
+        resolved = self._folder / "recipe-resolved.yaml"
+        resolved.write_text(recipes.dump(self._recipe), encoding="utf-8")
+        code = launch(["train", str(resolved)], count)
+        if code == Interrupted.exit_code:
+            raise Interrupted("training was saved")
+        if code:
+            raise CaspiError(f"training ended with exit code {code}: see above")
+        summary = report_of(self._config.path)
+        return Outcome(f"trained on {count} GPUs", self._config.path / report.HTML, summary)
+
+    def _average(self) -> None:
+        top = self._config.evaluate.keep
+        last = Path(report_of(self._config.path)["stages"][-1]["path"])
+        if top < 2 or sum(1 for _ in last.glob("checkpoint-*")) < 2:
+            return
+        self._chain.run(
+            "average",
+            f"caspi average {self._config.path} --top {top}",
+            top,
+            lambda: average.run(self._config.path, top),
+        )
+
+    def _evaluate(self) -> None:
+        if not any(self._corpus.glob("test-*.arrow")):
+            _log.warning(f"no evaluation: {self._corpus} has no test data (corpus.splits)")
+            return
+        out, start = self._folder / "evaluation", self._recipe.model.start
+        options = EvaluationOptions(stress=_STRESSED, retention=self._options.retention)
+        others = "".join(f" --retention {one}" for one in self._options.retention)
+        if self._recipe.model.init != "random":
+            before = self._folder / "evaluation-start"
+            self._chain.run(
+                "evaluate-start", f"caspi evaluate {start} {self._corpus} --out {before}", start,
+                lambda: evaluate.run(start, [str(self._corpus)], before, EvaluationOptions()),
+            )  # fmt: skip
+        self._chain.run(
+            "evaluate", f"caspi evaluate {self._best} {self._corpus} --stress {_STRESSED}{others} --out {out}",
+            [report.fingerprint(self._best), asdict(options)],
+            lambda: evaluate.run(str(self._best), [str(self._corpus)], out, options),
+        )  # fmt: skip
+
+    def _compare(self) -> None:
+        parent = self._options.parent
+        if parent is None or not (self._folder / "evaluation").is_dir():
+            return
+        mine, theirs, out = self._folder / "evaluation", parent / "evaluation", self._folder / "compare"
+        self._chain.run(
+            "compare", f"caspi compare {theirs} {mine} --out {out}", str(parent), lambda: compare.run(theirs, mine, out)
+        )
+
+    def _export(self) -> None:
+        to = self._options.export
+        if to is None:
+            return
+        out = self._folder / "export"
+        self._chain.run(
+            "export", f"caspi export {self._best} --to {to} --out {out}", [report.fingerprint(self._best), to],
+            lambda: export.run(str(self._best), to, out),
+        )  # fmt: skip
+
+    def _publish(self) -> None:
+        repository = self._options.publish
+        if repository is None:
+            return
+        evaluations = [one for one in (self._folder / "evaluation",) if one.is_dir()]
+        self._chain.run(
+            "publish", f"caspi publish {self._best} {repository}", repository,
+            lambda: publish.run(str(self._best), repository, False, evaluations=evaluations),
+        )  # fmt: skip
+
+
+def _gpus() -> tuple[str | None, int]:
+    """The kind of this machine's GPUs, if the table has it, and how many there are; 1 without a GPU."""
+    import torch
+
+    from caspi.training.planning.estimates import gpus, recognised
+
+    if not torch.cuda.is_available():
+        return None, 1
+    known = gpus(None)
+    found = recognised(torch.cuda.get_device_name(), known)
+    kind = next((name for name, gpu in known.items() if gpu is found), None)
+    return kind, torch.cuda.device_count()
+
+
+def run_page(recipe: Recipe, folder: Path, steps: list[Step], headline: str) -> report.Page:
+    """What was done and came out, with links to the pages of the steps."""
+    scores = [_scores(name, folder / path) for name, path in (("before", "evaluation-start"), ("after", "evaluation"))]
+    trained = report_of(recipe.require_train().path)
+    return report.Page(
+        title=f"caspi run · {recipe.name}",
+        headline=headline,
+        facts=[("time", duration(sum(step.seconds for step in steps))), *[fact for fact in scores if fact]],
+        synthetic=SYNTHETIC_NOTE if trained.get("synthetic") else "",
+        parts=[_steps_table(folder, steps), *_curves(recipe, trained)],
+    )
+
+
+def _scores(name: str, folder: Path) -> tuple[str, str] | None:
+    found = report_of(folder).get("leaderboard")
+    if not found:
+        return None
+    interval = found.get("wer_ci")
+    return f"WER {name}", rate(found["wer"], interval) if interval else percent(found["wer"])
+
+
+def _steps_table(folder: Path, steps: list[Step]) -> report.Table:
+    rows = [(step.command, duration(step.seconds), step.result, _relative(folder, step.path)) for step in steps]
+    return report.Table("Steps", ("command", "time", "result", "page or folder"), rows)
+
+
+def _relative(folder: Path, path: str) -> str:
+    try:
+        return str(Path(path).relative_to(folder))
+    except ValueError:
+        return path
+
+
+def _curves(recipe: Recipe, trained: dict[str, Any]) -> list[Chart]:
+    from caspi.training.results import StageResult
+    from caspi.training.run import METRICS
+
+    if trained.get("stage") != "train":
+        return []
+    stages = [StageResult.from_json(stage) for stage in trained["stages"]]
+    content = train.train_page(recipe.name, stages, recipe.require_train().path / METRICS, synthetic=False)
+    return [part for part in content.parts if isinstance(part, Chart)]
+
+
+def status(folder: Path) -> Outcome:
+    """Where a run is: what is done, what is running, how far training is."""
+    from caspi.commands.chain import read_state
+
+    state = read_state(folder)
+    if not state:
+        raise UsageError(f"{folder} is no run: give the folder that caspi run writes to, such as runs/NAME")
+    steps = read_steps(folder)
+    lines = [f"{step.name}: {step.result} ({duration(step.seconds)})" for step in steps]
+    running = state.get("running")
+    training = _training(folder) if running == "train" else ""
+    line = (
+        f"running: {running}{training}" if running else f"not running; last: {steps[-1].name if steps else 'nothing'}"
+    )
+    summary = {**state, "training": training}
+    return Outcome(line, Path(), summary, tables=tuple(lines))
+
+
+def _training(folder: Path) -> str:
+    """The last line of the metrics of a training run."""
+    from caspi.training.run import METRICS
+
+    found = sorted(folder.glob(f"*/{METRICS}"))
+    lines = found[-1].read_text(encoding="utf-8").splitlines() if found else []
+    last = next((row for row in map(json.loads, reversed(lines)) if "step" in row), None)
+    if last is None:
+        return ""
+    speed = last.get("audio_seconds_per_second")
+    return f", stage {last['stage']}, step {last['step']}" + (f", {speed:.0f} s of audio per second" if speed else "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caspi.corpus.sources.folder import audio_files
+from caspi.corpus.sources.folder import audio_files, text_beside
 from caspi.corpus.sources.table import open_table
 from caspi.corpus.sources.table_columns import table_source
 from caspi.errors import UsageError
@@ -105,7 +105,7 @@ def _data_set(folder: Path) -> list[FoundSource]:
 
 def _texts_beside(folder: Path) -> list[FoundSource]:
     audio = audio_files(folder)
-    texts = sum(path.with_suffix(".txt").is_file() for path in audio)
+    texts = sum(text_beside(path) is not None for path in audio)
     if not texts:
         return []
     notes = (f"{len(audio) - texts:,} audio files have no text beside them",) if texts < len(audio) else ()

@@ -1,4 +1,5 @@
-"""A folder of audio files, each with its text beside it: `talk/one.mp3` and `talk/one.txt`."""
+"""A folder of audio files, each with its text beside it: `talk/one.mp3` and `talk/one.txt`, or with its times, too:
+`one.srt`, `one.vtt`, `one.TextGrid`, `one.eaf`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from caspi.corpus.sources.annotations import ENDINGS, segments_of
 from caspi.corpus.sources.base import Source, checked, listing
 from caspi.corpus.utterance import FileAudio, Recording
 from caspi.errors import UsageError
@@ -18,7 +20,8 @@ AUDIO_ENDINGS = frozenset(
 
 
 class FolderSource(Source):
-    """A folder of audio files, at any depth, each with its text in a file beside it.
+    """A folder of audio files, at any depth, each with its text in a file beside it: the whole text (.txt), or what is
+    said when (subtitles .srt and .vtt, .TextGrid of Praat, .eaf of ELAN; extra `annotations`).
 
     Files of a subfolder are one group; each file at the top is its own group. An audio file without a text is rejected
     as `missing_text`.
@@ -30,6 +33,8 @@ class FolderSource(Source):
     """The folder."""
     name: str = ""
     """The name of the source in the corpus. Without it, the name of the folder."""
+    tier: str = ""
+    """The tier of TextGrid and ELAN files. Without it, the one with the longest texts."""
 
     def recordings(self, language: str, skip: int = 0) -> Iterator[Recording]:
         name = self.name or self.path.resolve().name
@@ -39,7 +44,8 @@ class FolderSource(Source):
             yield checked(read, f"{name}/{relative}", name, language)
 
     def _recording(self, path: Path, relative: Path, name: str, language: str) -> Recording:
-        text = _text_beside(path)
+        text = text_beside(path)
+        timed = text is not None and text.suffix.lower() != _TEXT
         group = relative.parent if relative.parent != Path() else relative
         return Recording(
             id=f"{name}/{relative}",
@@ -47,7 +53,8 @@ class FolderSource(Source):
             source=name,
             group=f"{name}/{group}",
             language=language,
-            text=_read(text) if text else "",
+            text="" if text is None or timed else _read(text),
+            segments=segments_of(text, self.tier) if text and timed else (),
             split=self.split,
             problem="" if text else f"no text file beside it: {path.with_suffix(_TEXT).name} is missing",
             problem_is="bad_row" if text else "missing_text",
@@ -58,7 +65,7 @@ class FolderSource(Source):
         return None if self.name else (home.name, home)
 
     def identity(self) -> str:
-        texts = [_text_beside(path) for path in self._files()]
+        texts = [text_beside(path) for path in self._files()]
         return listing([*self._files(), *(text for text in texts if text)], self.path)
 
     def count(self) -> int | None:
@@ -81,9 +88,10 @@ def audio_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.resolve().is_relative_to(home))
 
 
-def _text_beside(path: Path) -> Path | None:
-    """`one.txt` for `one.mp3`, `ONE.TXT` for `ONE.MP3`."""
-    return next((text for text in (path.with_suffix(_TEXT), path.with_suffix(_TEXT.upper())) if text.is_file()), None)
+def text_beside(path: Path) -> Path | None:
+    """`one.txt` for `one.mp3`, `ONE.TXT` for `ONE.MP3`; a file with times before one without."""
+    endings = (cased for ending in (*ENDINGS, _TEXT) for cased in (ending, ending.lower(), ending.upper()))
+    return next((text for ending in endings if (text := path.with_suffix(ending)).is_file()), None)
 
 
 def _read(path: Path) -> str:

@@ -342,6 +342,9 @@ def audit(
     share: Annotated[
         float, typer.Option(min=0.0001, max=1, help="Share of every source that is audited; 1: all.")
     ] = 0.1,
+    at_least: Annotated[int, typer.Option(min=1, help="Utterances of every source, or all that it has.")] = 300,
+    at_most: Annotated[int, typer.Option(min=1, help="Utterances of every source, unless --share is 1.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Another one draws another sample.")] = 0,
     proceed_below: Annotated[
         float, typer.Option(min=0, max=1, help="PROCEED if surely fewer transcripts are faulty.")
     ] = 0.10,
@@ -358,7 +361,10 @@ def audit(
     from caspi.audit.audit import AuditConfig
     from caspi.audit.sampling import Sampling
 
-    config = AuditConfig(sampling=Sampling(share=share), proceed_below=proceed_below, stop_above=stop_above)
+    if proceed_below > stop_above:
+        raise UsageError(f"--proceed-below {proceed_below:g} is above --stop-above {stop_above:g}")
+    sampling = Sampling(share=share, at_least=at_least, at_most=at_most, seed=seed)
+    config = AuditConfig(sampling=sampling, proceed_below=proceed_below, stop_above=stop_above)
     _finish(commands.audit.run(corpus, aligner, asr or [], out, config, split), json_)
 
 

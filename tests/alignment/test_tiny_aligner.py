@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from caspi import commands, recipe
 from caspi.alignment.align import Aligner, AlignmentRequest
-from caspi.alignment.recordings import at_pauses
+from caspi.alignment.recordings import RecordingAligner, at_pauses
 from caspi.alignment.transcripts import with_word_times
 from caspi.audio import SAMPLE_RATE
 from caspi.commands.transcribe import TranscribeOptions
+from caspi.corpus.pipeline.segmentation import Segmentation
 from caspi.corpus.sources.synthetic import SyntheticSource
 from caspi.corpus.store import Corpus
-from caspi.corpus.utterance import Word
+from caspi.corpus.utterance import FileAudio, Recording, Word
 from caspi.errors import UsageError
 from caspi.inference.engine.requests import Hypothesis
 from caspi.inference.engine.words import RecognisedWord
@@ -126,6 +127,25 @@ def prepared(manifest: Path, folder: Path, **segmentation: Any) -> Path:
     path.write_text(json.dumps(content), encoding="utf-8")
     commands.prepare.run(recipe.load(path))
     return folder / "corpus"
+
+
+@pytest.mark.parametrize("seconds", [30, 60, 120])
+def test_the_text_of_another_recording_is_rejected_whole(long_recording: Spoken, tmp_path: Path, seconds: int) -> None:
+    """Some of its pieces would be taken by chance."""
+    samples, words = long_recording
+    samples = samples[: seconds * SAMPLE_RATE]
+    spoken = [word for word in words if word.end < seconds]
+    aligner = RecordingAligner.of(Segmentation(align="tiny-aligner", max_seconds=12))
+
+    def problems(written: str) -> list[str]:
+        recording = Recording("r", FileAudio(tmp_path), "", "", "Hebrew", written)
+        return [piece.problem for piece in aligner.pieces(recording, samples)]
+
+    right = problems(text(spoken))
+    assert right.count("") > 0.7 * len(right)
+    for seed in range(5):
+        others = np.random.default_rng(seed).permutation([word.text for word in words])[: len(spoken)]
+        assert "" not in problems(" ".join(others))
 
 
 def test_prepare_cuts_a_long_recording_without_times(manifest: Path, long_recording: Spoken, tmp_path: Path) -> None:

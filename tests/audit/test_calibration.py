@@ -69,6 +69,27 @@ def test_models_that_hear_nothing_judge_nothing() -> None:
         assert "nothing is judged" in reason
 
 
+def test_models_that_hardly_know_the_speech_stop_nothing() -> None:
+    """To them most right transcripts look faulty; a corpus with as many faults looks the same only at a glance."""
+    draw = np.random.default_rng(0)
+    own = [{"loss": draw.normal()} for _ in range(300)]
+    made = [MadeFault("another transcript", n, {"loss": draw.normal(4.0 if n % 3 else 0.0)}) for n in range(300)]
+    found = calibrated(scored(own, made), Sampled.alike(300))
+    assert found.faulty is not None
+    assert not found.knows_this_speech
+    decided, reason = decision(found, AuditConfig(proceed_below=0.0, stop_above=0.0))
+    assert decided == "CAUTION"
+    assert "do not know such speech" in reason
+    for faulty in (0.0, 0.2, 0.5):
+        own, made, _ = signals(0, faulty, 7.0)
+        assert calibrated(scored(own, made), Sampled.alike(300)).knows_this_speech
+
+
+def test_limits_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"proceed_below 0\.5 is above stop_above 0\.1"):
+        AuditConfig(proceed_below=0.5, stop_above=0.1)
+
+
 def test_a_kind_that_is_not_heard_is_named_and_left_out() -> None:
     own, made, _ = signals(0, 0.1, 6.0)
     draw = np.random.default_rng(1)

@@ -184,6 +184,10 @@ def test_wrong_use_is_one_line(spoiled: Path, sentences: list[Spoken], tmp_path:
         (damaged / "alignment_report.json").write_text(content)
         with pytest.raises(UsageError, match="audit again"):
             commands.repair.run(spoiled, damaged, None, RepairPolicy())
+    unsure = json.loads((audit / "alignment_report.json").read_text()) | {"apart": 0.9}
+    (damaged / "alignment_report.json").write_text(json.dumps(unsure))
+    with pytest.raises(UsageError, match="do not know such speech"):
+        commands.repair.run(spoiled, damaged, None, RepairPolicy())
     policy = tmp_path / "policy.yaml"
     policy.write_text("action: [cut]")
     with pytest.raises(UsageError, match=r"policy.*action: unknown key; did you mean actions"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from caspi.audio import Seconds
 from caspi.audit.calibration import Calibration, Estimate, Sampled, Scorer, Scores, calibrated, estimated, scored
@@ -38,6 +38,12 @@ class AuditConfig(Config):
     """PROCEED if the share of faulty transcripts is surely smaller."""
     stop_above: Annotated[float, Unit("share")] = Field(0.15, ge=0, le=1)
     """STOP if it is surely larger."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> AuditConfig:
+        if self.proceed_below > self.stop_above:
+            raise ValueError(f"proceed_below {self.proceed_below:g} is above stop_above {self.stop_above:g}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,7 @@ class AuditReport:
             "recall": self.calibration.recall,
             "seen": list(self.calibration.seen),
             "threshold": self.calibration.threshold,
+            "apart": self.calibration.apart,
             "scorer": self.scorer.as_json(),
             "strata": {name: asdict(one) for name, one in self.parts.items()},
             "utterances": [asdict(utterance) for utterance in self.utterances],
@@ -122,7 +129,14 @@ def decision(found: Calibration, config: AuditConfig) -> tuple[Decision, str]:
             "these models cannot tell right transcripts from faulty ones here, so nothing is judged: give other models"
         )
     faulty, unseen = found.faulty, [kind for kind in found.recall if kind not in found.seen]
-    reason = f"{percent(faulty.share)} of the transcripts are faulty [{percent(faulty.low)}, {percent(faulty.high)}]"
+    interval = f"[{percent(faulty.low)}, {percent(faulty.high)}]"
+    if not found.knows_this_speech:
+        return "CAUTION", (
+            f"these models do not know such speech: {percent(1 - found.apart)} of transcripts of other utterances look "
+            f"as right as the best of the corpus, so their estimate ({percent(faulty.share)} {interval} faulty) says "
+            "little; take an aligner or a recogniser that does"
+        )
+    reason = f"{percent(faulty.share)} of the transcripts have faults of the kinds that are seen {interval}"
     if unseen:
         reason += f"; not seen: {', '.join(unseen)}"
     sees_enough = _NEEDED in found.seen and 2 * len(found.seen) >= len(found.recall)

@@ -23,6 +23,8 @@ from caspi.randomness import seeded
 
 FALSE_ALARMS = 0.05  # share of right transcripts that are flagged
 SEEN = 0.5  # smallest recall of a kind of fault that counts as seen
+KNOWN = 0.93  # smallest share of transcripts of other utterances that look worse than the best of the corpus
+_BEST = 0.3  # of the corpus: right even if 70 % were faulty
 _FOLDS, _RIDGE = 5, 1.0
 _FARTHEST = 8.0  # spreads from the median at which a signal stops to grow
 _MADE_ABOVE = (0.6, 0.98)  # share of made faults above the thresholds of the estimate: most, whatever their kind
@@ -145,12 +147,26 @@ def _fitted(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 class Calibration:
     """threshold: scores above it are flagged, 5 % of the right transcripts among them. recall: share of made faults
     that are flagged, by kind. seen: kinds that this audit can find; the share of faulty transcripts is of these.
-    faulty: None if it sees no kind."""
+    faulty: None if it sees no kind. apart: share of the transcripts of other utterances that look worse than the best
+    of the corpus, which are right even if most are faulty."""
 
     threshold: float
     recall: dict[str, float]
     seen: tuple[str, ...]
     faulty: Estimate | None
+    apart: float
+
+    @property
+    def knows_this_speech(self) -> bool:
+        """Whether the models tell transcripts of other utterances from right ones. If not, an estimate is of what they
+        do not know, not of faults."""
+        return self.apart >= KNOWN
+
+
+def apart(scores: Scores) -> float:
+    """See `Calibration`. 0 where no such fault could be made."""
+    others = scores.made.get("another transcript", np.zeros(0))
+    return float((others > np.quantile(scores.own, _BEST)).mean()) if len(others) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +199,10 @@ def calibrated(scores: Scores, sampled: Sampled) -> Calibration:
         threshold, recall = _threshold(scores, sampled.weights, share, seen)
         still = tuple(kind for kind in seen if recall[kind] >= SEEN)
         if still == seen:
-            return Calibration(threshold, recall, seen, estimated(scores.own, sampled, made))
+            return Calibration(threshold, recall, seen, estimated(scores.own, sampled, made), apart(scores))
         seen = still  # the share is of fewer kinds now, and the threshold moves with it
     threshold, recall = _threshold(scores, sampled.weights, 0.0, ())
-    return Calibration(threshold, recall, (), None)
+    return Calibration(threshold, recall, (), None, apart(scores))
 
 
 def _threshold(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi import atomic_output, recipe
+from caspi.audit.calibration import KNOWN
 from caspi.commands.outcome import Outcome, split_option
 from caspi.errors import UsageError
 from caspi.reporting import report
@@ -86,10 +87,15 @@ def _audit_of(folder: Path, corpus: Path) -> dict[str, Any]:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({error}): audit again") from error
-    if not isinstance(content, dict) or not {"model_contents", "scorer", "utterances"} <= content.keys():
+    if not isinstance(content, dict) or not {"model_contents", "scorer", "utterances", "apart"} <= content.keys():
         raise UsageError(f"{path} is not complete, or of an older caspi: audit again")
     if not (corpus / atomic_output.REPORT).is_file():
         raise UsageError(f"{corpus} is not a corpus: make one with caspi prepare RECIPE")
+    if content["apart"] < KNOWN:
+        raise UsageError(
+            f"{folder}: its models do not know such speech, so most of what it flags may be right: audit with an "
+            "aligner or a recogniser that does"
+        )
     if content["corpus_fingerprint"] != report.fingerprint(corpus):
         raise UsageError(f"{folder} is an audit of another corpus, or of {corpus} before it changed: audit it again")
     return content

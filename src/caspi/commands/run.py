@@ -15,6 +15,7 @@ from caspi.audit.audit import AuditConfig
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
 from caspi.commands.chain import Chain, Step, read_steps
 from caspi.commands.outcome import Outcome
+from caspi.commands.train import train_page
 from caspi.errors import CaspiError, UsageError
 from caspi.evaluation.options import EvaluationOptions
 from caspi.interrupts import Interrupted
@@ -304,7 +305,7 @@ def _curves(recipe: Recipe, trained: dict[str, Any]) -> list[Chart]:
     if trained.get("stage") != "train":
         return []
     stages = [StageResult.from_json(stage) for stage in trained["stages"]]
-    content = train.train_page(recipe.name, stages, recipe.require_train().path / METRICS, synthetic=False)
+    content = train_page(recipe.name, stages, recipe.require_train().path / METRICS, synthetic=False)
     return [part for part in content.parts if isinstance(part, Chart)]
 
 

@@ -26,7 +26,7 @@ class Segmentation(Config):
     align: str | None = None
     """An aligner by letters, a folder or a name on the Hub. What is longer than `max_seconds` and has no times is cut
     where the aligner finds its words. Utterances whose words it finds hardly better than the same words in another
-    order are rejected as `not_aligned`."""
+    order are rejected as `not_aligned`, and so is a recording whose whole text is."""
 
 
 @dataclass(frozen=True, slots=True)

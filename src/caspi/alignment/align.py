@@ -155,6 +155,15 @@ class Aligner:
             group.append((request, words))
         yield from self._aligned(group)
 
+    def align_texts(self, samples: np.ndarray, texts: Sequence[str], spoken: str) -> list[Alignment]:
+        """Several texts with the same clip, of any length, which is heard once. Raises UsageError as `align` does."""
+        requests = [AlignmentRequest(samples, text, spoken) for text in texts]
+        if not requests or requests[0].seconds <= self.longest:
+            return self.align(requests)
+        words = [self._words(request) for request in requests]
+        scores = self._scores_in_windows(requests[0])
+        return [self._aligned_to(scores, *asked) for asked in zip(requests, words, strict=True)]
+
     def _words(self, request: AlignmentRequest) -> list[SpokenWord]:
         """Of a request that can be aligned. Raises UsageError."""
         if request.seconds > self.longest:
@@ -169,8 +178,10 @@ class Aligner:
         return [_alignment(*asked, found) for asked, found in zip(group, times, strict=True)]
 
     def _aligned_in_windows(self, request: AlignmentRequest, words: Sequence[SpokenWord]) -> Alignment:
-        prompt = self._loaded.prompt
-        assert isinstance(prompt, LetterPrompt)  # _words has checked it
+        return self._aligned_to(self._scores_in_windows(request), request, words)
+
+    def _scores_in_windows(self, request: AlignmentRequest) -> np.ndarray:
+        """Log-probabilities of letters, float32 [frames, classes], of a clip that is longer than a window."""
         seconds = max(_SHORTEST_WINDOW, int(self.longest))
         starts = _window_starts(request.seconds, seconds)
         windows = [request.samples[first * SAMPLE_RATE :][: seconds * SAMPLE_RATE] for first in starts]
@@ -178,7 +189,12 @@ class Aligner:
         scores: list[np.ndarray] = []
         for first in range(0, len(windows), at_once):
             scores += letter_scores(self._loaded, windows[first : first + at_once])
-        [times] = times_by_letters([_joined(scores, starts)], [_item(request, words)], prompt)
+        return _joined(scores, starts)
+
+    def _aligned_to(self, scores: np.ndarray, request: AlignmentRequest, words: Sequence[SpokenWord]) -> Alignment:
+        prompt = self._loaded.prompt
+        assert isinstance(prompt, LetterPrompt)  # _words has checked it
+        [times] = times_by_letters([scores], [_item(request, words)], prompt)
         return _alignment(request, words, times)
 
 

@@ -76,7 +76,7 @@ class RecordingAligner:
             return [segment]  # the pipeline says what is wrong with its text
         heard = samples[round(segment.start * SAMPLE_RATE) : round(segment.end * SAMPLE_RATE)]
         texts = (segment.text, *_in_other_orders(segment.text.split()))
-        aligned, *by_chance = self.aligner.align([AlignmentRequest(heard, text, spoken) for text in texts])
+        aligned, *by_chance = self.aligner.align_texts(heard, texts, spoken)
         if problem := aligned.problem or _is_chance(aligned, by_chance):
             return [replace(segment, problem=problem)]
         timed = at_pauses([Word(word.text, word.start, word.end) for word in aligned.words], heard)

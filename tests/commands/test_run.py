@@ -91,6 +91,9 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             commands.run.run(made, "demo.yaml", options)
+    aligner = recipe.load(RECIPES / "aligner-tiny.yaml")
+    with pytest.raises(UsageError, match="trains an aligner"):
+        commands.run.run(aligner, "aligner-tiny.yaml", RunOptions())
     with pytest.raises(UsageError, match="is no run"):
         commands.run.status(tmp_path)
     Chain(tmp_path / "mine", "another").run("prepare", "x", 0, lambda: Outcome("done", tmp_path))

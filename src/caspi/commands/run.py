@@ -60,6 +60,8 @@ def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
             raise UsageError(f"{flag} {given}: not one of {', '.join(ORDER)}")
     if options.parent is not None and not read_steps(options.parent):
         raise UsageError(f"--parent {options.parent}: there is no run")
+    if recipe.model.task != "transcribe":
+        raise UsageError(f"{file} trains an aligner: caspi run is for recognisers; use caspi prepare, train and align")
     folder = recipe.require_train().path.parent
     chain = Chain(folder, recipe.name)
     if options.first is not None:

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from caspi.audio import Seconds
 from caspi.audit.calibration import Calibration, Estimate, Sampled, Scorer, Scores, calibrated, estimated, scored
+from caspi.audit.faults import ANOTHER
 from caspi.audit.measurements import measurements
 from caspi.audit.sampling import SampledRow, Sampling, sample
 from caspi.audit.signals import Listeners, Signals
@@ -24,7 +25,6 @@ from caspi.corpus.utterance import Utterance
 from caspi.reporting.wording import percent
 
 Decision = Literal["PROCEED", "CAUTION", "STOP"]
-_NEEDED = "another transcript"  # models that do not find it never say PROCEED, nor do those that miss most kinds
 _REASONS = 3  # signals named for a flagged utterance
 _FEWEST = 20  # utterances of a part with an estimate of its own
 
@@ -139,7 +139,8 @@ def decision(found: Calibration, config: AuditConfig) -> tuple[Decision, str]:
     reason = f"{percent(faulty.share)} of the transcripts have faults of the kinds that are seen {interval}"
     if unseen:
         reason += f"; not seen: {', '.join(unseen)}"
-    sees_enough = _NEEDED in found.seen and 2 * len(found.seen) >= len(found.recall)
+    # Models that do not find the grossest fault, or miss most kinds, never say PROCEED.
+    sees_enough = ANOTHER in found.seen and 2 * len(found.seen) >= len(found.recall)
     if faulty.high < config.proceed_below:
         return ("PROCEED" if sees_enough else "CAUTION"), reason
     return ("STOP" if faulty.low > config.stop_above else "CAUTION"), reason

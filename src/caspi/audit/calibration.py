@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from caspi.audit.faults import ANOTHER
 from caspi.audit.measurements import MadeFault
 from caspi.audit.regression import logistic
 from caspi.audit.signals import Signals
@@ -165,7 +166,7 @@ class Calibration:
 
 def apart(scores: Scores) -> float:
     """See `Calibration`. 0 where no such fault could be made."""
-    others = scores.made.get("another transcript", np.zeros(0))
+    others = scores.made.get(ANOTHER, np.zeros(0))
     return float((others > np.quantile(scores.own, _BEST)).mean()) if len(others) else 0.0
 
 

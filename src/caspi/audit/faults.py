@@ -11,6 +11,7 @@ import numpy as np
 from caspi.audio import SAMPLE_RATE
 from caspi.language import language
 
+ANOTHER = "another transcript"  # the grossest fault: models that do not find it find nothing
 _CUT = 0.3  # share of the words that a cut takes
 _FEWEST_TO_CUT = 4  # words
 _FOREIGN = (
@@ -87,7 +88,7 @@ def _foreign(case: Case, _: Surroundings, draw: np.random.Generator) -> tuple[np
 
 
 FAULTS: dict[str, _Fault] = {
-    "another transcript": lambda case, around, _: (case.samples, around.other) if around.other else None,
+    ANOTHER: lambda case, around, _: (case.samples, around.other) if around.other else None,
     "the following transcript": lambda case, around, _: (case.samples, around.following) if around.following else None,
     "first words missing": lambda case, around, _: _words_cut(case, first=True),
     "last words missing": lambda case, around, _: _words_cut(case, first=False),

@@ -87,7 +87,12 @@ def read_steps(folder: Path, name: str | None = None) -> list[Step]:
         return []
     if name is not None and content["name"] != name:
         raise UsageError(f"{folder} holds the run {content['name']!r}, not {name!r}: give train.path another folder")
-    return [Step(**step) for step in content["steps"]]
+    return steps_of(content)
+
+
+def steps_of(state: dict[str, Any]) -> list[Step]:
+    """The steps in what `read_state` returns."""
+    return [Step(**step) for step in state["steps"]]
 
 
 def read_state(folder: Path) -> dict[str, Any]:

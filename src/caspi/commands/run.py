@@ -13,7 +13,7 @@ from caspi import recipe as recipes
 from caspi.atomic_output import report_of
 from caspi.audit.audit import AuditConfig
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
-from caspi.commands.chain import Chain, Step, read_steps
+from caspi.commands.chain import Chain, Step, read_state, read_steps, steps_of
 from caspi.commands.outcome import Outcome
 from caspi.commands.train import train_page
 from caspi.errors import CaspiError, UsageError
@@ -106,7 +106,7 @@ class _Run:
         return self._config.path / "best"
 
     def step(self, name: str) -> str | None:
-        """Runs a step. Returns why the run stops after it, None if it goes on."""
+        """Runs a step. Returns the reason if the run must stop after it, else None."""
         return self._steps[name]()
 
     def outcome(self, stopped: str | None) -> Outcome:
@@ -313,12 +313,10 @@ def _curves(recipe: Recipe, trained: dict[str, Any]) -> list[Chart]:
 
 def status(folder: Path) -> Outcome:
     """Where a run is: what is done, what is running, how far training is."""
-    from caspi.commands.chain import read_state
-
     state = read_state(folder)
     if not state:
         raise UsageError(f"{folder} is no run: give the folder that caspi run writes to, such as runs/NAME")
-    steps = read_steps(folder)
+    steps = steps_of(state)
     lines = [f"{step.name}: {step.result} ({duration(step.seconds)})" for step in steps]
     running = state.get("running")
     training = _training(folder) if running == "train" else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from caspi.atomic_output import REPORT
 from caspi.corpus.sources.folder import audio_files, text_beside
 from caspi.corpus.sources.table import open_table
 from caspi.corpus.sources.table_columns import table_source
@@ -47,7 +48,7 @@ def discover(path: Path) -> list[FoundSource]:
 
 
 def _corpus(folder: Path) -> list[FoundSource]:
-    if not any(folder.glob("*-*.arrow")) or not (folder / "report.json").is_file():
+    if not any(folder.glob("*-*.arrow")) or not (folder / REPORT).is_file():
         return []
     return [FoundSource({"kind": "corpus", "path": str(folder)}, "a corpus of caspi prepare")]
 

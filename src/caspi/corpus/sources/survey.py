@@ -15,6 +15,7 @@ from caspi.corpus.utterance import BytesAudio, Recording
 _OPENED = 200  # audio files, for length and sample rate
 _MOST_ROWS = 500_000
 _LONG: Seconds = 30.0
+_EXAMPLES = 3
 
 
 @dataclass(slots=True)
@@ -40,6 +41,12 @@ class Survey:
         """Whether utterances share groups: else each is probably its own for lack of a speaker."""
         return 0 < len(self.speakers) < max(2, self.utterances)
 
+    def add_problem(self, problem: str) -> None:
+        """Counts a row that cannot be used; the first ones are examples."""
+        self.bad += 1
+        if len(self.problems) < _EXAMPLES:
+            self.problems.append(problem)
+
 
 def survey(sources: Sequence[Source], language: str) -> Survey:
     """Reads all rows, and opens some of the audio files. Raises UsageError if a file cannot be read."""
@@ -50,9 +57,9 @@ def survey(sources: Sequence[Source], language: str) -> Survey:
         sampled: list[Recording] = []
         for number, recording in enumerate(itertools.islice(source.recordings(language), _MOST_ROWS)):
             _note(found, recording)
-            files += not recording.problem
             if recording.problem:
                 continue
+            files += 1
             if len(sampled) < _OPENED:
                 sampled.append(recording)
             elif isinstance(recording.audio, BytesAudio):
@@ -69,9 +76,7 @@ def survey(sources: Sequence[Source], language: str) -> Survey:
 
 def _note(found: Survey, recording: Recording) -> None:
     if recording.problem:
-        found.bad += 1
-        if len(found.problems) < 3:
-            found.problems.append(recording.problem)
+        found.add_problem(recording.problem)
         return
     parts = [segment.text for segment in recording.segments] or [recording.text]
     found.utterances += len(parts)
@@ -87,9 +92,7 @@ def _note_audio(found: Survey, recording: Recording, seconds: list[Seconds]) -> 
     try:
         stream, _ = recording.audio.open()
     except AudioError as error:
-        found.bad += 1
-        if len(found.problems) < 3:
-            found.problems.append(f"{recording.id}: {error}")
+        found.add_problem(f"{recording.id}: {error}")
         return
     found.sample_rates[stream.sample_rate] += 1
     if stream.declared is None:

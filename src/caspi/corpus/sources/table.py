@@ -30,7 +30,7 @@ class TableSource(RowSource):
     """The character between columns. Without it, that of tab, comma, semicolon and | which divides the first line into
     known columns, or into most."""
     quoting: bool = True
-    """Whether a cell that begins with a quotation mark goes on to the next one. Common Voice's and LJSpeech's tables
+    """Whether a cell that begins with a quotation mark ends at the next one. Common Voice's and LJSpeech's tables
     have no such cells."""
     header: tuple[str, ...] = ()
     """Names of the columns, if the first line of the file does not give them."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from caspi.corpus.sources.folder import AUDIO_ENDINGS
 from caspi.corpus.sources.rows import Columns, meanings
-from caspi.corpus.sources.table import DELIMITERS, open_table
+from caspi.corpus.sources.table import TableSource, open_table
 from caspi.errors import UsageError
 
 _FIRST_ROWS = 200
@@ -63,12 +63,12 @@ def _encoding(path: Path) -> str:
 
 
 def _read_table(path: Path, encoding: str) -> tuple[str, list[str], list[list[str]]]:
-    """The delimiter that gives most columns in the first line, their names, and the first rows."""
+    """The delimiter that the source will find, the names of the columns, and the first rows."""
     with open_table(path, encoding) as file:
         lines = list(itertools.islice(file, _FIRST_ROWS))
     if not lines:
         raise UsageError(f"{path} is empty")
-    delimiter = max(DELIMITERS, key=lambda one: len(next(csv.reader([lines[0]], delimiter=one))))
+    delimiter = TableSource(kind="csv", path=path, encoding=encoding).found_delimiter()
     names, *rows = csv.reader(lines, delimiter=delimiter)
     return delimiter, [name.strip() for name in names], [row for row in rows if len(row) == len(names)]
 

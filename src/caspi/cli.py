@@ -431,8 +431,25 @@ def label(
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    gpu: Annotated[Optional[str], typer.Option(help="GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs.")] = 1,
+    gpu: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="[N x ]KIND",
+            help="GPU kind: a100-40gb, a100-80gb, h100, h200, l4; with a number, such as 8xh100, that many. Several "
+            "are put beside each other.",
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs of kinds without a number.")] = 1,
+    hours: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            metavar="H|SOURCE=H", help="Plan without a corpus, for this many hours of speech; by source if it is mixed."
+        ),
+    ] = None,
+    mean_seconds: Annotated[float, typer.Option(help="With --hours: the mean length of a clip, in seconds.")] = 8.0,
+    sharded: Annotated[
+        bool, typer.Option("--sharded", help="The GPUs share the weights (recipes/accelerate/fsdp2.yaml).")
+    ] = False,
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Measure a few micro-batches of every stage on this machine.")
     ] = False,
@@ -444,11 +461,11 @@ def plan(
     \b
     Examples: caspi plan recipes/round2.yaml --gpu a100-40gb --gpus 2
               caspi plan recipes/round2.yaml --pilot
+              caspi plan recipes/round1.yaml --hours 300 --gpu 2xa100-40gb --gpu 8xa100-40gb --gpu h100
     """
     from caspi import commands
-    from caspi.training.planning.plan import PlanOptions
 
-    options = PlanOptions(gpu, gpus, pilot, gpu_table)
+    options = commands.plan.options(gpu or [], gpus, hours or [], mean_seconds, pilot, gpu_table, sharded)
     _finish(commands.plan.run(_recipe(recipe, overrides), options), json_)
 
 

@@ -151,14 +151,14 @@ class _Run:
         )
 
     def _plan(self) -> str | None:
-        from caspi.training.planning.plan import PlanOptions
+        from caspi.training.planning.plan import Machine, PlanOptions
 
         gpu, count = _gpus()
         kind = f" --gpu {gpu} --gpus {count}" if gpu else ""
         inputs = [self._recipe.model_dump(mode="json"), self._content, gpu, count]
         step = self._chain.run(
             "plan", f"caspi plan {self._file}{kind}", inputs,
-            lambda: plan.run(self._recipe, PlanOptions(gpu=gpu, count=count)),
+            lambda: plan.run(self._recipe, PlanOptions((Machine(gpu, count),))),
         )  # fmt: skip
         planned = report_of(Path(step.path).parent)
         unfit = [stage["name"] for stage in planned.get("stages", ()) if stage.get("fits") is False]

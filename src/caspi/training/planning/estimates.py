@@ -20,6 +20,10 @@ _OPTIMIZER_BYTES, _OPTIMIZER_USE = 28, 0.69
 _ORTHOGONAL_USE = 0.4  # share of the rate that Muon's orthogonalisation reaches (H200, docs/log/2026-11-27.md)
 _UNCOMPILED = 1.8  # factor of the time if blocks are not compiled
 _A_STEP = 0.05  # seconds between steps: the next batch, the log, the schedule
+# FSDP2 gathers the weights of a block before each pass through it; its hooks make the host launch that much more,
+# fitted to one measured run (round1 on 2 x H200, docs/plan.md). Bytes per parameter that travel in a micro-batch: bf16
+# weights for both passes, fp32 gradients.
+_SHARDED_LAUNCH, _GATHERED_BYTES = 1.45, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,18 @@ class Gpu:
     use: float
     overhead: float
     launch: float
+    spot: float | None = None
+    interruptions: float = 0.0
+
+
+_OPTIONAL = ("spot", "interruptions")
+_DATE = "date"  # of a table's prices
+
+
+def prices_date(table: Path | None = None) -> str:
+    """The date of a table's prices, as the table says it; "" if it does not."""
+    content = yaml.safe_load((table or TABLE).read_text(encoding="utf-8"))
+    return str(content.get(_DATE, "")) if isinstance(content, dict) else ""
 
 
 def gpus(table: Path | None = None) -> dict[str, Gpu]:
@@ -43,7 +59,8 @@ def gpus(table: Path | None = None) -> dict[str, Gpu]:
     for path in (TABLE, *([table] if table else [])):
         try:
             for name, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
-                known[name] = _gpu(name, values)
+                if name != _DATE:
+                    known[name] = _gpu(name, values)
         except (OSError, TypeError, ValueError, AttributeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"{path} is not a table of GPU kinds ({reason}); see {TABLE} for an example") from error
@@ -53,12 +70,13 @@ def gpus(table: Path | None = None) -> dict[str, Gpu]:
 def _gpu(kind: str, values: Mapping[str, object]) -> Gpu:
     """Raises ValueError."""
     fields = [name for name in Gpu.__dataclass_fields__ if name != "name"]
-    missing = [name for name in ("name", *fields) if name not in values]
+    missing = [name for name in ("name", *fields) if name not in values and name not in _OPTIONAL]
     unknown = [str(name) for name in values if name not in ("name", *fields)]
     if missing or unknown:
         raise ValueError(f"{kind}: " + ("no " + ", ".join(missing) if missing else "unknown: " + ", ".join(unknown)))
-    numbers = {name: float(str(values[name])) for name in fields}
-    if bad := [name for name, value in numbers.items() if not value > 0 and name not in ("price", "launch")]:
+    numbers = {name: float(str(values[name])) for name in fields if name in values}
+    may_be_0 = ("price", "launch", *_OPTIONAL)
+    if bad := [name for name, value in numbers.items() if not value > 0 and name not in may_be_0]:
         raise ValueError(f"{kind}: {', '.join(bad)} must be more than 0")
     return Gpu(str(values["name"]), **numbers)
 
@@ -80,10 +98,17 @@ class Estimate:
     seconds: float
 
 
-def seconds_each(shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, gpu: Gpu) -> np.ndarray:
-    """Seconds of every micro-batch: the GPU's computing time or the host's launch time, whichever is longer."""
+def seconds_each(
+    shape: ModelShape, learning: TrainableShape, loads: MicroBatchLoads, gpu: Gpu, shards: int = 1
+) -> np.ndarray:
+    """Seconds of every micro-batch: the GPU's computing time or the host's launch time, whichever is longer. shards:
+    GPUs that share the weights."""
     computing = gpu.overhead + flops(shape, learning, loads) / (gpu.rate * 1e12 * gpu.use)
-    return np.asarray(np.maximum(computing, gpu.launch * block_passes(shape, learning)))
+    launching = gpu.launch * block_passes(shape, learning)
+    if shards > 1:
+        computing = computing + _GATHERED_BYTES * shape.parameters * (shards - 1) / shards / (gpu.link * 1e9)
+        launching *= _SHARDED_LAUNCH
+    return np.asarray(np.maximum(computing, launching))
 
 
 def running(gpu: Gpu, learning: TrainableShape) -> Gpu:
@@ -102,18 +127,21 @@ def estimate(
     ranks: int,
     *,
     optimizer_seconds: float | None = None,
+    shards: int = 1,
 ) -> Estimate:
-    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps."""
-    each = seconds_each(shape, learning, loads, gpu)
+    """A step takes as long as its slowest rank; then gradients are summed and the optimizer steps. shards: GPUs that
+    share the weights; their gradients are summed in every micro-batch."""
+    each = seconds_each(shape, learning, loads, gpu, shards)
     steps = int(loads.step.max()) + 1
     by_rank = np.zeros((steps, ranks))
     np.add.at(by_rank, (loads.step, loads.rank), each)
     if optimizer_seconds is None:
         optimizer_seconds = learning.parameters * _OPTIMIZER_BYTES / (gpu.bandwidth * 1e12 * _OPTIMIZER_USE)
         optimizer_seconds += learning.orthogonal / (gpu.rate * 1e12 * _ORTHOGONAL_USE)
-    summing = 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
+        optimizer_seconds /= shards
+    summing = 0.0 if shards > 1 else 4 * learning.parameters * 2 * (ranks - 1) / ranks / (gpu.link * 1e9)
     seconds = float(by_rank.max(axis=1).sum()) + steps * (optimizer_seconds + summing + _A_STEP)
-    return Estimate(float(peak_memory(shape, learning, loads).max()), seconds)
+    return Estimate(float(peak_memory(shape, learning, loads, shards).max()), seconds)
 
 
 _OTHER_CLIPS = 1.03  # margin: smaller micro-batches are not exact shares of the old ones, and some have more text

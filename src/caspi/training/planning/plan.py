@@ -1,4 +1,4 @@
-"""`caspi plan`: batches, memory, hours and cost of all stages, before anything is spent."""
+"""`caspi plan`: batches, memory, hours and cost of all stages, on one kind of machine or on several."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from caspi.audio import Seconds
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
 from caspi.model.aligner import prompt_for
 from caspi.model.batch import AnyPrompt
 from caspi.model.config import ModelConfig
 from caspi.model.prompt import Prompt
-from caspi.training.config import TrainConfig
+from caspi.training.config import StageConfig, TrainConfig
 from caspi.training.data.dataset import TrainingSet
 from caspi.training.data.epoch_lengths import EpochLengths
+from caspi.training.planning.assumed import AssumedCorpus, assumed_set
 from caspi.training.planning.costs import MicroBatchLoads, ModelShape, TrainableShape, block_passes, peak_memory
 from caspi.training.planning.estimates import (
     ALLOCATOR,
@@ -30,21 +32,26 @@ from caspi.training.planning.estimates import (
     recognised,
     running,
 )
+from caspi.training.planning.overheads import Overheads, overheads
 from caspi.training.planning.pilot import Pilot, pilots
 from caspi.training.planning.shapes import shapes
-from caspi.training.planning.stage_batches import BatchCounts, batch_counts, planned
+from caspi.training.planning.spot import SpotCosts, spot_costs
+from caspi.training.planning.stage_batches import BatchCounts, PlannedStage, batch_counts, planned
 
 
 @dataclass(frozen=True, slots=True)
 class StageCosts:
-    """What a stage needs. trainable: parameters. hours: None without a GPU kind or a pilot; cost (dollars) and fits:
-    None without a GPU kind. changes: that would make it fit."""
+    """What a stage needs. trainable: parameters. hours: None without a GPU kind or a pilot; beside: what of them is not
+    training steps, None where the GPU is not known; cost (dollars), spot and fits: None without a GPU kind. changes:
+    that would make it fit."""
 
     trainable: int
     peak_gib: float
     pilot: Pilot | None = None
     hours: float | None = None
+    beside: Overheads | None = None
     cost: float | None = None
+    spot: SpotCosts | None = None
     fits: bool | None = None
     changes: tuple[str, ...] = ()
 
@@ -74,7 +81,7 @@ class DecodedTarget:
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """All stages of a run. gpu: a kind, or None. measured: by a pilot on this machine. parameters, groups: of the
-    model. utterances: of the training split that are used."""
+    model. utterances: of the training split that are used. assumed: there is no corpus. sharded: weights are."""
 
     gpu: str | None
     gpus: int
@@ -84,6 +91,24 @@ class RunPlan:
     groups: dict[str, int]
     utterances: int
     targets: list[DecodedTarget]
+    assumed: bool = False
+    sharded: bool = False
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether every stage fits the GPU; None without a kind."""
+        fits = [stage.costs.fits for stage in self.stages]
+        return None if None in fits else all(fits)
+
+    @property
+    def spot(self) -> SpotCosts | None:
+        """Of all stages; None if unknown."""
+        spot = [stage.costs.spot for stage in self.stages if stage.costs.spot is not None]
+        if len(spot) < len(self.stages):
+            return None
+        return SpotCosts(
+            sum(one.hours for one in spot), sum(one.cost for one in spot), sum(one.interruptions for one in spot)
+        )
 
     @property
     def hours(self) -> float | None:
@@ -98,43 +123,111 @@ class RunPlan:
         return sum(costs) if len(costs) == len(self.stages) else None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"stages": [stage.as_json() for stage in self.stages]}
+        totals = {
+            "hours": self.hours, "cost": self.cost, "fits": self.fits, "spot": asdict(self.spot) if self.spot else None
+        }  # fmt: skip
+        return asdict(self) | totals | {"stages": [stage.as_json() for stage in self.stages]}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """gpu: a kind of the table, or None; count: number of GPUs."""
+
+    gpu: str | None = None
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """gpu: a kind of the table; count: number of GPUs; pilot: measure on this machine; table: of further kinds."""
+    """machines: at least one. pilot: measure on this machine; table: of further kinds; assumed: instead of the corpus;
+    sharded: weights are shared by the GPUs (FSDP2)."""
 
-    gpu: str | None = None
-    count: int = 1
+    machines: tuple[Machine, ...] = (Machine(),)
     pilot: bool = False
     table: Path | None = None
+    assumed: AssumedCorpus | None = None
+    sharded: bool = False
 
 
-def plan_run(start: ModelConfig, config: TrainConfig, corpus: Path, seed: int, options: PlanOptions) -> RunPlan:
-    """Plans every stage as training would run it. Raises UsageError."""
+def plan_run(start: ModelConfig, config: TrainConfig, corpus: Path, seed: int, options: PlanOptions) -> list[RunPlan]:
+    """Plans every stage as training would run it, for each machine. Raises UsageError."""
     known = gpus(options.table)
-    if options.gpu is not None and options.gpu not in known:
-        raise UsageError(f"--gpu {options.gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {TABLE})")
-    gpu = known.get(options.gpu or "")
-    shape, stages = shapes(start, config)
+    for machine in options.machines:
+        if machine.gpu is not None and machine.gpu not in known:
+            raise UsageError(f"--gpu {machine.gpu}: not one of {', '.join(known)} (--gpu-table adds your own: {TABLE})")
     prompt = prompt_for(start)
-    data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), prompt, config, seed)
-    batches = planned(data, config, options.count, seed)
-    measured: Sequence[Pilot | None] = [None] * len(batches)
-    if options.pilot:
-        measured = pilots(start, config, data, batches, shape, seed)
-    plans = [
-        StagePlan(
-            batch_counts(data, stage, planned_stage, options.count),
-            costs(shape, trained.learning, planned_stage.loads, config, gpu, options.count, pilot),
-        )
-        for stage, trained, planned_stage, pilot in zip(config.stages, stages, batches, measured, strict=True)
-    ]
-    targets = decoded_targets(data, prompt, batches[0].plans[0].lengths)
-    return RunPlan(
-        options.gpu, options.count, options.pilot, plans, shape.parameters, shape.groups, len(data.rows), targets
-    )
+    if options.assumed is None:
+        data = TrainingSet.to_train_on(Corpus.open(corpus, "train"), prompt, config, seed)
+        evaluated = _validation_seconds(corpus, config)
+    else:
+        if options.pilot or not isinstance(prompt, Prompt):
+            raise UsageError("--hours is for a recogniser, without --pilot: there is no corpus to read")
+        config = _in_random_order(config)
+        data = assumed_set(options.assumed, prompt, config, seed)
+        evaluated = config.evaluate.utterances * options.assumed.mean_seconds
+    planner = _Planner(start, config, data, prompt, evaluated, seed, options)
+    return [planner.on(machine, known.get(machine.gpu or "")) for machine in options.machines]
+
+
+def _in_random_order(config: TrainConfig) -> TrainConfig:
+    """Without curricula, for which texts and signals are needed: an order costs nothing."""
+    stages = tuple(stage.model_copy(update={"curriculum": None}) for stage in config.stages)
+    return config.model_copy(update={"stages": stages})
+
+
+def _validation_seconds(corpus: Path, config: TrainConfig) -> Seconds:
+    """Audio of one evaluation during training, on average; 0 without a validation split."""
+    try:
+        seconds = Corpus.open(corpus, "validation").numbers("seconds")
+    except UsageError:
+        return 0.0
+    seconds = seconds[seconds <= config.max_seconds]
+    return float(seconds.mean()) * min(len(seconds), config.evaluate.utterances) if len(seconds) else 0.0
+
+
+class _Planner:
+    """What plans for several machines share."""
+
+    def __init__(
+        self,
+        start: ModelConfig,
+        config: TrainConfig,
+        data: TrainingSet,
+        prompt: AnyPrompt,
+        evaluated: Seconds,
+        seed: int,
+        options: PlanOptions,
+    ) -> None:
+        self._start, self._config, self._data, self._prompt = start, config, data, prompt
+        self._evaluated, self._seed, self._options = evaluated, seed, options
+        self._shape, self._stages = shapes(start, config)
+        self._batches: dict[int, list[PlannedStage]] = {}
+
+    def on(self, machine: Machine, gpu: Gpu | None) -> RunPlan:
+        config, options, shape = self._config, self._options, self._shape
+        if machine.count not in self._batches:
+            self._batches[machine.count] = planned(self._data, config, machine.count, self._seed)
+        batches = self._batches[machine.count]
+        measured: Sequence[Pilot | None] = [None] * len(batches)
+        if options.pilot:
+            measured = pilots(self._start, config, self._data, batches, shape, self._seed)
+        shards = machine.count if options.sharded else 1
+        plans = [
+            StagePlan(
+                batch_counts(self._data, stage, batch, machine.count),
+                stage_costs(
+                    shape, what.learning, batch.loads, config, stage, gpu, machine.count, pilot,
+                    evaluated=self._evaluated, shards=shards,
+                ),
+            )
+            for stage, what, batch, pilot in zip(config.stages, self._stages, batches, measured, strict=True)
+        ]  # fmt: skip
+        assumed = options.assumed is not None
+        targets = [] if assumed else decoded_targets(self._data, self._prompt, batches[0].plans[0].lengths)
+        return RunPlan(
+            machine.gpu, machine.count, options.pilot, plans, shape.parameters, shape.groups, len(self._data.rows),
+            targets, assumed, options.sharded,
+        )  # fmt: skip
 
 
 def decoded_targets(data: TrainingSet, prompt: AnyPrompt, lengths: EpochLengths, count: int = 3) -> list[DecodedTarget]:
@@ -151,18 +244,23 @@ def decoded_targets(data: TrainingSet, prompt: AnyPrompt, lengths: EpochLengths,
     return targets
 
 
-def costs(
+def stage_costs(
     shape: ModelShape,
     learning: TrainableShape,
     loads: MicroBatchLoads,
     config: TrainConfig,
+    stage: StageConfig,
     gpu: Gpu | None,
     ranks: int,
     pilot: Pilot | None,
+    *,
+    evaluated: Seconds,
+    shards: int,
 ) -> StageCosts:
     """Memory of a stage; with a GPU kind also whether it fits and what it costs; with a kind or a pilot also hours. The
-    share of the GPU's rate that a pilot reached is used for other kinds too."""
-    peak = float(peak_memory(shape, learning, loads).max())
+    share of the GPU's rate that a pilot reached is used for other kinds too. evaluated: audio of one evaluation.
+    shards: GPUs that share the weights."""
+    peak = float(peak_memory(shape, learning, loads, shards).max())
     known = StageCosts(learning.parameters, peak, pilot)
     used = None if gpu is None else running(gpu, learning)
     if pilot is not None:
@@ -173,14 +271,24 @@ def costs(
     if used is None:
         return known
     seconds = estimate(
-        shape, learning, loads, used, ranks, optimizer_seconds=pilot.optimizer_seconds if pilot and not gpu else None
-    ).seconds
-    known = replace(known, hours=seconds / 3600)
+        shape, learning, loads, used, ranks,
+        optimizer_seconds=pilot.optimizer_seconds if pilot and not gpu else None, shards=shards,
+    ).seconds  # fmt: skip
     if gpu is None:
-        return known
+        return replace(known, hours=seconds / 3600)
+    beside = overheads(shape, learning, loads, config, stage, gpu, ranks, evaluated=evaluated, training=seconds)
+    total = seconds + beside.total
     fits = peak + ALLOCATOR <= gpu.memory
     changes = [] if fits else changes_that_fit(shape, learning, loads, config, gpu.memory - ALLOCATOR, ranks)
-    return replace(known, cost=seconds / 3600 * gpu.price * ranks, fits=fits, changes=tuple(changes))
+    return replace(
+        known,
+        hours=total / 3600,
+        beside=beside,
+        cost=total / 3600 * gpu.price * ranks,
+        spot=spot_costs(gpu, ranks, total, total / beside.checkpoints),
+        fits=fits,
+        changes=tuple(changes),
+    )
 
 
 def this_machine(pilot: Pilot, shape: ModelShape, learning: TrainableShape) -> Gpu:

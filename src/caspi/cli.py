@@ -180,6 +180,12 @@ def run(
     retention: Annotated[
         Optional[list[str]], typer.Option(metavar="CORPUS", help="Another language's corpus; may be repeated.")
     ] = None,
+    bucket: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="URL", help="Keep the run there (s3://, gs://, hf://, a folder), so that another machine can go on."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Run everything: prepare, audit, plan, train, average, evaluate, compare, export, publish.
@@ -193,7 +199,7 @@ def run(
 
     options = commands.run.RunOptions(
         first, last, aligner, audit, budget, parent, None if export == "none" else export, publish,
-        tuple(retention or ()),
+        tuple(retention or ()), bucket,
     )  # fmt: skip
     file = shlex.join([str(recipe), *(overrides or [])])
     _finish(commands.run.run(_recipe(recipe, overrides), file, options), json_)
@@ -467,6 +473,53 @@ def plan(
 
     options = commands.plan.options(gpu or [], gpus, hours or [], mean_seconds, pilot, gpu_table, sharded)
     _finish(commands.plan.run(_recipe(recipe, overrides), options), json_)
+
+
+@app.command()
+def launch(
+    recipe: RecipeFile,
+    bucket: Annotated[
+        str, typer.Option(metavar="URL", help="Where the run is kept (s3://, gs://, hf://), so that it can go on.")
+    ],
+    overrides: Overrides = None,
+    on: Annotated[str, typer.Option(help="skypilot, hf-jobs, dstack or slurm.")] = "skypilot",
+    gpu: Annotated[str, typer.Option(help="GPU kind: a100-40gb, a100-80gb, h100, h200, l4.")] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs of the machine.")] = 1,
+    spot: Annotated[bool, typer.Option("--spot", help="A machine that is cheaper and may be taken away.")] = False,
+    hours: Annotated[
+        Optional[list[str]], typer.Option(metavar="H|SOURCE=H", help="Hours of speech, if there is no corpus here.")
+    ] = None,
+    mean_seconds: Annotated[float, typer.Option(help="With --hours: the mean length of a clip, in seconds.")] = 8.0,
+    run: Annotated[
+        Optional[str], typer.Option(metavar="OPTIONS", help="Options of caspi run, such as '--budget 40 --no-audit'.")
+    ] = None,
+    secret: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="NAME", help="A further environment variable for the job; its value is not written."),
+    ] = None,
+    install: Annotated[
+        Optional[str], typer.Option(metavar="COMMAND", help="How the machine installs caspi (default: this version).")
+    ] = None,
+    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the task file.")] = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the task file and say what it costs.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run a recipe on a rented machine: write the task file, say what it costs, start it.
+
+    \b
+    Examples: caspi launch mine.yaml --on skypilot --gpu h100 --gpus 8 --spot --bucket s3://mine/round1 --dry-run
+              caspi launch mine.yaml --on hf-jobs --gpu h200 --bucket hf://buckets/me/round1
+    """
+    from caspi import commands
+    from caspi.commands.launch import LaunchOptions
+
+    planned = commands.plan.options([gpu], gpus, hours or [], mean_seconds, False, gpu_table, False)
+    options = LaunchOptions(
+        on, bucket, gpu, gpus, spot, tuple(secret or ()), install, out, dry_run, tuple(shlex.split(run or "")),
+        gpu_table, planned.assumed,
+    )  # fmt: skip
+    _finish(commands.launch.run(_recipe(recipe, overrides), options), json_)
 
 
 @app.command("augment-preview")

@@ -20,6 +20,23 @@ class Interrupted(CaspiError):
     exit_code = 75  # EX_TEMPFAIL
 
 
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Inside the block SIGTERM raises Interrupted, as Ctrl-C raises KeyboardInterrupt; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("received SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Interruption:
     """Whether this process was asked to stop; training checks between micro-batches, evaluation between tokens."""
 

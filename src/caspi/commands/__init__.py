@@ -35,6 +35,7 @@ __all__ = [
     "export",
     "init",
     "label",
+    "launch",
     "parity",
     "plan",
     "prepare",

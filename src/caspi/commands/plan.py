@@ -209,7 +209,7 @@ def run(recipe: Recipe, options: PlanOptions) -> Outcome:
     out = default_output(recipe.corpus.path, "plan")
     page = report.write_report(out, plan_page(recipe.name, plans, prices), summary, recipes.dump(recipe))
     tables = (_machines_text(plans),) if len(plans) > 1 else ()
-    return Outcome(_plan_line(plans[0], prices), page, summary, tables=tables)
+    return Outcome(plan_line(plans[0], prices), page, summary, tables=tables)
 
 
 def _machines_text(plans: Sequence[RunPlan]) -> TextTable:
@@ -219,7 +219,8 @@ def _machines_text(plans: Sequence[RunPlan]) -> TextTable:
     return table
 
 
-def _plan_line(made: RunPlan, prices: str) -> str:
+def plan_line(made: RunPlan, prices: str) -> str:
+    """A plan in one line. prices: their date."""
     from caspi.training.planning.stage_batches import waste_line
 
     peak = max(stage.costs.peak_gib for stage in made.stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -10,15 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi import recipe as recipes
-from caspi.atomic_output import report_of
+from caspi.atomic_output import default_output, report_of
 from caspi.audit.audit import AuditConfig
+from caspi.bucket import Bucket, kept_in_bucket
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
 from caspi.commands.chain import Chain, Step, read_state, read_steps, steps_of
 from caspi.commands.outcome import Outcome
 from caspi.commands.train import train_page
 from caspi.errors import CaspiError, UsageError
 from caspi.evaluation.options import EvaluationOptions
-from caspi.interrupts import Interrupted
+from caspi.interrupts import Interrupted, ended_by_sigterm
 from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
@@ -39,7 +41,8 @@ _STRESSED = 100  # utterances of the stress set
 class RunOptions:
     """first, last: steps of ORDER. aligner: for the audit; None: the one of the language, if there is one. budget: in
     dollars, of training. parent: the folder of another run, which this one is compared with. export: a format of caspi
-    export, or None. publish: a repository, or None. retention: corpora of other languages."""
+    export, or None. publish: a repository, or None. retention: corpora of other languages. bucket: an address where the
+    run is kept, so that another machine can go on."""
 
     first: str | None = None
     last: str | None = None
@@ -50,6 +53,7 @@ class RunOptions:
     export: str | None = "hf"
     publish: str | None = None
     retention: tuple[str, ...] = ()
+    bucket: str | None = None
 
 
 def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
@@ -62,19 +66,37 @@ def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
         raise UsageError(f"--parent {options.parent}: there is no run")
     if recipe.model.task != "transcribe":
         raise UsageError(f"{file} trains an aligner: caspi run is for recognisers; use caspi prepare, train and align")
+    try:
+        with ended_by_sigterm(), _kept(recipe, options.bucket):
+            return _steps(recipe, file, options)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; caspi run {file} resumes") from error
+
+
+def _steps(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
     folder = recipe.require_train().path.parent
     chain = Chain(folder, recipe.name)
     if options.first is not None:
         chain.forget_from(options.first, ORDER)
     this = _Run(recipe, file, options, folder, chain)
-    wanted = ORDER[: ORDER.index(options.last) + 1] if options.last else ORDER
-    try:
-        for name in wanted:
-            if (stopped := this.step(name)) is not None:
-                return this.outcome(stopped)
-    except Interrupted as error:
-        raise Interrupted(f"{error}; caspi run {file} resumes") from error
+    for name in ORDER[: ORDER.index(options.last) + 1] if options.last else ORDER:
+        if (stopped := this.step(name)) is not None:
+            return this.outcome(stopped)
     return this.outcome(None)
+
+
+def _kept(recipe: Recipe, bucket: str | None) -> contextlib.AbstractContextManager[None]:
+    """The folders that a run writes to, kept in a bucket if there is one: of the run, of the corpus, and beside it."""
+    if bucket is None:
+        return contextlib.nullcontext()
+    run_folder, corpus = recipe.require_train().path.parent, recipe.corpus.path
+    folders = {"run": run_folder}
+    for name, folder in [
+        ("corpus", corpus), *((f"corpus-{what}", default_output(corpus, what)) for what in ("audit", "plan"))
+    ]:  # fmt: skip
+        if not folder.resolve().is_relative_to(run_folder.resolve()):
+            folders[name] = folder
+    return kept_in_bucket(Bucket(bucket, folders))
 
 
 class _Run:
@@ -128,8 +150,9 @@ class _Run:
     def _prepare(self) -> None:
         inputs = [self._recipe.corpus.model_dump(mode="json"), self._recipe.language]
         self._chain.run(
-            "prepare", f"caspi prepare {self._file}", inputs, lambda: prepare.run(self._recipe), always=True
-        )
+            "prepare", f"caspi prepare {self._file}", inputs, lambda: prepare.run(self._recipe),
+            always=self._options.bucket is None,  # another machine may not have the sources
+        )  # fmt: skip
 
     def _audit(self) -> str | None:
         aligner = self._options.aligner or _ALIGNERS.get(self._recipe.language)

@@ -30,7 +30,9 @@ H100 = gpus()["h100"]
 def test_assumed_clips_have_the_hours_and_the_mean_that_were_given(
     tiny: LoadedModel, mean: float, hours: float
 ) -> None:
-    train = recipe.load(recipe_file("round2.yaml")).require_train().model_copy(update={"mixes": {}, "max_seconds": 30.0})
+    train = (
+        recipe.load(recipe_file("round2.yaml")).require_train().model_copy(update={"mixes": {}, "max_seconds": 30.0})
+    )
     data = assumed_set(AssumedCorpus({"": hours}, mean), tiny.prompt, train, 0)
     assert data.seconds.max() <= 30
     assert data.seconds.mean() == pytest.approx(mean, rel=0.01)

@@ -564,6 +564,32 @@ def train(
 
 
 @app.command()
+def search(
+    recipe: RecipeFile,
+    space: Annotated[
+        Path, typer.Option(metavar="FILE", help="The keys to try and their ranges: recipes/search/demo.yaml.")
+    ],
+    overrides: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of training runs.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at the same time; GPUs are shared out.")] = 1,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Output folder (default: the run's folder, with -search).")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Search for the best values of a recipe's keys, such as learning rates. Run again, it goes on.
+
+    Runs whose validation errors are clearly more than those of others are ended early. Other machines that share the
+    folder can work on the same search with the same command. Needs: pip install optuna.
+
+    Example: caspi search recipes/demo.yaml --space recipes/search/demo.yaml --trials 20
+    """
+    from caspi import commands
+
+    _finish(commands.search.run(_recipe(recipe, overrides), space, trials, workers, out), json_)
+
+
+@app.command()
 def average(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder made by caspi train.")],
     top: Annotated[int, typer.Option(min=1, help="Number of best checkpoints.")] = 3,

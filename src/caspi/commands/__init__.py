@@ -12,6 +12,7 @@ from caspi.commands import (
     export,
     init,
     label,
+    launch,
     parity,
     plan,
     prepare,
@@ -19,6 +20,7 @@ from caspi.commands import (
     repair,
     run,
     score,
+    search,
     train,
     transcribe,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "repair",
     "run",
     "score",
+    "search",
     "train",
     "transcribe",
 ]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from caspi import recipe as recipes
 from caspi.bucket import Bucket
@@ -20,9 +20,10 @@ from caspi.launching import dstack, hf_jobs, skypilot, slurm
 from caspi.launching.job import Job
 from caspi.recipe import Recipe
 from caspi.reporting.report import installed_version
-from caspi.training.planning.assumed import AssumedCorpus
-from caspi.training.planning.estimates import gpus
-from caspi.training.planning.plan import Machine, PlanOptions, RunPlan, plan_run
+
+if TYPE_CHECKING:
+    from caspi.training.planning.assumed import AssumedCorpus
+    from caspi.training.planning.plan import RunPlan
 
 
 class _Launcher(NamedTuple):
@@ -73,6 +74,8 @@ class LaunchOptions:
 
 def run(recipe: Recipe, options: LaunchOptions) -> Outcome:
     """Writes the task file, says what the job costs, and starts it. Raises UsageError, CaspiError."""
+    from caspi.training.planning.estimates import gpus
+
     if options.on not in LAUNCHERS:
         raise UsageError(f"--on {options.on}: not one of {', '.join(LAUNCHERS)}")
     if options.gpu not in gpus(options.table):
@@ -118,6 +121,8 @@ def job(recipe: Recipe, options: LaunchOptions, hours: int) -> Job:
 
 def cost_words(planned: RunPlan | None, options: LaunchOptions) -> str:
     """Hours and dollars, or the price of an hour if they are not known."""
+    from caspi.training.planning.estimates import gpus
+
     kind = gpus(options.table)[options.gpu]
     price = kind.spot if options.spot and kind.spot is not None else kind.price
     if planned is None or planned.hours is None or planned.cost is None:
@@ -130,6 +135,8 @@ def cost_words(planned: RunPlan | None, options: LaunchOptions) -> str:
 def _planned(recipe: Recipe, options: LaunchOptions) -> RunPlan | None:
     """The plan for the machine; None if there is neither a corpus nor a number of hours. Raises UsageError for what
     does not fit."""
+    from caspi.training.planning.plan import Machine, PlanOptions, plan_run
+
     corpus = recipe.corpus.path
     if options.assumed is None and not any(corpus.glob("train-*.arrow")):
         return None

@@ -17,9 +17,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from caspi.atomic_output import REPORT, finite
+from caspi.atomic_output import REPORT, finite, write_whole
 from caspi.errors import DISTRIBUTION
 from caspi.reporting.charts import Bars, Chart, draw
+from caspi.reporting.parallel import Parallel, draw_parallel
 from caspi.reporting.waveform import WaveformCell, embedded_audio
 from caspi.reporting.wording import rate
 
@@ -86,7 +87,7 @@ class Page:
     title: str
     headline: str
     facts: list[tuple[str, str]]
-    parts: list[Table | Chart | Bars | Browser]
+    parts: Sequence[Table | Chart | Parallel | Bars | Browser]
     synthetic: str = ""
 
 
@@ -154,8 +155,8 @@ def write_report(folder: Path, page: Page, content: dict[str, Any], recipe: str 
         (folder / RECIPE).write_text(recipe, encoding="utf-8")
         content["recipe"] = recipe
     text = json.dumps(finite(content), ensure_ascii=False, indent=1, default=str, allow_nan=False)
-    (folder / REPORT).write_text(text, encoding="utf-8")
-    (folder / HTML).write_text(render(page, content), encoding="utf-8")
+    write_whole(folder / REPORT, text)
+    write_whole(folder / HTML, render(page, content))
     return folder / HTML
 
 
@@ -164,12 +165,12 @@ def render(page: Page, content: dict[str, Any]) -> str:
     templates = Environment(
         loader=PackageLoader("caspi"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates.filters["svg"] = draw
+    templates.filters["svg"] = lambda part: draw_parallel(part) if isinstance(part, Parallel) else draw(part)
     templates.filters["rate"] = rate
     templates.tests["clip"] = lambda cell: isinstance(cell, AudioCell)
     templates.tests["waveform"] = lambda cell: isinstance(cell, WaveformCell)
     templates.tests["difference"] = lambda cell: isinstance(cell, DifferenceCell)
-    templates.tests["chart"] = lambda part: isinstance(part, Chart)
+    templates.tests["chart"] = lambda part: isinstance(part, Chart | Parallel)
     templates.tests["browser"] = lambda part: isinstance(part, Browser)
     templates.tests["bars"] = lambda part: isinstance(part, Bars)
     return templates.get_template("report.html.j2").render(

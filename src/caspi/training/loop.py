@@ -276,6 +276,7 @@ class StageLoop:
         self._last_measurement = self.step, measured
         figures = {f"eval_{name}": value for name, value in measured.as_json().items()}
         self._publish(figures | {"evaluation_seconds": time.monotonic() - began})
+        self._inputs.log.record_errors(self.step, len(self._inputs.steps), measured)
 
     def _current_measurement(self) -> AnyMeasurement | None:
         """The evaluation of the current weights; None if the last evaluation was at another step."""

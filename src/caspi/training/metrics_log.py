@@ -11,6 +11,7 @@ from typing import Any
 from caspi.atomic_output import finite
 from caspi.audio import Seconds
 from caspi.reporting.wording import percent
+from caspi.training.results import AnyMeasurement, Measurement
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +64,12 @@ class MetricsLog:
         except OSError as error:
             _log.warning(f"{self._file}: {error.strerror}; this line is lost")
 
+    def record_errors(self, step: int, total_steps: int, measured: AnyMeasurement) -> None:
+        """The errors of every utterance of an evaluation, with which `caspi search` compares runs."""
+        if isinstance(measured, Measurement):
+            errors = {"errors": measured.errors, "words": measured.words, "groups": measured.groups}
+            self.record(step, errors | {"progress": step / total_steps, "validation_loss": measured.loss})
+
     def report(self, step: int, total_steps: int, logs: dict[str, float]) -> None:
         """Prints and records what the loop logs: progress of the stage, measurements, time left."""
         if self._enabled and "audio_seconds_per_second" in logs:
@@ -74,7 +81,7 @@ class MetricsLog:
             self._print(step, total_steps, f"validation {', '.join(metrics)}")
         rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
         others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
-        self.record(step, others | ({"lr": rates} if rates else {}))
+        self.record(step, others | {"steps": total_steps} | ({"lr": rates} if rates else {}))
 
     def _print(self, step: int, total_steps: int, text: str) -> None:
         _log.info(f"train {self._stage}: step {step}/{total_steps}, {text}")

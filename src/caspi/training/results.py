@@ -17,13 +17,17 @@ _BY_LANGUAGE = "wer/"
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """An in-training evaluation. loss: per target token. wer, cer: of the language that is trained, fractions.
-    truncated: share of hypotheses that reached the token limit. by_language: WER of each, if the split has several."""
+    truncated: share of hypotheses that reached the token limit. by_language: WER of each, if the split has several.
+    errors, words, groups: of every utterance that `wer` is of, groups by number; for comparisons, not for reports."""
 
     loss: float
     wer: float
     cer: float
     truncated: float
     by_language: dict[str, float] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+    words: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
 
     @property
     def quality(self) -> tuple[float, float]:

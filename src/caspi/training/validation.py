@@ -25,7 +25,8 @@ from caspi.model.loading import LoadedModel, load
 from caspi.model.prompt import Prompt
 from caspi.model.tensors import to_device
 from caspi.randomness import seeded
-from caspi.scoring.error_rates import Score, score_corpus
+from caspi.scoring.edits import Counts, count
+from caspi.scoring.error_rates import rate
 from caspi.training.alignment_validation import AlignmentValidation
 from caspi.training.config import TrainConfig
 from caspi.training.data.batch_plan import cut
@@ -59,7 +60,8 @@ class Validation:
             )
         drawn = seeded(0).permutation(self._data.rows)[: config.evaluate.utterances]
         self._rows = drawn[np.argsort(self._data.seconds[drawn], kind="stable")]
-        self._groups = [corpus.utterance(int(row)).group for row in self._rows]
+        names = [corpus.utterance(int(row)).group for row in self._rows]
+        self._groups = [sorted(set(names)).index(name) for name in names]
 
     def __call__(self, loaded: LoadedModel, should_stop: Callable[[], bool] = lambda: False) -> Measurement | None:
         """The measurement, the same on every process; None if one of them was stopped. Batches that do not fit into
@@ -82,35 +84,40 @@ class Validation:
             return None
         hypotheses = [results[row].hypothesis for row in self._rows.tolist()]
         sums = gather_object([(loss, tokens)])
-        score, by_language = self._scores(hypotheses)
+        counts, groups, by_language = self._counts(hypotheses)
         return Measurement(
             loss=sum(value for value, _ in sums) / sum(count for _, count in sums),
-            wer=score.wer,
-            cer=score.cer,
+            wer=rate(counts),
+            cer=int(counts.character_errors.sum()) / max(1, int(counts.characters.sum())),
             truncated=sum(result.truncated for result in results.values()) / len(results),
             by_language=by_language,
+            errors=tuple(counts.errors.tolist()),
+            words=tuple(counts.words.tolist()),
+            groups=groups,
         )
 
-    def _scores(self, hypotheses: list[str]) -> tuple[Score, dict[str, float]]:
-        """The score of the language the model is trained for (of all languages if the split has none of it), by which
-        checkpoints are ranked; with several languages also the WER of each, by its own rules."""
+    def _counts(self, hypotheses: list[str]) -> tuple[Counts, tuple[int, ...], dict[str, float]]:
+        """The errors in the language the model is trained for (in all languages if the split has none of it), by which
+        checkpoints are ranked, and the groups of these utterances; with several languages also the WER of each, by its
+        own rules."""
         languages = [self._data.languages[row] for row in self._rows.tolist()]
         target = self._language if self._language in languages else None
-        ranking = self._score(hypotheses, [index for index, name in enumerate(languages) if target in (None, name)])
+        ranking = [index for index, name in enumerate(languages) if target in (None, name)]
         several = sorted(set(languages)) if len(set(languages)) > 1 else []
         indices_by_language = {
             name: [index for index, other in enumerate(languages) if other == name] for name in several
         }
-        return ranking, {name: self._score(hypotheses, indices).wer for name, indices in indices_by_language.items()}
+        groups = tuple(self._groups[index] for index in ranking)
+        rates = {name: rate(self._count(hypotheses, indices)) for name, indices in indices_by_language.items()}
+        return self._count(hypotheses, ranking), groups, rates
 
-    def _score(self, hypotheses: list[str], indices: list[int]) -> Score:
+    def _count(self, hypotheses: list[str], indices: list[int]) -> Counts:
         rows = self._rows.tolist()
-        return score_corpus(
-            [self._data.texts[rows[index]] for index in indices],
-            [hypotheses[index] for index in indices],
-            [self._groups[index] for index in indices],
-            [language(self._data.languages[rows[index]]) for index in indices],
-        )["leaderboard"]
+        normalise = [language(self._data.languages[rows[index]]).normalisers["leaderboard"] for index in indices]
+        return count(
+            [rules(self._data.texts[rows[index]]) for rules, index in zip(normalise, indices, strict=True)],
+            [rules(hypotheses[index]) for rules, index in zip(normalise, indices, strict=True)],
+        )
 
     def _decoded(self, loaded: LoadedModel, items: dict[int, Item], should_stop: Callable[[], bool]) -> list[_Result]:
         """The results of all utterances, or of those decoded before the stop."""

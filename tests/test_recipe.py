@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -186,3 +187,10 @@ def test_a_mix_may_be_called_like_an_old_key(tmp_path: Path, capsys: pytest.Capt
     assert config.mixes["learn"].sources == {"tilt": 1.0}
     assert config.mixes["learn"].temperature == 2.0
     assert "renamed" not in capsys.readouterr().err
+
+
+def test_the_schema_beside_the_recipes_is_of_this_version() -> None:
+    """After a change: caspi recipe schema > recipes/recipe.schema.json"""
+    assert json.loads((RECIPES / "recipe.schema.json").read_text()) == recipe.schema()
+    for path in RECIPES.glob("*.yaml"):
+        assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json"), path

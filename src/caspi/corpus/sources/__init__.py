@@ -15,6 +15,7 @@ from caspi.corpus.sources.lhotse import LhotseSource
 from caspi.corpus.sources.manifest import ManifestSource
 from caspi.corpus.sources.synthetic import SyntheticSource
 from caspi.corpus.sources.table import TableSource
+from caspi.corpus.sources.webdataset import WebDatasetSource
 
 SourceConfig = Annotated[
     ManifestSource
@@ -24,6 +25,7 @@ SourceConfig = Annotated[
     | FolderSource
     | KaldiSource
     | LhotseSource
+    | WebDatasetSource
     | CorpusSource,
     Field(discriminator="kind"),
 ]

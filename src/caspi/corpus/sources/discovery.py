@@ -9,8 +9,10 @@ from typing import Any
 
 from caspi.atomic_output import REPORT
 from caspi.corpus.sources.folder import audio_files, text_beside
+from caspi.corpus.sources.rows import SPLITS
 from caspi.corpus.sources.table import open_table
 from caspi.corpus.sources.table_columns import table_source
+from caspi.corpus.sources.webdataset import TAR_ENDINGS, tar_files
 from caspi.errors import UsageError
 
 _TABLES = (".csv", ".tsv")
@@ -32,7 +34,7 @@ def discover(path: Path) -> list[FoundSource]:
         return [_file(path)]
     if not path.is_dir():
         raise UsageError(f"{path} does not exist")
-    for look in (_corpus, _kaldi, _common_voice, _ljspeech, _listed, _data_set, _texts_beside):
+    for look in (_corpus, _kaldi, _common_voice, _ljspeech, _listed, _data_set, _web_data_set, _texts_beside):
         if found := look(path):
             return found
     audio = len(audio_files(path))
@@ -101,7 +103,22 @@ def _listed(folder: Path) -> list[FoundSource]:
 def _data_set(folder: Path) -> list[FoundSource]:
     if not any(path.suffix in (".parquet", ".arrow") for path in folder.rglob("*")):
         return []
-    return [FoundSource({"kind": "huggingface", "dataset": str(folder)}, "parquet or Arrow files of a data set")]
+    splits = [path.parent.name for path in sorted(folder.glob("*/state.json"))]  # of DatasetDict.save_to_disk
+    if not splits:
+        return [FoundSource({"kind": "huggingface", "dataset": str(folder)}, "parquet or Arrow files of a data set")]
+    return [
+        FoundSource(
+            {"kind": "huggingface", "dataset": str(folder), "hub_split": name, "name": f"{folder.name}-{name}"}
+            | ({"split": SPLITS[name]} if name in SPLITS else {}),
+            f"a data set saved by datasets, {name}",
+        )
+        for name in splits
+    ]
+
+
+def _web_data_set(folder: Path) -> list[FoundSource]:
+    tars = len(tar_files(folder))
+    return [FoundSource({"kind": "webdataset", "path": str(folder)}, f"WebDataset, {tars:,} tar files")] if tars else []
 
 
 def _texts_beside(folder: Path) -> list[FoundSource]:
@@ -126,6 +143,8 @@ def _file(path: Path) -> FoundSource:
         return FoundSource(config, what, tuple(notes))
     if _is_cuts(path) or path.suffix == ".jsonl":
         return _lines(path)
+    if path.name.endswith(TAR_ENDINGS):
+        return FoundSource({"kind": "webdataset", "path": str(path)}, "WebDataset")
     raise UsageError(f"{path} is not a table (.csv, .tsv) or a manifest (.jsonl): give a folder or such a file")
 
 

@@ -19,6 +19,7 @@ from caspi import hub
 from caspi.config import Cited, Unit
 from caspi.corpus.sources.base import Source, checked, listing, split_marks
 from caspi.corpus.sources.catalogue import CATALOGUE, DataSet
+from caspi.corpus.sources.rows import USUAL
 from caspi.corpus.utterance import BytesAudio, Recording
 from caspi.errors import MissingDependency, UsageError
 from caspi.language import lookalikes
@@ -49,12 +50,13 @@ class HuggingFaceSource(Source):
     hub_split: str | None = None
     """The split of the data set to read. Without it, that of the catalogue, or `train`."""
     text_key: str = ""
-    """The column with the transcript. Without it, that of the catalogue, or `text`."""
+    """The column with the transcript. Without it, that of the catalogue, or one with a usual name: text, sentence,
+    transcript, transcription."""
     audio_key: str = "audio"
     """The column with the audio."""
     group_key: str = ""
-    """The column with the recording or speaker (the group). Without it, that of the catalogue, or every row is its own
-    group."""
+    """The column with the recording or speaker (the group). Without it, that of the catalogue, or one with a usual
+    name: speaker, speaker_id, spk, client_id. Else every row is its own group."""
     previous_key: str = ""
     """The column with the preceding text of the same recording. Without it, that of the catalogue, if there is one."""
     context_key: str = ""
@@ -117,8 +119,8 @@ class HuggingFaceSource(Source):
         # Not the row's number: new rows at the front would rename all utterances and move them between splits.
         key = _first(row, known.key if known else ()) or hashlib.blake2b(audio, digest_size=8).hexdigest()
         identifier = f"{name}-{self._split}-{key}"
-        text = str(_first(row, self._keys(self.text_key, known.text if known else ("text",))) or "")
-        group = _first(row, self._keys(self.group_key, known.group if known else ()))
+        text = str(_first(row, self._keys(self.text_key, known.text if known else USUAL["text"])) or "")
+        group = _first(row, self._keys(self.group_key, known.group if known else USUAL["speaker"]))
         quality = _first(row, self._keys(self.quality_key, known.quality if known else ()))
         return Recording(
             id=identifier,
@@ -149,8 +151,8 @@ class HuggingFaceSource(Source):
         loaded = self._local(datasets) if self._folder else self._hub(datasets)
         columns = list(loaded.features or {})
         known = self._known
-        texts = self._keys(self.text_key, known.text if known else ("text",))
-        missing = [] if any(key.split(".")[0] in columns for key in texts) else [" or ".join(texts)]
+        texts = self._keys(self.text_key, known.text if known else USUAL["text"])
+        missing = [] if any(key.split(".")[0] in columns for key in texts) else [texts[0]]
         missing += [] if self.audio_key in columns else [self.audio_key]
         if columns and missing:
             raise UsageError(

@@ -228,12 +228,12 @@ def _split(value: Any) -> Split | None:
     """A split by its common names. Raises ValueError for others."""
     if value in (None, ""):
         return None
-    if (found := _SPLITS.get(str(value).lower())) is None:
-        raise ValueError(f"split {value!r} is not one of {', '.join(_SPLITS)}")
+    if (found := SPLITS.get(str(value).lower())) is None:
+        raise ValueError(f"split {value!r} is not one of {', '.join(SPLITS)}")
     return found
 
 
-_SPLITS: dict[str, Split] = {
+SPLITS: dict[str, Split] = {
     "train": "train", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test",
 }  # fmt: skip

@@ -16,6 +16,8 @@ from caspi import commands, recipe
 from caspi.commands.chain import STEPS, Chain, read_steps
 from caspi.commands.outcome import Outcome
 from caspi.commands.run import RunOptions
+from caspi.commands.run_page import parent_of
+from caspi.commands.train import LivePage
 from caspi.errors import UsageError
 from tests.conftest import RECIPES, small_overrides
 
@@ -53,8 +55,23 @@ def test_the_whole_chain_once_and_again(tmp_path: Path, capfd: pytest.CaptureFix
     assert told.line == "not running; last: export"
     assert any("train: validation: WER" in str(line) for line in told.tables)
 
-    compared = commands.run.run(made, "demo.yaml", RunOptions(audit=False, parent=folder, last="compare"))
-    assert names(compared)[-1] == "compare"
+    better = recipe.load(
+        RECIPES / "demo.yaml",
+        (*small_overrides(tmp_path / "second"), f"corpus.path={folder / 'corpus'}", "train.stages.1.epochs=2"),
+    )
+    compared = commands.run.run(better, "demo.yaml", RunOptions(audit=False, last="compare"))
+    assert names(compared)[-1] == "compare", "the newest run of the same name is its parent"
+    assert compared.summary["parent"] == str(folder.resolve())
+    page = (tmp_path / "second" / "report.html").read_text("utf-8")
+    for words in ("Beside the run before", "WER of mine", "train.stages.1.epochs", "Validation WER of both"):
+        assert words in page
+    assert "corpus.path</td>" not in page
+
+    from_it = recipe.load(
+        RECIPES / "demo.yaml", (*small_overrides(tmp_path / "third"), f"model.start={folder / 'train' / 'best'}")
+    )
+    assert parent_of(from_it, tmp_path / "third", None) == folder.resolve(), "it starts from that one's model"
+    assert parent_of(from_it, tmp_path / "third", tmp_path / "second") == tmp_path / "second"
 
 
 def test_it_stops_before_training_that_costs_too_much_or_is_of_unknown_cost(tmp_path: Path) -> None:
@@ -189,3 +206,44 @@ def test_training_in_several_processes_ends_as_they_end(tmp_path: Path) -> None:
     )
     assert failed.returncode == 2
     assert time.monotonic() - began < 60
+
+
+def test_the_page_of_training_exists_while_it_trains(small_corpus: Path, tmp_path: Path) -> None:
+    made = recipe.load(RECIPES / "demo.yaml", (*small_overrides(tmp_path / "mine"), f"corpus.path={small_corpus}"))
+    train = made.require_train()
+    live = LivePage(made)
+    train.path.mkdir(parents=True)
+    metrics = [
+        {
+            "stage": "letters",
+            "step": 1,
+            "steps": 3,
+            "loss": 8.5,
+            "audio_seconds_per_second": 90.0,
+            "seconds_left": 60.0,
+        },
+        {"stage": "letters", "step": 3, "steps": 3, "eval_loss": 7.5, "eval_wer": 0.98, "eval_cer": 0.9},
+        {"stage": "all", "step": 2, "steps": 6, "loss": 5.5, "audio_seconds_per_second": 80.0, "seconds_left": 150.0},
+    ]
+    (train.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    live()
+    page = (train.path / "report.html").read_text("utf-8")
+    for words in (
+        "running: stage all, step 2",
+        "all (2 of 2)",
+        "80 s of audio per second",
+        "2.5 min",
+        "98.0 %",
+        "refresh",
+    ):
+        assert words in page
+    (train.path / "metrics.jsonl").write_text("{")
+    live()
+    assert (train.path / "report.html").read_text("utf-8") == page, "not again so soon"
+    Chain(tmp_path / "mine", "demo")._write("train")
+    (train.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics) + '{"half')
+    told = commands.run.status(tmp_path / "mine").line
+    assert told == (
+        "running: train, stage all, step 2 of 6, 80 s of audio per second, 2.5 min left in the stage, validation WER "
+        "98.0 % at step 3"
+    )

@@ -142,9 +142,9 @@ def test_a_search_whose_first_runs_all_fail_ends(tmp_path: Path) -> None:
 def test_a_search_that_is_killed_and_asked_to_end_goes_on(tmp_path: Path) -> None:
     """With real training runs. The first worker is killed, the second asked to end; a run goes on with what it had."""
     recipe_file = tmp_path / "mine.yaml"
-    recipe_file.write_text(recipe.dump(small(tmp_path, "train.stages.1.epochs=8")))
+    recipe_file.write_text(recipe.dump(small(tmp_path, "train.stages.1.epochs=4")))
     command = [
-        sys.executable, "-m", "caspi", "search", str(recipe_file), "--space", str(space(tmp_path)), "--trials", "4",
+        sys.executable, "-m", "caspi", "search", str(recipe_file), "--space", str(space(tmp_path)), "--trials", "3",
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -153,7 +153,7 @@ def test_a_search_that_is_killed_and_asked_to_end_goes_on(tmp_path: Path) -> Non
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         metrics = tmp_path / "out" / wanted / "train" / "metrics.jsonl"
-        while process.poll() is None and not (metrics.exists() and '"progress"' in metrics.read_text()):
+        while process.poll() is None and not (metrics.exists() and '"utterances"' in metrics.read_text()):
             signal.sigtimedwait([], 0.1)
         process.send_signal(how)
         process.stderr.read()
@@ -163,7 +163,7 @@ def test_a_search_that_is_killed_and_asked_to_end_goes_on(tmp_path: Path) -> Non
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "going on with 1 run" in done.stderr
     found = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert sum(run["state"] in ("complete", "pruned") for run in found["runs"]) == 4
+    assert sum(run["state"] in ("complete", "pruned") for run in found["runs"]) == 3
     log = (tmp_path / "out" / "run-000" / "log.txt").read_text()
     assert log.count("stage all: decoder_layers") == 2, "the first run went on in its folder"
     with_weights = {path.parts[-4] for path in (tmp_path / "out").glob("run-*/train/*/checkpoint-*")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import json
 import shutil
 import sys
 import time
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from caspi import recipe
-from caspi.atomic_output import REPORT, report_of
+from caspi.atomic_output import report_of
 from caspi.audio import Seconds
 from caspi.audit.audit import AuditConfig
 from caspi.commands import audit, average, compare, evaluate, plan, prepare, train, transcribe
 from caspi.commands.outcome import Outcome
-from caspi.commands.train import train_page
+from caspi.commands.train import training_curves
 from caspi.commands.transcribe import TranscribeOptions
 from caspi.corpus.store import Corpus
 from caspi.errors import UsageError
@@ -26,10 +25,8 @@ from caspi.evaluation import evaluation_page as evaluation_pages
 from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.results import EvaluationSummary, read_results
 from caspi.reporting import report
-from caspi.reporting.charts import Chart
 from caspi.reporting.wording import SYNTHETIC_NOTE, percent, plural, rate
 from caspi.training.planning.plan import PlanOptions
-from caspi.training.results import StageResult
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
@@ -180,10 +177,6 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
     evaluated = corpus.parent / "evaluation"
     utterances = list(read_results(evaluated).values())
     clips = evaluate.clips_of(report_of(evaluated), [scored.pair.id for scored in evaluation_pages.worst(utterances)])
-    run_folder = corpus.parent / "train"
-    trained = json.loads((run_folder / REPORT).read_text())
-    stages = [StageResult.from_json(stage) for stage in trained["stages"]]
-    training = train_page("demo", stages, run_folder / METRICS, synthetic=True)
     return report.Page(
         title="caspi demo · tiny fine-tuned for Hebrew",
         headline=_verdict(final),
@@ -203,7 +196,7 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
                 [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in taken],
                 note=f"Other pages in this folder: {', '.join(_PAGES)}.",
             ),
-            *[part for part in training.parts if isinstance(part, Chart)],
+            *training_curves(corpus.parent / "train" / METRICS),
             _retention(results.others, final),
             *evaluation_pages.evaluate_page("", final, utterances, clips).parts,
         ],

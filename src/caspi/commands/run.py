@@ -8,24 +8,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caspi import recipe as recipes
-from caspi.atomic_output import default_output, report_of
+from caspi.atomic_output import default_output, report_of, write_whole
 from caspi.audit.audit import AuditConfig
 from caspi.bucket import Bucket, kept_in_bucket
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
-from caspi.commands.chain import Chain, Step, read_state, read_steps, steps_of
+from caspi.commands.chain import Chain, read_state, steps_of
 from caspi.commands.outcome import Outcome
-from caspi.commands.train import train_page
+from caspi.commands.run_page import COMPARISON, EVALUATION, START, parent_of, run_page
 from caspi.errors import CaspiError, UsageError
 from caspi.evaluation.options import EvaluationOptions
 from caspi.interrupts import Interrupted, ended_by_sigterm
 from caspi.progress import duration
 from caspi.recipe import Recipe
 from caspi.reporting import report
-from caspi.reporting.charts import Chart
-from caspi.reporting.wording import SYNTHETIC_NOTE, percent, rate
+from caspi.reporting.wording import percent
 
 if TYPE_CHECKING:
     from caspi.training.config import TrainConfig
@@ -40,7 +39,7 @@ _STRESSED = 100  # utterances of the stress set
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """first, last: steps of ORDER. aligner: for the audit; None: the one of the language, if there is one. budget: in
-    dollars, of training. parent: the folder of another run, which this one is compared with. export: a format of caspi
+    dollars, of training. parent: the run that this one is compared with; None: see parent_of. export: a format of caspi
     export, or None. publish: a repository, or None. retention: corpora of other languages. bucket: an address where the
     run is kept, so that another machine can go on."""
 
@@ -62,8 +61,7 @@ def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
     for given, flag in ((options.first, "--from"), (options.last, "--until")):
         if given is not None and given not in ORDER:
             raise UsageError(f"{flag} {given}: not one of {', '.join(ORDER)}")
-    if options.parent is not None and not read_steps(options.parent):
-        raise UsageError(f"--parent {options.parent}: there is no run")
+    parent_of(recipe, recipe.require_train().path.parent, options.parent)
     if recipe.model.task != "transcribe":
         raise UsageError(f"{file} trains an aligner: caspi run is for recognisers; use caspi prepare, train and align")
     try:
@@ -82,6 +80,7 @@ def _steps(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
     for name in ORDER[: ORDER.index(options.last) + 1] if options.last else ORDER:
         if (stopped := this.step(name)) is not None:
             return this.outcome(stopped)
+        this.write_page(f"done: {name}")
     return this.outcome(None)
 
 
@@ -104,6 +103,7 @@ class _Run:
 
     def __init__(self, recipe: Recipe, file: str, options: RunOptions, folder: Path, chain: Chain) -> None:
         self._recipe, self._file, self._options, self._folder, self._chain = recipe, file, options, folder, chain
+        self._parent = parent_of(recipe, folder, options.parent)
         self._steps: dict[str, Callable[[], str | None]] = {
             "prepare": self._prepare, "audit": self._audit, "plan": self._plan, "train": self._train,
             "average": self._average, "evaluate": self._evaluate, "compare": self._compare, "export": self._export,
@@ -131,18 +131,25 @@ class _Run:
         """Runs a step. Returns the reason if the run must stop after it, else None."""
         return self._steps[name]()
 
+    def write_page(self, headline: str) -> None:
+        """The page of the run so far, without a report: it is not done."""
+        if self._chain.taken:
+            content = run_page(self._recipe, self._folder, self._chain.taken, headline, self._parent)
+            write_whole(self._folder / report.HTML, report.render(content, {"environment": report.environment()}))
+
     def outcome(self, stopped: str | None) -> Outcome:
         """Of the run so far. stopped: why it did not go on."""
         steps = self._chain.taken
         summary = {
             "stage": "run", "name": self._recipe.name, "steps": [asdict(step) for step in steps], "stopped": stopped,
             "best": str(self._best) if self._best.exists() else None,
-            "parent": str(self._options.parent) if self._options.parent else None,
+            "parent": str(self._parent) if self._parent else None,
         }  # fmt: skip
         line = stopped or next((s.result for s in reversed(steps) if s.name == "evaluate"), steps[-1].result)
         page = report.write_report(
-            self._folder, run_page(self._recipe, self._folder, steps, line), summary, recipes.dump(self._recipe)
-        )
+            self._folder, run_page(self._recipe, self._folder, steps, line, self._parent), summary,
+            recipes.dump(self._recipe),
+        )  # fmt: skip
         return Outcome(line, page, summary, exit_code=3 if stopped else 0)
 
     # --- steps
@@ -231,11 +238,11 @@ class _Run:
         if not any(self._corpus.glob("test-*.arrow")):
             _log.warning(f"no evaluation: {self._corpus} has no test data (corpus.splits)")
             return
-        out, start = self._folder / "evaluation", self._recipe.model.start
+        out, start = self._folder / EVALUATION, self._recipe.model.start
         options = EvaluationOptions(stress=_STRESSED, retention=self._options.retention)
         others = "".join(f" --retention {one}" for one in self._options.retention)
         if self._recipe.model.init != "random":
-            before = self._folder / "evaluation-start"
+            before = self._folder / START
             self._chain.run(
                 "evaluate-start", f"caspi evaluate {start} {self._corpus} --out {before}", start,
                 lambda: evaluate.run(start, [str(self._corpus)], before, EvaluationOptions()),
@@ -247,13 +254,17 @@ class _Run:
         )  # fmt: skip
 
     def _compare(self) -> None:
-        parent = self._options.parent
-        if parent is None or not (self._folder / "evaluation").is_dir():
+        parent = self._parent
+        if parent is None or not all((run / EVALUATION).is_dir() for run in (self._folder, parent)):
             return
-        mine, theirs, out = self._folder / "evaluation", parent / "evaluation", self._folder / "compare"
-        self._chain.run(
-            "compare", f"caspi compare {theirs} {mine} --out {out}", str(parent), lambda: compare.run(theirs, mine, out)
-        )
+        mine, theirs, out = self._folder / EVALUATION, parent / EVALUATION, self._folder / COMPARISON
+        command = f"caspi compare {theirs} {mine} --out {out}"
+        try:
+            self._chain.run("compare", command, str(parent), lambda: compare.run(theirs, mine, out))
+        except UsageError as error:
+            if self._options.parent is not None:
+                raise
+            _log.warning(f"not compared with {parent}: {error}")  # of other test data, say
 
     def _export(self) -> None:
         to = self._options.export
@@ -269,7 +280,7 @@ class _Run:
         repository = self._options.publish
         if repository is None:
             return
-        evaluations = [one for one in (self._folder / "evaluation",) if one.is_dir()]
+        evaluations = [one for one in (self._folder / EVALUATION,) if one.is_dir()]
         self._chain.run(
             "publish", f"caspi publish {self._best} {repository}", repository,
             lambda: publish.run(str(self._best), repository, False, evaluations=evaluations),
@@ -290,50 +301,6 @@ def _gpus() -> tuple[str | None, int]:
     return kind, torch.cuda.device_count()
 
 
-def run_page(recipe: Recipe, folder: Path, steps: list[Step], headline: str) -> report.Page:
-    """What was done and came out, with links to the pages of the steps."""
-    scores = [_scores(name, folder / path) for name, path in (("before", "evaluation-start"), ("after", "evaluation"))]
-    trained = report_of(recipe.require_train().path)
-    return report.Page(
-        title=f"caspi run · {recipe.name}",
-        headline=headline,
-        facts=[("time", duration(sum(step.seconds for step in steps))), *[fact for fact in scores if fact]],
-        synthetic=SYNTHETIC_NOTE if trained.get("synthetic") else "",
-        parts=[_steps_table(folder, steps), *_curves(recipe, trained)],
-    )
-
-
-def _scores(name: str, folder: Path) -> tuple[str, str] | None:
-    found = report_of(folder).get("leaderboard")
-    if not found:
-        return None
-    interval = found.get("wer_ci")
-    return f"WER {name}", rate(found["wer"], interval) if interval else percent(found["wer"])
-
-
-def _steps_table(folder: Path, steps: list[Step]) -> report.Table:
-    rows = [(step.command, duration(step.seconds), step.result, _relative(folder, step.path)) for step in steps]
-    return report.Table("Steps", ("command", "time", "result", "page or folder"), rows)
-
-
-def _relative(folder: Path, path: str) -> str:
-    try:
-        return str(Path(path).relative_to(folder))
-    except ValueError:
-        return path
-
-
-def _curves(recipe: Recipe, trained: dict[str, Any]) -> list[Chart]:
-    from caspi.training.results import StageResult
-    from caspi.training.run import METRICS
-
-    if trained.get("stage") != "train":
-        return []
-    stages = [StageResult.from_json(stage) for stage in trained["stages"]]
-    content = train_page(recipe.name, stages, recipe.require_train().path / METRICS, synthetic=False)
-    return [part for part in content.parts if isinstance(part, Chart)]
-
-
 def status(folder: Path) -> Outcome:
     """Where a run is: what is done, what is running, how far training is."""
     state = read_state(folder)
@@ -351,13 +318,18 @@ def status(folder: Path) -> Outcome:
 
 
 def _training(folder: Path) -> str:
-    """The last line of the metrics of a training run."""
+    """How far training is, by its metrics."""
     from caspi.training.run import METRICS
 
     found = sorted(folder.glob(f"*/{METRICS}"))
-    lines = found[-1].read_text(encoding="utf-8").splitlines() if found else []
-    last = next((row for row in map(json.loads, reversed(lines)) if "step" in row), None)
-    if last is None:
+    lines = found[-1].read_text(encoding="utf-8").split("\n")[:-1] if found else []  # the last may be half written
+    rows = [json.loads(line) for line in lines]
+    if not rows:
         return ""
-    speed = last.get("audio_seconds_per_second")
-    return f", stage {last['stage']}, step {last['step']}" + (f", {speed:.0f} s of audio per second" if speed else "")
+    said = f", stage {rows[-1]['stage']}, step {rows[-1]['step']:,} of {rows[-1].get('steps', 0):,}"
+    if speed := next((row for row in reversed(rows) if "seconds_left" in row), None):
+        said += f", {speed['audio_seconds_per_second']:.0f} s of audio per second"
+        said += f", {duration(speed['seconds_left'])} left in the stage"
+    if scored := next((row for row in reversed(rows) if "eval_wer" in row), None):
+        said += f", validation WER {percent(scored['eval_wer'])} at step {scored['step']:,}"
+    return said

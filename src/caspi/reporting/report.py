@@ -82,13 +82,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """headline: the result in one line. facts: the main numbers. parts: in reading order."""
+    """headline: the result in one line. facts: the main numbers. parts: in reading order. refresh: seconds after which
+    a browser loads it again."""
 
     title: str
     headline: str
     facts: list[tuple[str, str]]
     parts: Sequence[Table | Chart | Parallel | Bars | Browser]
     synthetic: str = ""
+    refresh: int | None = None
 
 
 def environment() -> dict[str, Any]:

@@ -145,10 +145,14 @@ def reached_of(trial: FrozenTrial, rung: int | None = None) -> Reached | None:
 
 
 def progress_lines(metrics: Path, stage: str) -> list[dict[str, Any]]:
-    """The evaluations of a run's stage in its metrics, so far."""
+    """The evaluations of a run's stage in its metrics, so far, with their progress, from 0 to 1."""
     try:
         text = metrics.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     lines = [json.loads(line) for line in text.split("\n")[:-1]]
-    return [line for line in lines if line["stage"] == stage and "progress" in line]
+    return [
+        line | {"progress": line["step"] / line["steps"]}
+        for line in lines
+        if line["stage"] == stage and "utterances" in line
+    ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from caspi.search.halving import RUNGS, Reached, passed, pruned
+from caspi.search.halving import Reached, passed, pruned
 from caspi.search.space import Value
 from caspi.search.study import Study, progress_lines
 
@@ -110,14 +110,9 @@ class Worker:
         return None
 
 
-def evaluations_a_run(every: int, steps: int) -> int:
-    """How many of the rungs a run with evaluations every so many steps can be ended at."""
-    return len({rung for rung in RUNGS if any(rung <= step / steps < 1 for step in range(every, steps, every))})
-
-
 def _reached(line: dict[str, Any]) -> Reached:
-    errors, words, groups = (tuple(line[key]) for key in ("errors", "words", "groups"))
-    return Reached(errors, words, groups, line["validation_loss"])
+    errors, words, groups = (tuple(line["utterances"][key]) for key in ("errors", "words", "groups"))
+    return Reached(errors, words, groups, line["eval_loss"])
 
 
 def _short(value: Value) -> str:

@@ -39,7 +39,7 @@ from caspi.training.distributed.sharding import unsharded_copy
 from caspi.training.metrics_log import MetricsLog
 from caspi.training.objectives.base import Objective
 from caspi.training.optim import build
-from caspi.training.results import AnyMeasurement
+from caspi.training.results import AnyMeasurement, Measurement
 from caspi.training.stage_setup import StageModel
 from caspi.training.step_recovery import RESUME_HINT, StepRecovery, StepResult
 from caspi.training.strategy import strategy
@@ -256,9 +256,10 @@ class StageLoop:
         values |= self._inputs.objective.take_metrics()
         self._publish(values)
 
-    def _publish(self, values: dict[str, float]) -> None:
+    def _publish(self, values: dict[str, float], beside: dict[str, Any] | None = None) -> None:
+        """values: for the log and the trackers. beside: for the log's file alone."""
         values = values | {"epoch": self._inputs.steps.epochs(self.step)}
-        self._inputs.log.report(self.step, len(self._inputs.steps), values)
+        self._inputs.log.report(self.step, len(self._inputs.steps), values, beside)
         for tracker in self._inputs.trackers:
             tracker.log(values, self.step)
 
@@ -275,8 +276,8 @@ class StageLoop:
             return
         self._last_measurement = self.step, measured
         figures = {f"eval_{name}": value for name, value in measured.as_json().items()}
-        self._publish(figures | {"evaluation_seconds": time.monotonic() - began})
-        self._inputs.log.record_errors(self.step, len(self._inputs.steps), measured)
+        errors = {"utterances": measured.by_utterance} if isinstance(measured, Measurement) else {}
+        self._publish(figures | {"evaluation_seconds": time.monotonic() - began}, errors)
 
     def _current_measurement(self) -> AnyMeasurement | None:
         """The evaluation of the current weights; None if the last evaluation was at another step."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from caspi.atomic_output import finite
 from caspi.audio import Seconds
 from caspi.reporting.wording import percent
-from caspi.training.results import AnyMeasurement, Measurement
 
 _log = logging.getLogger(__name__)
 
@@ -20,10 +20,13 @@ _HINT_FROM = 0.1  # share of the time spent waiting for data from which a hint i
 
 class MetricsLog:
     """enabled: whether this process writes and prints: only one does. on_gpu: whether a hint about waiting for data is
-    printed (on a CPU, workers would share it with training)."""
+    printed (on a CPU, workers would share it with training). changed: called after every line."""
 
-    def __init__(self, stage: str, file: Path, *, enabled: bool, on_gpu: bool) -> None:
+    def __init__(
+        self, stage: str, file: Path, *, enabled: bool, on_gpu: bool, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._stage, self._file, self._enabled, self._on_gpu = stage, file, enabled, on_gpu
+        self._changed = changed
         self._window: list[tuple[float, float, Seconds]] = []  # loss, tokens and audio of steps since the last line
         self._waiting_seconds: Seconds = 0.0
         self._last_line_at = self._started_at = time.monotonic()
@@ -63,15 +66,11 @@ class MetricsLog:
                 file.write(line + "\n")
         except OSError as error:
             _log.warning(f"{self._file}: {error.strerror}; this line is lost")
+        self._changed()
 
-    def record_errors(self, step: int, total_steps: int, measured: AnyMeasurement) -> None:
-        """The errors of every utterance of an evaluation, with which `caspi search` compares runs."""
-        if isinstance(measured, Measurement):
-            errors = {"errors": measured.errors, "words": measured.words, "groups": measured.groups}
-            self.record(step, errors | {"progress": step / total_steps, "validation_loss": measured.loss})
-
-    def report(self, step: int, total_steps: int, logs: dict[str, float]) -> None:
-        """Prints and records what the loop logs: progress of the stage, measurements, time left."""
+    def report(self, step: int, total_steps: int, logs: dict[str, float], beside: dict[str, Any] | None = None) -> None:
+        """Prints and records what the loop logs: progress of the stage, measurements, time left. beside: is recorded,
+        not printed."""
         if self._enabled and "audio_seconds_per_second" in logs:
             self._print(step, total_steps, self._speed(total_steps - step, self._seconds_per_step(step), logs))
         elif self._enabled and "eval_loss" in logs:
@@ -79,9 +78,12 @@ class MetricsLog:
                 _format_metric(name.removeprefix("eval_"), logs[name]) for name in logs if name.startswith("eval_")
             ]
             self._print(step, total_steps, f"validation {', '.join(metrics)}")
+        left = {}
+        if "audio_seconds_per_second" in logs:
+            left = {"seconds_left": (total_steps - step) * self._seconds_per_step(step)}
         rates = {name.removeprefix("lr/"): logs[name] for name in logs if name.startswith("lr/")}
         others = {name: value for name, value in logs.items() if not name.startswith("lr/")}
-        self.record(step, others | {"steps": total_steps} | ({"lr": rates} if rates else {}))
+        self.record(step, others | {"steps": total_steps} | left | ({"lr": rates} if rates else {}) | (beside or {}))
 
     def _print(self, step: int, total_steps: int, text: str) -> None:
         _log.info(f"train {self._stage}: step {step}/{total_steps}, {text}")

@@ -35,6 +35,11 @@ class Measurement:
         return self.wer, self.loss
 
     @property
+    def by_utterance(self) -> dict[str, tuple[int, ...]]:
+        """What `caspi search` compares runs by."""
+        return {"errors": self.errors, "words": self.words, "groups": self.groups}
+
+    @property
     def figures(self) -> dict[str, str]:
         """Name -> figure, for people."""
         languages = {f"WER {name}": rate(value) for name, value in self.by_language.items()}

@@ -9,7 +9,7 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,19 @@ class _Run:
     interruption: Interruption
     provenance: Provenance
     uploads: Uploads | None
+    changed: Callable[[], None]
 
 
-def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, seed: int) -> RunResult:
+def train_run(
+    config: TrainConfig,
+    start: ModelConfig,
+    provenance: Provenance,
+    seed: int,
+    changed: Callable[[], None] = lambda: None,
+) -> RunResult:
     """Runs all stages, or those that remain. Each stage loads the last checkpoint of the one before, so that a run
-    that was killed in between gives the same result. Raises UsageError for a corpus or model that cannot be used.
+    that was killed in between gives the same result. changed: called by the main process after every line of the log.
+    Raises UsageError for a corpus or model that cannot be used.
     """
     if sharding() == "zero3":
         deepspeed()  # reports now if it is missing: accelerate needs it as soon as there are processes
@@ -122,7 +130,7 @@ def train_run(config: TrainConfig, start: ModelConfig, provenance: Provenance, s
             stack.enter_context(locked(config.path, "train"))
         state.wait_for_everyone()
         uploads = Uploads(config.hub, config.path) if config.hub is not None and state.is_main_process else None
-        run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads)
+        run = _Run(config, data, prompt, validation, dtype, seed, Interruption(), provenance, uploads, changed)
         if state.is_main_process:
             show_devices(state.num_processes)
             show_targets(data, prompt, stages[0].plans[0].lengths)
@@ -261,7 +269,9 @@ def _stage_loop(run: _Run, stage_forecast: StageForecast, folder: Path, seed: in
         seed=seed,
         compute_dtype=run.dtype,
         measure=functools.partial(run.validation, should_stop=lambda: run.interruption.requested),
-        log=MetricsLog(stage.name, metrics, enabled=state.is_main_process, on_gpu=state.device.type != "cpu"),
+        log=MetricsLog(
+            stage.name, metrics, enabled=state.is_main_process, on_gpu=state.device.type != "cpu", changed=run.changed
+        ),
         trackers=[
             Tracker(name, config.path, folder.name, run.provenance, first_step)
             for name in (config.track if state.is_main_process else ())

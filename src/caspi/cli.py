@@ -199,7 +199,7 @@ def run(
 
     options = commands.run.RunOptions(
         first, last, aligner, audit, budget, parent, None if export == "none" else export, publish,
-        tuple(retention or ()), bucket,
+        tuple(retention or ()), bucket=bucket,
     )  # fmt: skip
     file = shlex.join([str(recipe), *(overrides or [])])
     _finish(commands.run.run(_recipe(recipe, overrides), file, options), json_)
@@ -736,7 +736,7 @@ def compare(
 ) -> None:
     """Test whether B is better than A. Says whether the difference is significant.
 
-    Example: caspi compare runs/demo/evaluation-last runs/demo/evaluation
+    Example: caspi compare runs/demo/evaluation-start runs/demo/evaluation
     """
     from caspi import commands
 

@@ -43,6 +43,7 @@ class Chain:
         self._key = ""
         self._known = {step.name: step for step in read_steps(folder, name)}
         self.taken: list[Step] = []
+        self.outcomes: dict[str, Outcome] = {}  # of the steps that this process ran
 
     def forget_from(self, name: str, order: Sequence[str]) -> None:
         """The steps from this one on are run again."""
@@ -62,7 +63,7 @@ class Chain:
         print(f"\n$ {command}", file=sys.stderr, flush=True)
         self._write(name)
         began = time.monotonic()
-        outcome = work()
+        self.outcomes[name] = outcome = work()
         step = Step(
             name, self._key, command, time.monotonic() - began, outcome.line, str(outcome.path),
             _short(outcome.summary), outcome.exit_code, time.time(),

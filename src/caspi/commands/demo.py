@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import importlib.resources
 import shutil
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from caspi import recipe
 from caspi.atomic_output import report_of
 from caspi.audio import Seconds
-from caspi.audit.audit import AuditConfig
-from caspi.commands import audit, average, compare, evaluate, plan, prepare, train, transcribe
+from caspi.commands import evaluate, prepare, transcribe
+from caspi.commands import run as runs
+from caspi.commands.chain import Chain, Step, read_steps
 from caspi.commands.outcome import Outcome
+from caspi.commands.run import RunOptions
+from caspi.commands.run_page import EVALUATION, START
 from caspi.commands.train import training_curves
 from caspi.commands.transcribe import TranscribeOptions
 from caspi.corpus.store import Corpus
@@ -26,11 +26,9 @@ from caspi.evaluation.options import EvaluationOptions
 from caspi.evaluation.results import EvaluationSummary, read_results
 from caspi.reporting import report
 from caspi.reporting.wording import SYNTHETIC_NOTE, percent, plural, rate
-from caspi.training.planning.plan import PlanOptions
 from caspi.training.run import METRICS
 
 RECIPE = "demo.yaml"
-_ALIGNER = "tiny-aligner"
 OTHERS = "demo-others.yaml"  # other languages, to measure forgetting
 _STRESSED = 30  # utterances in the stress set
 _OTHERS = 10  # utterances of each other language
@@ -44,83 +42,66 @@ def recipe_file(name: str) -> Path:
 
 
 def run(out: Path, seed: int) -> Outcome:
-    """Runs all commands; the outcome's line is the WER on unseen sentences and unseen voices."""
+    """Runs the recipe as `caspi run` does, with other languages beside it; the outcome's line is the WER on unseen
+    sentences and unseen voices."""
     clean(out)
     started = time.monotonic()
     loaded = _written(out, RECIPE, _overrides(out, seed))
     each = [f"corpus.sources.{number}.utterances={_OTHERS}" for number in range(4)]
     others = _written(out, OTHERS, (f"corpus.path={out / 'others'}", *each))
-    written = out / RECIPE
-    corpus, run_folder = loaded.corpus.path, loaded.require_train().path
-    steps = _Steps()
-    steps.run(f"caspi prepare {written}", lambda: prepare.run(loaded))
-    steps.run(f"caspi prepare {out / OTHERS}", lambda: prepare.run(others))
-    steps.run(
-        f"caspi audit {corpus} --aligner {_ALIGNER}", lambda: audit.run(corpus, _ALIGNER, [], None, AuditConfig())
-    )
-    steps.run(f"caspi plan {written}", lambda: plan.run(loaded, PlanOptions()))
-    trained = steps.run(f"caspi train {written}", lambda: train.run(loaded))
-    averaged = steps.run(f"caspi average {run_folder} --top 3", lambda: average.run(run_folder, 3))
-    last, best = Path(trained.summary["final"]), averaged.path
-    results = _evaluate(steps, out, loaded.model.start, last, best)
-    comparison = steps.run(
-        f"caspi compare {out / _LAST} {out / _BEST} --out {out / 'compare'}",
-        lambda: compare.run(out / _LAST, out / _BEST, out / "compare"),
-    )
-    sample, subtitles = _write_sample(corpus, out), out / "subtitles"
-    transcribed = steps.run(
-        f"caspi transcribe {best} {sample} --language Hebrew --format srt --out {subtitles}",
+    best, start = loaded.require_train().path / "best", loaded.model.start
+    chain = Chain(out / "beside-the-run", OTHERS)
+    chain.run("prepare", f"caspi prepare {out / OTHERS}", seed, lambda: prepare.run(others))
+    chain.run(
+        "evaluate", f"caspi evaluate {start} {others.corpus.path} --identify --out {out / _BEFORE}", seed,
+        lambda: evaluate.run(start, [str(others.corpus.path)], out / _BEFORE, EvaluationOptions(identify=True)),
+    )  # fmt: skip
+    options = RunOptions(export=None, retention=(str(others.corpus.path),), stress=_STRESSED)
+    ran = runs.run(loaded, str(out / RECIPE), options)
+    if ran.exit_code:
+        return ran
+    sample, subtitles = _write_sample(loaded.corpus.path, out), out / "subtitles"
+    transcribed = chain.run(
+        "transcribe", f"caspi transcribe {best} {sample} --language Hebrew --format srt --out {subtitles}", seed,
         lambda: transcribe.run(str(best), [str(sample)], TranscribeOptions("srt", subtitles, language="Hebrew")),
-    )
-    others_before = results.others.by["language"].parts
+    )  # fmt: skip
+    taken = [*chain.taken[:2], *read_steps(out), *chain.taken[2:]]
+    at_start, averaged, before = (
+        _evaluated(found) for found in (
+            ran.of_steps["evaluate-start"], ran.of_steps["evaluate"], chain.outcomes["evaluate"]
+        )
+    )  # fmt: skip
+    results = _Results(averaged, at_start, before)
     summary = {
         "stage": "demo",
         "seed": seed,
         "seconds": time.monotonic() - started,
-        "steps": steps.taken,
-        "evaluation": results.averaged.as_json(),
-        "evaluation_last": results.last.as_json(),
-        "evaluation_start": results.start.as_json(),
-        "others_before": {name: asdict(part.leaderboard) for name, part in others_before.items()},
-        "comparison": comparison.summary,
+        "steps": [asdict(step) for step in taken],
+        "evaluation": averaged.as_json(),
+        "evaluation_start": at_start.as_json(),
+        "others_before": {name: asdict(part.leaderboard) for name, part in before.by["language"].parts.items()},
         "transcript": transcribed.summary["files"][0]["text"],
     }
-    content = _page(results, steps.taken, summary["seconds"], corpus)
+    content = _page(results, taken, summary["seconds"], loaded.corpus.path)
     page = report.write_report(out, content, summary, recipe.dump(loaded))
-    return Outcome(_verdict(results.averaged), page, summary)
+    return Outcome(_verdict(averaged), page, summary)
+
+
+def _evaluated(outcome: Outcome) -> EvaluationSummary:
+    assert isinstance(outcome, evaluate.EvaluationOutcome)
+    return outcome.result
 
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """Evaluations of the averaged model, of the last checkpoint, of the base model (start), and of the base model on
-    other languages (others)."""
+    """Evaluations of the trained model, of the base model, and of the base model on other languages (others)."""
 
     averaged: EvaluationSummary
-    last: EvaluationSummary
     start: EvaluationSummary
     others: EvaluationSummary
 
 
-_LAST, _BEST = "evaluation-last", "evaluation"  # folders of evaluations
-
-
-def _evaluate(steps: _Steps, out: Path, start: str, last: Path, best: Path) -> _Results:
-    """Evaluates the models on the corpus in `out`, and the base model and the averaged one on other languages."""
-    corpus, others = out / "corpus", out / "others"
-
-    def on(name: str, model: object, corpus: Path, words: str = "", **options: Any) -> EvaluationSummary:
-        outcome = steps.run(
-            f"caspi evaluate {model} {corpus}{words} --out {out / name}",
-            lambda: evaluate.run(str(model), [str(corpus)], out / name, EvaluationOptions(**options)),
-        )
-        return outcome.result
-
-    at_last = on(_LAST, last, corpus)
-    before = on("evaluation-before", start, others, " --identify", identify=True)
-    at_start = on("evaluation-start", start, corpus)
-    words = f" --stress {_STRESSED} --retention {others}"
-    averaged = on(_BEST, best, corpus, words, stress=_STRESSED, retention=[str(others)])
-    return _Results(averaged, at_last, at_start, before)
+_BEFORE = "evaluation-before"  # the base model on other languages
 
 
 def _written(out: Path, name: str, overrides: tuple[str, ...]) -> recipe.Recipe:
@@ -140,25 +121,6 @@ def _overrides(out: Path, seed: int) -> tuple[str, ...]:
     )
 
 
-_AnyOutcome = TypeVar("_AnyOutcome", bound=Outcome)
-
-
-class _Steps:
-    """Prints and runs each command, and records its time and result."""
-
-    def __init__(self) -> None:
-        self.taken: list[dict[str, Any]] = []
-
-    def run(self, command: str, work: Callable[[], _AnyOutcome]) -> _AnyOutcome:
-        print(f"\n$ {command}", file=sys.stderr, flush=True)
-        started = time.monotonic()
-        outcome = work()
-        seconds = time.monotonic() - started
-        print(f"{outcome.line}  ({seconds:.0f} s)", file=sys.stderr, flush=True)
-        self.taken.append({"command": command, "seconds": seconds, "result": outcome.line})
-        return outcome
-
-
 def _write_sample(corpus: Path, out: Path) -> Path:
     """Writes the first test utterance to a file, for `caspi transcribe`."""
     path = out / "sample.flac"
@@ -172,9 +134,9 @@ def _verdict(summary: EvaluationSummary) -> str:
     return f"WER {rate(score.wer, score.wer_ci)} on {summary.utterances} held-out utterances, {voices}"
 
 
-def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corpus: Path) -> report.Page:
+def _page(results: _Results, taken: list[Step], seconds: Seconds, corpus: Path) -> report.Page:
     final = results.averaged
-    evaluated = corpus.parent / "evaluation"
+    evaluated = corpus.parent / EVALUATION
     utterances = list(read_results(evaluated).values())
     clips = evaluate.clips_of(report_of(evaluated), [scored.pair.id for scored in evaluation_pages.worst(utterances)])
     return report.Page(
@@ -184,7 +146,6 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
             ("WER", percent(final.leaderboard.wer)),
             ("before training", percent(results.start.leaderboard.wer)),
             ("CER", percent(final.leaderboard.cer)),
-            ("without averaging", percent(results.last.leaderboard.wer)),
             ("time", f"{seconds / 60:.1f} min"),
         ],
         synthetic=SYNTHETIC_NOTE,
@@ -193,7 +154,7 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
             report.Table(
                 "Commands",
                 ("command", "seconds", "result"),
-                [(step["command"], f"{step['seconds']:.0f}", step["result"]) for step in taken],
+                [(step.command, f"{step.seconds:.0f}", step.result) for step in taken],
                 note=f"Other pages in this folder: {', '.join(_PAGES)}.",
             ),
             *training_curves(corpus.parent / "train" / METRICS),
@@ -206,14 +167,14 @@ def _page(results: _Results, taken: list[dict[str, Any]], seconds: Seconds, corp
 _SHOWN = 3  # test utterances at the top of the page
 _PAGES = (
     "corpus/report.html", "corpus-audit/report.html", "train/report.html", "evaluation/report.html",
-    "evaluation-start/report.html", "compare/report.html",
+    "evaluation-start/report.html",
 )  # fmt: skip
 
 
 def _transcripts(corpus: Path) -> report.Table:
     """The first test utterances: reference, and hypotheses before and after training."""
     test = Corpus.open(corpus, "test")
-    start, end = (read_results(corpus.parent / name) for name in ("evaluation-start", "evaluation"))
+    start, end = (read_results(corpus.parent / name) for name in (START, EVALUATION))
     rows = [
         (
             report.AudioCell(test.flac(row)),

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 ORDER = ("prepare", "audit", "plan", "train", "average", "evaluate", "compare", "export", "publish")
 _ALIGNERS = {"Hebrew": "tiny-aligner"}
-_STRESSED = 100  # utterances of the stress set
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """first, last: steps of ORDER. aligner: for the audit; None: the one of the language, if there is one. budget: in
     dollars, of training. parent: the run that this one is compared with; None: see parent_of. export: a format of caspi
-    export, or None. publish: a repository, or None. retention: corpora of other languages. bucket: an address where the
+    export, or None. publish: a repository, or None. retention: corpora of other languages. stress: utterances
+    of the stress set. bucket: an address where the
     run is kept, so that another machine can go on."""
 
     first: str | None = None
@@ -52,10 +52,11 @@ class RunOptions:
     export: str | None = "hf"
     publish: str | None = None
     retention: tuple[str, ...] = ()
+    stress: int = 100
     bucket: str | None = None
 
 
-def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
+def run(recipe: Recipe, file: str, options: RunOptions) -> RunOutcome:
     """Runs what is not done yet, and writes the page of the run. file: the recipe with its overrides, as in commands.
     Raises UsageError, and Interrupted where the run was asked to end: the same command resumes."""
     for given, flag in ((options.first, "--from"), (options.last, "--until")):
@@ -71,7 +72,7 @@ def run(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
         raise Interrupted(f"{error}; caspi run {file} resumes") from error
 
 
-def _steps(recipe: Recipe, file: str, options: RunOptions) -> Outcome:
+def _steps(recipe: Recipe, file: str, options: RunOptions) -> RunOutcome:
     folder = recipe.require_train().path.parent
     chain = Chain(folder, recipe.name)
     if options.first is not None:
@@ -96,6 +97,13 @@ def _kept(recipe: Recipe, bucket: str | None) -> contextlib.AbstractContextManag
         if not folder.resolve().is_relative_to(run_folder.resolve()):
             folders[name] = folder
     return kept_in_bucket(Bucket(bucket, folders))
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome(Outcome):
+    """of_steps: the outcomes of the steps that this process ran, by name."""
+
+    of_steps: dict[str, Outcome] = field(default_factory=dict)
 
 
 class _Run:
@@ -137,7 +145,7 @@ class _Run:
             content = run_page(self._recipe, self._folder, self._chain.taken, headline, self._parent)
             write_whole(self._folder / report.HTML, report.render(content, {"environment": report.environment()}))
 
-    def outcome(self, stopped: str | None) -> Outcome:
+    def outcome(self, stopped: str | None) -> RunOutcome:
         """Of the run so far. stopped: why it did not go on."""
         steps = self._chain.taken
         summary = {
@@ -150,7 +158,7 @@ class _Run:
             self._folder, run_page(self._recipe, self._folder, steps, line, self._parent), summary,
             recipes.dump(self._recipe),
         )  # fmt: skip
-        return Outcome(line, page, summary, exit_code=3 if stopped else 0)
+        return RunOutcome(line, page, summary, 3 if stopped else 0, of_steps=self._chain.outcomes)
 
     # --- steps
 
@@ -239,7 +247,7 @@ class _Run:
             _log.warning(f"no evaluation: {self._corpus} has no test data (corpus.splits)")
             return
         out, start = self._folder / EVALUATION, self._recipe.model.start
-        options = EvaluationOptions(stress=_STRESSED, retention=self._options.retention)
+        options = EvaluationOptions(stress=self._options.stress, retention=self._options.retention)
         others = "".join(f" --retention {one}" for one in self._options.retention)
         if self._recipe.model.init != "random":
             before = self._folder / START
@@ -248,7 +256,7 @@ class _Run:
                 lambda: evaluate.run(start, [str(self._corpus)], before, EvaluationOptions()),
             )  # fmt: skip
         self._chain.run(
-            "evaluate", f"caspi evaluate {self._best} {self._corpus} --stress {_STRESSED}{others} --out {out}",
+            "evaluate", f"caspi evaluate {self._best} {self._corpus} --stress {options.stress}{others} --out {out}",
             [report.fingerprint(self._best), asdict(options)],
             lambda: evaluate.run(str(self._best), [str(self._corpus)], out, options),
         )  # fmt: skip

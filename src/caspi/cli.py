@@ -141,18 +141,27 @@ def init(
         Optional[str],
         typer.Option(help="To start from: tiny, a folder, a Hub id (default: 1.7B with a GPU, else tiny)."),
     ] = None,
+    official: Annotated[
+        Optional[str],
+        typer.Option(metavar="COMMAND", help="Instead of data: a command of the official script qwen3_asr_sft.py."),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Look at your data and write a recipe for it.
 
     Knows tables (CSV, TSV; Common Voice, LJSpeech), manifests (also NeMo's), lhotse cuts, Kaldi folders, parquet and
-    Arrow files, and audio files with texts beside them.
+    Arrow files, data sets saved by datasets, WebDataset's tar files, and audio files with texts beside them.
 
-    Example: caspi init data/recordings
+    \b
+    Examples: caspi init data/recordings
+              caspi init --official "python qwen3_asr_sft.py --train_file train.jsonl --lr 2e-5"
     """
     from caspi import commands
 
-    _finish(commands.init.run(data, out, language, model), json_)
+    if official is not None:
+        _finish(commands.init.run_official(official, out, language), json_)
+    else:
+        _finish(commands.init.run(data, out, language, model), json_)
 
 
 @app.command()

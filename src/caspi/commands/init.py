@@ -67,6 +67,23 @@ def run(data: Path, out: Path | None, spoken: str | None, model: str | None) -> 
     return Outcome(line, out, summary, tables=(_table(found, measured), *_advice(measured, model)))
 
 
+def run_official(command: str, out: Path | None, spoken: str | None) -> Outcome:
+    """Writes a recipe for what a command of the official script does. Raises UsageError."""
+    from caspi.commands.official import read_command, recipe_of
+
+    read = read_command(command)
+    out = out or Path(f"{read.output_dir.name or 'official'}.yaml")
+    if out.exists():
+        raise UsageError(f"{out} exists: give another file with --out, or remove it")
+    text = recipe_of(read, SCHEMA, language_option(spoken) or "Hebrew")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    (out.parent / SCHEMA).write_text(json.dumps(recipe.schema(), indent=1), encoding="utf-8")
+    made = recipe.load(out)
+    summary = {"stage": "init", "recipe": str(out), "language": made.language, "model": made.model.start}
+    return Outcome(f"next: caspi run {out}", out, summary)
+
+
 def _gpu_gib() -> float:
     """Memory of the GPU; 0 if there is none."""
     import torch

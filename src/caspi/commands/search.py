@@ -74,14 +74,14 @@ def _with_evaluations(recipe: Recipe) -> Recipe:
     """The recipe with enough evaluations to end runs early, and without what a search does not need."""
     from caspi.training.planning.plan import PlanOptions, plan_run
 
-    train = recipe.require_train()
-    [planned] = plan_run(recipe.model, train, recipe.corpus.path, recipe.seed, PlanOptions())
+    config = recipe.require_train()
+    [planned] = plan_run(recipe.model, config, recipe.corpus.path, recipe.seed, PlanOptions())
     every = max(1, planned.stages[-1].batches.steps // _EVALUATIONS)
-    if every < train.evaluate.every:
-        _log.info(f"evaluations every {every} steps instead of {train.evaluate.every}, to end runs early")
-    evaluate = train.evaluate.model_copy(update={"every": min(every, train.evaluate.every), "keep": 1})
+    if every < config.evaluate.every:
+        _log.info(f"evaluations every {every} steps instead of {config.evaluate.every}, to end runs early")
+    evaluate = config.evaluate.model_copy(update={"every": min(every, config.evaluate.every), "keep": 1})
     changes = {"evaluate": evaluate, "track": (), "hub": None}
-    return recipe.model_copy(update={"train": train.model_copy(update=changes)})
+    return recipe.model_copy(update={"train": config.model_copy(update=changes)})
 
 
 def _claim(folder: Path, base: Recipe, space: Space) -> None:
@@ -172,11 +172,11 @@ def _outcome(recipe: Recipe, space: Space, study: Study, folder: Path, seconds: 
     reached = reached_of(best)
     assert reached is not None
     winner = _recipe_of(folder, folder / "run", best.params)
-    train = winner.require_train().model_copy(update={
+    config = winner.require_train().model_copy(update={
         "path": recipe.require_train().path, "evaluate": recipe.require_train().evaluate,
         "track": recipe.require_train().track, "hub": recipe.require_train().hub,
     })  # fmt: skip
-    write_whole(folder / BEST, recipes.dump(winner.model_copy(update={"train": train})))
+    write_whole(folder / BEST, recipes.dump(winner.model_copy(update={"train": config})))
     pruned = study.trials(TrialState.PRUNED)
     line = (
         f"WER {rate(reached.wer, reached.interval)} in validation, run {best.number} of {len(ranked) + len(pruned)} "

@@ -752,6 +752,23 @@ def compare(
     _finish(commands.compare.run(a, b, out or _beside(b, f"{a.name}-against-{b.name}")), json_)
 
 
+@app.command()
+def combine(
+    evaluations: Annotated[
+        list[Path], typer.Argument(metavar="EVAL...", help="Folders of caspi evaluate or score, the best known first.")
+    ],
+    out: Annotated[Path, typer.Option(help="Output folder; caspi compare takes it as it takes an evaluation.")],
+    json_: Json = False,
+) -> None:
+    """Vote word by word over the transcripts of several systems (ROVER), with their confidences.
+
+    Example: caspi combine runs/a/evaluation runs/b/evaluation runs/c/evaluation --out runs/voted
+    """
+    from caspi import commands
+
+    _finish(commands.combine.run(evaluations, out), json_)
+
+
 def _beside(path: Path, name: str) -> Path:
     """Default output folder, beside `path`. Raises UsageError if `path` has no name."""
     if not path.name:

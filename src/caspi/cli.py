@@ -605,15 +605,34 @@ def average(
     weights: Annotated[
         Optional[str], typer.Option(help="Weights from the best checkpoint to the worst, such as 3,2,1.")
     ] = None,
+    before: Annotated[
+        Optional[str],
+        typer.Option("--with", metavar="MODEL", help="The model before training: find one between it and the best."),
+    ] = None,
+    alpha: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="A[,GROUP=A]", help="With --with: shares of the trained weights to try; may be repeated."),
+    ] = None,
+    retention: Annotated[
+        Optional[list[str]], typer.Option(metavar="CORPUS", help="With --with: other languages; may be repeated.")
+    ] = None,
+    max_forgetting: Annotated[
+        float, typer.Option(min=0, help="With --with: the largest mean relative rise of other languages' WER.")
+    ] = 0.05,
     json_: Json = False,
 ) -> None:
-    """Average the best checkpoints of a run.
+    """Average the best checkpoints of a run; or find a model between it and the one before, which forgets less.
 
-    Example: caspi average runs/demo/train --top 3
+    \b
+    Examples: caspi average runs/demo/train --top 3
+              caspi average runs/demo/train --with tiny --retention runs/demo/others --max-forgetting 0.05
     """
     from caspi import commands
 
-    _finish(commands.average.run(run, top, _weights(weights)), json_)
+    if before is None:
+        _finish(commands.average.run(run, top, _weights(weights)), json_)
+    else:
+        _finish(commands.interpolate.run(run, before, alpha or [], retention or [], max_forgetting), json_)
 
 
 def _weights(text: str | None) -> list[float] | None:

@@ -55,6 +55,12 @@ def partition(model: nn.Module) -> dict[str, list[str]]:
     return dict(sorted(groups.items(), key=lambda item: _sort_key(item[0])))
 
 
+def stack_of(name: str) -> str:
+    """The group of a parameter, without the number of its layer; "" for one of none."""
+    found = next((label for pattern, label in _PATTERNS if pattern.match(name)), "")
+    return found.partition(":")[0]
+
+
 def _sort_key(label: str) -> tuple[int, int]:
     stack, _, number = label.partition("[")
     return GROUP_NAMES.index(stack), int(number.rstrip("]") or 0)

@@ -257,6 +257,28 @@ def test_a_long_file_with_its_text_becomes_subtitles(long_recording: Spoken, tmp
     assert all(len(block) <= 4 for block in blocks)
 
 
+def test_a_text_of_another_recording_is_doubted(
+    sentences: list[Spoken], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = [one for one in sentences if len(one[1]) >= 6][:6]
+    given = {"format_name": "json", "split": "test", "spoken": None}
+    doubted = []
+    for number, (samples, _) in enumerate(long):
+        soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE)
+        for other in (number, (number + 1) % len(long)):
+            (tmp_path / "a.txt").write_text(text(long[other][1]), encoding="utf-8")
+            caplog.clear()
+            found = commands.align.run("tiny-aligner", str(tmp_path / "a.wav"), tmp_path / "a.txt", None, **given)
+            assert bool(found.summary["doubt"]) == ("may not be what is said" in caplog.text)
+            doubted.append((other != number, bool(found.summary["doubt"])))
+    assert len(long) >= 4
+    assert not any(doubt for wrong, doubt in doubted if not wrong)
+    assert sum(doubt for wrong, doubt in doubted if wrong) >= len(long) - 1
+    (tmp_path / "a.txt").write_text("\n")
+    with pytest.raises(UsageError, match=r"a\.txt is empty"):
+        commands.align.run("tiny-aligner", str(tmp_path / "a.wav"), tmp_path / "a.txt", None, **given)
+
+
 def test_a_window_that_cannot_be_aligned_stays_without_times(aligner: Aligner, sentences: list[Spoken]) -> None:
     first, second = recognised(sentences, 6)
     long, foreign = heard(first.window, " ".join(["מילה"] * 300)), heard(first.window, "la casa grande y el perro")

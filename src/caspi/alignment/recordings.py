@@ -75,9 +75,9 @@ class RecordingAligner:
         if not spoken_words(segment.text, language(spoken).unit):
             return [segment]  # the pipeline says what is wrong with its text
         heard = samples[round(segment.start * SAMPLE_RATE) : round(segment.end * SAMPLE_RATE)]
-        texts = (segment.text, *_in_other_orders(segment.text.split()))
+        texts = (segment.text, *in_other_orders(segment.text.split()))
         aligned, *by_chance = self.aligner.align_texts(heard, texts, spoken)
-        if problem := aligned.problem or _is_chance(aligned, by_chance):
+        if problem := aligned.problem or not_its_text(aligned, by_chance):
             return [replace(segment, problem=problem)]
         timed = at_pauses([Word(word.text, word.start, word.end) for word in aligned.words], heard)
         words = tuple(Word(text, segment.start + start, segment.start + end) for text, start, end in timed)
@@ -123,7 +123,7 @@ class RecordingAligner:
         return problems
 
 
-def _is_chance(aligned: Alignment, by_chance: Sequence[Alignment]) -> str:
+def not_its_text(aligned: Alignment, by_chance: Sequence[Alignment]) -> str:
     """Why the text is not that of the recording; "" if it is: its words are found better than in other orders. Single
     pieces cannot tell: of a wrong text, cut where it fits best, some pieces are always found."""
     highest = max((one.confidence for one in by_chance), default=0.0)
@@ -135,7 +135,7 @@ def _is_chance(aligned: Alignment, by_chance: Sequence[Alignment]) -> str:
     )
 
 
-def _in_other_orders(words: Sequence[str]) -> list[str]:
+def in_other_orders(words: Sequence[str]) -> list[str]:
     """Backwards, and beginning at a third and at two thirds."""
     thirds = [len(words) // 3, 2 * len(words) // 3]
     orders = [words[::-1], *(list(words[first:]) + list(words[:first]) for first in thirds if first)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from caspi.corpus.store import Corpus
     from caspi.corpus.utterance import Word
 
+_log = logging.getLogger(__name__)
+
 _SHOWN = 50  # utterances with the lowest confidence on the page
+_TOLD_FROM = 6  # words: fewer cannot tell whether a text is another one
 
 
 def run(
@@ -50,24 +54,31 @@ def _file(
     aligner: Aligner, source: Path, text: Path, out: Path | None, format_name: str, spoken: str | None
 ) -> Outcome:
     from caspi import audio
-    from caspi.alignment.align import AlignmentRequest
     from caspi.alignment.formats import EXTENSIONS, FORMATS
+    from caspi.alignment.recordings import in_other_orders, not_its_text
 
     try:
         content = text.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{text} cannot be read as UTF-8 text ({error})") from error
+    if not content.strip():
+        raise UsageError(f"{text} is empty: give the file with what is said in {source}")
     samples, _ = audio.read(source)
-    [aligned] = aligner.align([AlignmentRequest(samples, content, language_option(spoken) or "Hebrew")])
+    texts = (content, *in_other_orders(content.split()))
+    aligned, *by_chance = aligner.align_texts(samples, texts, language_option(spoken) or "Hebrew")
     if aligned.problem:
-        raise UsageError(f"{source}: {aligned.problem}: is it its text?")
+        raise UsageError(f"{source}: {aligned.problem}: is {text} its text?")
+    doubt = not_its_text(aligned, by_chance) if len(aligned.words) >= _TOLD_FROM else ""
+    if doubt:
+        _log.warning(f"{text} may not be what is said in {source}: {doubt}")
     written = FORMATS[format_name](aligned, source.stem)
     path = Path()
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / f"{source.stem}.{EXTENSIONS.get(format_name, format_name)}"
         atomic_output.write_whole(path, written)
-    summary = {"stage": "align", "file": str(source), "words": [asdict(word) for word in aligned.words]}
+    words = [asdict(word) for word in aligned.words]
+    summary = {"stage": "align", "file": str(source), "words": words, "doubt": doubt}
     return Outcome(_line([aligned]), path, summary, text="" if out else written)
 
 

@@ -36,7 +36,7 @@ def url(tmp_path: Path) -> str:
 
 def machine(tmp_path: Path, name: str) -> tuple[Bucket, Path]:
     folder = tmp_path / name / "run"
-    return Bucket(url(tmp_path), {"run": folder}), folder
+    return Bucket(url(tmp_path), {"run": folder}, folder.parent), folder
 
 
 NAMES = st.from_regex(r"[a-z]{1,3}(/[a-z]{1,3}){0,2}\.(json|bin)", fullmatch=True)
@@ -172,7 +172,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         other.pull()
     assert tree(mine) == {"steps.json": b"another run"}
     with pytest.raises(UsageError, match="--bucket nothing://x"):
-        Bucket("nothing://x", {"run": folder})
+        Bucket("nothing://x", {"run": folder}, folder)
     [stored] = (tmp_path / "bucket" / "objects").iterdir()
     stored.write_bytes(b"spoilt")
     third, _ = machine(tmp_path, "third")
@@ -188,7 +188,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         machine(tmp_path, "fifth")[0].pull()
     (tmp_path / "full").write_text("a file")
     with pytest.raises(CaspiError, match=r"bucket file:.*full"):
-        Bucket((tmp_path / "full").as_uri(), {"run": tmp_path / "sixth"}).pull()
+        Bucket((tmp_path / "full").as_uri(), {"run": tmp_path / "sixth"}, tmp_path).pull()
 
 
 def test_it_is_kept_up_to_date_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

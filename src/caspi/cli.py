@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -507,7 +507,8 @@ def launch(
         typer.Option(metavar="NAME", help="A further environment variable for the job; its value is not written."),
     ] = None,
     install: Annotated[
-        Optional[str], typer.Option(metavar="COMMAND", help="How the machine installs caspi (default: this version).")
+        Optional[str],
+        typer.Option(metavar="COMMAND", help="How the machine installs caspi (default: as here, if from git)."),
     ] = None,
     gpu_table: Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the task file.")] = Path(),
@@ -524,11 +525,21 @@ def launch(
     from caspi.commands.launch import LaunchOptions
 
     planned = commands.plan.options([gpu], gpus, hours or [], mean_seconds, False, gpu_table, False)
+    _check_run_options(str(recipe), run)
     options = LaunchOptions(
         on, bucket, gpu, gpus, spot, tuple(secret or ()), install, out, dry_run, tuple(shlex.split(run or "")),
         gpu_table, planned.assumed,
     )  # fmt: skip
     _finish(commands.launch.run(_recipe(recipe, overrides), options), json_)
+
+
+def _check_run_options(recipe: str, options: str | None) -> None:
+    """Raises UsageError for options that caspi run does not know: on the rented machine they would fail later."""
+    command: Any = typer.main.get_command(app)
+    try:
+        command.commands["run"].make_context("run", [recipe, *shlex.split(options or "")])
+    except Exception as error:  # of click, which typer may bring itself
+        raise UsageError(f"--run {options!r}: {error}") from error
 
 
 @app.command("augment-preview")

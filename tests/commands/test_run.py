@@ -67,6 +67,9 @@ def test_the_whole_chain_once_and_again(tmp_path: Path, capfd: pytest.CaptureFix
         assert words in page
     assert "corpus.path</td>" not in page
 
+    again = commands.run.run(made, "demo.yaml", WITHOUT_AUDIT)
+    assert again.summary["parent"] is None, "the second run came later"
+
     from_it = recipe.load(
         RECIPES / "demo.yaml", (*small_overrides(tmp_path / "third"), f"model.start={folder / 'train' / 'best'}")
     )
@@ -138,13 +141,25 @@ def test_a_change_runs_everything_after_it_again(tmp_path: Path) -> None:
     assert [one.name for one in read_steps(tmp_path)] == ["one", "two", "three"]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from caspi.commands.chain import Chain
+Chain(Path(sys.argv[1]), "mine").run("one", "one", 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
 def test_a_step_that_fails_is_not_done(tmp_path: Path) -> None:
     def failing() -> Outcome:
         raise UsageError("no")
 
     with pytest.raises(UsageError):
         Chain(tmp_path, "mine").run("one", "one", 1, failing)
-    assert json.loads((tmp_path / STEPS).read_text())["running"] == "one"
+    assert json.loads((tmp_path / STEPS).read_text())["running"] is None
+    assert commands.run.status(tmp_path).line == "failed in one: no"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert commands.run.status(tmp_path).line == "stopped in: one; the same command resumes"
     step = Chain(tmp_path, "mine").run("one", "one", 1, lambda: Outcome("done", tmp_path))
     assert step.result == "done"
     (tmp_path / STEPS).write_text("{")
@@ -174,7 +189,8 @@ def test_asked_to_end_it_saves_and_the_same_command_resumes(tmp_path: Path) -> N
             told = subprocess.run(
                 [sys.executable, "-m", "caspi", "status", str(folder)], check=True, capture_output=True, text=True
             ).stderr
-            assert "running: train, stage all, step 1" in told
+            assert "failed in train: " in told
+            assert "was asked to end" in told
         subprocess.run(command, check=True, capture_output=True)
         [last] = (folder / "train" / "2-all").glob("checkpoint-48")
         weights.append((last / "model.safetensors").read_bytes())
@@ -240,7 +256,7 @@ def test_the_page_of_training_exists_while_it_trains(small_corpus: Path, tmp_pat
     (train.path / "metrics.jsonl").write_text("{")
     live()
     assert (train.path / "report.html").read_text("utf-8") == page, "not again so soon"
-    Chain(tmp_path / "mine", "demo")._write("train")
+    Chain(tmp_path / "mine", "demo")._write("train")  # by this process, which runs
     (train.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics) + '{"half')
     told = commands.run.status(tmp_path / "mine").line
     assert told == (

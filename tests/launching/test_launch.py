@@ -43,7 +43,15 @@ def made(tmp_path: Path, *overrides: str) -> recipe.Recipe:
 
 def options(tmp_path: Path, on: str, **changes: Any) -> LaunchOptions:
     return LaunchOptions(
-        **{"on": on, "bucket": "s3://mine/round1", "gpu": "h200", "count": 8, "out": tmp_path, "dry_run": True}
+        **{
+            "on": on,
+            "bucket": "s3://mine/round1",
+            "gpu": "h200",
+            "count": 8,
+            "out": tmp_path,
+            "dry_run": True,
+            "install": "pip install caspi",
+        }
         | changes
     )
 
@@ -116,6 +124,40 @@ def test_secrets_are_named_and_their_values_are_not_written(
         assert all(name in content for name in ("HF_TOKEN", "AWS_ACCESS_KEY_ID", "WANDB_API_KEY"))
 
 
+def test_what_is_installed_is_what_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what pip notes of a package from a repository (PEP 610)."""
+    import importlib.metadata
+
+    origin = {"url": "https://example.org/caspi", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}
+
+    class Installed:
+        def read_text(self, name: str) -> str:
+            return json.dumps(origin) if name == "direct_url.json" else ""
+
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Installed())
+    content = written(tmp_path, "dstack", install=None)
+    assert "pip install 'caspi-asr[demo,hub,vad] @ git+https://example.org/caspi@abc123' s3fs" in content
+
+
+def test_secrets_are_those_that_the_run_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = made(tmp_path, "corpus.sources=[{kind: csv, path: mine.csv}]")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://example.org")
+    found = commands.launch.run(local, options(tmp_path, "dstack")).summary["secrets"]
+    assert found == ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"]
+    assert commands.launch.run(local, options(tmp_path, "dstack", bucket="gs://mine/x")).summary["secrets"] == []
+    assert commands.launch.run(local, options(tmp_path, "dstack", bucket="hf://me/x")).summary["secrets"] == [
+        "HF_TOKEN"
+    ]
+
+
+def test_options_of_run_are_checked_before(tmp_path: Path) -> None:
+    from caspi.cli import _check_run_options
+
+    _check_run_options("mine.yaml", "--budget 5 --no-audit")
+    with pytest.raises(UsageError, match="--run '--bogus': "):
+        _check_run_options("mine.yaml", "--bogus")
+
+
 def test_hf_jobs_reads_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real `hf`, up to the request."""
     from huggingface_hub import HfApi
@@ -137,7 +179,6 @@ def test_hf_jobs_reads_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         main()
     assert ended.value.code == 0
     assert started["flavor"] == "h200x8"
-    assert started["attempts"] == 3
     assert started["timeout"].endswith("h")
     assert started["command"][:2] == ["bash", "-c"]
     assert "caspi run recipe.yaml" in started["command"][2]
@@ -227,8 +268,9 @@ def test_recordings_of_this_machine_have_to_be_in_the_bucket_first(tmp_path: Pat
     bucket = (tmp_path / "bucket").as_uri()
     with pytest.raises(UsageError, match="first caspi run RECIPE --until audit --bucket file"):
         commands.launch.run(local, options(tmp_path, "slurm", bucket=bucket, dry_run=False))
-    prepared = Bucket(bucket, {"run": tmp_path / "runs"})
+    prepared = Bucket(bucket, {"run": tmp_path / "runs"}, tmp_path)
     prepared.pull()
+    (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "steps.json").write_text("{}")
     prepared.push()
     with pytest.raises(UsageError, match="sbatch is not installed"):
@@ -243,6 +285,9 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         ({"on": "hf-jobs", "spot": True}, "no spot machines"),
         ({"on": "slurm", "spot": True}, "no spot machines"),
         ({"out": tmp_path / "none"}, "cannot be written"),
+        ({"install": None}, "installed from a folder: say how the machine installs it"),
+        ({"bucket": "/mnt/mine"}, "is lost with the machine"),
+        ({"bucket": ""}, "is lost with the machine"),
     ):
         with pytest.raises(UsageError, match=message):
             commands.launch.run(made(tmp_path), options(tmp_path, **{"on": "skypilot"} | changes))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
 
 from caspi import commands, recipe
 from caspi.commands.search import BEST
@@ -81,6 +81,7 @@ def test_values_become_overrides(tmp_path: Path) -> None:
         ("parameters: {train.effective_batch: {lo: 3}}", "did you mean low"),
         ("parameters: {train.efective_batch: {choices: [1, 2]}}", "did you mean effective_batch"),
         ("parameters: {train.effective_batch: {low: 0.5, high: 8}}", "train.effective_batch=0.5: "),
+        ("parameters: {corpus.seed: {choices: [1, 2]}}", "corpus.seed: only keys of train and model"),
     ],
 )
 def test_what_a_space_may_not_say(text: str, message: str, tmp_path: Path) -> None:
@@ -98,6 +99,8 @@ def test_a_folder_is_of_one_search(tmp_path: Path) -> None:
     wrong = space(tmp_path, "parameters: {train.effective_batch: {low: 0.5, high: 8}}")
     with pytest.raises(UsageError):
         commands.search.run(made, wrong, 1, 1, out)
+    assert not any(out.iterdir()), "a space that was refused claims no folder"
+    (out / "search.json").write_text("{}")
     with pytest.raises(UsageError, match="a search of another recipe or space"):
         commands.search.run(made, space(tmp_path), 1, 1, out)
 
@@ -106,23 +109,24 @@ def test_workers_share_the_runs(tmp_path: Path) -> None:
     loaded = recipe.load_as(Space, space(tmp_path), "space")
     one, other = (Study(tmp_path / "out", loaded, 0) for _ in range(2))
     one.begin_with({"train.stages.1.groups.decoder_layers": 1e-3, "train.effective_batch": 8})
-    first, second = one.next(3), other.next(3)
-    assert first is not None
-    assert second is not None
-    assert one.values(first) == {"train.stages.1.groups.decoder_layers": 1e-3, "train.effective_batch": 8}
-    assert other.values(second)["train.effective_batch"] in (4, 8)
-    assert one.folder_of(first) != other.folder_of(second)
-    third = one.next(3)
-    assert third is not None
-    assert other.next(3) is None, "three are running"
-    with one.held(one.folder_of(first)):
-        assert other.reclaim() == 2, "what nobody holds was left"
-    assert len(one.trials(TrialState.RUNNING)) == 1
-    again = other.next(3)
-    assert again is not None
-    assert other.folder_of(again) == one.folder_of(second)
-    one.finish(first, reached(0.2))
-    other.finish(again, reached(0.1))
+    with contextlib.ExitStack() as held:
+        first, second = held.enter_context(one.next(3)), held.enter_context(other.next(3))
+        assert first is not None
+        assert second is not None
+        assert one.values(first) == {"train.stages.1.groups.decoder_layers": 1e-3, "train.effective_batch": 8}
+        assert other.values(second)["train.effective_batch"] in (4, 8)
+        assert one.folder_of(first) != other.folder_of(second)
+        with one.next(3) as third:
+            assert third is not None
+            one.values(third)
+            with other.next(3) as fourth:
+                assert fourth is None, "three are running"
+        assert other.reclaim() == 1, "what nobody holds was left"
+        with other.next(3) as again:
+            assert again is not None
+            assert other.folder_of(again) == one.folder_of(third)
+            one.finish(first, reached(0.2))
+            other.finish(again, reached(0.1))
     assert [trial.number for trial in one.ranked()] == [again.number, first.number]
 
 
@@ -130,10 +134,10 @@ def test_a_search_whose_first_runs_all_fail_ends(tmp_path: Path) -> None:
     study = Study(tmp_path / "out", recipe.load_as(Space, space(tmp_path), "space"), 0)
     for _ in range(3):
         study.require_success()
-        trial = study.next(9)
-        assert trial is not None
-        study.values(trial)
-        study.fail(trial, "out of memory")
+        with study.next(9) as trial:
+            assert trial is not None
+            study.values(trial)
+            study.fail(trial, "out of memory")
     with pytest.raises(CaspiError, match="the first 3 runs failed: out of memory"):
         study.require_success()
 

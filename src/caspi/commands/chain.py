@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from caspi.atomic_output import write_whole
 from caspi.commands.outcome import Outcome
-from caspi.errors import UsageError
+from caspi.errors import UsageError, first_line
 
 STEPS = "steps.json"
 
@@ -63,7 +65,11 @@ class Chain:
         print(f"\n$ {command}", file=sys.stderr, flush=True)
         self._write(name)
         began = time.monotonic()
-        self.outcomes[name] = outcome = work()
+        try:
+            self.outcomes[name] = outcome = work()
+        except BaseException as error:
+            self._write(None, f"{name}: {first_line(error)}")
+            raise
         step = Step(
             name, self._key, command, time.monotonic() - began, outcome.line, str(outcome.path),
             _short(outcome.summary), outcome.exit_code, time.time(),
@@ -74,10 +80,13 @@ class Chain:
         self._write(None)
         return step
 
-    def _write(self, running: str | None) -> None:
+    def _write(self, running: str | None, failed: str = "") -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         steps = [asdict(step) for step in self._known.values()]
-        content = {"name": self._name, "running": running, "since": time.time(), "steps": steps}
+        content = {
+            "name": self._name, "running": running, "since": time.time(), "failed": failed, "process": os.getpid(),
+            "machine": platform.node(), "steps": steps,
+        }  # fmt: skip
         write_whole(self._file, json.dumps(content, ensure_ascii=False, indent=1))
 
 

@@ -79,7 +79,11 @@ def run_official(command: str, out: Path | None, spoken: str | None) -> Outcome:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
     (out.parent / SCHEMA).write_text(json.dumps(recipe.schema(), indent=1), encoding="utf-8")
-    made = recipe.load(out)
+    try:
+        made = recipe.load(out)
+    except UsageError:
+        out.unlink()
+        raise
     summary = {"stage": "init", "recipe": str(out), "language": made.language, "model": made.model.start}
     return Outcome(f"next: caspi run {out}", out, summary)
 
@@ -119,9 +123,34 @@ def _recipe(
         sources=[{"config": _inline(one.config), "notes": one.notes} for one in found], max_seconds=longest,
         align="tiny-aligner" if measured.untimed and language == "Hebrew" else None,
         official_splits=official or all(one.config["kind"] == "corpus" for one in found),
+        splits=_splits(measured),
         model=model, batch=batch, batch_seconds=max(120, 4 * longest) if kind == "tiny" else 240, every=every,
         evaluated=100 if kind == "tiny" else 400, epochs=epochs, kind=kind,
     )  # fmt: skip
+
+
+_SHARES = (0.1, 0.15, 0.2, 0.25, 0.3)  # of the speakers, for validation and for test
+_SEEDS = 100
+_WANTED = 0.03  # share of the utterances that each has at least
+
+
+def _splits(measured: Survey) -> str:
+    """Shares with which validation and test data are not empty: which speaker is in which depends on a hash."""
+    from caspi.corpus.pipeline.splits import Splits, split_of
+
+    total = sum(measured.speakers.values())
+    for share in _SHARES:
+        for seed in range(_SEEDS if len(measured.speakers) < _FEW_SPEAKERS else 1):
+            shares = Splits(validation=share, test=share, seed=seed)
+            counts = dict.fromkeys(("train", "validation", "test"), 0)
+            for group, count in measured.speakers.items():
+                counts[split_of(group, shares)] += count
+            if min(counts["validation"], counts["test"]) >= max(1, _WANTED * total) and counts["train"] > total / 3:
+                return f"{{validation: {share:g}, test: {share:g}{f', seed: {seed}' if seed else ''}}}"
+    return "{validation: 0.1, test: 0.1}"
+
+
+_FEW_SPEAKERS = 200  # with more, the shares of a hash are near those of the recipe
 
 
 def _inline(config: dict[str, Any]) -> str:

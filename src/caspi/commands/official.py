@@ -74,7 +74,8 @@ def read_command(command: str) -> OfficialCommand:
     return OfficialCommand(
         given.model_path, given.train_file, given.eval_file, given.output_dir,
         given.batch_size * given.grad_acc * ranks, given.lr, given.epochs, given.log_steps,
-        _SCHEDULES[given.lr_scheduler_type], given.warmup_ratio, given.num_workers, given.save_steps,
+        _SCHEDULES[given.lr_scheduler_type],
+        0.0 if given.lr_scheduler_type == "constant" else given.warmup_ratio, given.num_workers, given.save_steps,
         given.save_total_limit,
     )  # fmt: skip
 
@@ -100,13 +101,13 @@ def recipe_of(command: OfficialCommand, schema: str, language: str) -> str:
 name: {name}
 language: {language}                      # of texts without a prefix such as `language {language}<asr_text>`
 corpus:
-  path: {command.output_dir}/corpus
+  path: {json.dumps(f"{command.output_dir}/corpus", ensure_ascii=False)}
   sources:
 {listed}
   {splits}
-model: {{start: {_released(command.model_path)}}}
+model: {{start: {json.dumps(_released(command.model_path), ensure_ascii=False)}}}
 train:
-  path: {command.output_dir}/train
+  path: {json.dumps(f"{command.output_dir}/train", ensure_ascii=False)}
   effective_batch: {command.utterances_a_step}               # batch_size x grad_acc x processes
   workers: {command.num_workers}
   log_every: {command.log_steps}
@@ -123,7 +124,8 @@ train:
 
 def _source(file: Path, split: str) -> str:
     outside = ", allow_outside: true" if _reads_outside(file) else ""
-    return f"{{kind: manifest, path: {file}, name: {file.stem}, split: {split}{outside}}}"
+    path, name = (json.dumps(text, ensure_ascii=False) for text in (str(file), file.stem))
+    return f"{{kind: manifest, path: {path}, name: {name}, split: {split}{outside}}}"
 
 
 def _reads_outside(file: Path) -> bool:

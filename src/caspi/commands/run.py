@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caspi import recipe as recipes
-from caspi.atomic_output import default_output, report_of, write_whole
+from caspi.atomic_output import REPORT, default_output, report_of, write_whole
 from caspi.audit.audit import AuditConfig
 from caspi.bucket import Bucket, kept_in_bucket
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
-from caspi.commands.chain import Chain, read_state, steps_of
+from caspi.commands.chain import STEPS, Chain, read_state, steps_of
 from caspi.commands.outcome import Outcome
 from caspi.commands.run_page import COMPARISON, EVALUATION, START, parent_of, run_page
 from caspi.errors import CaspiError, UsageError
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 ORDER = ("prepare", "audit", "plan", "train", "average", "evaluate", "compare", "export", "publish")
 _ALIGNERS = {"Hebrew": "tiny-aligner"}
+_EXPORT, _RESOLVED = "export", "recipe-resolved.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +89,15 @@ def _steps(recipe: Recipe, file: str, options: RunOptions) -> RunOutcome:
 
 
 def _kept(recipe: Recipe, bucket: str | None) -> contextlib.AbstractContextManager[None]:
-    """The folders that a run writes to, kept in a bucket if there is one: of the run, of the corpus, and beside it."""
+    """What a run writes, kept in a bucket if there is one; nothing else of these folders is touched."""
     if bucket is None:
         return contextlib.nullcontext()
-    run_folder, corpus = recipe.require_train().path.parent, recipe.corpus.path
-    folders = {"run": run_folder}
-    for name, folder in [
-        ("corpus", corpus), *((f"corpus-{what}", default_output(corpus, what)) for what in ("audit", "plan"))
-    ]:  # fmt: skip
-        if not folder.resolve().is_relative_to(run_folder.resolve()):
-            folders[name] = folder
-    return kept_in_bucket(Bucket(bucket, folders))
+    train, corpus = recipe.require_train().path, recipe.corpus.path
+    folder = train.parent
+    names = (STEPS, report.HTML, REPORT, report.RECIPE, _RESOLVED, EVALUATION, START, COMPARISON, _EXPORT)
+    places = {name: folder / name for name in names} | {"train": train, "corpus": corpus}
+    places |= {f"corpus-{what}": default_output(corpus, what) for what in ("audit", "plan")}
+    return kept_in_bucket(Bucket(bucket, places, folder))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,13 @@ class _Run:
             always=self._options.bucket is None,  # another machine may not have the sources
         )  # fmt: skip
 
+        splits = report_of(self._corpus).get("splits", {})
+        if not splits.get("validation", {}).get("utterances"):
+            raise UsageError(
+                f"{self._corpus} has no validation data, by which checkpoints are chosen: more speakers are needed, or "
+                "larger shares or another seed in corpus.splits"
+            )
+
     def _audit(self) -> str | None:
         aligner = self._options.aligner or _ALIGNERS.get(self._recipe.language)
         if not self._options.audit:
@@ -220,7 +228,7 @@ class _Run:
 
         if count <= 1:
             return train.run(self._recipe)
-        resolved = self._folder / "recipe-resolved.yaml"
+        resolved = self._folder / _RESOLVED
         resolved.write_text(recipes.dump(self._recipe), encoding="utf-8")
         code = launch(["train", str(resolved)], count)
         if code == Interrupted.exit_code:
@@ -252,8 +260,11 @@ class _Run:
         if self._recipe.model.init != "random":
             before = self._folder / START
             self._chain.run(
-                "evaluate-start", f"caspi evaluate {start} {self._corpus} --out {before}", start,
-                lambda: evaluate.run(start, [str(self._corpus)], before, EvaluationOptions()),
+                "evaluate-start", f"caspi evaluate {start} {self._corpus}{others} --out {before}",
+                [start, self._options.retention],
+                lambda: evaluate.run(
+                    start, [str(self._corpus)], before, EvaluationOptions(retention=self._options.retention)
+                ),
             )  # fmt: skip
         self._chain.run(
             "evaluate", f"caspi evaluate {self._best} {self._corpus} --stress {options.stress}{others} --out {out}",
@@ -278,7 +289,7 @@ class _Run:
         to = self._options.export
         if to is None:
             return
-        out = self._folder / "export"
+        out = self._folder / _EXPORT
         self._chain.run(
             "export", f"caspi export {self._best} --to {to} --out {out}", [report.fingerprint(self._best), to],
             lambda: export.run(str(self._best), to, out),
@@ -318,11 +329,29 @@ def status(folder: Path) -> Outcome:
     lines = [f"{step.name}: {step.result} ({duration(step.seconds)})" for step in steps]
     running = state.get("running")
     training = _training(folder) if running == "train" else ""
-    line = (
-        f"running: {running}{training}" if running else f"not running; last: {steps[-1].name if steps else 'nothing'}"
-    )
+    if running and not _is_alive(state):
+        line = f"stopped in: {running}{training}; the same command resumes"
+    elif running:
+        line = f"running: {running}{training}"
+    elif state.get("failed"):
+        line = f"failed in {state['failed']}"
+    else:
+        line = f"not running; last: {steps[-1].name if steps else 'nothing'}"
     summary = {**state, "training": training}
     return Outcome(line, Path(), summary, tables=tuple(lines))
+
+
+def _is_alive(state: dict[str, Any]) -> bool:
+    """Whether the process that wrote a run's state still runs; taken for true if it is of another machine."""
+    if state.get("machine") != platform.node():
+        return True
+    try:
+        os.kill(int(state.get("process", 0)), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _training(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,9 @@ def parent_of(recipe: Recipe, folder: Path, named: Path | None) -> Path | None:
             return found
     beside = [path.parent for path in here.parent.glob(f"*/{STEPS}") if path.parent != here]
     same = [one for one in beside if (one / EVALUATION).is_dir() and read_state(one).get("name") == recipe.name]
-    return max(same, key=lambda one: (one / STEPS).stat().st_mtime, default=None)
+    began = min((step.finished for step in read_steps(folder)), default=math.inf)  # what began later is no parent
+    ended = {one: max((step.finished for step in read_steps(one)), default=math.inf) for one in same}
+    return max((one for one in same if ended[one] < began), key=lambda one: ended[one], default=None)
 
 
 def run_page(recipe: Recipe, folder: Path, steps: list[Step], headline: str, parent: Path | None) -> report.Page:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -54,9 +55,9 @@ def run(recipe: Recipe, space_file: Path, count: int, workers: int, out: Path | 
     space = recipes.load_as(Space, space_file, "space")
     prepare.run(recipe)
     base = _with_evaluations(recipe)
+    _check(base, space)
     _claim(folder, base, space)
     (folder / report.RECIPE).write_text(recipes.dump(base), encoding="utf-8")
-    _check(folder, space)
     study = Study(folder, space, recipe.seed)
     own = space.own(base.model_dump(mode="json"))
     if own is None:
@@ -98,17 +99,29 @@ def _claim(folder: Path, base: Recipe, space: Space) -> None:
     write_whole(marker, json.dumps(identity, ensure_ascii=False, indent=1))
 
 
-def _check(folder: Path, space: Space) -> None:
-    """Raises UsageError for a key or a value that the recipe does not accept."""
-    for key, parameter in space.parameters.items():
-        ends = parameter.choices or (parameter.low, parameter.high)
-        for value in ends:
-            assert value is not None
-            given = int(value) if parameter.integer else value
-            try:
-                _recipe_of(folder, folder / "run", {key: given})
-            except UsageError as error:
-                raise UsageError(f"space: {key}={value}: {str(error).partition(': ')[2]}") from error
+def _check(base: Recipe, space: Space) -> None:
+    """Raises UsageError, with all of them, for keys and values that the recipe does not accept, or that are not of
+    training: a corpus is prepared once."""
+    from caspi.search.space import overrides
+
+    problems = []
+    with tempfile.TemporaryDirectory(prefix="caspi-") as folder:
+        file = Path(folder) / report.RECIPE
+        file.write_text(recipes.dump(base), encoding="utf-8")
+        for key, parameter in space.parameters.items():
+            if key.split(".")[0] not in ("train", "model") or key == "train.path":
+                problems.append(f"{key}: only keys of train and model can be searched")
+                continue
+            for value in parameter.choices or (parameter.low, parameter.high):
+                assert value is not None
+                given = int(value) if parameter.integer else value
+                try:
+                    recipes.load(file, overrides({key: given}))
+                except UsageError as error:
+                    problems.append(f"{key}={value}: {str(error).partition(': ')[2]}")
+                    break
+    if problems:
+        raise UsageError(f"space: {'; '.join(problems)}")
 
 
 def _recipe_of(search: Path, folder: Path, values: dict[str, Value]) -> Recipe:
@@ -152,8 +165,12 @@ def _drop_weights(study: Study) -> None:
     """Only the best run keeps its weights: those of all would fill the disk."""
     from optuna.trial import TrialState
 
-    best = study.folder_of(study.ranked()[0]) if study.ranked() else None
-    for trial in study.trials(TrialState.COMPLETE, TrialState.PRUNED):
+    ended = study.trials(
+        TrialState.COMPLETE, TrialState.PRUNED
+    )  # read once: a run that ends meanwhile is not among them
+    finished = [trial for trial in ended if trial.state == TrialState.COMPLETE]
+    best = study.folder_of(min(finished, key=lambda trial: trial.value or 0.0)) if finished else None
+    for trial in ended:
         folder = study.folder_of(trial)
         if folder != best:
             for checkpoint in folder.glob("train/*/checkpoint-*"):

@@ -26,7 +26,7 @@ def task(job: Job) -> str:
     }
     if not job.secrets:
         del content["env"]
-    return as_yaml(f"dstack {' '.join(submit(job, FILE)[1:])}", content)
+    return as_yaml(content)
 
 
 def submit(job: Job, file: str) -> Sequence[str]:

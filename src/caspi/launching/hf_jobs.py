@@ -10,7 +10,6 @@ from caspi.launching.job import Job
 
 FILE, CLIENT = "hf-jobs.sh", "hf"
 _IMAGE = "python:3.12"  # torch's wheel brings CUDA
-_ATTEMPTS = 3
 _FLAVORS = {
     "a100-80gb": {1: "a100-large", 4: "a100x4", 8: "a100x8"},
     "h200": {1: "h200", 2: "h200x2", 4: "h200x4", 8: "h200x8"},
@@ -19,8 +18,8 @@ _FLAVORS = {
 
 
 def task(job: Job) -> str:
-    """The script. A job that fails, also with the exit code of a run that was asked to end, is tried again. Raises
-    UsageError for a machine that is not offered."""
+    """The script. A job is not tried again by itself: they take no machine away, and would also repeat what failed.
+    Raises UsageError for a machine that is not offered."""
     offered = _FLAVORS.get(job.gpu, {})
     if job.count not in offered:
         machines = ", ".join(f"{count} x {gpu}" for gpu, kinds in _FLAVORS.items() for count in kinds)
@@ -30,7 +29,7 @@ def task(job: Job) -> str:
     secrets = [word for name in job.secrets for word in ("--secrets", name)]
     command = [
         CLIENT, "jobs", "run", "--detach", "--name", job.name, "--flavor", offered[job.count],
-        "--timeout", f"{job.hours}h", "--attempts", str(_ATTEMPTS), *secrets, _IMAGE, "bash", "-c", job.script(),
+        "--timeout", f"{job.hours}h", *secrets, _IMAGE, "bash", "-c", job.script(),
     ]  # fmt: skip
     return f"#!/bin/sh\n{shlex.join(command)}\n"
 

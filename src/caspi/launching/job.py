@@ -37,11 +37,12 @@ mkdir -p {shlex.quote(self.name)} && cd {shlex.quote(self.name)} || exit 1
 cat > recipe.yaml <<'END_OF_RECIPE'
 {self.recipe.rstrip()}
 END_OF_RECIPE
+trap 'kill -TERM $!' TERM INT
 {run} &
 caspi=$!
-trap 'kill -TERM "$caspi"' TERM INT
 wait "$caspi"; code=$?
 while kill -0 "$caspi" 2>/dev/null; do wait "$caspi"; code=$?; done
+if [ "$code" -gt 128 ]; then wait "$caspi"; code=$?; fi  # the signal ended the first wait, not caspi
 {exit_line}
 """
 
@@ -57,7 +58,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Readable.add_representer(str, _text)
 
 
-def as_yaml(comment: str, content: dict[str, object]) -> str:
-    """A task file. comment: its first line."""
+def as_yaml(content: dict[str, object]) -> str:
+    """A task file."""
     dumped: str = yaml.dump(content, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=1000)
-    return f"# {comment}\n{dumped}"
+    return f"# Written by caspi launch.\n{dumped}"

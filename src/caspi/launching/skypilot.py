@@ -21,8 +21,9 @@ def task(job: Job) -> str:
     content: dict[str, object] = {"name": job.name, "resources": resources}
     if job.secrets:
         content["secrets"] = dict.fromkeys(job.secrets)  # values come from the environment, by --secret
+    content["setup"] = f"command -v caspi >/dev/null || {{ {job.install}; }}"
     content["run"] = job.script()
-    return as_yaml(f"sky {' '.join(submit(job, FILE)[1:])}", content)
+    return as_yaml(content)
 
 
 def submit(job: Job, file: str) -> Sequence[str]:

@@ -23,6 +23,7 @@ def task(job: Job) -> str:
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task={_CPUS_A_GPU * job.count}
+# Priced for {job.gpu}: where the cluster names kinds of GPUs, say --gpus-per-node=KIND:{job.count}
 #SBATCH --gpus-per-node={job.count}
 #SBATCH --time={job.hours}:00:00
 #SBATCH --requeue

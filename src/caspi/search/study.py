@@ -56,17 +56,31 @@ class Study:
     def reclaim(self) -> int:
         """Runs that a process left when it ended are to be gone on with. Returns their number."""
         left = 0
-        for trial in self.trials(TrialState.RUNNING):
-            with contextlib.suppress(BlockingIOError), self.held(self.folder_of(trial)):
-                self._study.tell(trial.number, state=TrialState.FAIL)
-                self._study.enqueue_trial(trial.params, user_attrs={_OF: self.folder_of(trial).name})
-                left += 1
+        with self._alone():
+            for trial in self.trials(TrialState.RUNNING):
+                with contextlib.suppress(BlockingIOError), self._held(self.folder_of(trial)):
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+                    self._study.enqueue_trial(trial.params, user_attrs={_OF: self.folder_of(trial).name})
+                    left += 1
         return left
 
-    def next(self, count: int) -> Trial | None:
-        """The next run; None if `count` have ended or are running."""
-        busy = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        return self._study.ask() if len(busy) + len(self.failed()) < count else None
+    @contextlib.contextmanager
+    def next(self, count: int) -> Iterator[Trial | None]:
+        """The next run, which is this process's inside of the block; None if `count` have ended or are running."""
+        with contextlib.ExitStack() as stack:
+            with self._alone():  # so that no other takes it, or counts at the same moment
+                busy = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+                trial = self._study.ask() if len(busy) + len(self.failed()) < count else None
+                if trial is not None:
+                    stack.enter_context(self._held(self.folder_of(trial)))
+            yield trial
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other worker is in such a block."""
+        with (self._folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def values(self, trial: Trial) -> dict[str, Value]:
         return self._space.suggest(trial)
@@ -76,7 +90,7 @@ class Study:
         return self._folder / trial.user_attrs.get(_OF, f"run-{trial.number:03d}")
 
     @contextlib.contextmanager
-    def held(self, folder: Path) -> Iterator[None]:
+    def _held(self, folder: Path) -> Iterator[None]:
         """Held while this process works on a run. Raises BlockingIOError if another process does."""
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "held").open("w") as file:

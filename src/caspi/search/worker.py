@@ -3,6 +3,7 @@ others are better."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -47,14 +48,16 @@ class Worker:
 
     def run(self) -> None:
         """Until no run is left to do, or the search is asked to end. Raises CaspiError if all of them fail."""
-        while (trial := self._study.next(self._work.count)) is not None:
-            folder = self._study.folder_of(trial)
-            with self._study.held(folder):
-                self._do(trial, folder)
-            if self._ending.is_set():
-                return
+        while self._one():
             self._work.tidy()
             self._study.require_success()
+
+    def _one(self) -> bool:
+        """Does a run. Returns whether there may be another."""
+        with self._study.next(self._work.count) as trial:
+            if trial is not None:
+                self._do(trial, self._study.folder_of(trial))
+        return trial is not None and not self._ending.is_set()
 
     def _do(self, trial: Trial, folder: Path) -> None:
         values = self._study.values(trial)
@@ -64,7 +67,7 @@ class Worker:
         with (folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - this program
                 [sys.executable, "-m", "caspi", "train", str(recipe)], env=self._environment, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_the_search,  # noqa: PLW1509 - a single system call
             )  # fmt: skip
             try:
                 reason = self._follow(trial, process, metrics)
@@ -108,6 +111,14 @@ class Worker:
                 before = line["progress"]
             time.sleep(_LOOK_SECONDS)
         return None
+
+
+def _end_with_the_search() -> None:
+    """In the child, before it starts: it is asked to end if the search is killed (prctl, PR_SET_PDEATHSIG)."""
+    _LIBC.prctl(1, signal.SIGTERM)
+
+
+_LIBC = ctypes.CDLL(None)
 
 
 def _reached(line: dict[str, Any]) -> Reached:

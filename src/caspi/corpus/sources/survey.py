@@ -20,8 +20,9 @@ _EXAMPLES = 3
 
 @dataclass(slots=True)
 class Survey:
-    """What is in sources. audio_files: opened ones; hours: all, from their mean length. scripts: letters of the
-    texts. untimed: long recordings whose text has no times. problems: rows that cannot be used, with examples."""
+    """What is in sources. audio_files: opened ones; hours: all, from their mean length. speakers: utterances of each.
+    scripts: letters of the texts. untimed: long recordings whose text has no times. problems: rows that cannot be used,
+    with examples."""
 
     utterances: int = 0
     texts: int = 0
@@ -29,7 +30,7 @@ class Survey:
     hours: float = 0.0
     longest: Seconds = 0.0
     sample_rates: Counter[int] = field(default_factory=Counter)
-    speakers: set[str] = field(default_factory=set)
+    speakers: Counter[str] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     untimed: int = 0
@@ -81,7 +82,7 @@ def _note(found: Survey, recording: Recording) -> None:
     parts = [segment.text for segment in recording.segments] or [recording.text]
     found.utterances += len(parts)
     found.texts += sum(bool(text.strip()) for text in parts)
-    found.speakers.add(recording.group)
+    found.speakers[recording.group] += len(parts)
     if recording.split:
         found.splits[recording.split] += len(parts)
     if sum(found.scripts.values()) < 100_000:

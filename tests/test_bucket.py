@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from caspi import bucket as buckets
 from caspi.bucket import SNAPSHOT, Bucket, kept_in_bucket
 from caspi.errors import CaspiError, UsageError
+from caspi.interrupts import ended_by_sigterm
 
 Tree = dict[str, bytes]
 
@@ -171,6 +173,8 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds a run, and so does"):
         other.pull()
     assert tree(mine) == {"steps.json": b"another run"}
+    with pytest.raises(UsageError, match="--bucket is empty"):
+        Bucket("", {"run": folder}, folder)
     with pytest.raises(UsageError, match="--bucket nothing://x"):
         Bucket("nothing://x", {"run": folder}, folder)
     [stored] = (tmp_path / "bucket" / "objects").iterdir()
@@ -211,3 +215,70 @@ def test_it_is_kept_up_to_date_in_the_background(tmp_path: Path, monkeypatch: py
     second, other = machine(tmp_path, "second")
     second.pull()
     assert tree(other) == {"steps.json": b"two"}, "also after an error"
+
+
+def test_other_files_of_the_same_folders_are_left_alone(tmp_path: Path) -> None:
+    first, folder = machine(tmp_path, "first")
+    first.pull()
+    write(folder, {"train/checkpoint-1/model.bin": b"1", "steps.json": b"1"})
+    write(folder.parent, {"thesis.txt": b"mine"})
+    first.push()
+    assert not any("thesis" in name for name in json.loads((tmp_path / "bucket" / SNAPSHOT).read_text())["files"])
+    second, other = machine(tmp_path, "second")
+    second.pull()
+    shutil.rmtree(other / "train" / "checkpoint-1")
+    second.push()
+    write(folder, {"notes.txt": b"written since"})
+    returned, _ = machine(tmp_path, "first")
+    returned.pull()
+    assert tree(folder) == {"steps.json": b"1", "notes.txt": b"written since"}, "what no snapshot had stays"
+    assert (folder.parent / "thesis.txt").read_bytes() == b"mine"
+
+
+def test_what_is_pruned_while_it_is_uploaded_is_in_the_snapshot(tmp_path: Path) -> None:
+    first, folder = machine(tmp_path, "first")
+    first.pull()
+    write(folder, {"train/checkpoint-1/model.bin": b"1" * 100, "train/checkpoint-2/model.bin": b"2" * 100})
+    put = first._files.put_file
+
+    def pruning(source: str, target: str) -> None:
+        shutil.rmtree(folder / "train" / "checkpoint-1", ignore_errors=True)
+        put(source, target)
+
+    first._files.put_file = pruning  # type: ignore[method-assign]
+    try:
+        assert first.push()
+    finally:
+        first._files.put_file = put  # type: ignore[method-assign]
+    second, other = machine(tmp_path, "second")
+    second.pull()
+    assert set(tree(other)) == {"train/checkpoint-1/model.bin", "train/checkpoint-2/model.bin"}
+    assert not (folder.parent / ".bucket").exists(), "links are removed"
+
+
+def test_what_a_cut_off_upload_left_is_deleted_by_the_next_machine(tmp_path: Path) -> None:
+    first, folder = machine(tmp_path, "first")
+    first.pull()
+    write(folder, {"steps.json": b"1"})
+    first.push()
+    left = tmp_path / "bucket" / "objects" / ("a" * 64)
+    left.write_bytes(b"half")
+    second, _ = machine(tmp_path, "second")
+    second.pull()
+    assert not left.exists()
+    assert len(list((tmp_path / "bucket" / "objects").iterdir())) == 1
+
+
+def test_a_replaced_machine_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "_LOOK_SECONDS", 0.02)
+    first, folder = machine(tmp_path, "first")
+
+    def goes_on() -> None:
+        with kept_in_bucket(first), ended_by_sigterm():
+            write(folder, {"steps.json": b"1"})
+            machine(tmp_path, "second")[0].pull()
+            write(folder, {"steps.json": b"2"})
+            time.sleep(30)
+
+    with pytest.raises(UsageError, match="another machine goes on"):
+        goes_on()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import soundfile
+import yaml
 
 from caspi import commands, recipe
 from caspi.cli import app
+from caspi.commands.init import _splits
+from caspi.corpus.pipeline.splits import Splits, split_of
+from caspi.corpus.sources.survey import Survey
 from caspi.errors import UsageError
 from tests.conftest import tone
 
@@ -93,3 +98,17 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         app(["recipe", "schema"])
     assert json.loads(capsys.readouterr().out)["properties"]["corpus"]
+
+
+@pytest.mark.parametrize("speakers", [3, 4, 5, 8, 14, 30, 150])
+def test_the_recipe_has_validation_and_test_data_with_few_speakers(speakers: int) -> None:
+    measured = Survey(speakers=Counter({f"rec/speaker {number}": 20 for number in range(speakers)}))
+    shares = Splits(**yaml.safe_load(_splits(measured)))
+    counts = Counter(split_of(group, shares) for group in measured.speakers)
+    assert counts["validation"] >= 1
+    assert counts["test"] >= 1
+    assert counts["train"] >= speakers / 3
+
+
+def test_one_speaker_cannot_be_split() -> None:
+    assert _splits(Survey(speakers=Counter({"rec/one": 20}))) == "{validation: 0.1, test: 0.1}"

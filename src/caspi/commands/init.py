@@ -145,7 +145,7 @@ def _splits(measured: Survey) -> str:
             counts = dict.fromkeys(("train", "validation", "test"), 0)
             for group, count in measured.speakers.items():
                 counts[split_of(group, shares)] += count
-            if min(counts["validation"], counts["test"]) >= max(1, _WANTED * total) and counts["train"] > total / 3:
+            if min(counts["validation"], counts["test"]) >= max(1, _WANTED * total) and counts["train"] >= total / 3:
                 return f"{{validation: {share:g}, test: {share:g}{f', seed: {seed}' if seed else ''}}}"
     return "{validation: 0.1, test: 0.1}"
 

@@ -70,7 +70,7 @@ def machine_name(made: RunPlan) -> str:
     return f"{made.gpus} x {made.gpu or 'unknown GPU'}{', sharded' if made.sharded else ''}"
 
 
-_MACHINE_COLUMNS = ("machine", "fits", "peak GiB", "time", "cost $", "spot: time", "spot: cost $", "interruptions")
+_MACHINE_COLUMNS = ("machine", "fits", "GiB", "time", "cost $", "spot time", "spot $", "interruptions")
 
 
 def _machine_rows(plans: Sequence[RunPlan]) -> list[tuple[str, ...]]:
@@ -213,7 +213,9 @@ def run(recipe: Recipe, options: PlanOptions) -> Outcome:
 
 
 def _machines_text(plans: Sequence[RunPlan]) -> TextTable:
-    table = TextTable(*_MACHINE_COLUMNS, box=None)
+    table = TextTable(box=None, pad_edge=False)
+    for column in _MACHINE_COLUMNS:
+        table.add_column(column, no_wrap=True)
     for row in _machine_rows(plans):
         table.add_row(*row)
     return table

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 _INTERRUPTIONS = 20
 _NOTICE_SECONDS = 30
-_LIFE_SECONDS = 7.0, 15.0  # of a machine: it begins to train after about six
+_START_SECONDS = 120  # until a machine runs, at most
+_LIFE_SECONDS = 1.0, 9.0  # of a machine that runs; it begins to train after about three
 _EPOCHS = 80  # of six steps: more than twenty machines can do
 
 
@@ -61,8 +62,11 @@ def test_twenty_interruptions_give_the_same_weights(tmp_path: Path) -> None:
     for number in range(_INTERRUPTIONS):
         machine = tmp_path / f"machine-{number}"
         process = start(machine, *bucket)
-        time.sleep(draw.uniform(*_LIFE_SECONDS))
         log = tmp_path / f"machine-{number}.log"
+        began = time.monotonic()
+        while "$ caspi prepare" not in log.read_text() and time.monotonic() < began + _START_SECONDS:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(*_LIFE_SECONDS))
         assert process.poll() is None, f"ended before it was interrupted {_INTERRUPTIONS} times: {log.read_text()}"
         codes.append(taken_away(process, machine, with_notice=draw.random() < 0.5))
     assert {75, -signal.SIGKILL} == set(codes)

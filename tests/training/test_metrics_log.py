@@ -60,8 +60,9 @@ def test_the_time_left_is_estimated_from_the_steps_of_this_session(
         "train s: step 110/200, validation loss 1.000, wer 25.0 %",
     ]
     first, *_, last = lines(tmp_path / "m.jsonl")
-    assert first == {"stage": "s", "step": 110, "loss": 1.5, **pace, "lr": {"projector": 1e-3}}
-    assert last == {"stage": "s", "step": 110, "eval_loss": 1.0, "eval_wer": 0.25}
+    of = {"stage": "s", "step": 110, "steps": 200}
+    assert first == {**of, "loss": 1.5, **pace, "lr": {"projector": 1e-3}, "seconds_left": 540.0}
+    assert last == {**of, "eval_loss": 1.0, "eval_wer": 0.25}
 
 
 def test_there_is_no_hint_about_waiting_for_data_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

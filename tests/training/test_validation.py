@@ -12,6 +12,7 @@ from caspi import audio, commands
 from caspi.corpus.store import SCHEMA, Corpus, ShardWriter, row
 from caspi.corpus.utterance import Utterance
 from caspi.model.loading import LoadedModel
+from caspi.scoring.error_rates import rate
 from caspi.training.config import TrainConfig
 from caspi.training.validation import Validation
 from tests.conftest import tone
@@ -38,14 +39,15 @@ def test_each_language_is_scored_by_its_rules_and_the_recipes_one_ranks(tiny: Lo
     validation = Validation(corpus_of(tmp_path), tiny.prompt, CONFIG, None, "Hebrew")
     hypothesis_of = {"Hebrew": 'שלום עולם ד"ר כהן', "Spanish": "que tal señor", "Hindi": "नमस्ते दुनीया"}
     hypotheses = [hypothesis_of[validation._data.languages[row]] for row in validation._rows]
-    score, by_language = validation._scores(hypotheses)
-    assert by_language["Hebrew"] == score.wer == pytest.approx(0.4)  # the leaderboard's: ״ is a space, " is nothing
+    counts, groups, by_language = validation._counts(hypotheses)
+    assert len(groups) == len(counts.errors)
+    assert by_language["Hebrew"] == rate(counts) == pytest.approx(0.4)  # the leaderboard's: ״ is a space, " is nothing
     assert by_language["Spanish"] == pytest.approx(1 / 3)
     assert by_language["Hindi"] == pytest.approx(1 / 2)
     other = Validation(Corpus.open(tmp_path, "validation"), tiny.prompt, CONFIG, None, "Spanish")
-    assert other._scores(hypotheses)[0].wer == pytest.approx(1 / 3)
+    assert rate(other._counts(hypotheses)[0]) == pytest.approx(1 / 3)
     neither = Validation(Corpus.open(tmp_path, "validation"), tiny.prompt, CONFIG, None, "Dutch")
-    assert neither._scores(hypotheses)[0].wer == pytest.approx((2 + 1 + 1) / (5 + 3 + 2))
+    assert rate(neither._counts(hypotheses)[0]) == pytest.approx((2 + 1 + 1) / (5 + 3 + 2))
 
 
 def test_a_data_set_card_names_the_languages_that_are_spoken(tmp_path: Path) -> None:

@@ -92,10 +92,10 @@ def _kept(recipe: Recipe, bucket: str | None) -> contextlib.AbstractContextManag
     """What a run writes, kept in a bucket if there is one; nothing else of these folders is touched."""
     if bucket is None:
         return contextlib.nullcontext()
-    train, corpus = recipe.require_train().path, recipe.corpus.path
-    folder = train.parent
+    trained, corpus = recipe.require_train().path, recipe.corpus.path
+    folder = trained.parent
     names = (STEPS, report.HTML, REPORT, report.RECIPE, _RESOLVED, EVALUATION, START, COMPARISON, _EXPORT)
-    places = {name: folder / name for name in names} | {"train": train, "corpus": corpus}
+    places = {name: folder / name for name in names} | {"train": trained, "corpus": corpus}
     places |= {f"corpus-{what}": default_output(corpus, what) for what in ("audit", "plan")}
     return kept_in_bucket(Bucket(bucket, places, folder))
 

@@ -37,6 +37,7 @@ def test_the_whole_chain_once_and_again(tmp_path: Path, capfd: pytest.CaptureFix
     assert outcome.line.startswith("WER ")
     folder = tmp_path / "mine"
     assert (folder / "export" / "model.safetensors").is_file()
+    assert "## Evaluated" in (folder / "export" / "README.md").read_text(encoding="utf-8")
     assert Path(outcome.summary["best"]).resolve().is_dir()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "WER before" in page

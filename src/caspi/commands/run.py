@@ -22,6 +22,7 @@ from caspi.commands.outcome import Outcome
 from caspi.commands.run_page import COMPARISON, EVALUATION, START, parent_of, run_page
 from caspi.errors import CaspiError, UsageError
 from caspi.evaluation.options import EvaluationOptions
+from caspi.hub import CARD
 from caspi.interrupts import Interrupted, ended_by_sigterm
 from caspi.progress import duration
 from caspi.recipe import Recipe
@@ -292,8 +293,19 @@ class _Run:
         out = self._folder / _EXPORT
         self._chain.run(
             "export", f"caspi export {self._best} --to {to} --out {out}", [report.fingerprint(self._best), to],
-            lambda: export.run(str(self._best), to, out),
+            lambda: self._exported(to, out),
         )  # fmt: skip
+
+    def _exported(self, to: str, out: Path) -> Outcome:
+        """With what the evaluation found on its card."""
+        from caspi.export.evaluated_card import read_summary, with_evaluations
+
+        outcome = export.run(str(self._best), to, out)
+        card, evaluation = out / CARD, self._folder / EVALUATION
+        if card.is_file() and evaluation.is_dir():
+            text = with_evaluations(card.read_text(encoding="utf-8"), [read_summary(evaluation)])
+            write_whole(card, text)
+        return outcome
 
     def _publish(self) -> None:
         repository = self._options.publish

@@ -13,8 +13,8 @@ from caspi.reporting.wording import SYNTHETIC_NOTE, percent, rate
 
 _SECTION = re.compile(r"^## Evaluated\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _NOTE = (
-    "Made by `caspi evaluate`, with intervals of 95 % over speakers or recordings. *leaderboard*: the normaliser of the "
-    "Hebrew leaderboard; *fair*: spellings of the same word are one (gershayim, maqaf, quotes)."
+    "Made by `caspi evaluate`, with intervals of 95 % over speakers or recordings. *leaderboard*: the normaliser of "
+    "the Hebrew leaderboard; *fair*: spellings of the same word are one (gershayim, maqaf, quotes)."
 )
 
 

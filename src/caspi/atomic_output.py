@@ -163,6 +163,16 @@ def read_whole_lines(path: Path) -> list[Any]:
     return read_jsonl(path)
 
 
+def read_lines_so_far(path: Path) -> list[Any]:
+    """The complete lines of a JSONL file that another process appends to; none if there is no file. The file stays as
+    it is."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text.split("\n")[:-1]]  # the last one may be half written
+
+
 def finite(value: Any) -> Any:
     """Replaces non-finite numbers (NaN, infinity), which JSON does not have, by null."""
     if isinstance(value, dict):

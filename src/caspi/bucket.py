@@ -33,7 +33,6 @@ _OBJECTS = "objects"
 _MARKER = "bucket.json"  # which snapshot a machine has
 _HELD = ".bucket"  # hard links to what is being uploaded
 _LOOK_SECONDS = 5.0  # between looks for changes
-_GROWING = (".jsonl", ".tfevents")  # written to all the time: what is there at the moment is kept
 _TRIES = 3
 
 
@@ -359,7 +358,8 @@ def _passing(name: str) -> bool:
 
 
 def _grows(name: str) -> bool:
-    return name.endswith(_GROWING) or ".tfevents." in name
+    """Whether a file is written to all the time: what is there at the moment is kept."""
+    return name.endswith(".jsonl") or ".tfevents." in name
 
 
 def _lasting(listed: Mapping[str, tuple[Path, tuple[int, int]]]) -> dict[str, tuple[int, int]]:

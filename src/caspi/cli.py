@@ -34,6 +34,8 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Override recipe keys, such as train.effective_batch=64."),
 ]
 
+GpuTable = Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")]
+MeanSeconds = Annotated[float, typer.Option(help="With --hours: the mean length of a clip, in seconds.")]
 Beams = Annotated[
     int,
     typer.Option(
@@ -461,14 +463,14 @@ def plan(
             metavar="H|SOURCE=H", help="Plan without a corpus, for this many hours of speech; by source if it is mixed."
         ),
     ] = None,
-    mean_seconds: Annotated[float, typer.Option(help="With --hours: the mean length of a clip, in seconds.")] = 8.0,
+    mean_seconds: MeanSeconds = 8.0,
     sharded: Annotated[
         bool, typer.Option("--sharded", help="The GPUs share the weights (recipes/accelerate/fsdp2.yaml).")
     ] = False,
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Measure a few micro-batches of every stage on this machine.")
     ] = False,
-    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")] = None,
+    gpu_table: GpuTable = None,
     json_: Json = False,
 ) -> None:
     """Predict batches, memory, hours and cost of training.
@@ -498,7 +500,7 @@ def launch(
     hours: Annotated[
         Optional[list[str]], typer.Option(metavar="H|SOURCE=H", help="Hours of speech, if there is no corpus here.")
     ] = None,
-    mean_seconds: Annotated[float, typer.Option(help="With --hours: the mean length of a clip, in seconds.")] = 8.0,
+    mean_seconds: MeanSeconds = 8.0,
     run: Annotated[
         Optional[str], typer.Option(metavar="OPTIONS", help="Options of caspi run, such as '--budget 40 --no-audit'.")
     ] = None,
@@ -510,7 +512,7 @@ def launch(
         Optional[str],
         typer.Option(metavar="COMMAND", help="How the machine installs caspi (default: as here, if from git)."),
     ] = None,
-    gpu_table: Annotated[Optional[Path], typer.Option(help="YAML file with further GPU kinds and prices.")] = None,
+    gpu_table: GpuTable = None,
     out: Annotated[Path, typer.Option(help="Folder for the task file.")] = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the task file and say what it costs.")] = False,
     json_: Json = False,
@@ -597,7 +599,7 @@ def search(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Search for the best values of a recipe's keys, such as learning rates. Run again, it goes on.
+    """Search for the best values of a recipe's keys, such as learning rates. Run again, it resumes.
 
     Runs whose validation errors are clearly more than those of others are ended early. Other machines that share the
     folder can work on the same search with the same command. Needs: pip install optuna.

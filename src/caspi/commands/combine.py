@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from caspi import atomic_output
 from caspi.commands.evaluate import EvaluationOutcome, verdict, write_evaluation
 from caspi.errors import UsageError
+from caspi.reporting import report
 from caspi.reporting.wording import percent
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(folders: Sequence[Path], out: Path) -> EvaluationOutcome:
     atomic_output.commit_atomic(partial, out)
     line = f"{verdict(summary)}; {_gain(compared, folders[best])}; the best transcript of each: {percent(oracle)}"
     return EvaluationOutcome(
-        line, out / "report.html", {"stage": "combine", **inputs, **summary.as_json()}, result=summary
+        line, out / report.HTML, {"stage": "combine", **inputs, **summary.as_json()}, result=summary
     )
 
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from caspi.reporting.wording import percent
 
 if TYPE_CHECKING:
     from caspi.corpus.store import Corpus
+    from caspi.corpus.utterance import Split
     from caspi.recipe import Recipe
     from caspi.training.results import Measurement
 
@@ -90,7 +91,7 @@ def run(run: Path, before: str, alphas: Sequence[str], retention: Sequence[str],
     ends = [Alpha(0.0, {}), Alpha(1.0, {})]
     read = sorted([*ends, *(one for one in read if one not in ends)], key=lambda one: one.share)
     partial = atomic_output.begin_atomic(run / _OUT, "interpolate")
-    measure = _Measure(recipe, Path(json.loads((run / "report.json").read_text("utf-8"))["corpus"]), retention)
+    measure = _Measure(recipe, Path(atomic_output.report_of(run)["corpus"]), retention)
     points = []
     for alpha in read:
         points.append(measure.at(alpha, best, start, partial / "tried"))
@@ -154,9 +155,7 @@ class _Measure:
         for corpus in self._others:
             found = self._measured(loaded, corpus)
             others |= found.by_language or {corpus.utterance(0).language: found.wer}
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         return Point(alpha, mine.wer, others)
 
     def _measured(self, loaded: Any, corpus: Corpus) -> Measurement:
@@ -175,10 +174,10 @@ def _held_out(folder: Path) -> Corpus:
     """Its validation data, or its test data if it has no other."""
     from caspi.corpus.store import Corpus
 
-    split = "validation" if any(folder.glob("validation-*.arrow")) else "test"
+    split: Split = "validation" if any(folder.glob("validation-*.arrow")) else "test"
     if split == "test":
         _log.warning(f"{folder} has no validation data: the point is chosen on its test data")
-    return Corpus.open(folder, split)  # type: ignore[arg-type]
+    return Corpus.open(folder, split)
 
 
 def _write(alpha: Alpha, after: Path, before: Path, out: Path) -> None:

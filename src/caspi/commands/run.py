@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caspi import recipe as recipes
-from caspi.atomic_output import REPORT, default_output, report_of, write_whole
+from caspi.atomic_output import REPORT, default_output, read_lines_so_far, report_of, write_whole
 from caspi.audit.audit import AuditConfig
 from caspi.bucket import Bucket, kept_in_bucket
 from caspi.commands import audit, average, compare, evaluate, export, plan, prepare, publish, train
@@ -371,8 +370,7 @@ def _training(folder: Path) -> str:
     from caspi.training.run import METRICS
 
     found = sorted(folder.glob(f"*/{METRICS}"))
-    lines = found[-1].read_text(encoding="utf-8").split("\n")[:-1] if found else []  # the last may be half written
-    rows = [json.loads(line) for line in lines]
+    rows = read_lines_so_far(found[-1]) if found else []
     if not rows:
         return ""
     said = f", stage {rows[-1]['stage']}, step {rows[-1]['step']:,} of {rows[-1].get('steps', 0):,}"

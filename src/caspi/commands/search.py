@@ -156,7 +156,7 @@ def _work(study: Study, folder: Path, count: int, workers: int, stage: str) -> N
                 ending.set()
             time.sleep(_LOOK_SECONDS)
     if interruption.requested:
-        raise Interrupted("the search was saved: the same command goes on")
+        raise Interrupted("the search was saved: the same command resumes")
     for one in running:
         one.result()
 
@@ -232,7 +232,7 @@ def _importance(study: Study) -> dict[str, float]:
 
 
 def _page(name: str, space: Space, study: Study, seconds: float, summary: dict[str, Any]) -> Page:
-    from caspi.search.halving import is_worse
+    from caspi.search.halving import P_WORSE, is_worse
     from caspi.search.study import reached_of
 
     ranked = study.ranked()
@@ -240,7 +240,7 @@ def _page(name: str, space: Space, study: Study, seconds: float, summary: dict[s
     assert best is not None
     others = {trial.number: found for trial in ranked[1:] if (found := reached_of(trial)) is not None}
     p_worse = {number: is_worse(found, best) for number, found in others.items()}
-    alike = sum(p >= 0.05 for p in p_worse.values())
+    alike = sum(p >= P_WORSE for p in p_worse.values())
     pruned = [one for one in summary["runs"] if one["state"] == "pruned"]
     return Page(
         title=f"caspi search · {name}",

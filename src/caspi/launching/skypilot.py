@@ -1,4 +1,4 @@
-"""SkyPilot: a managed job, which goes on on another machine (docs.skypilot.co/en/latest/examples/managed-jobs.html)."""
+"""SkyPilot: a managed job, which resumes on another machine (docs.skypilot.co/en/latest/examples/managed-jobs.html)."""
 
 from __future__ import annotations
 

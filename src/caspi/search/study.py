@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from caspi.atomic_output import read_lines_so_far
 from caspi.errors import CaspiError
 from caspi.search.halving import Reached
 from caspi.search.space import Space, Value
@@ -160,13 +160,8 @@ def reached_of(trial: FrozenTrial, rung: int | None = None) -> Reached | None:
 
 def progress_lines(metrics: Path, stage: str) -> list[dict[str, Any]]:
     """The evaluations of a run's stage in its metrics, so far, with their progress, from 0 to 1."""
-    try:
-        text = metrics.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    lines = [json.loads(line) for line in text.split("\n")[:-1]]
     return [
         line | {"progress": line["step"] / line["steps"]}
-        for line in lines
+        for line in read_lines_so_far(metrics)
         if line["stage"] == stage and "utterances" in line
     ]

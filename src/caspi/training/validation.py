@@ -61,7 +61,8 @@ class Validation:
         drawn = seeded(0).permutation(self._data.rows)[: config.evaluate.utterances]
         self._rows = drawn[np.argsort(self._data.seconds[drawn], kind="stable")]
         names = [corpus.utterance(int(row)).group for row in self._rows]
-        self._groups = [sorted(set(names)).index(name) for name in names]
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        self._groups = [numbers[name] for name in names]
 
     def __call__(self, loaded: LoadedModel, should_stop: Callable[[], bool] = lambda: False) -> Measurement | None:
         """The measurement, the same on every process; None if one of them was stopped. Batches that do not fit into
